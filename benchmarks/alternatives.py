@@ -30,10 +30,10 @@ from pathlib import Path
 
 from benchmarks.cost import ProcessCost
 from benchmarks.services import ROOT, photo_files
-from binwatch.cores import cores
+from binwatch.cores import usable_cores
 from binwatch.settings import DEFAULT_MODEL
 
-CORES = cores()
+CORES = usable_cores()
 LIMIT, BINWATCH, NOTEBOOK = "limit in memory", "Binwatch", "notebooks' way"
 RAY, RAY_TUNED = "Ray Data, its defaults", "Ray Data, tuned"
 # actors, threads in each, photos in a batch

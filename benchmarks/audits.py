@@ -28,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from binwatch.bundle import Bundle
-from binwatch.counts import MORE, in_classes
+from binwatch.counts import MORE_THAN_5, class_probabilities
 from binwatch.records.draws import likelihood
 from monitor.estimates import Predictions, ShareEstimate, estimate
 from trainer.data.split import Split
@@ -61,7 +61,7 @@ class Figure:
 def figures(probabilities: Floats, quantities: npt.NDArray[np.int64], seed: int = 0) -> Iterator[Figure]:
     """The estimated shares of bins whose photos have `probabilities` of the classes, shape (bins, 7)."""
     random, bins = np.random.default_rng(seed), len(quantities)
-    true, top = np.minimum(quantities, MORE), probabilities.max(axis=1)
+    true, top = np.minimum(quantities, MORE_THAN_5), probabilities.max(axis=1)
 
     def given_to(classes: npt.NDArray[np.int64]) -> Floats:
         return np.asarray(probabilities[np.arange(bins), classes])
@@ -72,7 +72,7 @@ def figures(probabilities: Floats, quantities: npt.NDArray[np.int64], seed: int 
         shift = np.where(random.random(bins) < 0.5, -1, 1)
         shift[quantities == 0] = 1
         recorded = np.where(random.random(bins) < share, quantities + shift, quantities)
-        chance = given_to(np.minimum(recorded, MORE))
+        chance = given_to(np.minimum(recorded, MORE_THAN_5))
         yield Figure(
             f"records wrong, {share:.0%} made so", (recorded != quantities) * 1.0, 1 - chance, _likelihoods(chance)
         )
@@ -93,7 +93,7 @@ def of_one_photo_each(bundle: Bundle, photos: Path, index: Path) -> tuple[Floats
     drawn = np.random.default_rng(0).permutation(len(found.photos.keys))
     first = np.unique(np.array(found.photos.groups)[drawn], return_index=True)[1]
     chosen = np.sort(drawn[first])
-    return in_classes(found.distribution[chosen]).astype(np.float64), np.array(found.photos.quantities)[chosen]
+    return class_probabilities(found.distribution[chosen]).astype(np.float64), np.array(found.photos.quantities)[chosen]
 
 
 def measure(figure: Figure, audits: int, repetitions: int) -> str:

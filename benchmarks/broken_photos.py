@@ -18,7 +18,7 @@ from PIL import Image
 
 from binwatch.command_line import run
 from binwatch.errors import PhotoError
-from binwatch.image import SIZE, load
+from binwatch.image import INPUT_SIZE, load_photo
 from binwatch.keys import ObjectKind, kind_of
 from testing.damage import LARGE, SMALL
 
@@ -49,7 +49,7 @@ def main() -> None:
         random = Random(options.seed)
         shares = [sum(_is_refused(damage(data, random)) for data in version) / len(photos) for version in versions]
         print(f"{name:24}" + "".join(f"{share:>17.1%}" for share in shares), flush=True)
-    ours, pillows = (min(_seconds(photos, decode) for _ in range(5)) for decode in (load, _by_pillow))
+    ours, pillows = (min(_seconds(photos, decode) for _ in range(5)) for decode in (load_photo, _by_pillow))
     print(
         f"\nprocessor time of a photo: {ours * 1e3:.2f} ms; by Pillow, which detects no damage, {pillows * 1e3:.2f} ms"
     )
@@ -64,7 +64,7 @@ def _saved(data: bytes, **options: object) -> bytes:
 
 def _is_refused(data: bytes) -> bool:
     try:
-        load(data)
+        load_photo(data)
     except PhotoError:
         return True
     return False
@@ -72,8 +72,8 @@ def _is_refused(data: bytes) -> bool:
 
 def _by_pillow(data: bytes) -> object:
     with Image.open(io.BytesIO(data)) as image:
-        image.draft("RGB", (SIZE, SIZE))
-        return image.convert("RGB").resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+        image.draft("RGB", (INPUT_SIZE, INPUT_SIZE))
+        return image.convert("RGB").resize((INPUT_SIZE, INPUT_SIZE), Image.Resampling.BILINEAR)
 
 
 def _seconds(photos: list[bytes], decode: Callable[[bytes], object]) -> float:

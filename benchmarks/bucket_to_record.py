@@ -33,16 +33,16 @@ from benchmarks.cost import processor_seconds
 from benchmarks.count_files import limit
 from benchmarks.services import RunningWorker, Servers, find_versitygw, photos_of, running_servers, running_worker
 from binwatch.bundle import Bundle
-from binwatch.cores import cores
+from binwatch.cores import usable_cores
 from binwatch.records.tables import Count
 from binwatch.settings import DEFAULT_MODEL
-from binwatch.text import many
+from binwatch.text import count_noun
 from worker.engine import Engine
 from worker.metrics import PhotoStage
 
 WITHIN_S = 600
 SINGLE = 50
-CORES = cores()
+CORES = usable_cores()
 # What the servers' processes are called; RabbitMQ runs in Erlang's.
 PROGRAMS = {"versitygw": "versitygw (S3)", "beam.smp": "RabbitMQ", "postgres": "PostgreSQL"}
 WORKER, BENCHMARK, OTHER = "worker", "this benchmark, looking", "idle, or other programs"
@@ -88,7 +88,7 @@ def main() -> None:
             after = in_memory(engine, photos, servers.settings.batch_size)
             latencies = [single(servers, photo) for photo in photos[: options.single]]
     print(
-        f"{many(len(photos), 'photo')}, {many(options.workers, 'worker')}, {many(CORES, 'core')},"
+        f"{count_noun(len(photos), 'photo')}, {count_noun(options.workers, 'worker')}, {count_noun(CORES, 'core')},"
         f" {engine.card.version}, {engine.precision}, {engine.provider}"
     )
     show_rates(len(photos), before, after, whole)

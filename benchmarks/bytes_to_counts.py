@@ -19,10 +19,10 @@ from itertools import cycle, islice
 
 from benchmarks import engines
 from binwatch.command_line import run
-from binwatch.cores import cores
+from binwatch.cores import usable_cores
 from binwatch.settings import Settings, load_settings
 from worker.engine import Engine
-from worker.inference_sessions import CPU
+from worker.inference_sessions import CPU_PROVIDER
 from worker.photo_inputs import LoadedFile, NamedPhoto, find, loader
 from worker.pipeline import Prediction, load_ahead, predict
 from worker.skipped import SkippedTally
@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("place", metavar="PHOTOS", help="folder")
     engines.add_options(parser)
     parser.add_argument("--photos", type=int, default=1000)
-    parser.add_argument("--threads", type=int, default=cores(), help="threads for decoding")
+    parser.add_argument("--threads", type=int, default=usable_cores(), help="threads for decoding")
     parser.add_argument("--batch-size", type=int, default=Settings.model_fields["batch_size"].default)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
@@ -87,7 +87,7 @@ def main() -> None:
 def show(route: Route, rounds: list[list[float]]) -> None:
     """Print the medians, and the limit that follows from them."""
     engine = route.engine
-    print(f"{len(route.sources)} photos, {cores()} cores, {engine.precision}, {engine.provider};", end=" ")
+    print(f"{len(route.sources)} photos, {usable_cores()} cores, {engine.precision}, {engine.provider};", end=" ")
     print(f"medians of {len(rounds)} rounds (lowest to highest)")
     alone = f"decoding alone, {route.threads} threads", f"engine alone, batches of {route.batch_size}"
     names = (*alone, "both together")
@@ -95,7 +95,7 @@ def show(route: Route, rounds: list[list[float]]) -> None:
     for name, column in zip(names, zip(*rounds, strict=True), strict=True):
         speeds = f"{statistics.median(column):>10,.1f} photos/s ({min(column):,.1f} to {max(column):,.1f})"
         print(f"{name:<34}{speeds}")
-    if engine.provider == CPU:
+    if engine.provider == CPU_PROVIDER:
         limit = 1 / (1 / decoding + 1 / counting)
         what = f"one after the other, decoding for {limit / decoding:.0%} of the time"
     else:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from binwatch.counts import in_classes
+from binwatch.counts import class_probabilities
 from trainer.data.dataset import PhotoSet, present_photos
 from trainer.data.split import Split
 from trainer.display import Display
@@ -72,7 +72,7 @@ def answers(paths: list[Path], changes: dict[str, Any], display: Display) -> tup
         rows[str(path)] = ways[-1][0]
         rows[f"{path}, mirrored too"] = np.mean(ways[-1], axis=0)
     if len({plain.shape[1] for plain, _ in ways}) > 1:
-        ways = [(in_classes(plain), in_classes(mirrored)) for plain, mirrored in ways]
+        ways = [(class_probabilities(plain), class_probabilities(mirrored)) for plain, mirrored in ways]
     if len(ways) > 1:
         rows[f"mean of {len(ways)}"] = np.mean([plain for plain, _ in ways], axis=0)
         rows[f"mean of {len(ways)}, mirrored too"] = np.mean(ways, axis=(0, 1))

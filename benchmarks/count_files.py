@@ -29,7 +29,7 @@ from typing import NamedTuple
 import numpy as np
 
 from binwatch.bundle import Bundle
-from binwatch.cores import cores
+from binwatch.cores import usable_cores
 from binwatch.keys import ObjectKind, kind_of
 from binwatch.metadata import expected_quantity
 from binwatch.settings import DEFAULT_MODEL, Settings
@@ -39,7 +39,7 @@ from worker.engine import Engine
 def limit(engine: Engine, photos: list[bytes], batch: int) -> tuple[float, float]:
     """Seconds to decode all photos, and seconds to infer all of them, from memory to memory."""
     started = time.perf_counter()
-    with ThreadPoolExecutor(cores()) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         decode = engine.card.load_photo
         pixels = np.stack([photo.pixels for photo in pool.map(decode, photos)])
     decoded = time.perf_counter()
@@ -110,7 +110,9 @@ def main() -> None:
         if options.metadata:
             checks.append(check(options.folder, options.model, len(photos), options.metadata))
         starts.append(count(files[0], options.model, 1))
-    print(f"{len(photos)} photos, {cores()} cores, {engine.precision}, {engine.provider}, medians of {options.rounds}")
+    print(
+        f"{len(photos)} photos, {usable_cores()} cores, {engine.precision}, {engine.provider}, medians of {options.rounds}"
+    )
     for name, costs in (("count", counts), ("check", checks), ("count, one photo", starts)):
         if costs:
             wall, processor = _medians(costs)

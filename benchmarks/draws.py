@@ -17,7 +17,7 @@ from sqlalchemy import Engine
 
 from benchmarks.pages import fill
 from benchmarks.timing import milliseconds, p95
-from binwatch.cores import cores
+from binwatch.cores import usable_cores
 from binwatch.records.draws import draw
 from binwatch.records.engine import connect
 from binwatch.records.store import NewCount, Store
@@ -52,7 +52,7 @@ def main() -> None:
     with running_postgres() as postgres:
         engine = connect(postgres.url("postgres"))
         fill(engine, options.bins)
-        print(f"\n{options.bins:,} bins, PostgreSQL, {cores()} cores, in milliseconds\n")
+        print(f"\n{options.bins:,} bins, PostgreSQL, {usable_cores()} cores, in milliseconds\n")
         print("| the model in use has counted | median | p95 | max |\n| --- | --- | --- | --- |")
         measure(engine, "60 % of the bins", options.rounds)
         count(engine, [2])

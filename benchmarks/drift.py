@@ -31,8 +31,8 @@ import numpy as np
 from benchmarks import quarters, same_hours
 from benchmarks.disturbances import DISTURBANCES, STRENGTHS
 from binwatch.bundle import Reference
-from binwatch.cores import cores
-from binwatch.reference import Observed, Signal, make_reference, rounded
+from binwatch.cores import usable_cores
+from binwatch.reference import ReferenceData, Signal, make_reference, round_for_card
 from binwatch.settings import DriftReference
 from monitor.drift.alarms import share_of
 from monitor.drift.estimate import estimated_accuracy
@@ -85,7 +85,7 @@ def properties(photos: Arrays) -> dict[Signal, np.ndarray]:
 
 def reference_of(photos: Arrays) -> Reference:
     bins = len(np.unique(photos["groups"]))
-    seen = Observed(photos["probabilities"], photos["labels"], photos["embeddings"], properties(photos), bins)
+    seen = ReferenceData(photos["probabilities"], photos["labels"], photos["embeddings"], properties(photos), bins)
     return make_reference(seen)
 
 
@@ -130,7 +130,7 @@ def undisturbed(arrays: Arrays, seed: int) -> dict[int, tuple[dict[float, list[S
 
 
 def show_undisturbed(arrays: Arrays, windows: int) -> None:
-    with ProcessPoolExecutor(cores()) as pool:
+    with ProcessPoolExecutor(usable_cores()) as pool:
         found = list(pool.map(partial(undisturbed, arrays), range(windows), chunksize=10))
     print(f"\nFalse alarms, {windows} undisturbed windows of each size\n")
     print(f"| photos | at the level of {LEVEL:.1%} | at 5 % | signals that raised one at {LEVEL:.1%} |")
@@ -184,7 +184,7 @@ def photos_of(photos: Arrays) -> quarters.PhotoValues:
     """What quarters are simulated with."""
     values = properties(photos) | {Signal.CONFIDENCE: photos["probabilities"].max(axis=1)}
     return quarters.PhotoValues(
-        {signal: np.array(rounded(one)) for signal, one in values.items()},
+        {signal: np.array(round_for_card(one)) for signal, one in values.items()},
         {Signal.PREDICTED: photos["probabilities"].argmax(axis=1), Signal.EXPECTED: photos["labels"]},
         photos["embeddings"].astype(float),
     )
@@ -219,7 +219,7 @@ class Life:
 
 def dimmed(photos: quarters.PhotoValues) -> quarters.PhotoValues:
     """Brightness and contrast of the same photos with less light; what the model makes of them is left as it is."""
-    dim = {one: np.array(rounded(DIM * photos.values[one])) for one in (Signal.BRIGHTNESS, Signal.CONTRAST)}
+    dim = {one: np.array(round_for_card(DIM * photos.values[one])) for one in (Signal.BRIGHTNESS, Signal.CONTRAST)}
     return replace(photos, values=photos.values | dim)
 
 
@@ -363,13 +363,13 @@ def main() -> None:
     parser.add_argument(
         "--reference", type=DriftReference, choices=list(DriftReference), default=DriftReference.TRAINING
     )
-    parser.add_argument("--processes", type=int, default=cores())
+    parser.add_argument("--processes", type=int, default=usable_cores())
     parser.add_argument("--without", type=Signal, nargs="*", default=[], help="photo properties to leave out")
     options = parser.parse_args()
     WITHOUT.update(options.without)
     arrays = load_arrays(options.held_out)
     counts = Counter(arrays["splits"].tolist())
-    print(f"model {arrays['version']}, photos: {dict(counts)}, {cores()} cores")
+    print(f"model {arrays['version']}, photos: {dict(counts)}, {usable_cores()} cores")
     if options.quarters:
         life = Life(options.walk, options.day, options.dim_nights, options.reference)
         show_quarters(arrays, options.quarters, options.rates, life, options.processes)

@@ -24,7 +24,7 @@ from typing import Any
 from benchmarks import engines
 from binwatch.bundle import Bundle
 from binwatch.command_line import run
-from binwatch.cores import cores
+from binwatch.cores import usable_cores
 from worker.engine import Engine
 
 IN_HAND = 2
@@ -54,7 +54,7 @@ def main() -> None:
     with engines.bundle(options) as bundle:
         for size in options.batch_sizes:
             made = [engines.engine(options, each, size) for each in (bundle, *map(Bundle, options.beside))]
-            print(f"batches of {size}, {made[0].provider}, {cores()} cores;", end=" ")
+            print(f"batches of {size}, {made[0].provider}, {usable_cores()} cores;", end=" ")
             print(f"medians of {options.rounds} rounds (lowest to highest)", flush=True)
             batch = engines.batch(size, bundle.card.input_size)
             measure([*map(onnx_way, made, [size] * len(made)), *torch_ways(made[0], batch, options)], options)

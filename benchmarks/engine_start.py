@@ -21,7 +21,7 @@ from typing import Any
 from benchmarks import engines
 from binwatch.bundle import Bundle
 from binwatch.command_line import run
-from binwatch.cores import cores
+from binwatch.cores import usable_cores
 from binwatch.settings import Settings
 
 
@@ -48,7 +48,7 @@ def main() -> None:
     with engines.bundle(options) as bundle:
         rounds = [[_elsewhere(options, bundle, warm=warm) for warm in (True, False)] for _ in range(options.rounds)]
     warmed, cold = zip(*rounds, strict=True)
-    print(f"{warmed[0].engine}, batches of {options.batch_size}, {cores()} cores;", end=" ")
+    print(f"{warmed[0].engine}, batches of {options.batch_size}, {usable_cores()} cores;", end=" ")
     print(f"medians of {options.rounds} starts, ms (lowest to highest)")
     show("warmed", warmed)
     show("not warmed", cold)

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from binwatch.bundle import INPUT, Bundle, Precision
-from binwatch.cores import cores
+from binwatch.bundle import INPUT_NAME, Bundle, Precision
+from binwatch.cores import usable_cores
 from binwatch.onnx_session import open_session
 from binwatch.settings import DEFAULT_MODEL, Settings
 
@@ -35,7 +35,7 @@ class Together:
         self._session = open_session(model, threads=threads, spin=False)
 
     def __call__(self, batch: Batch) -> None:
-        self._session.run(None, {INPUT: batch})
+        self._session.run(None, {INPUT_NAME: batch})
 
 
 class SideBySide:
@@ -48,7 +48,7 @@ class SideBySide:
 
     def __call__(self, batch: Batch) -> None:
         parts = np.array_split(batch, self._threads)
-        list(self._pool.map(lambda part: self._session.run(None, {INPUT: part}), parts))
+        list(self._pool.map(lambda part: self._session.run(None, {INPUT_NAME: part}), parts))
 
 
 def timed(way: Together | SideBySide, batches: list[Batch]) -> tuple[float, float]:
@@ -64,12 +64,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=DEFAULT_MODEL)
     parser.add_argument("--precision", type=Precision, default=Precision.INT8)
-    parser.add_argument("--threads", type=int, default=cores())
+    parser.add_argument("--threads", type=int, default=usable_cores())
     parser.add_argument("--batch-size", type=int, default=Settings.model_fields["batch_size"].default)
     parser.add_argument("--rounds", type=int, default=9)
     options = parser.parse_args()
     bundle = Bundle(options.model)
-    model = bundle.model(options.precision)
+    model = bundle.model_path(options.precision)
     photos = [bundle.card.load_photo(file.read_bytes()).pixels for file in sorted(SAMPLES.glob("*.jpg"))]
     batches = [np.stack(photos[: options.batch_size])] * BATCHES
     ways = {"one call, all threads": Together, "a call for each thread": SideBySide}

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from binwatch.bundle import Bundle, Card, Precision, describe, write_card
-from binwatch.image import SIZE, load
+from binwatch.bundle import Bundle, Card, Precision, make_variant, write_card
+from binwatch.image import INPUT_SIZE, load_photo
 from binwatch.settings import DEFAULT_MODEL, PrecisionChoice, Provider
 from worker.engine import Engine
 from worker.inference_sessions import CUDA, Cuda
@@ -57,9 +57,9 @@ def engine(options: argparse.Namespace, found: Bundle, batch_size: int) -> Engin
     return Engine(found, provider=options.provider, precision=options.precision, batch_size=batch_size, cuda=cuda)
 
 
-def batch(size: int, side: int = SIZE) -> Pixels:
+def batch(size: int, side: int = INPUT_SIZE) -> Pixels:
     """`size` decoded photos of samples/, repeated if there are too few: uint8 (size, side, side, 3)."""
-    decoded = [load(file.read_bytes(), size=side).pixels for file in sorted(SAMPLES.glob("*.jpg"))[:size]]
+    decoded = [load_photo(file.read_bytes(), size=side).pixels for file in sorted(SAMPLES.glob("*.jpg"))[:size]]
     return np.stack(list(islice(cycle(decoded), size)))
 
 
@@ -93,7 +93,7 @@ def _exported(architecture: str, precision: Precision, folder: Path) -> Bundle:
         write_int8(fp32, other, batch(32))
     card = Card(
         version="random", architecture=architecture, created=datetime.now(UTC), embedding_size=network.head.size,
-        temperature=1.0, variants={precision: describe(other)},
+        temperature=1.0, variants={precision: make_variant(other)},
     )  # fmt: skip
     write_card(folder, card)
     return Bundle(folder)

@@ -18,7 +18,7 @@ import numpy as np
 
 from binwatch.bundle import Bundle
 from binwatch.counts import class_of
-from binwatch.image import load
+from binwatch.image import load_photo
 from binwatch.settings import DEFAULT_MODEL
 from worker.engine import Engine
 
@@ -27,7 +27,9 @@ BATCH = 32
 
 def predicted(engine: Engine, photos: list[bytes], jpeg_quality: int | None) -> np.ndarray:
     """Predicted classes, int64 (photos,)."""
-    pixels = np.stack([load(photo, size=engine.card.input_size, jpeg_quality=jpeg_quality).pixels for photo in photos])
+    pixels = np.stack(
+        [load_photo(photo, size=engine.card.input_size, jpeg_quality=jpeg_quality).pixels for photo in photos]
+    )
     parts = [engine.infer(pixels[start : start + BATCH]).counts for start in range(0, len(pixels), BATCH)]
     return np.concatenate(parts)
 

@@ -32,9 +32,9 @@ from pydantic import SecretStr
 from sqlalchemy import func, select
 
 from binwatch.errors import EventError
-from binwatch.events import MAX_KEY_BYTES, Dialect, ObjectCreated, parse
-from binwatch.keys import ObjectKind, has_dot_segments, kind_of, skipped
-from binwatch.logs import MAX_MESSAGE, JsonFormatter, TextFormatter
+from binwatch.events import MAX_KEY_BYTES, Dialect, ObjectCreated, parse_message
+from binwatch.keys import ObjectKind, has_dot_segments, kind_of, skip_reason
+from binwatch.logs import MAX_MESSAGE_CHARS, JsonFormatter, TextFormatter
 from binwatch.records.engine import connect, sqlite_url
 from binwatch.records.migrate import migrate
 from binwatch.records.tables import Count, Expectation
@@ -234,7 +234,7 @@ def _check_lines(routed: Routed) -> None:
     record.key = keys
     for formatter in (TextFormatter(), JsonFormatter()):
         line = formatter.format(record)
-        if not line.isprintable() or len(line) > 12 * MAX_MESSAGE:
+        if not line.isprintable() or len(line) > 12 * MAX_MESSAGE_CHARS:
             raise Violation(f"a log line of {len(line)} characters: {line[:80]!r}")
 
 
@@ -247,12 +247,12 @@ def _outcome(body: str | bytes, routed: Routed) -> str:
     if routed.skipped:
         return "skipped"
     try:
-        found = parse(body)
+        found = parse_message(body)
     except EventError as error:
         raise Violation(f"vanished although it is no event: {error}") from error
     if found.dialect is Dialect.TEST:
         return "test event"
-    expected = [item.key for item in found.created if skipped(item.key, *OWN) is None]
+    expected = [item.key for item in found.created if skip_reason(item.key, *OWN) is None]
     if len(expected) != len(found.created) or not expected:
         raise Violation(f"vanished: {body[:200]!r}")
     return "object of Binwatch's own, or a folder's marker"

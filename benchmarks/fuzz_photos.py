@@ -30,7 +30,7 @@ from PIL import Image
 
 from binwatch.command_line import run
 from binwatch.errors import PhotoError
-from binwatch.image import load
+from binwatch.image import load_photo
 from testing.photos import chunk, encoded, png, scene
 
 ADDRESS_SPACE = 2 * 2**30
@@ -105,7 +105,7 @@ def decode_all(first: int, photos: int, seed: int) -> None:
 
 def _outcome(data: bytes) -> str:
     try:
-        return f"decoded {load(data).format}"
+        return f"decoded {load_photo(data).format}"
     except PhotoError as error:
         return error.reason
     except BaseException as error:

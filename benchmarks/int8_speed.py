@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from binwatch.image import load
+from binwatch.image import load_photo
 from trainer.config import ModelConfig
 from trainer.evaluation.onnx_model import OnnxModel
 from trainer.export.graph import write_onnx
@@ -41,7 +41,7 @@ def main() -> None:
     options = parser.parse_args()
 
     files = sorted(SAMPLES.glob("*.jpg"))
-    pixels = np.stack([load(file.read_bytes()).pixels for file in files[: max(32, options.batch_size)]])
+    pixels = np.stack([load_photo(file.read_bytes()).pixels for file in files[: max(32, options.batch_size)]])
     batch = pixels[: options.batch_size]
     with TemporaryDirectory() as folder:
         fp32, int8 = Path(folder) / "fp32.onnx", Path(folder) / "int8.onnx"

@@ -29,19 +29,19 @@ import numpy as np
 import numpy.typing as npt
 
 from binwatch.bundle import Bundle, Calibration
-from binwatch.conformal import ENOUGH, PValues, calibrate, judge
+from binwatch.conformal import MIN_CATEGORY_PHOTOS, PValueTable, calibrate, judge
 from binwatch.counts import (
     CLASSES,
     CountRule,
     Suspicion,
-    beyond,
     class_of,
-    counts_by,
-    difference_of,
-    in_classes,
+    class_probabilities,
+    estimate_large_count,
     is_suspect,
+    item_difference,
+    predict_counts,
 )
-from binwatch.metadata import Article, contents
+from binwatch.metadata import Article, parse_articles
 from trainer.data.index import Row, read_index
 from trainer.data.split import Split
 from trainer.display import Display
@@ -74,12 +74,12 @@ class HeldOutBin:
     @property
     def predicted(self) -> int:
         """The count by the service's rule."""
-        return int(counts_by(self.rule, np.array(self.probabilities)))
+        return int(predict_counts(self.rule, np.array(self.probabilities)))
 
     @property
     def probabilities(self) -> list[float]:
         """Probabilities of the classes."""
-        return in_classes(np.array(self.distribution)).tolist()  # type: ignore[no-any-return]
+        return class_probabilities(np.array(self.distribution)).tolist()  # type: ignore[no-any-return]
 
     @property
     def label(self) -> int:
@@ -132,7 +132,7 @@ def list_table(rows: Sequence[Row], metadata: Path) -> Floats:
 def record_of(quantity: int, key: str, metadata: Path) -> Record | None:
     """The record of the inventory; None if there is none, or if its quantities do not add up."""
     file = metadata / f"{key}.json"
-    items = contents(file.read_bytes()) if file.exists() else None
+    items = parse_articles(file.read_bytes()) if file.exists() else None
     return (quantity, items) if items is not None and sum(i["quantity"] or 0 for i in items) == quantity else None
 
 
@@ -176,8 +176,8 @@ def flags(known: Floats, known_labels: Sequence[int], new: Floats, labels: Seque
     parts, photos = [0], 0
     for number in np.bincount(of_class, minlength=len(CLASSES)):
         photos += number
-        parts.append(parts[-1] + (photos >= ENOUGH))
-        photos = 0 if photos >= ENOUGH else photos
+        parts.append(parts[-1] + (photos >= MIN_CATEGORY_PHOTOS))
+        photos = 0 if photos >= MIN_CATEGORY_PHOTOS else photos
     last = max(parts[-1] - 1, 0)
     by_part = np.minimum(parts[:-1], last)
     found = np.zeros(len(new), bool)
@@ -207,12 +207,12 @@ def calibration_of(bins: Sequence[HeldOutBin]) -> Calibration:
     return calibrate(distribution, np.array([one.record[0] for one in bins]), [one.group for one in bins], "test")
 
 
-def flagged(values: PValues, one: HeldOutBin, level: float) -> dict[Suspicion, bool]:
+def flagged(values: PValueTable, one: HeldOutBin, level: float) -> dict[Suspicion, bool]:
     """Whether a bin is flagged by the monitor's rule, for each suspicion."""
     quantity = one.record[0]
     judged = judge(one.probabilities, quantity, values, one.distribution)
     predicted = one.predicted
-    difference = difference_of(predicted, quantity, beyond(predicted, one.distribution))
+    difference = item_difference(predicted, quantity, estimate_large_count(predicted, one.distribution))
     return {
         each: is_suspect(difference, each) and (p := judged.p_value(each)) is not None and p <= level
         for each in Suspicion
@@ -253,7 +253,7 @@ def compare(bins: Sequence[HeldOutBin], table: Floats, shares: Floats, level: fl
     found: dict[tuple[str, str, Suspicion], list[float]] = {}
     for _ in range(halves):
         known = (random.random(groups.max() + 1) < 0.5)[groups]
-        values = PValues(calibration_of([one for one, here in zip(bins, known, strict=True) if here]))
+        values = PValueTable(calibration_of([one for one, here in zip(bins, known, strict=True) if here]))
         for at in LEVELS:
             each_bin = [flagged(values, one, at) for one, here in zip(bins, known, strict=True) if not here]
             for suspicion in Suspicion:
@@ -288,7 +288,7 @@ def _share(halves: Sequence[float]) -> str:
 
 def shipped(calibration: Calibration, bins: Sequence[HeldOutBin]) -> None:
     """The third table, with intervals by bin group."""
-    values, random = PValues(calibration), np.random.default_rng(0)
+    values, random = PValueTable(calibration), np.random.default_rng(0)
     groups = np.unique([one.group for one in bins], return_inverse=True)[1]
     number = groups.max() + 1
     drawn, sizes = random.integers(0, number, (RESAMPLES, number)), np.bincount(groups)

@@ -56,7 +56,7 @@ def answer(model: Path, pixels: Path, out: Path, *, plain: bool) -> None:
     """Count decoded photos on this process's CPU, which may be emulated."""
     bundle = Bundle(model)
     if plain:
-        onnx_session.exact_products = dict
+        onnx_session.exact_int8_options = dict
         card = bundle.card
         variants = {name: each.model_copy(update={"self_check": None}) for name, each in card.variants.items()}
         bundle.card = card.model_copy(update={"variants": variants})
@@ -64,7 +64,7 @@ def answer(model: Path, pixels: Path, out: Path, *, plain: bool) -> None:
     engine = Engine(bundle, provider=Provider.CPU, threads=1)
     photos = np.load(pixels)
     parts = [engine.infer(photos[at : at + BATCH]).probabilities for at in range(0, len(photos), BATCH)]
-    options = " ".join(f"{name}={value}" for name, value in onnx_session.exact_products().items())
+    options = " ".join(f"{name}={value}" for name, value in onnx_session.exact_int8_options().items())
     with out.open("wb") as file:
         np.savez(
             file,

@@ -24,7 +24,7 @@ import httpx
 from sqlalchemy import Engine, text
 
 from benchmarks.timing import milliseconds, p95
-from binwatch.cores import cores
+from binwatch.cores import usable_cores
 from binwatch.records.engine import connect
 from binwatch.records.migrate import migrate
 from binwatch.settings import load_settings
@@ -235,7 +235,7 @@ def main() -> None:
         engine = connect(url)
         if not options.filled:
             fill(engine, options.bins)
-        print(f"\n{options.bins:,} bins, PostgreSQL, {cores()} cores, in milliseconds\n")
+        print(f"\n{options.bins:,} bins, PostgreSQL, {usable_cores()} cores, in milliseconds\n")
         print("| what | median | p95 | max |\n| --- | --- | --- | --- |")
         os.environ |= {"BINWATCH_DATABASE_URL": url, "BINWATCH_BUCKET": "bins"}
         os.environ["BINWATCH_S3_ENDPOINT_URL"] = "http://127.0.0.1:9"  # no server: there are no cards, as after a start

@@ -19,7 +19,7 @@ import numpy as np
 
 from binwatch.bundle import Reference
 from binwatch.counts import CLASSES
-from binwatch.reference import Signal, independent
+from binwatch.reference import Signal, effective_sample_size
 from monitor import quantiles
 from monitor.drift import thresholds
 from monitor.drift.alarms import BUDGET, CALM, COUNTED, MEMORY, NORMAL, PRIOR, QUARTER, REPEATED, SPANS
@@ -263,7 +263,7 @@ class Thresholds:
 
     def __init__(self, reference: Reference, signals: Sequence[Signal], counts: dict[Signal, tuple[int, ...]]) -> None:
         """`counts` stand for the reference's own, whose thresholds would have to be simulated anew in each quarter."""
-        self._worth, self._signals, self._counts = independent(reference), signals, counts
+        self._worth, self._signals, self._counts = effective_sample_size(reference), signals, counts
         self._axes = len(reference.embedding.axes) if reference.embedding else 0
 
     def of(self, signal: Signal, photos: Floats, level: float) -> Floats:

@@ -23,7 +23,7 @@ import numpy as np
 from sqlalchemy import Engine, text
 
 from benchmarks.timing import milliseconds, p95
-from binwatch.cores import cores
+from binwatch.cores import usable_cores
 from binwatch.embedding import pack
 from binwatch.records.engine import connect
 from binwatch.records.migrate import migrate
@@ -150,7 +150,7 @@ def main() -> None:
     engine = connect(options.url)
     migrate(engine)
     fill(engine, options.photos, options.slices)
-    print(f"\n{options.photos:,} photos, {options.slices} slices, PostgreSQL, {cores()} cores")
+    print(f"\n{options.photos:,} photos, {options.slices} slices, PostgreSQL, {usable_cores()} cores")
     measure(options.url, engine, options.slices)
 
 

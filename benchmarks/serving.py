@@ -30,11 +30,11 @@ from pathlib import Path
 from benchmarks.alternatives import link
 from benchmarks.cost import ProcessCost
 from benchmarks.services import ROOT, photo_files
-from binwatch.cores import cores
+from binwatch.cores import usable_cores
 from binwatch.settings import DEFAULT_MODEL, Settings, process_environment
 from testing.services.rabbitmq import free_ports
 
-CORES = cores()
+CORES = usable_cores()
 START_S = 120
 WARM = 64  # photos
 BINWATCH, LIMIT, LITSERVE, LITSERVE_TUNED = (

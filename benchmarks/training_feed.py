@@ -22,7 +22,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from binwatch.cores import cores
+from binwatch.cores import usable_cores
 from trainer.config import AugmentConfig, Config, TrainConfig
 from trainer.data.augment import augments_on_device
 from trainer.data.dataset import PhotoSet
@@ -104,7 +104,7 @@ def main() -> None:
     print(
         f"ResNet50, {files.photos} photos in batches of {options.batch_size}, {options.precision}{compiled};", end=" "
     )
-    print(f"{devices.hardware(config.train)}, {cores()} cores, {options.readers} readers")
+    print(f"{devices.hardware(config.train)}, {usable_cores()} cores, {options.readers} readers")
     with TemporaryDirectory() as folder:
         run = TrainingRun(config, Path(folder), model, [], files, files, {})
         for each in (files, memory):

@@ -28,7 +28,7 @@ class Subcommand(NamedTuple):
     summary: str
 
 
-PARTS = {
+SUBCOMMANDS = {
     "check": Subcommand(
         "worker.check.command", "app", "check,cpu", "list bins whose photos do not match an inventory file"
     ),
@@ -37,55 +37,55 @@ PARTS = {
     "trainer": Subcommand("trainer.__main__", "app", "trainer", "train, evaluate and promote models"),
     "settings": Subcommand("binwatch.settings_command", "app", "worker", "print all settings and their values here"),
 }
-_HELP = {"-h", "--help"}
-_COMPLETION = {"--install-completion", "--show-completion"}
-_LOG_LEVEL, _QUIET = "--log-level", {"-q", "--quiet"}
-_COMPLETE = "_BINWATCH_COMPLETE"
+_HELP_OPTIONS = {"-h", "--help"}
+_COMPLETION_OPTIONS = {"--install-completion", "--show-completion"}
+_LOG_LEVEL_OPTION, _QUIET_OPTIONS = "--log-level", {"-q", "--quiet"}
+_COMPLETION_VARIABLE = "_BINWATCH_COMPLETE"
 """Environment variable with which a shell's completion script calls this command (Typer's protocol)."""
 
 
 def main() -> None:
     """Run the subcommand that the first argument names."""
-    name, *rest = _without_options(sys.argv[1:]) or ["--help"]
-    if name in _COMPLETION or _COMPLETE in os.environ:
+    name, *rest = _apply_log_options(sys.argv[1:]) or ["--help"]
+    if name in _COMPLETION_OPTIONS or _COMPLETION_VARIABLE in os.environ:
         # The command line up to the cursor, as the shell's completion script passes it.
         typed = os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS") or ""
-        _whole(typed.split()[1:2])(prog_name="binwatch")
-    elif name in _HELP:
+        _combined_app(typed.split()[1:2])(prog_name="binwatch")
+    elif name in _HELP_OPTIONS:
         print(_usage())
     elif name == "--version":
         print(f"binwatch {version()}")
-    elif name in PARTS:
-        part = PARTS[name]
+    elif name in SUBCOMMANDS:
+        part = SUBCOMMANDS[name]
         sys.argv = [f"binwatch {name}", *("--help" if argument == "-h" else argument for argument in rest)]
-        command_line.run(lambda: _app(part)(prog_name=sys.argv[0]), part.extra, by_cause=True)
+        command_line.run(lambda: _load_app(part)(prog_name=sys.argv[0]), part.extra, status_by_error=True)
     else:
         print(f"error: there is no command {name!r}\n\n{_usage()}", file=sys.stderr)
-        sys.exit(command_line.USAGE)
+        sys.exit(command_line.USAGE_STATUS)
 
 
-def _without_options(arguments: list[str]) -> list[str]:
+def _apply_log_options(arguments: list[str]) -> list[str]:
     """The arguments after `--log-level LEVEL` or `--quiet`, which both set BINWATCH_LOG_LEVEL."""
     option, equals, level = arguments[0].partition("=") if arguments else ("", "", "")
-    if option in _QUIET:
+    if option in _QUIET_OPTIONS:
         os.environ[f"{PREFIX}LOG_LEVEL"] = LogLevel.WARNING
         return arguments[1:]
-    if option != _LOG_LEVEL:
+    if option != _LOG_LEVEL_OPTION:
         return arguments
     os.environ[f"{PREFIX}LOG_LEVEL"] = level if equals else "".join(arguments[1:2])
     return arguments[1 if equals else 2 :]
 
 
-def _app(part: Subcommand) -> Callable[..., object]:
+def _load_app(part: Subcommand) -> Callable[..., object]:
     app: Callable[..., object] = getattr(import_module(part.module), part.app)
-    command_line.check_app(app)
+    command_line.check_arguments(app)
     return app
 
 
-def _whole(wanted: Sequence[str]) -> typer.Typer:
+def _combined_app(wanted: Sequence[str]) -> typer.Typer:
     """All subcommands in one application, for completion; those not in `wanted` without their own commands."""
     whole = typer.Typer(name="binwatch")
-    for name, part in PARTS.items():
+    for name, part in SUBCOMMANDS.items():
         app = getattr(import_module(part.module), part.app) if name in wanted else typer.Typer()
         if app.registered_groups or len(app.registered_commands) > 1:
             whole.add_typer(app, name=name, help=part.summary)
@@ -96,7 +96,7 @@ def _whole(wanted: Sequence[str]) -> typer.Typer:
 
 
 def _usage() -> str:
-    commands = "\n".join(f"  {name:8} {part.summary}" for name, part in PARTS.items())
+    commands = "\n".join(f"  {name:8} {part.summary}" for name, part in SUBCOMMANDS.items())
     return (
         f"Usage: binwatch [--quiet | --log-level LEVEL] COMMAND [ARGUMENTS]\n\n{commands}\n\n"
         "  -h, --help   also after a command\n  --version\n"

@@ -9,21 +9,19 @@ import re
 from collections.abc import Collection
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
-ESCAPE = (
+ESCAPE_ADVICE = (
     "write special characters of the user and the password in percent encoding (%23 for #, %25 for %, %2F for /,"
     " %3A for :, %3B for ;, %3F for ?, %40 for @)"
 )
-RABBITMQ = ("amqp", "amqps", "pyamqp")
-SQS = "sqs"
+RABBITMQ_SCHEMES = ("amqp", "amqps", "pyamqp")
+SQS_SCHEME = "sqs"
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]{0,30}", re.IGNORECASE)
-_HOST = re.compile(r"[\w.-]+|[0-9a-f:.]+(%\w+)?", re.IGNORECASE)
-_PLAIN_REGION = re.compile(
-    r"(af|ap|ca|cn|eu|il|me|mx|sa|us|us-gov)-(central|east|west|(north|south)(east|west)?)-[1-9]"
-)
+_HOST_NAME = re.compile(r"[\w.-]+|[0-9a-f:.]+(%\w+)?", re.IGNORECASE)
+_AWS_REGION = re.compile(r"(af|ap|ca|cn|eu|il|me|mx|sa|us|us-gov)-(central|east|west|(north|south)(east|west)?)-[1-9]")
 """Names of AWS regions, including regions newer than boto3."""
 _BAD_PERCENT = re.compile(r"%(?![0-9a-fA-F]{2})")
-_TLS_CHOICES = {
+_TLS_OPTIONS = {
     "ssl_cert_reqs": {"required", "optional", "none", "CERT_REQUIRED", "CERT_OPTIONAL", "CERT_NONE"},
     "ssl_check_hostname": {"true", "false"},
     "ssl_ca_certs": None,
@@ -35,7 +33,7 @@ _TLS_CHOICES = {
 
 def check_endpoint(url: str) -> None:
     """Raise ValueError unless `url` can be an endpoint of S3, SQS or SageMaker."""
-    parts = split(url, ("http", "https"), "http://127.0.0.1:9000 or https://s3.example.com")
+    parts = split_url(url, ("http", "https"), "http://127.0.0.1:9000 or https://s3.example.com")
     if not parts.hostname:
         raise ValueError("has no host; write https://HOST:PORT")
     if parts.username is not None:
@@ -44,19 +42,19 @@ def check_endpoint(url: str) -> None:
         raise ValueError("must not contain a query (?); write https://HOST:PORT")
 
 
-def check_broker(url: str, schemes: Collection[str] = (SQS, *RABBITMQ)) -> None:
+def check_broker(url: str, schemes: Collection[str] = (SQS_SCHEME, *RABBITMQ_SCHEMES)) -> None:
     """Raise ValueError unless Celery can use the broker URL: SQS, or one or more RabbitMQ URLs separated by `;`."""
-    example = "amqp://USER:PASSWORD@HOST:5672//" + (", or sqs:// for SQS" if SQS in schemes else "")
+    example = "amqp://USER:PASSWORD@HOST:5672//" + (", or sqs:// for SQS" if SQS_SCHEME in schemes else "")
     brokers = url.split(";")
     if not all("://" in one for one in brokers[1:]):
-        raise ValueError(f"the part after a ; is not a URL; {ESCAPE}")
+        raise ValueError(f"the part after a ; is not a URL; {ESCAPE_ADVICE}")
     for one in brokers:
-        parts = split(one, schemes, example)
+        parts = split_url(one, schemes, example)
         for name, value in parse_qsl(parts.query, keep_blank_values=True):
-            if parts.scheme == SQS or name not in _TLS_CHOICES:
-                options = "none" if parts.scheme == SQS else ", ".join(_TLS_CHOICES)
+            if parts.scheme == SQS_SCHEME or name not in _TLS_OPTIONS:
+                options = "none" if parts.scheme == SQS_SCHEME else ", ".join(_TLS_OPTIONS)
                 raise ValueError(f"has an option (after ?) that Binwatch does not know; it may have {options}")
-            choices = _TLS_CHOICES[name]
+            choices = _TLS_OPTIONS[name]
             if choices is not None and value not in choices:
                 raise ValueError(f"{name} may be {' or '.join(sorted(choices))}")
 
@@ -66,11 +64,11 @@ def check_region(name: str, *, on_aws: bool) -> None:
     advice = "write one such as eu-central-1"
     if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?", name):
         raise ValueError(f"{name!r} is not the name of a region; {advice}")
-    if on_aws and not _is_of_aws(name):
+    if on_aws and not _is_aws_region(name):
         raise ValueError(f"{name!r} is not an AWS region; {advice}, or set the endpoint of your own server")
 
 
-def split(url: str, schemes: Collection[str], example: str) -> SplitResult:
+def split_url(url: str, schemes: Collection[str], example: str) -> SplitResult:
     """The parts of a URL. Raises ValueError, also if unescaped characters of a password make the host ambiguous."""
     scheme, separator, rest = url.partition("://")
     if not separator:
@@ -79,16 +77,16 @@ def split(url: str, schemes: Collection[str], example: str) -> SplitResult:
         known = f"{scheme}:// is not supported" if _SCHEME.fullmatch(scheme) else "no URL"
         raise ValueError(f"{known}; write {example}")
     if any(character.isspace() or not character.isprintable() for character in rest):
-        raise ValueError(f"contains white space; {ESCAPE}")
+        raise ValueError(f"contains white space; {ESCAPE_ADVICE}")
     try:
         parts = urlsplit(url)
     except ValueError:  # whose text may have the password
-        raise ValueError(f"no URL; {ESCAPE}") from None
+        raise ValueError(f"no URL; {ESCAPE_ADVICE}") from None
     user, _, host = parts.netloc.rpartition("@")
     if parts.fragment or url.endswith("#") or "@" in user or ("@" in rest and "@" not in parts.netloc):
-        raise ValueError(f"the host cannot be told from the password; {ESCAPE}")
+        raise ValueError(f"the host cannot be told from the password; {ESCAPE_ADVICE}")
     if _BAD_PERCENT.search(user) or user.count(":") > 1:
-        raise ValueError(f"the user or the password is not in percent encoding; {ESCAPE}")
+        raise ValueError(f"the user or the password is not in percent encoding; {ESCAPE_ADVICE}")
     _check_host(host, parts, example)
     return parts
 
@@ -101,12 +99,12 @@ def _check_host(host: str, parts: SplitResult, example: str) -> None:
         port = 0
     if port == 0 or host.endswith(":"):
         raise ValueError(f"the port is not a number from 1 to 65535; write {example}")
-    if parts.hostname is not None and not _HOST.fullmatch(parts.hostname):
+    if parts.hostname is not None and not _HOST_NAME.fullmatch(parts.hostname):
         raise ValueError(f"no host name; write {example}")
 
 
-def _is_of_aws(name: str) -> bool:
-    if _PLAIN_REGION.fullmatch(name):
+def _is_aws_region(name: str) -> bool:
+    if _AWS_REGION.fullmatch(name):
         return True
     from botocore.session import get_session  # its data takes a while to load
 

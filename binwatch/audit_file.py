@@ -1,4 +1,4 @@
-"""The CSV of audits, draws, repeats, variances and known quantities, which the monitor writes and the trainer reads."""
+"""Reads the audit file: a CSV of audits, draws, repeats, variances and known quantities that the monitor exports."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TypeVar
 
-from binwatch.errors import BinwatchError, shown
-from binwatch.keys import bin_id
+from binwatch.errors import BinwatchError, quote_value
+from binwatch.keys import normalize_bin_id
 from binwatch.metadata import MAX_QUANTITY
-from binwatch.moments import in_utc
-from binwatch.numbers import number, whole
-from binwatch.safe_csv import original
+from binwatch.moments import to_utc
+from binwatch.numbers import parse_float, parse_int
+from binwatch.safe_csv import unescape_formula
 
-COLUMNS = (
+AUDIT_FILE_COLUMNS = (
     "kind", "bucket", "bin", "answer", "quantity", "reason", "note", "auditor", "blind", "at", "key", "etag",
     "latest_photo", "model", "expected", "likelihood", "belongs_to", "step", "source",
 )  # fmt: skip
@@ -30,85 +30,89 @@ class RowKind(StrEnum):
 
     AUDIT = "audit"
     DRAW = "draw"
-    """A bin that was drawn at random. Audits of the same photo are its answers."""
+    """A random draw of a bin. Audits of the same photo are its answers."""
     REPEAT = "repeat"
-    """A photo that was given to a second auditor, after the audit whose time is in `belongs_to`."""
+    """A photo that a second auditor audits, after the audit whose time is in `belongs_to`."""
     VARIANCE = "variance"
     """A step of the variance that was opened at the time in `belongs_to`."""
     KNOWN = "known"
-    """A photo whose true quantity is known, from `source`."""
+    """A photo whose true quantity is known from `source`."""
 
 
-class BadCell(BinwatchError):
-    """A cell that cannot be read. The message names file, line and column, and the expected content."""
+class CellError(BinwatchError):
+    """A cell has an invalid value. The message names the file, the line, the column and the expected value."""
 
 
 @dataclass(frozen=True, slots=True)
 class AuditFileRow:
-    """A row of the file: column → text."""
+    """A row of the audit file, with accessors that validate its cells."""
 
     file: Path
     line: int
     cells: dict[str, str]
+    """Column → text."""
 
-    def bad(self, column: str, expected: str) -> BadCell:
-        """The error for a cell whose content is not the `expected` one."""
-        return BadCell(f"{self.file}, line {self.line}, column {column}: {shown(self.cells[column])} is not {expected}")
+    def cell_error(self, column: str, expected: str) -> CellError:
+        """Return the error for a cell whose value is not as `expected`."""
+        return CellError(
+            f"{self.file}, line {self.line}, column {column}: {quote_value(self.cells[column])} is not {expected}"
+        )
 
     @property
     def bin_id(self) -> str:
-        """The bin's id. Raises BadCell if it is empty."""
-        found = bin_id(self.cells["bin"])
-        if not found:
-            raise self.bad("bin", "the id of a bin")
-        return found
+        """Id of the bin. Raises CellError if it is empty."""
+        bin_id = normalize_bin_id(self.cells["bin"])
+        if not bin_id:
+            raise self.cell_error("bin", "the id of a bin")
+        return bin_id
 
     def text(self, column: str) -> str | None:
-        """The cell's text; None if the cell is empty or the file has no such column."""
+        """Return the text of a cell; None if it is empty or the file has no such column."""
         return self.cells.get(column) or None
 
     def choice(self, column: str, kind: type[E]) -> E:
-        """The cell as a member of `kind`. Raises BadCell."""
+        """Parse a cell as a member of `kind`. Raises CellError."""
         try:
             return kind(self.cells[column].strip())
         except ValueError:
-            raise self.bad(column, f"one of {', '.join(kind)}") from None
+            raise self.cell_error(column, f"one of {', '.join(kind)}") from None
 
     def flag(self, column: str) -> bool:
-        """The cell as a truth value. Raises BadCell unless it is 0 or 1."""
-        if self.cells[column].strip() not in ("0", "1"):
-            raise self.bad(column, "0 or 1")
-        return self.cells[column].strip() == "1"
+        """Parse a cell that is 0 or 1. Raises CellError."""
+        text = self.cells[column].strip()
+        if text not in ("0", "1"):
+            raise self.cell_error(column, "0 or 1")
+        return text == "1"
 
-    def items(self, column: str) -> int:
-        """The cell as a number of items. Raises BadCell."""
-        found = whole(self.cells[column])
-        if found is None or not 0 <= found <= MAX_QUANTITY:
-            raise self.bad(column, f"a whole number of 0 to {MAX_QUANTITY:,}")
-        return found
+    def quantity(self, column: str) -> int:
+        """Parse a cell as a number of items. Raises CellError."""
+        quantity = parse_int(self.cells[column])
+        if quantity is None or not 0 <= quantity <= MAX_QUANTITY:
+            raise self.cell_error(column, f"a whole number of 0 to {MAX_QUANTITY:,}")
+        return quantity
 
     def likelihood(self, column: str) -> float:
-        """The cell as a likelihood. Raises BadCell unless it is above 0 and at most 1."""
-        found = number(self.cells[column])
-        if found is None or not 0 < found <= 1:
-            raise self.bad(column, "a number above 0 and at most 1")
-        return found
+        """Parse a cell as a likelihood, above 0 and at most 1. Raises CellError."""
+        likelihood = parse_float(self.cells[column])
+        if likelihood is None or not 0 < likelihood <= 1:
+            raise self.cell_error(column, "a number above 0 and at most 1")
+        return likelihood
 
-    def moment(self, column: str) -> datetime:
-        """The cell as a time in the past, in UTC. Raises BadCell."""
+    def time(self, column: str) -> datetime:
+        """Parse a cell as a time in the past; returns it in UTC. Raises CellError."""
         try:
-            found = datetime.fromisoformat(self.cells[column].strip())
+            time = datetime.fromisoformat(self.cells[column].strip())
         except ValueError:
-            found = None
-        if found is None or found.tzinfo is None or (moment := in_utc(found)) > datetime.now(UTC):
-            raise self.bad(column, "a time in the past with its offset, as 2026-11-30T08:15:00+00:00")
-        return moment
+            time = None
+        if time is None or time.tzinfo is None or (time_utc := to_utc(time)) > datetime.now(UTC):
+            raise self.cell_error(column, "a time in the past with its offset, as 2026-11-30T08:15:00+00:00")
+        return time_utc
 
 
-def read_rows(file: Path, columns: Collection[str], says: str) -> list[AuditFileRow]:
-    """All rows of a UTF-8 CSV with at least these `columns`; `says` ends the message if one of them is missing.
+def read_audit_file(file: Path, columns: Collection[str], hint: str) -> list[AuditFileRow]:
+    """Read all rows of a UTF-8 CSV that has at least these `columns`.
 
-    Raises BinwatchError.
+    Raises BinwatchError. If a column is missing, the message ends with `hint`.
     """
     try:
         with file.open(encoding="utf-8-sig", newline="") as opened:
@@ -123,8 +127,10 @@ def read_rows(file: Path, columns: Collection[str], says: str) -> list[AuditFile
         raise BinwatchError(f"{file}, line {reader.line_num}: is not a CSV ({error})") from error
     missing = [name for name in columns if name not in header]
     if missing:
-        raise BinwatchError(f"{file}: no column {missing[0]!r}; {says}")
+        raise BinwatchError(f"{file}: no column {missing[0]!r}; {hint}")
     for line, row in rows:
         if None in row:  # DictReader's key for surplus cells
             raise BinwatchError(f"{file}, line {line}: more cells than columns; quote cells that contain commas")
-    return [AuditFileRow(file, line, {name: original(cell) for name, cell in row.items()}) for line, row in rows]
+    return [
+        AuditFileRow(file, line, {name: unescape_formula(cell) for name, cell in row.items()}) for line, row in rows
+    ]

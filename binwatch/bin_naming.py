@@ -9,9 +9,9 @@ from pathlib import Path, PurePosixPath
 from unicodedata import normalize
 
 from binwatch.errors import BinwatchError, SettingsError
-from binwatch.keys import bin_id, bin_of
+from binwatch.keys import bin_of_key, normalize_bin_id
 
-GROUP = "bin"
+BIN_GROUP = "bin"
 """Name of the pattern's group that matches the bin's id."""
 
 
@@ -31,35 +31,37 @@ class BinNaming:
         if listed:
             return listed
         match = self.pattern.search(key) if self.pattern else None
-        return (match and bin_id(match[GROUP] or "")) or bin_of(key)
+        return (match and normalize_bin_id(match[BIN_GROUP] or "")) or bin_of_key(key)
 
 
-BY_NAME = BinNaming()
+BY_FILE_NAME = BinNaming()
 """The default: the file's name without folders and endings."""
 
 
-def naming(pattern: str | None, file: Path | None) -> BinNaming:
+def make_bin_naming(pattern: str | None, file: Path | None) -> BinNaming:
     """A naming by a pattern, a list, both or neither. Raises SettingsError."""
     if not pattern and not file:
-        return BY_NAME
+        return BY_FILE_NAME
     try:
-        return BinNaming(compiled(pattern) if pattern else None, read_list(file) if file else {})
+        return BinNaming(compile_bin_pattern(pattern) if pattern else None, read_bin_list(file) if file else {})
     except ValueError as error:
         raise SettingsError(f"the bin pattern {pattern!r} {error}") from error
 
 
-def compiled(pattern: str) -> re.Pattern[str]:
+def compile_bin_pattern(pattern: str) -> re.Pattern[str]:
     """Compile a bin pattern. Raises ValueError if it is not a regular expression, or has no group `bin`."""
     try:
         found = re.compile(pattern)
     except re.error as error:
         raise ValueError(f"is not a regular expression ({error})") from error
-    if GROUP not in found.groupindex:
-        raise ValueError(f"has no group (?P<{GROUP}>…); the folder as the bin, for example, is (?P<bin>[^/]+)/[^/]+$")
+    if BIN_GROUP not in found.groupindex:
+        raise ValueError(
+            f"has no group (?P<{BIN_GROUP}>…); the folder as the bin, for example, is (?P<bin>[^/]+)/[^/]+$"
+        )
     return found
 
 
-def read_list(file: Path) -> dict[str, str]:
+def read_bin_list(file: Path) -> dict[str, str]:
     """Photo → bin, from a table with the columns `photo` (a key or a name) and `bin`. Raises SettingsError.
 
     The formats are those of inventory files: XLSX, XLS, ODS, CSV with any usual delimiter and encoding, or Parquet.
@@ -73,7 +75,7 @@ def read_list(file: Path) -> dict[str, str]:
         raise SettingsError(f"{error}; the list needs a row for each photo: photo,bin") from error
     found: dict[str, str] = {}
     for row in rows:
-        photo, name = normalize("NFC", text_of(row.quantity).strip()), bin_id(row.bin)
+        photo, name = normalize("NFC", text_of(row.quantity).strip()), normalize_bin_id(row.bin)
         if not photo or not name:
             raise SettingsError(f"{file}, row {row.row}: photo or bin is empty")
         if found.setdefault(photo, name) != name:

@@ -21,19 +21,19 @@ from pydantic import (
     field_validator,
 )
 
-from binwatch.counts import CLASSES, EVERY, HIGHEST, MORE, CountRule
+from binwatch.counts import CLASS_INDEXES, CLASSES, MAX_EXACT_COUNT, MORE_THAN_5, CountRule
 from binwatch.errors import BundleError
-from binwatch.image import SIZE, ImageLimits, Photo, load
+from binwatch.image import INPUT_SIZE, ImageLimits, Photo, load_photo
 
-CARD = "card.json"
-INPUT = "photos"
+CARD_FILE = "card.json"
+INPUT_NAME = "photos"
 """Name of the ONNX input: uint8 (batch, size, size, 3), RGB, not normalised."""
-PROBABILITIES = "probabilities"
+PROBABILITIES_OUTPUT = "probabilities"
 """Name of an ONNX output: float32 (batch, highest + 2), calibrated probabilities of 0, 1, … items and of more.
 
 Each row sums to 1. binwatch.counts.in_classes turns them into probabilities of the classes.
 """
-EMBEDDING = "embedding"
+EMBEDDING_OUTPUT = "embedding"
 """Name of an ONNX output: float32 (batch, embedding_size), for drift."""
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -189,14 +189,14 @@ class Card(_CardModel):
     created: AwareDatetime
     classes: tuple[str, ...] = CLASSES
     """The classes that are counted, recorded and measured."""
-    highest: int = Field(HIGHEST, ge=HIGHEST)
+    highest: int = Field(MAX_EXACT_COUNT, ge=MAX_EXACT_COUNT)
     """Largest number of items that the model distinguishes: it outputs a distribution over 0, 1, … `highest` and more.
 
     The classes are a view of the distribution. Older bundles have only the classes, that is a `highest` of 5.
     """
-    answers: tuple[int, ...] = EVERY
+    answers: tuple[int, ...] = CLASS_INDEXES
     """Indexes of the classes that the model has learned and can predict. The probability of all others is 0."""
-    input_size: int = Field(SIZE, gt=0)
+    input_size: int = Field(INPUT_SIZE, gt=0)
     """Side of the model's input, in pixels."""
     jpeg_quality: int | None = Field(None, ge=1, le=95)
     """Quality of the JPEGs of input size that the model learned from; None if it learned from unchanged photos.
@@ -234,23 +234,23 @@ class Card(_CardModel):
     @field_validator("calibration")
     @classmethod
     def _of_the_distribution(cls, calibration: Calibration | None, info: ValidationInfo) -> Calibration | None:
-        more = info.data.get("highest", HIGHEST) + 1
+        more = info.data.get("highest", MAX_EXACT_COUNT) + 1
         columns = {index for part in calibration.categories for index in part.classes} if calibration else set()
         if not columns <= set(range(more + 1)):
             raise ValueError(f"expected categories of the columns 0 to {more}, found {max(columns)}")
         # An older calibration has one category for all quantities beyond 5, which gives no p-value for, say, 17.
-        return None if MORE in columns and more not in columns else calibration
+        return None if MORE_THAN_5 in columns and more not in columns else calibration
 
     @field_validator("answers")
     @classmethod
     def _in_order(cls, answers: tuple[int, ...]) -> tuple[int, ...]:
-        if not answers or answers != tuple(index for index in EVERY if index in answers):
-            raise ValueError(f"expected some of the classes {', '.join(map(str, EVERY))}, in this order")
+        if not answers or answers != tuple(index for index in CLASS_INDEXES if index in answers):
+            raise ValueError(f"expected some of the classes {', '.join(map(str, CLASS_INDEXES))}, in this order")
         return answers
 
     def load_photo(self, data: bytes, limits: ImageLimits = ImageLimits()) -> Photo:  # noqa: B008 (frozen)
         """A photo decoded for the model's input. Raises PhotoError, as binwatch.image.load does."""
-        return load(data, size=self.input_size, limits=limits, jpeg_quality=self.jpeg_quality)
+        return load_photo(data, size=self.input_size, limits=limits, jpeg_quality=self.jpeg_quality)
 
     def measured(self, variant: str) -> dict[str, Metrics]:
         """The figures of a variant if they were measured with its file, else those of fp32, as in `metrics`.
@@ -269,20 +269,20 @@ class Card(_CardModel):
     @property
     def never(self) -> tuple[int, ...]:
         """Indexes of the classes that the model cannot predict: no training photo showed them."""
-        return tuple(index for index in EVERY if index not in self.answers)
+        return tuple(index for index in CLASS_INDEXES if index not in self.answers)
 
 
-def digest(path: Path) -> str:
+def sha256_of(path: Path) -> str:
     """SHA-256 of a file, as 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def describe(path: Path, metrics: dict[str, Any] | None = None, self_check: SelfCheck | None = None) -> Variant:
+def make_variant(path: Path, metrics: dict[str, Any] | None = None, self_check: SelfCheck | None = None) -> Variant:
     """The card's entry for an ONNX file on disk."""
     return Variant(
         file=path.name,
-        sha256=digest(path),
+        sha256=sha256_of(path),
         bytes=path.stat().st_size,
         metrics=metrics or {},
         self_check=self_check,
@@ -294,7 +294,7 @@ class Bundle:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.card = _read_card(folder / CARD)
+        self.card = _read_card(folder / CARD_FILE)
 
     def model(self, precision: Precision) -> Path:
         """Path of the variant's ONNX file. Raises BundleError if it is missing or differs from the card's."""
@@ -302,12 +302,12 @@ class Bundle:
         if variant is None:
             have = ", ".join(self.card.variants)
             raise BundleError(
-                f"{self.folder}: no {precision} variant in {CARD} (found: {have}); export it or choose one"
+                f"{self.folder}: no {precision} variant in {CARD_FILE} (found: {have}); export it or choose one"
             )
         path = self.folder / variant.file
         if not path.is_file():
-            raise BundleError(f"{path}: named in {CARD} but missing; copy the whole bundle again")
-        found = digest(path)
+            raise BundleError(f"{path}: named in {CARD_FILE} but missing; copy the whole bundle again")
+        found = sha256_of(path)
         if found != variant.sha256:
             raise BundleError(
                 f"{path}: its SHA-256 is {found}, the card says {variant.sha256}; the file is damaged or of another"
@@ -339,7 +339,7 @@ def _read_card(path: Path) -> Card:
 
 def write_card(folder: Path, card: Card) -> Path:
     """Write `card.json` into `folder` atomically."""
-    path = folder / CARD
+    path = folder / CARD_FILE
     partial = path.with_suffix(".partial")
     partial.write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
     partial.replace(path)

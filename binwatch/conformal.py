@@ -1,12 +1,12 @@
-"""Conformal p-values: how odd is a photo, if its bin contains the expected quantity?
+"""Conformal p-values: how odd is a photo, assuming that its bin contains the expected quantity?
 
 A model gives a probability to each number of items. The lower the probability of the expected quantity or more, the
-more it looks as if items were missing; the lower the probability of the expected quantity or fewer, the more it looks
-like a surplus. Both scores are compared with those of the calibration photos, from which the model did not learn, and
-whose bins contained the recorded quantity. The p-value of a bin is the share of these photos, the bin's own included,
-that look at least as odd. A correctly recorded bin is like the calibration photos, so its p-value is at most α with a
-probability of at most α, however good the model is: on average, at most that share of correctly recorded bins is
-flagged. (Vovk, Gammerman and Shafer, Algorithmic Learning in a Random World. Here each quantity that the model
+stronger the evidence that items are missing; the lower the probability of the expected quantity or fewer, the stronger
+the evidence of a surplus. Both scores are compared with those of the calibration photos, which were not used for
+training and whose bins contained the recorded quantity. The p-value of a bin is the share of these photos, including
+the bin's own, that look at least as odd. A correctly recorded bin is like the calibration photos, so its p-value is at
+most α with a probability of at most α, however good the model is: on average, at most that share of correctly recorded
+bins is flagged. (Vovk, Gammerman and Shafer, Algorithmic Learning in a Random World. Here each quantity that the model
 distinguishes has its own calibration photos, "Mondrian", so the guarantee holds for empty and for full bins.)
 """
 
@@ -20,13 +20,13 @@ import numpy as np
 import numpy.typing as npt
 
 from binwatch.bundle import Calibration, Category
-from binwatch.counts import CLASSES, EVERY, MORE, Suspicion, class_of, column_of
+from binwatch.counts import CLASS_INDEXES, CLASSES, MORE_THAN_5, Suspicion, class_of, column_of
 
-ENOUGH = 100
-"""Photos with which a quantity gets its own category: the smallest p-value is then below 1 %."""
-MOST = 2_000
-"""Most scores of a category. More would enlarge the card and hardly refine the p-values."""
-_DIGITS = 6
+MIN_CATEGORY_PHOTOS = 100
+"""Minimum number of photos for which a quantity gets its own category: the smallest p-value is then below 1 %."""
+MAX_CATEGORY_SCORES = 2_000
+"""Maximum number of scores of a category. More would enlarge the card and hardly refine the p-values."""
+_SCORE_DIGITS = 6
 
 Floats = npt.NDArray[np.floating]
 Ints = npt.NDArray[np.integer]
@@ -34,83 +34,85 @@ Ints = npt.NDArray[np.integer]
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """How an expected quantity fits a model's probabilities; None where that is unknown."""
+    """How well an expected quantity fits a model's probabilities. Unknown values are None."""
 
     chance: float | None = None
     """Probability of the expected quantity's class."""
     either: float | None = None
-    """P-values, above 0 and at most 1; None without calibration."""
+    """P-value of EITHER, above 0 and at most 1. All p-values are None without a calibration."""
     missing: float | None = None
     surplus: float | None = None
 
     def p_value(self, suspicion: Suspicion) -> float | None:
-        """The p-value of one suspicion."""
-        found: float | None = getattr(self, suspicion.value)
-        return found
+        """Return the p-value of one suspicion."""
+        p_value: float | None = getattr(self, suspicion.value)
+        return p_value
 
 
-UNKNOWN = Judgement()
+UNKNOWN_JUDGEMENT = Judgement()
 
 
-def scores_of(probabilities: Sequence[float], quantity: int) -> dict[Suspicion, float]:
-    """Oddness scores, from 0 to 1, of an expected quantity, given the probabilities of 0, 1, … items and of more.
+def oddness_scores(probabilities: Sequence[float], quantity: int) -> dict[Suspicion, float]:
+    """Compute the oddness scores, 0 to 1, of an expected quantity from the probabilities of 0, 1, … items and "more".
 
     MISSING: 1 − probability of `quantity` or more. SURPLUS: 1 − probability of `quantity` or fewer. EITHER: the larger
-    one.
+    of the two.
     """
-    # Rounded as workers do, or a photo could look odder than the same photo in the calibration.
-    rounded = [round(each, _DIGITS) for each in probabilities]
+    # Rounded as workers do it. Otherwise a photo could look odder than the same photo in the calibration.
+    rounded = [round(probability, _SCORE_DIGITS) for probability in probabilities]
     expected = column_of(quantity, len(rounded))
-    missing = _rounded(sum(rounded[:expected]))
-    surplus = _rounded(sum(rounded[expected + 1 :]))
+    missing = _round_score(sum(rounded[:expected]))
+    surplus = _round_score(sum(rounded[expected + 1 :]))
     return {Suspicion.EITHER: max(missing, surplus), Suspicion.MISSING: missing, Suspicion.SURPLUS: surplus}
 
 
-def _rounded(share: float) -> float:
-    return min(max(round(share, _DIGITS), 0.0), 1.0)
+def _round_score(score: float) -> float:
+    return min(max(round(score, _SCORE_DIGITS), 0.0), 1.0)
 
 
-class PValues:
-    """P-values by one model's calibration."""
+class PValueTable:
+    """Looks up p-values in a model's calibration."""
 
     def __init__(self, calibration: Calibration) -> None:
-        self._categories = {index: part for part in calibration.categories for index in part.classes}
+        self._categories = {column: category for category in calibration.categories for column in category.classes}
 
-    def of(self, probabilities: Sequence[float], quantity: int) -> Mapping[Suspicion, float] | None:
-        """P-values, above 0 and at most 1, of an expected quantity.
+    def p_values(self, probabilities: Sequence[float], quantity: int) -> Mapping[Suspicion, float] | None:
+        """Return the p-values, above 0 and at most 1, of an expected quantity.
 
-        `probabilities` has the same columns as the calibration. None if the calibration has no category of the
-        quantity: the model cannot predict it, or no calibration photo shows it with its exact number.
+        `probabilities` has the same columns as the calibration. None if the calibration has no category for the
+        quantity: the model cannot predict it, or no calibration photo shows exactly that number of items.
         """
         category = self._categories.get(column_of(quantity, len(probabilities)))
         if category is None:
             return None
-        found = {}
-        for suspicion, score in scores_of(probabilities, quantity).items():
+        p_values = {}
+        for suspicion, score in oddness_scores(probabilities, quantity).items():
             scores: tuple[float, ...] = getattr(category, suspicion.value)
-            as_odd = len(scores) - bisect_left(scores, score)
-            found[suspicion] = (as_odd + 1) / (len(scores) + 1)
-        return found
+            at_least_as_odd = len(scores) - bisect_left(scores, score)
+            p_values[suspicion] = (at_least_as_odd + 1) / (len(scores) + 1)
+        return p_values
 
 
 def judge(
     probabilities: Sequence[float] | None,
     quantity: int,
-    values: PValues | None,
+    table: PValueTable | None,
     distribution: Sequence[float] | None = None,
 ) -> Judgement:
-    """Judge the expected quantity of a photo's bin; without calibration, there are no p-values.
+    """Judge the expected quantity of a photo's bin. Without `table`, the judgement has no p-values.
 
-    `probabilities` are those of the classes; `distribution` has those of 0, 1, … items and of more, if the model
-    distinguishes more numbers.
+    `probabilities` are those of the classes. `distribution` has the probabilities of 0, 1, … items and "more", if the
+    model distinguishes more quantities.
     """
     if probabilities is None or len(probabilities) != len(CLASSES):
-        return UNKNOWN
+        return UNKNOWN_JUDGEMENT
     chance = probabilities[class_of(quantity)]
-    if values is None:
+    if table is None:
         return Judgement(chance)
-    found = values.of(distribution or probabilities, quantity)
-    return UNKNOWN if found is None else Judgement(chance, **{one.value: p for one, p in found.items()})
+    p_values = table.p_values(distribution or probabilities, quantity)
+    if p_values is None:
+        return UNKNOWN_JUDGEMENT
+    return Judgement(chance, **{suspicion.value: p_value for suspicion, p_value in p_values.items()})
 
 
 def calibrate(
@@ -118,55 +120,58 @@ def calibrate(
     quantities: Ints,
     groups: Sequence[str],
     split: str,
-    enough: int = ENOUGH,
-    answers: Sequence[int] = EVERY,
+    min_photos: int = MIN_CATEGORY_PHOTOS,
+    answers: Sequence[int] = CLASS_INDEXES,
 ) -> Calibration:
-    """Calibration with n photos that the model did not learn from.
+    """Compute a calibration from n photos that were not used for training.
 
-    `distribution` has shape (n, classes), or more columns if the model distinguishes more numbers; `quantities` (items)
-    has shape (n,); `groups` has each photo's bin. Photos of one bin resemble each other and are not independent, so one
-    photo per bin and column is kept, the same in each run. Classes that are not in the model's `answers` get no
-    p-values, since the model's probability of them is always 0. Raises ValueError without photos.
+    `distribution` has shape (n, classes), or more columns if the model distinguishes more quantities; `quantities`
+    (items) has shape (n,); `groups` has the bin of each photo. Photos of the same bin are correlated, so only one photo
+    per bin and column is kept, the same one in each run. Classes that are not in the model's `answers` get no p-values,
+    since the model's probability of them is always 0. Raises ValueError without photos.
     """
-    width = distribution.shape[1]
-    answered = [*(index for index in answers if index < MORE), *(range(MORE, width) if MORE in answers else ())]
-    labels = np.array([column_of(int(quantity), width) for quantity in quantities], dtype=np.int64)
-    kept = _one_of_each(labels, groups)
-    kept = kept[np.isin(labels[kept], answered)]
+    n_columns = distribution.shape[1]
+    more = range(MORE_THAN_5, n_columns) if MORE_THAN_5 in answers else ()
+    predictable = [*(index for index in answers if index < MORE_THAN_5), *more]
+    labels = np.array([column_of(int(quantity), n_columns) for quantity in quantities], dtype=np.int64)
+    kept = _draw_one_per_bin(labels, groups)
+    kept = kept[np.isin(labels[kept], predictable)]
     if not len(kept):
         raise ValueError("no photos to calibrate with")
-    scores = [scores_of(distribution[one].astype(np.float64).tolist(), int(quantities[one])) for one in kept]
+    scores = [oddness_scores(distribution[i].astype(np.float64).tolist(), int(quantities[i])) for i in kept]
     labels = labels[kept]
     categories = tuple(
-        _category(columns, [scores[place] for place in np.flatnonzero(np.isin(labels, columns))])
-        for columns in _categories(np.bincount(labels, minlength=width).tolist(), enough, answered)
+        _make_category(columns, [scores[i] for i in np.flatnonzero(np.isin(labels, columns))])
+        for columns in _group_columns(np.bincount(labels, minlength=n_columns).tolist(), min_photos, predictable)
     )
-    return Calibration(photos=sum(len(part.either) for part in categories), split=split, categories=categories)
+    photos = sum(len(category.either) for category in categories)
+    return Calibration(photos=photos, split=split, categories=categories)
 
 
-def _category(columns: tuple[int, ...], scores: Sequence[Mapping[Suspicion, float]]) -> Category:
-    if len(scores) > MOST:
-        drawn = np.random.default_rng(0).choice(len(scores), MOST, replace=False)
-        scores = [scores[place] for place in drawn]
-    return Category(classes=columns, **{one.value: tuple(sorted(each[one] for each in scores)) for one in Suspicion})
+def _make_category(columns: tuple[int, ...], scores: Sequence[Mapping[Suspicion, float]]) -> Category:
+    if len(scores) > MAX_CATEGORY_SCORES:
+        drawn = np.random.default_rng(0).choice(len(scores), MAX_CATEGORY_SCORES, replace=False)
+        scores = [scores[i] for i in drawn]
+    by_suspicion = {suspicion.value: tuple(sorted(photo[suspicion] for photo in scores)) for suspicion in Suspicion}
+    return Category(classes=columns, **by_suspicion)
 
 
-def _one_of_each(labels: Ints, groups: Sequence[str]) -> Ints:
-    """Positions of one photo of each group and label, drawn at random."""
-    drawn = np.random.default_rng(0).permutation(len(labels))
-    first = {(groups[position], int(labels[position])): int(position) for position in drawn[::-1]}
-    return np.array(sorted(first.values()), dtype=np.int64)
+def _draw_one_per_bin(labels: Ints, groups: Sequence[str]) -> Ints:
+    """Return the positions of one random photo per group and label."""
+    order = np.random.default_rng(0).permutation(len(labels))
+    drawn = {(groups[position], int(labels[position])): int(position) for position in order[::-1]}
+    return np.array(sorted(drawn.values()), dtype=np.int64)
 
 
-def _categories(photos: list[int], enough: int, columns: Sequence[int]) -> list[tuple[int, ...]]:
-    """Combine adjacent `columns` until each part has `enough` photos; a rest joins the last part."""
-    parts: list[tuple[int, ...]] = []
-    open_part: tuple[int, ...] = ()
-    for index in columns:
-        open_part = (*open_part, index)
-        if sum(photos[each] for each in open_part) >= enough:
-            parts.append(open_part)
-            open_part = ()
-    if open_part:
-        parts = [*parts[:-1], (*parts[-1], *open_part)] if parts else [open_part]
-    return parts
+def _group_columns(photos: list[int], min_photos: int, columns: Sequence[int]) -> list[tuple[int, ...]]:
+    """Group adjacent `columns` until each group has at least `min_photos` photos; a remainder joins the last group."""
+    groups: list[tuple[int, ...]] = []
+    pending: tuple[int, ...] = ()
+    for column in columns:
+        pending = (*pending, column)
+        if sum(photos[index] for index in pending) >= min_photos:
+            groups.append(pending)
+            pending = ()
+    if pending:
+        groups = [*groups[:-1], (*groups[-1], *pending)] if groups else [pending]
+    return groups

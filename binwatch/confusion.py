@@ -1,4 +1,4 @@
-"""Confusion matrices of the classes, with agreement, within one, MAE and RMSE."""
+"""Confusion matrices of the classes, and their figures: agreement, within one, MAE and RMSE."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from binwatch.counts import EVERY, Outcome, outcome_by
+from binwatch.counts import CLASS_INDEXES, Outcome, outcome_of_difference
 
 INVENTORY = ""
-"""Takes the place of a model's version where audits judge the inventory itself."""
+"""Model version under which the inventory itself is compared with audits."""
 
 
 class TruthSource(StrEnum):
@@ -19,40 +19,40 @@ class TruthSource(StrEnum):
 
     INVENTORY = "inventory"
     AUDIT = "audit"
-    """An audit by somebody who had seen neither the count nor the expected quantity: ground truth."""
+    """An audit by someone who had seen neither the count nor the expected quantity: ground truth."""
     SIGHTED = "sighted"
-    """An audit by somebody who had seen the numbers, and may just have confirmed them."""
+    """An audit by someone who had seen the numbers, and may merely have confirmed them."""
 
 
 @dataclass(frozen=True, slots=True)
 class ConfusionMatrix:
-    """How often each class was predicted for each true class.
+    """Number of comparisons by true and predicted class.
 
-    Errors are predicted − true in items, with "more than 5" taken as 6. Means are None where nothing was compared.
+    Errors are predicted − true in items, with "more than 5" taken as 6. Means are None without comparisons.
     """
 
     cells: Mapping[tuple[int, int], int] = field(default_factory=dict)
-    """(true class, predicted class) → comparisons. Missing cells are 0."""
+    """(true class, predicted class) → number of comparisons. Missing cells are 0."""
 
     @classmethod
-    def of(cls, pairs: Iterable[tuple[int, int]]) -> ConfusionMatrix:
-        """The matrix of single comparisons, each a (true class, predicted class)."""
+    def from_pairs(cls, pairs: Iterable[tuple[int, int]]) -> ConfusionMatrix:
+        """Count comparisons, each a pair (true class, predicted class)."""
         return cls(Counter(pairs))
 
     def where(self, true_class: int | None = None, outcome: Outcome | None = None) -> ConfusionMatrix:
-        """The comparisons with the given true class, outcome, or both."""
+        """Return the comparisons with the given true class, outcome, or both."""
         return ConfusionMatrix(
             {
-                (true, predicted): number
-                for (true, predicted), number in self.cells.items()
-                if true_class in (None, true) and outcome in (None, outcome_by(predicted - true))
+                (true, predicted): count
+                for (true, predicted), count in self.cells.items()
+                if true_class in (None, true) and outcome in (None, outcome_of_difference(predicted - true))
             }
         )
 
     @property
     def rows(self) -> list[list[int]]:
-        """A row for each true class, a column for each predicted class. Shape (7, 7)."""
-        return [[self.cells.get((true, predicted), 0) for predicted in EVERY] for true in EVERY]
+        """Numbers of comparisons, with a row per true class and a column per predicted class. Shape (7, 7)."""
+        return [[self.cells.get((true, predicted), 0) for predicted in CLASS_INDEXES] for true in CLASS_INDEXES]
 
     @property
     def comparisons(self) -> int:
@@ -62,17 +62,17 @@ class ConfusionMatrix:
     @property
     def comparisons_within_one(self) -> int:
         """Number of comparisons whose error is at most one item."""
-        return sum(number for (true, predicted), number in self.cells.items() if abs(predicted - true) <= 1)
+        return sum(count for (true, predicted), count in self.cells.items() if abs(predicted - true) <= 1)
 
     @property
     def absolute_error(self) -> int:
         """Sum of absolute errors, in items."""
-        return sum(number * abs(predicted - true) for (true, predicted), number in self.cells.items())
+        return sum(count * abs(predicted - true) for (true, predicted), count in self.cells.items())
 
     @property
     def squared_error(self) -> int:
         """Sum of squared errors, in items²."""
-        return sum(number * (predicted - true) ** 2 for (true, predicted), number in self.cells.items())
+        return sum(count * (predicted - true) ** 2 for (true, predicted), count in self.cells.items())
 
     @property
     def agreement(self) -> float | None:
@@ -91,9 +91,9 @@ class ConfusionMatrix:
 
     @property
     def rmse(self) -> float | None:
-        """Root mean squared error in items, also a lower bound."""
-        squared = self._mean(self.squared_error)
-        return None if squared is None else math.sqrt(squared)
+        """Root mean squared error in items: also a lower bound."""
+        mse = self._mean(self.squared_error)
+        return None if mse is None else math.sqrt(mse)
 
     def _mean(self, total: int) -> float | None:
         return total / self.comparisons if self.comparisons else None

@@ -16,33 +16,36 @@ if TYPE_CHECKING:
 
 
 def progress_console() -> Console:
-    """A console on standard error, for progress bars; without output if commands are to be quiet."""
+    """Return a console on standard error for progress bars; it prints nothing in quiet mode."""
     return Console(stderr=True, quiet=is_quiet())
 
 
 @contextmanager
-def progress_bar(done: str, total: int, *columns: ProgressColumn) -> Iterator[Callable[[int], object]]:
-    """A bar of `total` items on standard error, labelled `done`; gives a function that adds finished items to it."""
-    # Takes some 25 ms to import, and most commands show no bar.
+def progress_bar(label: str, total: int, *columns: ProgressColumn) -> Iterator[Callable[[int], object]]:
+    """Show a progress bar of `total` items on standard error. Yields a function that advances it by a number of items.
+
+    `columns` are appended to the usual columns.
+    """
+    # Imported here, since the import takes about 25 ms and most commands show no progress bar.
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    shown = (TextColumn(done), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), *columns)
-    with Progress(*shown, console=progress_console()) as progress:
-        bar = progress.add_task(done, total=total)
-        yield lambda items: progress.advance(bar, items)
+    all_columns = (TextColumn(label), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), *columns)
+    with Progress(*all_columns, console=progress_console()) as progress:
+        task = progress.add_task(label, total=total)
+        yield lambda items: progress.advance(task, items)
 
 
-def remark(text: object, *, beside_results: bool = False) -> None:
-    """Print a remark, unless commands are to be quiet. Results, warnings and errors are not remarks.
+def remark(text: object, *, to_stderr: bool = False) -> None:
+    """Print a remark, except in quiet mode. Results, warnings and errors are not remarks.
 
-    `beside_results`: print to standard error, since standard output has results that may be piped.
+    `to_stderr`: for commands whose standard output has results that may be piped.
     """
     if not is_quiet():
-        print(text, file=sys.stderr if beside_results else sys.stdout, flush=True)
+        print(text, file=sys.stderr if to_stderr else sys.stdout, flush=True)
 
 
 def printable_stdout() -> TextIO:
-    """Standard output that shows invalid Unicode, such as in file names, as escapes instead of raising."""
+    """Return standard output, which escapes invalid Unicode (for example of file names) instead of raising."""
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
     return sys.stdout

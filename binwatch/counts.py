@@ -1,7 +1,7 @@
-"""Counts: the seven classes, 0 to 5 items and "more than 5", and how a count compares with a quantity.
+"""The seven classes of counts (0 to 5 items and "more than 5"), and how a count compares with a quantity.
 
-A model may distinguish more numbers: its output is a distribution over 0, 1, … `highest` items and more. The classes
-are a view of the distribution.
+A model may distinguish more quantities: its output is a distribution over 0, 1, … `highest` items and "more". The
+probabilities of the classes follow from that distribution.
 """
 
 from __future__ import annotations
@@ -16,23 +16,22 @@ import numpy as np
 import numpy.typing as npt
 
 CLASSES: tuple[str, ...] = ("0", "1", "2", "3", "4", "5", "more than 5")
-MORE = len(CLASSES) - 1
+MORE_THAN_5 = len(CLASSES) - 1
 """Index of the open-ended class "more than 5"."""
-HIGHEST = MORE - 1
-"""Largest quantity with its own class."""
-EVERY: tuple[int, ...] = tuple(range(len(CLASSES)))
-"""Indexes of all classes. A model can predict only classes that its training photos showed."""
+MAX_EXACT_COUNT = MORE_THAN_5 - 1
+"""Largest number of items with a class of its own."""
+CLASS_INDEXES: tuple[int, ...] = tuple(range(len(CLASSES)))
+"""Indexes of all classes. A model can predict only the classes of its training photos."""
 
-
-_HALF = 0.5 - 1e-6
-"""The median is the first class at which the cumulative probability reaches this; float32 sums are not exactly 1."""
+_MEDIAN_THRESHOLD = 0.5 - 1e-6
+"""Cumulative probability of the median. Slightly below 0.5, since float32 sums are not exact."""
 
 
 class CountRule(StrEnum):
-    """How a count follows from the probabilities of the classes."""
+    """Rule by which a count follows from the probabilities of the classes."""
 
     MODE = "mode"
-    """The most probable class, which is most often exact."""
+    """The most probable class, which has the highest expected accuracy."""
     MEDIAN = "median"
     """The median class, which has the smallest expected absolute error in items."""
 
@@ -46,7 +45,7 @@ class Outcome(StrEnum):
 
 
 class Suspicion(StrEnum):
-    """Direction in which a bin may be recorded wrongly. Each has its own p-values."""
+    """Direction in which the recorded quantity of a bin may be wrong. Each has its own p-values."""
 
     EITHER = "either"
     MISSING = "missing"
@@ -55,125 +54,125 @@ class Suspicion(StrEnum):
     """The bin holds more items than expected."""
 
 
-def names_of(columns: Iterable[int], highest: int = HIGHEST) -> str:
-    """Names of classes, or of columns of a distribution up to `highest`, for messages: "0, more than 5"."""
+def column_names(columns: Iterable[int], highest: int = MAX_EXACT_COUNT) -> str:
+    """Return the names of classes, or of columns of a distribution up to `highest`, as in "0, more than 5"."""
     return ", ".join(str(index) if index <= highest else f"more than {highest}" for index in columns)
 
 
-def column_of(quantity: int, columns: int) -> int:
-    """Index of a number of items in a distribution with `columns` columns, of which the last is open-ended.
+def column_of(quantity: int, n_columns: int) -> int:
+    """Return the column of a quantity in a distribution with `n_columns` columns, of which the last is open-ended.
 
     Raises ValueError for a negative quantity.
     """
     if quantity < 0:
         raise ValueError(f"a quantity of items cannot be negative: {quantity}")
-    return min(quantity, columns - 1)
+    return min(quantity, n_columns - 1)
 
 
 def class_of(quantity: int) -> int:
-    """Class index, 0 to 6, of a number of items. Raises ValueError for a negative quantity."""
+    """Return the class index, 0 to 6, of a quantity. Raises ValueError for a negative quantity."""
     return column_of(quantity, len(CLASSES))
 
 
-def in_classes(distribution: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
-    """Probabilities of 0, 1, … items and of more, (…, n) → probabilities of the classes, (…, 7), of the same dtype.
+def class_probabilities(distribution: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+    """Convert a distribution over 0, 1, … items and "more", shape (…, n), to probabilities of the classes, (…, 7).
 
-    Those beyond 5 are summed. Up to seven columns are returned unchanged.
+    The columns beyond 5 are summed, and the dtype is kept. A distribution of up to seven columns is returned unchanged.
     """
     if distribution.shape[-1] <= len(CLASSES):
         return distribution
-    more = distribution[..., MORE:].sum(axis=-1, keepdims=True)
-    return np.concatenate([distribution[..., :MORE], more], axis=-1)
+    more = distribution[..., MORE_THAN_5:].sum(axis=-1, keepdims=True)
+    return np.concatenate([distribution[..., :MORE_THAN_5], more], axis=-1)
 
 
-def counts_by(rule: CountRule, probabilities: npt.NDArray[np.floating]) -> npt.NDArray[np.int64]:
-    """Counts by a rule, int64 (n,), from probabilities of the classes, (n, 7), or of more numbers."""
-    return median(probabilities) if rule is CountRule.MEDIAN else probabilities.argmax(axis=-1).astype(np.int64)
+def predict_counts(rule: CountRule, probabilities: npt.NDArray[np.floating]) -> npt.NDArray[np.int64]:
+    """Apply a rule to probabilities of the classes, (n, 7), or of more quantities; returns counts, int64 (n,)."""
+    return median_counts(probabilities) if rule is CountRule.MEDIAN else probabilities.argmax(axis=-1).astype(np.int64)
 
 
-def median(probabilities: npt.NDArray[np.floating]) -> npt.NDArray[np.int64]:
-    """Median of each row of (n, quantities), int64 (n,). The open-ended last column counts as its index."""
-    reached: npt.NDArray[np.bool_] = probabilities.astype(np.float64).cumsum(axis=-1) >= _HALF
-    found: npt.NDArray[np.int64] = reached.argmax(axis=-1).astype(np.int64)
-    return found
+def median_counts(probabilities: npt.NDArray[np.floating]) -> npt.NDArray[np.int64]:
+    """Return the median of each row of (n, quantities), int64 (n,). The open-ended last column counts as its index."""
+    is_reached: npt.NDArray[np.bool_] = probabilities.astype(np.float64).cumsum(axis=-1) >= _MEDIAN_THRESHOLD
+    medians: npt.NDArray[np.int64] = is_reached.argmax(axis=-1).astype(np.int64)
+    return medians
 
 
-def error_of(predicted: int, quantity: int) -> int:
-    """Signed error in items of class `predicted` against `quantity`, both capped at "more than 5".
+def class_error(predicted: int, quantity: int) -> int:
+    """Return predicted class − class of `quantity`: a signed error in items, with "more than 5" taken as 6.
 
-    The cap makes this a lower bound if either side is beyond 5. It is for statistics; people are shown
-    `difference_of`.
+    It is used for statistics, and is a lower bound if either side is beyond 5. Pages show `item_difference` instead.
     """
     return predicted - class_of(quantity)
 
 
 @dataclass(frozen=True, slots=True)
-class Beyond:
-    """Number of items in a photo that was counted as "more than 5", from a distribution that goes further."""
+class LargeCount:
+    """Estimated number of items of a count of "more than 5", from a distribution with more columns."""
 
     low: int
-    """Start of the central interval, up to `high`, with 80 % of the probability above 5."""
+    """Lower end of the central interval with 80 % of the probability above 5."""
     median: int
     high: int
+    """Upper end of that interval."""
     open: int
-    """Index of the open-ended last column: stands for this number and all larger ones."""
+    """Index of the open-ended last column, which stands for this number of items or more."""
 
 
-def beyond(predicted: int, distribution: Sequence[float] | None) -> Beyond | None:
-    """The number of items beyond 5; None for any other class, and for a model that has only the classes."""
-    if predicted != MORE or distribution is None or len(distribution) <= len(CLASSES):
+def estimate_large_count(predicted: int, distribution: Sequence[float] | None) -> LargeCount | None:
+    """Estimate the number of items beyond 5; None for any other class, and for a model that has only the classes."""
+    if predicted != MORE_THAN_5 or distribution is None or len(distribution) <= len(CLASSES):
         return None
-    total, sums = sum(distribution[MORE:]), list(accumulate(distribution[MORE:]))
+    total, cumulative = sum(distribution[MORE_THAN_5:]), list(accumulate(distribution[MORE_THAN_5:]))
     if total <= 0:
         return None
-    low, median, high = (MORE + bisect_left(sums, share * total) for share in (0.1, 0.5, 0.9))
+    low, median, high = (MORE_THAN_5 + bisect_left(cumulative, share * total) for share in (0.1, 0.5, 0.9))
     last = len(distribution) - 1
-    return Beyond(low, min(median, last), min(high, last), last)
+    return LargeCount(low, min(median, last), min(high, last), last)
 
 
-def difference_of(predicted: int, quantity: int, finer: Beyond | None = None) -> int:
-    """Counted − expected in items, without the cap: class 3 is 4 fewer than a quantity of 7.
+def item_difference(predicted: int, quantity: int, large: LargeCount | None = None) -> int:
+    """Return counted − expected in items, where `quantity` is not capped: class 3 is 4 fewer than a quantity of 7.
 
-    Without `finer`, "more than 5" counts as 6, so its difference is a lower bound, and it agrees with every quantity
-    above 5. With `finer`, it agrees with quantities from `low` to `high`, and differs from others by its median: 17 is
-    23 fewer than 40.
+    Without `large`, "more than 5" counts as 6, so its difference is a lower bound, and it agrees with every quantity
+    above 5. With `large`, it agrees with quantities from `large.low` to `large.high`, and differs from others by its
+    median: a median of 17 is 23 fewer than 40.
     """
-    if finer is None:
-        return 0 if error_of(predicted, quantity) == 0 else predicted - quantity
-    agrees = finer.low <= quantity and (quantity <= finer.high or finer.high == finer.open)
-    return 0 if agrees else finer.median - quantity
+    if large is None:
+        return 0 if class_error(predicted, quantity) == 0 else predicted - quantity
+    agrees = large.low <= quantity and (quantity <= large.high or large.high == large.open)
+    return 0 if agrees else large.median - quantity
 
 
-def difference_in_words(predicted: int, quantity: int, finer: Beyond | None = None) -> str:
-    """`difference_of` in words: "4 fewer"; "at least 2 more" for an open-ended count."""
-    difference = difference_of(predicted, quantity, finer)
+def describe_difference(predicted: int, quantity: int, large: LargeCount | None = None) -> str:
+    """Describe `item_difference`, as in "4 fewer", or "at least 2 more" for an open-ended count."""
+    difference = item_difference(predicted, quantity, large)
     if difference == 0:
         return "agrees"
-    is_open = predicted == MORE and (finer is None or finer.median == finer.open)
+    is_open = predicted == MORE_THAN_5 and (large is None or large.median == large.open)
     return f"{'at least ' if is_open else ''}{abs(difference)} {'fewer' if difference < 0 else 'more'}"
 
 
-def count_in_words(predicted: int, finer: Beyond | None = None) -> str:
-    """A count in words: "3", "more than 5", "about 17"."""
-    if finer is None:
+def describe_count(predicted: int, large: LargeCount | None = None) -> str:
+    """Describe a count, as in "3", "more than 5" or "about 17"."""
+    if large is None:
         return CLASSES[predicted]
-    return f"more than {finer.open - 1}" if finer.median == finer.open else f"about {finer.median}"
+    return f"more than {large.open - 1}" if large.median == large.open else f"about {large.median}"
 
 
-def outcome_by(difference: int) -> Outcome:
-    """Exact, under or over, for a difference: counted − expected."""
+def outcome_of_difference(difference: int) -> Outcome:
+    """Return the outcome for a difference, counted − expected."""
     if difference == 0:
         return Outcome.EXACT
     return Outcome.UNDER if difference < 0 else Outcome.OVER
 
 
 def is_suspect(difference: int, suspicion: Suspicion) -> bool:
-    """Whether `difference`, counted − expected, is in the direction of `suspicion`."""
+    """Return whether `difference`, counted − expected, is in the direction of `suspicion`."""
     if suspicion is Suspicion.EITHER:
         return difference != 0
     return difference < 0 if suspicion is Suspicion.MISSING else difference > 0
 
 
 def outcome_of(predicted: int, quantity: int) -> Outcome:
-    """Exact, under or over by classes, for statistics. "More than 5" agrees with every quantity above 5."""
-    return outcome_by(error_of(predicted, quantity))
+    """Return the outcome by classes, for statistics. "More than 5" agrees with every quantity above 5."""
+    return outcome_of_difference(class_error(predicted, quantity))

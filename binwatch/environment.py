@@ -8,7 +8,7 @@ from pydantic import ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from binwatch.numbers import number
+from binwatch.numbers import parse_float
 
 PREFIX = "BINWATCH_"
 
@@ -29,7 +29,7 @@ class EnvironmentSettings(BaseSettings):
     @classmethod
     def _plain_number(cls, value: object, info: ValidationInfo) -> object:
         wanted = str(cls.model_fields[info.field_name or ""].annotation)
-        if isinstance(value, str) and any(kind in wanted for kind in ("int", "float")) and number(value) is None:
+        if isinstance(value, str) and any(kind in wanted for kind in ("int", "float")) and parse_float(value) is None:
             raise ValueError("expected a number, in digits")  # pydantic accepts 1_0 as 10
         return value
 

@@ -5,25 +5,25 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import ClassVar
 
-_SHOWN = 60
-"""Most characters of an external value in a message."""
+_MAX_QUOTED_CHARS = 60
+"""Maximum number of characters of an external value in a message."""
 
 
 class BinwatchError(Exception):
-    """Base of all errors that Binwatch raises deliberately. The message can be shown to an operator."""
+    """Base class of all errors that Binwatch raises deliberately. The message can be shown to an operator."""
 
     exit_status: ClassVar[int] = 2
-    """Exit status of a command that the error ends: 2 if the caller can correct it, 3 for an outage."""
+    """Exit status of a command that fails with the error: 2 if the caller can correct it, 3 for an outage."""
 
 
-def shown(value: object) -> str:
-    """An external value for a message: quoted, without control characters, and shortened."""
-    text = repr(value if not isinstance(value, str) else value[: _SHOWN + 1])
-    return text if len(text) <= _SHOWN + 2 else f"{text[:_SHOWN]}…"
+def quote_value(value: object) -> str:
+    """Return an external value for a message: quoted, without control characters, and truncated."""
+    text = repr(value if not isinstance(value, str) else value[: _MAX_QUOTED_CHARS + 1])
+    return text if len(text) <= _MAX_QUOTED_CHARS + 2 else f"{text[:_MAX_QUOTED_CHARS]}…"
 
 
-def described(error: BaseException | None) -> str:
-    """An error in a log line or a message: its class and its text."""
+def describe_error(error: BaseException | None) -> str:
+    """Return the class and the text of an error, for log lines and messages."""
     return f"{type(error).__name__}: {error}"
 
 
@@ -35,22 +35,22 @@ class BundleError(BinwatchError):
     """A model bundle is missing, damaged, or its ONNX file does not match its card."""
 
 
-class OvertakenError(BinwatchError):
-    """Someone else has put another model in use meanwhile. Check which one, and decide again."""
+class PromotionConflictError(BinwatchError):
+    """Someone else has promoted another model in the meantime. Check which one, and decide again."""
 
 
 class OutageError(BinwatchError):
-    """A service that Binwatch needs does not answer, or is broken. Worth a retry."""
+    """A service that Binwatch needs does not answer or is broken. A retry may succeed."""
 
     exit_status = 3
 
 
 class ObjectsError(OutageError):
-    """The object store refused a request or could not be reached. Worth a retry."""
+    """The object store refused a request or could not be reached. A retry may succeed."""
 
 
 class EventError(BinwatchError):
-    """A queue message is not an S3 event in any dialect that Binwatch knows."""
+    """A queue message is not an S3 event in any supported dialect."""
 
 
 class Reason(StrEnum):
@@ -88,11 +88,11 @@ REMEDIES = {
     Reason.BAD_ENCODING: "upload it again without Content-Encoding",
     Reason.CRASHED: "keep the photo, and report it to the model's maintainer",
 }
-"""Reason → what a person can do about a photo that was not counted."""
+"""Reason → what an operator can do about a photo that was not counted."""
 
 
 class PhotoError(BinwatchError):
-    """One photo cannot be counted; its neighbours can. `reason` is for machines, the message for people."""
+    """One photo cannot be counted, which does not affect others. `reason` is for machines, the message for people."""
 
     def __init__(self, reason: Reason, message: str) -> None:
         super().__init__(message)
@@ -100,7 +100,7 @@ class PhotoError(BinwatchError):
 
 
 class MetadataReason(StrEnum):
-    """Why a metadata file gave no expected quantity. Stored with the record and used as a metric label."""
+    """Why a metadata file has no usable expected quantity. Stored with the record and used as a metric label."""
 
     MISSING = "missing"
     TOO_LARGE = "too_large"
@@ -115,12 +115,12 @@ class MetadataReason(StrEnum):
 
 
 NOT_FETCHED = frozenset({Reason.MISSING, Reason.FORBIDDEN, Reason.ARCHIVED, Reason.FETCH_FAILED})
-"""Reasons why an object could not be fetched; MetadataReason has the same values. Such an object is retried, and gives
-no information about its bin."""
+"""Reasons why an object could not be fetched; MetadataReason has the same values. Such an object is retried, and says
+nothing about its bin."""
 
 
 class MetadataError(BinwatchError):
-    """One metadata file gives no expected quantity. `reason` is for machines, the message for people."""
+    """One metadata file has no usable expected quantity. `reason` is for machines, the message for people."""
 
     def __init__(self, reason: MetadataReason, message: str) -> None:
         super().__init__(message)

@@ -18,15 +18,15 @@ from urllib.parse import unquote_plus
 
 from binwatch.errors import EventError
 from binwatch.keys import has_dot_segments
-from binwatch.text import many
+from binwatch.text import count_noun
 
 MAX_BODY_BYTES = 2**20
 """S3's events have at most 64 KiB, SQS messages at most 1 MiB. A larger body is not an event."""
 MAX_KEY_BYTES = 1024
 """S3's own limit on a key, in UTF-8."""
-MAX_NAME = 80
+MAX_EVENT_NAME_CHARS = 80
 """Characters of an event's name; the longest that AWS documents has 43."""
-MAX_NAMED = 20
+MAX_LISTED_MALFORMED = 20
 """Most malformed records that are named. A message may have a quarter of a million of them."""
 
 
@@ -60,7 +60,7 @@ class ObjectCreated:
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class EventMessage:
     """The contents of one message. Malformed records are named in `malformed`; the others are still processed."""
 
     dialect: Dialect
@@ -70,41 +70,41 @@ class Message:
     malformed: list[str] = field(default_factory=list)
 
 
-_ANNOUNCING = ("ObjectCreated:", "ObjectRestore:Completed")
+_ANNOUNCING_PREFIXES = ("ObjectCreated:", "ObjectRestore:Completed")
 """Prefixes of the names of events that announce a new object, or one that can be fetched again."""
-_ANNOUNCING_EVENTBRIDGE = frozenset({"Object Created", "Object Restore Completed"})
-_VERSITYGW = "s3:"
+_ANNOUNCING_EVENTBRIDGE_NAMES = frozenset({"Object Created", "Object Restore Completed"})
+_VERSITYGW_PREFIX = "s3:"
 """Prefix of versitygw's event names, which AWS and moto omit."""
 
 
-_AWS, _CEPH, _MINIO = "aws:s3", "ceph:s3", "minio:s3"
+_AWS_SOURCE, _CEPH_SOURCE, _MINIO_SOURCE = "aws:s3", "ceph:s3", "minio:s3"
 """Values of `eventSource`; versitygw has AWS'."""
 
 
-class _Malformed(ValueError):
+class _MalformedRecord(ValueError):
     """A record of a message is invalid."""
 
 
-def parse(body: bytes | str) -> Message:
+def parse_message(body: bytes | str) -> EventMessage:
     """Read one message body. Raises EventError if it is not an S3 event in any dialect."""
-    document = _json(body)
+    document = _load_json(body)
     if isinstance(document, dict) and isinstance(document.get("Message"), str) and "TopicArn" in document:
-        document = _json(document["Message"])  # SNS without raw delivery
+        document = _load_json(document["Message"])  # SNS without raw delivery
     if isinstance(document, list):  # versitygw up to 1.0 sends the bare list
         document = {"Records": document}
     if not isinstance(document, dict):
         raise EventError(f"a JSON {type(document).__name__} is not an S3 event")
     if document.get("Event") == "s3:TestEvent":
-        return Message(Dialect.TEST)
+        return EventMessage(Dialect.TEST)
     if document.get("source") == "aws.s3" and "detail" in document:
-        return _gather(Dialect.EVENTBRIDGE, [document])
+        return _parse_records(Dialect.EVENTBRIDGE, [document])
     records = document.get("Records")
     if not isinstance(records, list) or not records:
         raise EventError(f"JSON with the fields {sorted(document)[:8]} is not an S3 event; stop sending it here")
-    return _gather(_dialect_of(records), records)
+    return _parse_records(_detect_dialect(records), records)
 
 
-def _json(body: bytes | str) -> Any:
+def _load_json(body: bytes | str) -> Any:
     if len(body) > MAX_BODY_BYTES:
         raise EventError(f"a message of {len(body):,} bytes is not an S3 event (limit {MAX_BODY_BYTES:,})")
     try:
@@ -113,25 +113,25 @@ def _json(body: bytes | str) -> Any:
         raise EventError(f"not JSON ({error}); starts with {body[:40]!r}") from error
 
 
-def _dialect_of(records: list[Any]) -> Dialect:
+def _detect_dialect(records: list[Any]) -> Dialect:
     sources = [record.get("eventSource") for record in records if isinstance(record, dict)]
-    for source, dialect in ((_CEPH, Dialect.CEPH), (_MINIO, Dialect.MINIO)):
+    for source, dialect in ((_CEPH_SOURCE, Dialect.CEPH), (_MINIO_SOURCE, Dialect.MINIO)):
         if source in sources:
             return dialect
     names = (record.get("eventName") for record in records if isinstance(record, dict))
-    is_versitygw = any(isinstance(name, str) and name.startswith(_VERSITYGW) for name in names)
+    is_versitygw = any(isinstance(name, str) and name.startswith(_VERSITYGW_PREFIX) for name in names)
     return Dialect.VERSITYGW if is_versitygw else Dialect.S3
 
 
-def _gather(dialect: Dialect, records: list[Any]) -> Message:
-    message = Message(dialect)
-    read = _eventbridge if dialect is Dialect.EVENTBRIDGE else _record
+def _parse_records(dialect: Dialect, records: list[Any]) -> EventMessage:
+    message = EventMessage(dialect)
+    read = _parse_eventbridge if dialect is Dialect.EVENTBRIDGE else _parse_record
     unnamed = 0
     for position, record in enumerate(records):
         try:
             name, created = read(record)
-        except _Malformed as error:
-            if len(message.malformed) < MAX_NAMED:
+        except _MalformedRecord as error:
+            if len(message.malformed) < MAX_LISTED_MALFORMED:
                 message.malformed.append(f"record {position}: {error}")
             else:
                 unnamed += 1
@@ -142,50 +142,52 @@ def _gather(dialect: Dialect, records: list[Any]) -> Message:
             message.created.append(created)
     if unnamed:
         message.malformed.append(
-            f"and {many(unnamed, 'more record that is not an S3 event', 'more records that are not S3 events')}"
+            f"and {count_noun(unnamed, 'more record that is not an S3 event', 'more records that are not S3 events')}"
         )
     if not message.created and not message.ignored:
         raise EventError(f"no record is an S3 event: {'; '.join(message.malformed[:3])}")
     return message
 
 
-def _record(record: object) -> tuple[str, ObjectCreated | None]:
-    sent = _name(record, "eventName")
-    name = sent.removeprefix(_VERSITYGW)
-    source = _text(record, "eventSource")
-    if source not in (_AWS, _CEPH, _MINIO):
-        raise _Malformed(f"eventSource is {source[:40]!r}, none of {_AWS}, {_CEPH}, {_MINIO}")
-    if not name.startswith(_ANNOUNCING):
+def _parse_record(record: object) -> tuple[str, ObjectCreated | None]:
+    sent = _get_event_name(record, "eventName")
+    name = sent.removeprefix(_VERSITYGW_PREFIX)
+    source = _get_text(record, "eventSource")
+    if source not in (_AWS_SOURCE, _CEPH_SOURCE, _MINIO_SOURCE):
+        raise _MalformedRecord(
+            f"eventSource is {source[:40]!r}, none of {_AWS_SOURCE}, {_CEPH_SOURCE}, {_MINIO_SOURCE}"
+        )
+    if not name.startswith(_ANNOUNCING_PREFIXES):
         return name, None
-    data = _object(record, "s3")
-    bucket, stored = _text(_object(data, "bucket"), "name"), _object(data, "object")
-    key = _text(stored, "key")
-    if source == _MINIO or (source == _AWS and sent == name):
-        key = _decoded(key)
-    elif source == _AWS:
-        key = _as_listed(key)
-    return name, _created(bucket, key, _time(record, "eventTime"), stored.get("eTag"))
+    data = _get_object(record, "s3")
+    bucket, stored = _get_text(_get_object(data, "bucket"), "name"), _get_object(data, "object")
+    key = _get_text(stored, "key")
+    if source == _MINIO_SOURCE or (source == _AWS_SOURCE and sent == name):
+        key = _decode_key(key)
+    elif source == _AWS_SOURCE:
+        key = _normalize_key(key)
+    return name, _make_created(bucket, key, _event_time(record, "eventTime"), stored.get("eTag"))
 
 
-def _eventbridge(record: object) -> tuple[str, ObjectCreated | None]:
-    name = _name(record, "detail-type")
+def _parse_eventbridge(record: object) -> tuple[str, ObjectCreated | None]:
+    name = _get_event_name(record, "detail-type")
     if not name.startswith("Object "):
         # CloudTrail's "AWS API Call via CloudTrail" has the same source, and may announce a new photo.
-        raise _Malformed(f"detail-type {name!r} is not one of S3's; have the rule match 'Object Created'")
-    if name not in _ANNOUNCING_EVENTBRIDGE:
+        raise _MalformedRecord(f"detail-type {name!r} is not one of S3's; have the rule match 'Object Created'")
+    if name not in _ANNOUNCING_EVENTBRIDGE_NAMES:
         return name, None
-    detail = _object(record, "detail")
-    bucket, stored = _text(_object(detail, "bucket"), "name"), _object(detail, "object")
-    return name, _created(bucket, _text(stored, "key"), _time(record, "time"), stored.get("etag"))
+    detail = _get_object(record, "detail")
+    bucket, stored = _get_text(_get_object(detail, "bucket"), "name"), _get_object(detail, "object")
+    return name, _make_created(bucket, _get_text(stored, "key"), _event_time(record, "time"), stored.get("etag"))
 
 
-def _created(bucket: str, key: str, time: datetime | None, etag: object) -> ObjectCreated:
+def _make_created(bucket: str, key: str, time: datetime | None, etag: object) -> ObjectCreated:
     for name in (bucket, key):
         _check_storable(name)
     if has_dot_segments(key):
-        raise _Malformed(f"key {key[:40]!r} has '.' or '..' as a path segment, which HTTP clients may remove")
+        raise _MalformedRecord(f"key {key[:40]!r} has '.' or '..' as a path segment, which HTTP clients may remove")
     # S3's own ETags are 32 hexadecimal digits and a number of parts. An odd one counts as missing, which is no error.
-    if not isinstance(etag, str) or len(etag) > MAX_NAME or not (etag.isascii() and etag.isprintable()):
+    if not isinstance(etag, str) or len(etag) > MAX_EVENT_NAME_CHARS or not (etag.isascii() and etag.isprintable()):
         etag = ""
     return ObjectCreated(bucket, key, time, bare_etag(etag))
 
@@ -195,10 +197,10 @@ def bare_etag(stated: str) -> str:
     return stated.removeprefix("W/").strip('"')
 
 
-def _time(record: object, name: str) -> datetime | None:
+def _event_time(record: object, name: str) -> datetime | None:
     """The event's time in UTC. It is used only if S3 gives no time for the object, so a missing one is no error."""
     try:
-        time = datetime.fromisoformat(_text(record, name))
+        time = datetime.fromisoformat(_get_text(record, name))
         return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
     except (ValueError, OverflowError):  # in the years 1 and 9999
         return None
@@ -207,45 +209,45 @@ def _time(record: object, name: str) -> datetime | None:
 def _check_storable(name: str) -> None:
     """Raise _Malformed for a bucket or key that S3 or the database cannot store, such as one with lone surrogates."""
     if not name:
-        raise _Malformed("the bucket's name or the key is empty")
+        raise _MalformedRecord("the bucket's name or the key is empty")
     try:
         encoded = name.encode()
     except UnicodeEncodeError as error:
-        raise _Malformed(f"{name[:40]!r} is not valid Unicode") from error
+        raise _MalformedRecord(f"{name[:40]!r} is not valid Unicode") from error
     if "\0" in name or len(encoded) > MAX_KEY_BYTES:
-        raise _Malformed(f"{name[:40]!r}… is not an S3 key: NUL inside, or over {MAX_KEY_BYTES} bytes")
+        raise _MalformedRecord(f"{name[:40]!r}… is not an S3 key: NUL inside, or over {MAX_KEY_BYTES} bytes")
 
 
-def _decoded(key: str) -> str:
+def _decode_key(key: str) -> str:
     try:
         return unquote_plus(key, errors="strict")
     except UnicodeDecodeError as error:
-        raise _Malformed(f"key {key[:40]!r} does not decode to UTF-8") from error
+        raise _MalformedRecord(f"key {key[:40]!r} does not decode to UTF-8") from error
 
 
-def _as_listed(key: str) -> str:
+def _normalize_key(key: str) -> str:
     """Normalise versitygw's keys: it announces a key as sent, but lists the file's path, `a/b` for `/a//b`."""
     path = normpath("/" + key).lstrip("/")
     return path + "/" if key.endswith("/") else path
 
 
-def _object(record: object, name: str) -> dict[str, Any]:
+def _get_object(record: object, name: str) -> dict[str, Any]:
     value = record.get(name) if isinstance(record, dict) else None
     if not isinstance(value, dict):
-        raise _Malformed(f"no {name!r} object")
+        raise _MalformedRecord(f"no {name!r} object")
     return value
 
 
-def _text(record: object, name: str) -> str:
+def _get_text(record: object, name: str) -> str:
     value = record.get(name) if isinstance(record, dict) else None
     if not isinstance(value, str):
-        raise _Malformed(f"no {name!r} text")
+        raise _MalformedRecord(f"no {name!r} text")
     return value
 
 
-def _name(record: object, name: str) -> str:
+def _get_event_name(record: object, name: str) -> str:
     """An event's name. It is logged, so it must be short and printable."""
-    value = _text(record, name)
-    if len(value) > MAX_NAME or not (value.isascii() and value.isprintable()):
-        raise _Malformed(f"{name} {value[:40]!r}… is not the name of an event")
+    value = _get_text(record, name)
+    if len(value) > MAX_EVENT_NAME_CHARS or not (value.isascii() and value.isprintable()):
+        raise _MalformedRecord(f"{name} {value[:40]!r}… is not the name of an event")
     return value

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-LENGTH = 32
-"""Number of first bytes that are needed."""
+MAGIC_BYTES = 32
+"""Number of first bytes that `is_photo` needs."""
 
-_STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  ")
-_BMP_HEADERS = frozenset({12, 40, 52, 56, 64, 108, 124})
-"""Sizes of a BMP's second header."""
-_FTYP = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1", b"avif", b"avis"})
+_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  ")
+_BMP_HEADER_SIZES = frozenset({12, 40, 52, 56, 64, 108, 124})
+"""Possible sizes of a BMP's second header, in bytes."""
+_FTYP_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1", b"avif", b"avis"})
 """Brands of HEIF and AVIF, as opposed to videos."""
 
 
 def is_photo(start: bytes) -> bool:
-    """Whether a file with these first bytes is a photo, also in formats that are not decoded."""
-    if start.startswith(_STARTS) or (start[:4] == b"RIFF" and start[8:12] == b"WEBP"):
+    """Return whether a file that starts with these bytes is a photo, including formats that are not decoded."""
+    if start.startswith(_SIGNATURES) or (start[:4] == b"RIFF" and start[8:12] == b"WEBP"):
         return True
-    if start[:2] == b"BM":  # which may also be the start of a text
-        return int.from_bytes(start[14:18], "little") in _BMP_HEADERS
-    return start[4:8] == b"ftyp" and start[8:12] in _FTYP
+    if start[:2] == b"BM":  # may also be the start of a text
+        return int.from_bytes(start[14:18], "little") in _BMP_HEADER_SIZES
+    return start[4:8] == b"ftyp" and start[8:12] in _FTYP_BRANDS

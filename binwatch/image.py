@@ -1,6 +1,6 @@
-"""Photo bytes → the model's input array, for both training and counting.
+"""Decodes photo bytes to the model's input array, for training and for counting.
 
-The whole photo is squashed to a square, since a centre crop would cut items off.
+The whole photo is resized to a square without keeping its aspect ratio, since a centre crop would cut items off.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from binwatch.photo_files import Read, reader_of
 from binwatch.photo_files.budget import budget_of
 from binwatch.photo_files.parsed_image import ParsedImage
 
-SIZE = 224
+INPUT_SIZE = 224
 """Side of the model's input, in pixels."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
-"""Decoded formats, by Pillow's names; also HEIF if pillow-heif is installed. Pillow reads many more, some with a
-history of parser bugs."""
+"""Supported formats, by Pillow's names; HEIF is supported if pillow-heif is installed. Pillow reads many more formats,
+and some of its parsers have a history of bugs."""
 
 PILLOW_MAX_PIXELS = 89_478_485
-"""Above this many pixels, Pillow warns of a decompression bomb (Image.MAX_IMAGE_PIXELS); it refuses twice as many."""
+"""Image.MAX_IMAGE_PIXELS of Pillow: it warns of a decompression bomb above this limit, and refuses twice as many."""
 
 MAX_SIDE = 65_535
-"""Longest side of a photo, in pixels: JPEG's limit. For longer sides, Pillow's resampling takes gigabytes."""
+"""Maximum side of a photo in pixels, which is JPEG's limit. For longer sides, Pillow's resampling takes gigabytes."""
 
-_STRIP = 2**18
-"""Pixels that are converted to RGB at a time."""
+_STRIP_PIXELS = 2**18
+"""Number of pixels converted to RGB at a time."""
 
-# EXIF orientation → the transposition that undoes it (EXIF 2.32, section 4.6.4, tag 0x0112).
-_UPRIGHT = {
+# EXIF orientation → the transposition that turns the photo upright (EXIF 2.32, section 4.6.4, tag 0x0112).
+_UPRIGHT_TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -44,77 +44,79 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_TURNED = 5  # and above: width and height change places
+_MIN_SWAPPED_ORIENTATION = 5
+"""Lowest EXIF orientation whose transposition swaps width and height; all higher ones do, too."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageLimits:
     """Limits for a photo, checked before it is decoded.
 
-    `max_pixels` beyond PILLOW_MAX_PIXELS has no effect, since Pillow refuses such an image.
+    A `max_pixels` above PILLOW_MAX_PIXELS has no effect, since Pillow refuses larger images itself.
     """
 
     max_bytes: int = 20 * 2**20
     max_pixels: int = 50_000_000
     max_memory: int = 256 * 2**20
-    """Bytes that decoding one photo may take."""
+    """Maximum memory for decoding one photo, in bytes."""
     decode_memory: int = 512 * 2**20
-    """Bytes that all photos being decoded in this process may take. A photo waits until there is room."""
+    """Maximum memory for all photos being decoded in this process, in bytes. Further photos wait."""
 
 
 @dataclass(frozen=True, slots=True)
 class Photo:
-    """A decoded photo: `pixels` is uint8 (size, size, 3), RGB; width and height are the file's, in pixels."""
+    """A decoded photo: `pixels` is uint8 (size, size, 3), RGB; `width` and `height` are those of the file."""
 
     pixels: npt.NDArray[np.uint8]
     width: int
     height: int
     format: str
-    turned: bool = False
-    """Whether turning the photo upright swaps its width and height."""
+    sides_swapped: bool = False
+    """Whether turning the photo upright swapped its width and height."""
 
 
-def load(
-    data: bytes, *, size: int = SIZE, limits: ImageLimits = ImageLimits(), jpeg_quality: int | None = None
+def load_photo(
+    data: bytes, *, size: int = INPUT_SIZE, limits: ImageLimits = ImageLimits(), jpeg_quality: int | None = None
 ) -> Photo:
-    """Decode, turn upright and squash one photo.
+    """Decode a photo, turn it upright and resize it to a `size` × `size` square.
 
-    With `jpeg_quality`, the squashed photo is stored as a JPEG of that quality and read back, for a model that learned
-    from such photos, and so from their compression artefacts. A photo that already is one hardly changes.
+    With `jpeg_quality`, the resized photo is also compressed as a JPEG of that quality and decoded again. This is for
+    models trained on such JPEGs, that is with their compression artefacts. Such a JPEG itself hardly changes.
 
-    Raises PhotoError with the reason if the bytes are empty, too many, not an image, truncated or damaged.
+    Raises PhotoError with the reason if the data are empty, too large, not an image, truncated or damaged.
     """
     if not data:
         raise PhotoError(Reason.EMPTY, "the file is empty (0 bytes); upload the photo again")
     if len(data) > limits.max_bytes:
         raise PhotoError(Reason.TOO_LARGE, f"the file has {len(data):,} bytes, over the limit of {limits.max_bytes:,}")
-    read = reader_of(data)
-    if read is None:
-        raise _unidentified(data)
-    parts = _read(read, data)
-    memory = parts.memory(size)
-    _check_size(parts, memory, limits)
+    reader = reader_of(data)
+    if reader is None:
+        raise _unsupported_error(data)
+    parsed = _parse_header(reader, data)
+    memory = parsed.memory(size)
+    _check_size(parsed, memory, limits)
     with budget_of(limits.decode_memory).taking(memory):
-        squashed = _squash(parts.decode(size), size)
-    turn = _UPRIGHT.get(parts.orientation)
-    if turn is not None:  # after squashing, which is cheaper and gives the same result
-        squashed = squashed.transpose(turn)
+        square = _squash(parsed.decode(size), size)
+    transpose = _UPRIGHT_TRANSPOSE.get(parsed.orientation)
+    if transpose is not None:  # after resizing, which is cheaper and gives the same result
+        square = square.transpose(transpose)
     if jpeg_quality is not None:
-        squashed = _stored_as_jpeg(squashed, jpeg_quality)
-    return Photo(np.asarray(squashed), parts.width, parts.height, parts.format, parts.orientation >= _TURNED)
+        square = _jpeg_round_trip(square, jpeg_quality)
+    sides_swapped = parsed.orientation >= _MIN_SWAPPED_ORIENTATION
+    return Photo(np.asarray(square), parsed.width, parsed.height, parsed.format, sides_swapped)
 
 
-def _read(read: Read, data: bytes) -> ParsedImage:
+def _parse_header(reader: Read, data: bytes) -> ParsedImage:
     try:
-        return read(data)
+        return reader(data)
     except PhotoError:
         raise
-    except Exception as error:  # a damaged header may raise anything
+    except Exception as error:  # a damaged header may raise any exception
         raise PhotoError(Reason.CORRUPT, f"the image header is damaged ({error}); take the photo again") from error
 
 
-def _check_size(parts: ParsedImage, memory: int, limits: ImageLimits) -> None:
-    width, height = parts.width, parts.height
+def _check_size(parsed: ParsedImage, memory: int, limits: ImageLimits) -> None:
+    width, height = parsed.width, parsed.height
     if width * height > limits.max_pixels:
         raise PhotoError(
             Reason.TOO_MANY_PIXELS, f"{width}×{height} pixels over the limit of {limits.max_pixels:,} pixels"
@@ -124,53 +126,54 @@ def _check_size(parts: ParsedImage, memory: int, limits: ImageLimits) -> None:
     if memory > limits.max_memory:
         raise PhotoError(
             Reason.TOO_MANY_PIXELS,
-            f"{width}×{height} pixels of this {parts.format} take about {memory >> 20:,} MiB to decode, over"
+            f"{width}×{height} pixels of this {parsed.format} take about {memory >> 20:,} MiB to decode, over"
             f" the limit of {limits.max_memory >> 20:,} MiB; reduce its resolution, or save it as a JPEG that is not"
             " progressive",
         )
 
 
 def _squash(image: Image.Image, size: int) -> Image.Image:
-    """Squash an image to a square in RGB.
+    """Resize an image to an RGB square without keeping its aspect ratio.
 
-    A large image in another mode is converted in strips, so that memory never holds it twice. Pillow resizes the width
-    of each row first and then the height, so the result is the same.
+    A large image in another mode is converted in strips, so that memory never holds it twice. The result is the same,
+    since Pillow resizes the width of all rows first, and then the height.
     """
     width, height = image.size
-    rows = max(1, _STRIP // width)
+    rows = max(1, _STRIP_PIXELS // width)
     if image.mode == "RGB" or height <= rows:
-        return _rgb(image).resize((size, size), Image.Resampling.BILINEAR)
+        return _to_rgb(image).resize((size, size), Image.Resampling.BILINEAR)
     narrow = Image.new("RGB", (size, height))
     for top in range(0, height, rows):
         bottom = min(top + rows, height)
-        strip = _rgb(image.crop((0, top, width, bottom)))
+        strip = _to_rgb(image.crop((0, top, width, bottom)))
         narrow.paste(strip.resize((size, bottom - top), Image.Resampling.BILINEAR), (0, top))
     return narrow.resize((size, size), Image.Resampling.BILINEAR)
 
 
-def _stored_as_jpeg(image: Image.Image, quality: int) -> Image.Image:
-    image.info = {}  # the photo's own notes, such as a comment, would be stored, too
-    # Pillow releases the interpreter lock while it encodes into a file of the system, but not into a BytesIO: with many
+def _jpeg_round_trip(image: Image.Image, quality: int) -> Image.Image:
+    """Compress an image as a JPEG and open the JPEG."""
+    image.info = {}  # otherwise Pillow also writes the photo's metadata, such as a comment
+    # Pillow releases the interpreter lock while it encodes to a file descriptor, but not to a BytesIO: with many
     # threads that load photos, all would wait for the one that encodes. macOS has no memfd_create.
-    in_system = hasattr(os, "memfd_create")
-    with os.fdopen(os.memfd_create("photo"), "w+b", buffering=0) if in_system else io.BytesIO() as file:
+    has_memfd = hasattr(os, "memfd_create")
+    with os.fdopen(os.memfd_create("photo"), "w+b", buffering=0) if has_memfd else io.BytesIO() as file:
         image.save(file, "JPEG", quality=quality)
         file.seek(0)
-        stored = io.BytesIO(file.read())  # in one piece: Pillow reads headers byte by byte
-    return Image.open(stored, formats=("JPEG",))
+        jpeg = io.BytesIO(file.read())  # in one piece, since Pillow reads headers byte by byte
+    return Image.open(jpeg, formats=("JPEG",))
 
 
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bits a channel: convert() would clip to white instead of scaling
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16 bits per channel: convert() would clip to white instead of scaling
         scaled = np.asarray(image) >> 8
         image = Image.fromarray(scaled.clip(0, 255).astype(np.uint8))
     if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")  # straight to RGB, Pillow warns that several transparent colours are lost
+        image = image.convert("RGBA")  # directly to RGB, Pillow would warn about lost transparent colours
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-# First bytes of images that are not decoded, for a helpful message.
-_OTHER = {
+# Signatures of formats that are not decoded, for a helpful message.
+_UNDECODED_FORMATS = {
     b"8BPS": "PSD",
     b"\x00\x00\x01\x00": "ICO",
     b"%PDF": "PDF",
@@ -178,8 +181,8 @@ _OTHER = {
 }
 
 
-def _unidentified(data: bytes) -> PhotoError:
-    for magic, name in _OTHER.items():
+def _unsupported_error(data: bytes) -> PhotoError:
+    for magic, name in _UNDECODED_FORMATS.items():
         if data.startswith(magic):
             return PhotoError(Reason.UNSUPPORTED_FORMAT, f"{name} files are not counted; send {', '.join(FORMATS)}")
     if data[4:8] == b"ftyp":

@@ -1,4 +1,4 @@
-"""A tiny quantised model with known output, which shows whether int8 products saturate on this CPU.
+"""A tiny quantised model with known output that reveals whether int8 products saturate on this CPU.
 
 x86 CPUs without VNNI (Intel before Cascade Lake, AMD before Zen 4) multiply unsigned by signed bytes with an
 instruction that adds two products in 16 bits and saturates: 255 × 127 + 255 × 127 becomes 32,767. The model has only
@@ -11,30 +11,30 @@ import numpy as np
 import numpy.typing as npt
 
 CHANNELS, FILTERS, ROWS = 64, 32, 4
-LARGEST, WEIGHT = 255, 127
-RIGHT = 200
-"""Every output value if no product saturates; 101 if all do."""
+MAX_ACTIVATION, WEIGHT = 255, 127
+EXACT_OUTPUT = 200
+"""Value of every output if no product saturates; 101 if all do."""
 
 _FLOAT, _UINT8, _INT8 = 1, 2, 3  # onnx.TensorProto.DataType
 _IR_VERSION, _OPSET = 8, 13
-_SCALE = LARGEST * WEIGHT * CHANNELS / RIGHT
+_SCALE = MAX_ACTIVATION * WEIGHT * CHANNELS / EXACT_OUTPUT
 
 
-def inputs() -> dict[str, npt.NDArray[np.uint8]]:
-    """The largest activations, for the convolution and the matrix product, which have different kernels."""
+def build_inputs() -> dict[str, npt.NDArray[np.uint8]]:
+    """Build inputs with the largest activations for the convolution and the matrix product, whose kernels differ."""
     return {
-        "pixels": np.full((1, CHANNELS, 2, 2), LARGEST, np.uint8),
-        "rows": np.full((ROWS, CHANNELS), LARGEST, np.uint8),
+        "pixels": np.full((1, CHANNELS, 2, 2), MAX_ACTIVATION, np.uint8),
+        "rows": np.full((ROWS, CHANNELS), MAX_ACTIVATION, np.uint8),
     }
 
 
 def is_exact(outputs: list[npt.NDArray[np.uint8]]) -> bool:
-    """Whether the model's outputs show no saturation."""
-    return all(bool((output == RIGHT).all()) for output in outputs)
+    """Return whether no product in the model's outputs has saturated."""
+    return all(bool((output == EXACT_OUTPUT).all()) for output in outputs)
 
 
-def model() -> bytes:
-    """The model as the bytes of an ONNX file."""
+def build_model() -> bytes:
+    """Build the model as the bytes of an ONNX file."""
     weights = bytes([WEIGHT]) * (FILTERS * CHANNELS)
     tensors = [
         _tensor("one", _FLOAT, [], np.float32(1).tobytes()),
@@ -51,7 +51,7 @@ def model() -> bytes:
         _field(1, _node("QLinearMatMul", "rows", "matrix", "multiplied")),
         _field(2, b"int8_probe"),
         *(_field(5, tensor) for tensor in tensors),
-        *(_field(11, _value(name, array.shape)) for name, array in inputs().items()),
+        *(_field(11, _value(name, array.shape)) for name, array in build_inputs().items()),
         _field(12, _value("convolved", (1, FILTERS, 2, 2))),
         _field(12, _value("multiplied", (ROWS, FILTERS))),
     ]
@@ -79,15 +79,15 @@ def _value(name: str, shape: tuple[int, ...]) -> bytes:
 
 
 def _field(number: int, value: int | bytes) -> bytes:
-    """One field of a protocol buffers message: a number, or bytes with their length."""
+    """Encode one field of a protocol buffers message: a number, or bytes with their length."""
     if isinstance(value, int):
         return _varint(number << 3) + _varint(value)
     return _varint(number << 3 | 2) + _varint(len(value)) + value
 
 
-def _varint(number: int) -> bytes:
-    found = bytearray()
-    while number > 0x7F:
-        found.append(number & 0x7F | 0x80)
-        number >>= 7
-    return bytes([*found, number])
+def _varint(value: int) -> bytes:
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*encoded, value])

@@ -19,10 +19,10 @@ PHOTO_SUFFIXES = frozenset(
 last line are not decoded; such photos are recorded as failed, so that somebody notices."""
 METADATA_SUFFIX = ".json"
 _SUFFIXES = PHOTO_SUFFIXES | {METADATA_SUFFIX}
-ENDINGS = ".jpg, .jpeg, .png, .webp, .bmp, .gif and others of the same formats"
+PHOTO_SUFFIXES_TEXT = ".jpg, .jpeg, .png, .webp, .bmp, .gif and others of the same formats"
 """For messages."""
 
-_DOTS = re.compile(r"(^|/)\.\.?(/|$)")
+_DOT_SEGMENT = re.compile(r"(^|/)\.\.?(/|$)")
 
 
 class ObjectKind(StrEnum):
@@ -33,7 +33,7 @@ class ObjectKind(StrEnum):
     OTHER = "other"
 
 
-class Skipped(StrEnum):
+class SkipReason(StrEnum):
     """Why an object or an event is skipped. Used as a metric label, so the set is closed."""
 
     NO_ENDING = "no_ending"
@@ -53,7 +53,7 @@ def kind_of(key: str, models_prefix: str = "models/") -> ObjectKind:
     return ObjectKind.OTHER if key.startswith(models_prefix) else _kind_by_name(key)
 
 
-def skipped(key: str, *own_prefixes: str) -> Skipped | None:
+def skip_reason(key: str, *own_prefixes: str) -> SkipReason | None:
     """Why an object is skipped.
 
     None for photos and metadata files, and for objects that need no mention: folder markers, and keys under
@@ -62,8 +62,8 @@ def skipped(key: str, *own_prefixes: str) -> Skipped | None:
     if _kind_by_name(key) is not ObjectKind.OTHER or key.rstrip().endswith("/") or key.startswith(own_prefixes):
         return None
     if has_dot_segments(key):
-        return Skipped.DOT_SEGMENTS
-    return Skipped.OTHER_ENDING if _name(key).suffix else Skipped.NO_ENDING
+        return SkipReason.DOT_SEGMENTS
+    return SkipReason.OTHER_ENDING if _file_name(key).suffix else SkipReason.NO_ENDING
 
 
 def has_dot_segments(key: str) -> bool:
@@ -72,23 +72,23 @@ def has_dot_segments(key: str) -> bool:
     HTTP clients, proxies and servers resolve such segments, so a request for the key may reach another object, or
     another bucket.
     """
-    return _DOTS.search(key) is not None
+    return _DOT_SEGMENT.search(key) is not None
 
 
-def bin_of(key: str) -> str:
+def bin_of_key(key: str) -> str:
     """Id of the bin that a photo or metadata file belongs to: the key's name without folders and suffixes.
 
     "00123.jpg.json" belongs to bin 00123, too: some cameras name the metadata of 00123.jpg so.
     """
-    name = _name(key)
+    name = _file_name(key)
     if name.suffix.lower() not in _SUFFIXES:
-        return bin_id(name.stem)
+        return normalize_bin_id(name.stem)
     while name.suffix.lower() in _SUFFIXES:
         name = PurePosixPath(name.stem)
-    return bin_id(name.name)
+    return normalize_bin_id(name.name)
 
 
-def bin_id(text: str) -> str:
+def normalize_bin_id(text: str) -> str:
     """The normal form of a bin's id: Unicode form NFC, without surrounding space.
 
     Unicode has two encodings of "é", and macOS uses the other one (NFD) for file names. Without normalising, two ids
@@ -100,12 +100,12 @@ def bin_id(text: str) -> str:
 def _kind_by_name(key: str) -> ObjectKind:
     if key.rstrip().endswith("/") or has_dot_segments(key):
         return ObjectKind.OTHER
-    suffix = _name(key).suffix.lower()
+    suffix = _file_name(key).suffix.lower()
     if suffix in PHOTO_SUFFIXES:
         return ObjectKind.PHOTO
     return ObjectKind.METADATA if suffix == METADATA_SUFFIX else ObjectKind.OTHER
 
 
-def _name(key: str) -> PurePosixPath:
+def _file_name(key: str) -> PurePosixPath:
     """The key's last segment, without surrounding space."""
     return PurePosixPath(PurePosixPath(key.rstrip()).name.strip())

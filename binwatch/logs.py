@@ -18,18 +18,18 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from binwatch.settings import LogFormat, LogLevel
-from binwatch.text import shortened, visible
+from binwatch.text import escape_unprintable, truncate
 
-MAX_MESSAGE = 2000
+MAX_MESSAGE_CHARS = 2000
 """Most characters of a message."""
-MAX_VALUE = 300
+MAX_VALUE_CHARS = 300
 """Most characters of a context value."""
-MAX_TRACEBACK = 8000
+MAX_TRACEBACK_CHARS = 8000
 """Most characters of a traceback; a longer one keeps its start (a quarter) and its end."""
-_CONTEXT = ("task", "bin", "key")
+_CONTEXT_FIELDS = ("task", "bin", "key")
 """Context values of a line, with the same names in both formats."""
-_CHATTY = ("alembic", "botocore", "boto3", "urllib3", "amqp", "uvicorn")
-_OF_ONE_PLACE = 3
+_VERBOSE_LIBRARIES = ("alembic", "botocore", "boto3", "urllib3", "amqp", "uvicorn")
+_MAX_WARNINGS_PER_LINE = 3
 """Most warnings from one line of code that are logged. One photo can cause 65,535 warnings of Pillow, one per tag."""
 
 
@@ -51,10 +51,10 @@ def configure(
     handler.setFormatter(JsonFormatter() if form is LogFormat.JSON else TextFormatter())
     least = logging.getLevelNamesMapping()[level.upper()]
     logging.basicConfig(level=least, handlers=[handler])
-    for name in _CHATTY:
+    for name in _VERBOSE_LIBRARIES:
         logging.getLogger(name).setLevel(max(least, logging.WARNING))
     logging.captureWarnings(True)
-    logging.getLogger("py.warnings").addFilter(_FirstOfEachPlace())
+    logging.getLogger("py.warnings").addFilter(_RepeatedWarningFilter())
     sys.excepthook = _log_uncaught
     threading.excepthook = _log_uncaught_in_thread
     return handler
@@ -74,11 +74,11 @@ class JsonFormatter(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": shortened(_message(record), MAX_MESSAGE),
-            **_context(record),
+            "message": truncate(_format_message(record), MAX_MESSAGE_CHARS),
+            **_context_of(record),
         }
         if record.exc_info:
-            line["error"] = _bounded(self.formatException(record.exc_info))
+            line["error"] = _truncate_traceback(self.formatException(record.exc_info))
         return json.dumps(line)  # ASCII works in any encoding, and has no line breaks
 
 
@@ -91,41 +91,43 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The line, and the traceback if there is one."""
         time = self.formatTime(record, self.datefmt)
-        line = f"{time} {record.levelname} {record.name}: {visible(shortened(_message(record), MAX_MESSAGE))}"
-        line += "".join(f" {name}={_quoted(visible(value))}" for name, value in _context(record).items())
+        line = f"{time} {record.levelname} {record.name}: {escape_unprintable(truncate(_format_message(record), MAX_MESSAGE_CHARS))}"
+        line += "".join(
+            f" {name}={_quote_if_needed(escape_unprintable(value))}" for name, value in _context_of(record).items()
+        )
         if record.exc_info:
-            traceback = _bounded(self.formatException(record.exc_info))
-            line += "".join(f"\n    {visible(part)}" for part in traceback.split("\n"))
+            traceback = _truncate_traceback(self.formatException(record.exc_info))
+            line += "".join(f"\n    {escape_unprintable(part)}" for part in traceback.split("\n"))
         return line
 
 
-def _message(record: logging.LogRecord) -> str:
+def _format_message(record: logging.LogRecord) -> str:
     try:
         return record.getMessage()
     except Exception as error:  # a library's wrong arguments must not lose the line
         return f"{record.msg} {record.args!r} (cannot be formatted: {error})"
 
 
-def _context(record: logging.LogRecord) -> dict[str, str]:
-    known = ((name, getattr(record, name, None)) for name in _CONTEXT)
-    return {name: shortened(str(value), MAX_VALUE) for name, value in known if value is not None}
+def _context_of(record: logging.LogRecord) -> dict[str, str]:
+    known = ((name, getattr(record, name, None)) for name in _CONTEXT_FIELDS)
+    return {name: truncate(str(value), MAX_VALUE_CHARS) for name, value in known if value is not None}
 
 
-def _quoted(value: str) -> str:
+def _quote_if_needed(value: str) -> str:
     """The value, in quotes if its end would be unclear."""
     plain = value and not {" ", '"', "="}.intersection(value)
     return value if plain else '"' + value.replace('"', '\\"') + '"'
 
 
-def _bounded(traceback: str) -> str:
-    if len(traceback) <= MAX_TRACEBACK:
+def _truncate_traceback(traceback: str) -> str:
+    if len(traceback) <= MAX_TRACEBACK_CHARS:
         return traceback
-    start, end = MAX_TRACEBACK // 4, MAX_TRACEBACK - MAX_TRACEBACK // 4
+    start, end = MAX_TRACEBACK_CHARS // 4, MAX_TRACEBACK_CHARS - MAX_TRACEBACK_CHARS // 4
     left_out = len(traceback) - start - end
     return f"{traceback[:start]}…\n({left_out:,} characters)\n…{traceback[-end:]}"
 
 
-class _FirstOfEachPlace(logging.Filter):
+class _RepeatedWarningFilter(logging.Filter):
     """Passes only the first few warnings from each line of code."""
 
     def __init__(self) -> None:
@@ -134,13 +136,13 @@ class _FirstOfEachPlace(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the warning is logged."""
-        text = _message(record)
+        text = _format_message(record)
         # "path:line: Category: text", then the line of code.
         place = ":".join(text.split(":", 3)[:3])
         self._seen[place] += 1
-        if self._seen[place] == _OF_ONE_PLACE:
+        if self._seen[place] == _MAX_WARNINGS_PER_LINE:
             record.msg, record.args = f"{text.strip()} (no more are shown from here)", ()
-        return self._seen[place] <= _OF_ONE_PLACE
+        return self._seen[place] <= _MAX_WARNINGS_PER_LINE
 
 
 def _log_uncaught(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:

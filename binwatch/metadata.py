@@ -1,4 +1,4 @@
-"""A bin's metadata JSON → its expected quantity and contents, in the format of the Amazon Bin Image Dataset."""
+"""Parses a bin's metadata JSON: expected quantity and articles, in the format of the Amazon Bin Image Dataset."""
 
 from __future__ import annotations
 
@@ -7,93 +7,99 @@ from collections.abc import Sequence
 from typing import NotRequired, TypedDict
 
 from binwatch.errors import MetadataError, MetadataReason
-from binwatch.text import shortened
+from binwatch.text import truncate
 
-QUANTITY = "EXPECTED_QUANTITY"
+QUANTITY_FIELD = "EXPECTED_QUANTITY"
 MAX_QUANTITY = 1_000_000
-"""Largest plausible quantity; a larger number means a damaged file."""
-ITEMS = "BIN_FCSKU_DATA"
-MAX_ITEMS = 100
-"""Most articles of a bin that are kept. Real bins have fewer, but a file may have many."""
-_ARTICLES = 1_000
-_SIDES = ("length", "width", "height")
-_LONGEST, _UNIT = 1e5, 10
-"""Limits for a side of an article, and for the length of a unit's name."""
-MAX_TEXT = 200
-"""Most characters of an article's number and of its name that are kept."""
+"""Maximum plausible quantity. A larger number means that the file is damaged."""
+ARTICLES_FIELD = "BIN_FCSKU_DATA"
+MAX_ARTICLES = 100
+"""Maximum number of articles kept per bin. Real bins have fewer, but a file may list many."""
+_MAX_DESCRIPTION_CHARS = 1_000
+_SIDE_FIELDS = ("length", "width", "height")
+_MAX_SIDE, _MAX_UNIT_CHARS = 1e5, 10
+"""Maximum side of an article, in any unit, and maximum length of the unit's name."""
+MAX_TEXT_CHARS = 200
+"""Maximum number of characters kept of an article's SKU and of its name."""
 
 
 class Article(TypedDict):
-    """One article in a bin. Its texts are external, but printable and of limited length."""
+    """One article in a bin. Its texts are external, but sanitised and of limited length."""
 
     sku: str
     name: str
     quantity: int | None
-    """None if the file has no whole number."""
+    """None if the file has no plausible whole number."""
     size: NotRequired[str]
-    """Its three sides, the longest first, such as "7 × 4.2 × 1.8 in"; missing if the file does not have them."""
+    """The three sides, the longest first, as in "7 × 4.2 × 1.8 in"; absent if the file does not have them."""
 
 
 def expected_quantity(data: bytes) -> int:
-    """Number of items that the inventory expects in the bin. Raises MetadataError with the reason."""
-    document = _parse(data)
-    if not isinstance(document, dict) or QUANTITY not in document:
-        raise MetadataError(MetadataReason.NO_QUANTITY, f"the JSON has no {QUANTITY} at its top level; add it")
-    value = _whole(document[QUANTITY])
+    """Parse the number of items that the inventory expects in the bin. Raises MetadataError with the reason."""
+    document = _load_json(data)
+    if not isinstance(document, dict) or QUANTITY_FIELD not in document:
+        raise MetadataError(MetadataReason.NO_QUANTITY, f"the JSON has no {QUANTITY_FIELD} at its top level; add it")
+    value = _plausible_quantity(document[QUANTITY_FIELD])
     if value is None:
         raise MetadataError(
             MetadataReason.BAD_QUANTITY,
-            f"{QUANTITY} is {str(document[QUANTITY])[:40]!r}, not a whole number of 0 to {MAX_QUANTITY:,}",
+            f"{QUANTITY_FIELD} is {str(document[QUANTITY_FIELD])[:40]!r}, not a whole number of 0 to {MAX_QUANTITY:,}",
         )
     return value
 
 
-def contents(data: bytes) -> list[Article] | None:
-    """The articles in the bin, at most MAX_ITEMS; None if the file has none. Does not raise."""
+def parse_articles(data: bytes) -> list[Article] | None:
+    """Parse at most MAX_ARTICLES articles in the bin; None if the file has none or is invalid."""
     try:
-        document = _parse(data)
+        document = _load_json(data)
     except MetadataError:
         return None
-    found = document.get(ITEMS) if isinstance(document, dict) else None
-    if not isinstance(found, dict):
+    items = document.get(ARTICLES_FIELD) if isinstance(document, dict) else None
+    if not isinstance(items, dict):
         return None
     articles: list[Article] = []
-    for sku, item in found.items():
+    for sku, item in items.items():
         if isinstance(item, dict):
             name = item.get("name") or item.get("normalizedName")
             name = name if isinstance(name, str) else ""
-            article = Article(sku=printable(sku), name=printable(name), quantity=_whole(item.get("quantity")))
-            size = _size(item)
+            article = Article(
+                sku=clean_text(sku), name=clean_text(name), quantity=_plausible_quantity(item.get("quantity"))
+            )
+            size = _describe_size(item)
             articles.append(article | {"size": size} if size else article)
-    return articles[:MAX_ITEMS]
+    return articles[:MAX_ARTICLES]
 
 
-def articles_in_words(items: Sequence[Article]) -> str:
-    """The contents of a bin as one text for a table, at most 1,000 characters."""
-    words = []
-    for item in items:
-        times = "" if item["quantity"] is None else f"{item['quantity']} × "
-        words.append(times + " ".join(filter(None, (item["sku"], item["name"]))))
-    return shortened("; ".join(words), _ARTICLES)
+def describe_articles(articles: Sequence[Article]) -> str:
+    """Describe the articles in one text for a table, of at most 1,000 characters."""
+    descriptions = []
+    for article in articles:
+        times = "" if article["quantity"] is None else f"{article['quantity']} × "
+        descriptions.append(times + " ".join(filter(None, (article["sku"], article["name"]))))
+    return truncate("; ".join(descriptions), _MAX_DESCRIPTION_CHARS)
 
 
-def _size(item: dict[str, object]) -> str | None:
-    """The size in words; None unless the file has all three sides in the same unit."""
-    sides = [side for side in map(item.get, _SIDES) if isinstance(side, dict)]
-    units, lengths = [side.get("unit") for side in sides], [side.get("value") for side in sides]
-    numbers = [float(one) for one in lengths if isinstance(one, int | float) and 0 < one < _LONGEST]
-    if len(numbers) != len(_SIDES) or units != units[:1] * len(_SIDES) or not isinstance(unit := units[0], str):
+def _describe_size(item: dict[str, object]) -> str | None:
+    """Describe the size of an article; None unless the file has all three sides in the same unit."""
+    sides = [side for side in map(item.get, _SIDE_FIELDS) if isinstance(side, dict)]
+    units, values = [side.get("unit") for side in sides], [side.get("value") for side in sides]
+    lengths = [float(value) for value in values if isinstance(value, int | float) and 0 < value < _MAX_SIDE]
+    if len(lengths) != len(_SIDE_FIELDS) or units != units[:1] * len(_SIDE_FIELDS):
         return None
-    return f"{' × '.join(f'{one:.3g}' for one in sorted(numbers, reverse=True))} {printable(unit)[:_UNIT].lower()}"
+    unit = units[0]
+    if not isinstance(unit, str):
+        return None
+    size = " × ".join(f"{length:.3g}" for length in sorted(lengths, reverse=True))
+    return f"{size} {clean_text(unit)[:_MAX_UNIT_CHARS].lower()}"
 
 
-def printable(text: str) -> str:
-    """A text without line breaks, direction marks and characters that databases refuse, and shortened."""
-    return "".join(character if character.isprintable() else " " for character in text[:MAX_TEXT]).strip()
+def clean_text(text: str) -> str:
+    """Replace line breaks, direction marks and characters that databases refuse by spaces, and truncate the text."""
+    return "".join(character if character.isprintable() else " " for character in text[:MAX_TEXT_CHARS]).strip()
 
 
-def _whole(value: object) -> int | None:
-    """The value as a plausible quantity; else None."""
+def _plausible_quantity(value: object) -> int | None:
+    """Return a JSON value as a quantity; None if it is not a plausible one."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MAX_QUANTITY:
@@ -101,7 +107,7 @@ def _whole(value: object) -> int | None:
     return value
 
 
-def _parse(data: bytes) -> object:
+def _load_json(data: bytes) -> object:
     try:
         return json.loads(data.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:

@@ -1,18 +1,18 @@
-"""Times in UTC."""
+"""Conversion of times to UTC."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 
-_FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+_MIN_TIME, _MAX_TIME = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 
 
-def in_utc(moment: datetime) -> datetime:
-    """A time with a time zone in UTC, or `datetime`'s first or last time if UTC is outside of its range.
+def to_utc(time: datetime) -> datetime:
+    """Convert an aware time to UTC. A time that `datetime` cannot represent in UTC becomes its minimum or maximum.
 
-    For example, the first midnight of the year 1, east of Greenwich, is in UTC before that year.
+    For example, the first midnight of the year 1, east of Greenwich, is before that year in UTC.
     """
     try:
-        return moment.astimezone(UTC)
+        return time.astimezone(UTC)
     except OverflowError:
-        return _FIRST if moment.year == 1 else _LAST
+        return _MIN_TIME if time.year == 1 else _MAX_TIME

@@ -16,21 +16,21 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, 
 from botocore.parsers import ResponseParserError
 
 from binwatch.aws import make_client
-from binwatch.encodings import EncodingError, TooLargeDecoded, decoded
+from binwatch.encodings import DecodedTooLargeError, EncodingError, decode
 from binwatch.errors import BinwatchError, ObjectsError
 from binwatch.events import bare_etag
 from binwatch.file_versions import file_etag
 from binwatch.keys import has_dot_segments
 from binwatch.settings import Settings, advice
-from binwatch.text import shortened
+from binwatch.text import truncate
 
 logger = logging.getLogger(__name__)
 
-_MISSING = {"NoSuchKey", "NoSuchVersion", "404", "NotFound", "KeyTooLongError"}
-_IMPOSSIBLE = {"InvalidURI", "XMinioInvalidObjectName"}
+_MISSING_CODES = {"NoSuchKey", "NoSuchVersion", "404", "NotFound", "KeyTooLongError"}
+_INVALID_KEY_CODES = {"InvalidURI", "XMinioInvalidObjectName"}
 """Error codes of S3 and MinIO for impossible keys."""
 # AccessDenied concerns one object; a wrong or expired credential (also a 403) concerns all objects: an outage.
-_FORBIDDEN = {
+_FORBIDDEN_CODES = {
     "AccessDenied",
     "AllAccessDisabled",
     "InvalidRequest",  # encrypted with a key that only its uploader has
@@ -39,16 +39,16 @@ _FORBIDDEN = {
     "KMS.NotFoundException",
 }
 
-_EVENTS = ("s3:ObjectCreated:*", "s3:ObjectRestore:Completed")
+_ANNOUNCED_EVENTS = ("s3:ObjectCreated:*", "s3:ObjectRestore:Completed")
 """Events that announce a new object, or one that can be fetched again (binwatch.events)."""
-_CHANGED, _CONFLICT = "PreconditionFailed", "ConditionalRequestConflict"
-_TAKEN = {_CHANGED, _CONFLICT}
+_PRECONDITION_FAILED, _CONFLICT = "PreconditionFailed", "ConditionalRequestConflict"
+_KEY_EXISTS_CODES = {_PRECONDITION_FAILED, _CONFLICT}
 _CONFLICT_TRIES = 5
-_DELETED_AT_ONCE = 1000  # S3's limit
-_ERRORS = (ClientError, BotoCoreError, ResponseParserError, KeyError)
+_MAX_DELETED_KEYS = 1000  # S3's limit
+_BOTO_ERRORS = (ClientError, BotoCoreError, ResponseParserError, KeyError)
 """boto3's errors, and KeyError for a response without the fields that every response of S3 has."""
-_CHECK = "check the endpoint, the credentials and the network"
-_NO_CREDENTIALS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, log in to AWS, or give the machine a role"
+_CONNECTION_ADVICE = "check the endpoint, the credentials and the network"
+_CREDENTIALS_ADVICE = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, log in to AWS, or give the machine a role"
 
 
 class ObjectRefused(BinwatchError):
@@ -63,13 +63,13 @@ class ObjectRefused(BinwatchError):
     ) -> None:
         """`etag` and `modified` (by the store's clock) if the store has returned them."""
         super().__init__(message)
-        self.why = why
+        self.reason = why
         self.etag = etag
         self.modified = modified
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class ListedObject:
     """An object in a listing; `size` in bytes, `modified` in whole seconds, as in a fetch."""
 
     key: str
@@ -92,7 +92,7 @@ class ObjectHead:
 
 
 @dataclass(frozen=True, slots=True)
-class Fetched:
+class FetchedObject:
     """An object's bytes and their upload: `etag` without quotes, `modified` by the store's clock.
 
     The object's Content-Encoding is removed from the bytes.
@@ -127,7 +127,7 @@ class Objects:
             ),
         )
 
-    def fetch(self, bucket: str, key: str, *, max_bytes: int, version_id: str | None = None) -> Fetched:
+    def fetch(self, bucket: str, key: str, *, max_bytes: int, version_id: str | None = None) -> FetchedObject:
         """The object as it is now, or a version that the bucket has kept.
 
         An object over `max_bytes` is refused before its body is read.
@@ -139,15 +139,15 @@ class Objects:
             # Not `with answer["Body"]`: that gives urllib3's stream, whose errors botocore does not translate.
             with closing(answer["Body"]) as body:
                 size, modified = answer["ContentLength"], answer["LastModified"]
-                etag = _etag(_stated_etag(answer), size, modified)
+                etag = _etag_or_substitute(_etag_header(answer), size, modified)
                 if size > max_bytes:
                     raise ObjectRefused(
                         "too_large", f"{key!r} has {size:,} bytes, over the limit of {max_bytes:,}", etag, modified
                     )
-                data = _plain(body.read(), answer.get("ContentEncoding", ""), max_bytes, key, etag, modified)
-                return Fetched(data, etag, answer.get("VersionId"), modified)
-        except _ERRORS as error:
-            raise _explained(error, bucket, key) from error
+                data = _decode_body(body.read(), answer.get("ContentEncoding", ""), max_bytes, key, etag, modified)
+                return FetchedObject(data, etag, answer.get("VersionId"), modified)
+        except _BOTO_ERRORS as error:
+            raise _translate_error(error, bucket, key) from error
 
     def head(self, bucket: str, key: str) -> ObjectHead:
         """The present upload of the object."""
@@ -155,29 +155,29 @@ class Objects:
         try:
             answer = self._client.head_object(Bucket=bucket, Key=key)
             size, modified = answer["ContentLength"], answer["LastModified"]
-            etag = _etag(_stated_etag(answer), size, modified)
+            etag = _etag_or_substitute(_etag_header(answer), size, modified)
             return ObjectHead(etag, answer.get("VersionId"), modified, answer.get("ContentEncoding", ""))
-        except _ERRORS as error:
-            raise _explained(error, bucket, key) from error
+        except _BOTO_ERRORS as error:
+            raise _translate_error(error, bucket, key) from error
 
     def put(self, bucket: str, key: str, data: bytes) -> None:
         """Write an object."""
         try:
             self._client.put_object(Bucket=bucket, Key=key, Body=data)
-        except _ERRORS as error:
-            raise _explained(error, bucket, key) from error
+        except _BOTO_ERRORS as error:
+            raise _translate_error(error, bucket, key) from error
 
-    def put_new(self, bucket: str, key: str, data: bytes) -> bool:
+    def put_if_absent(self, bucket: str, key: str, data: bytes) -> bool:
         """Write an object unless the key exists; returns whether it was written. One of several writers succeeds."""
         try:
             self._client.put_object(Bucket=bucket, Key=key, Body=data, IfNoneMatch="*")
-        except _ERRORS as error:
-            if isinstance(error, ClientError) and error.response["Error"].get("Code") in _TAKEN:
+        except _BOTO_ERRORS as error:
+            if isinstance(error, ClientError) and error.response["Error"].get("Code") in _KEY_EXISTS_CODES:
                 return False
-            raise _explained(error, bucket, key) from error
+            raise _translate_error(error, bucket, key) from error
         return True
 
-    def put_over(self, bucket: str, key: str, data: bytes, before: Fetched | None) -> bool:
+    def put_if_unchanged(self, bucket: str, key: str, data: bytes, before: FetchedObject | None) -> bool:
         """Write an object unless it has changed since `before` was fetched; returns whether it was written.
 
         `before` is None if there was no object. Only one of several writers with the same `before` succeeds. If the
@@ -188,24 +188,24 @@ class Objects:
             condition = {"IfNoneMatch": "*"} if before is None else {"IfMatch": f'"{before.etag}"'}
             try:
                 self._client.put_object(Bucket=bucket, Key=key, Body=data, **condition)
-            except _ERRORS as error:
+            except _BOTO_ERRORS as error:
                 code = error.response["Error"].get("Code", "") if isinstance(error, ClientError) else ""
                 if code == _CONFLICT:  # another write was in progress, and has finished by now
                     continue
-                if code in _MISSING:  # it was deleted
+                if code in _MISSING_CODES:  # it was deleted
                     return False
-                if code not in (_CHANGED, "NotImplemented"):
-                    raise _explained(error, bucket, key) from error
+                if code not in (_PRECONDITION_FAILED, "NotImplemented"):
+                    raise _translate_error(error, bucket, key) from error
                 return self._put_checked(bucket, key, data, before, code)
             return True
         return False
 
-    def _put_checked(self, bucket: str, key: str, data: bytes, before: Fetched | None, code: str) -> bool:
+    def _put_checked(self, bucket: str, key: str, data: bytes, before: FetchedObject | None, code: str) -> bool:
         """Write an object unless it has changed since `before`. The store has refused the condition with `code`."""
         try:
             now = self.head(bucket, key).etag
         except ObjectRefused as error:
-            if error.why != "missing":
+            if error.reason != "missing":
                 raise
             now = None
         if now != (before.etag if before else None):
@@ -218,29 +218,29 @@ class Objects:
         """Delete objects, a thousand per request. Missing objects are ignored."""
         remaining = iter(keys)
         try:
-            while some := [{"Key": key} for key in islice(remaining, _DELETED_AT_ONCE)]:
+            while some := [{"Key": key} for key in islice(remaining, _MAX_DELETED_KEYS)]:
                 answer = self._client.delete_objects(Bucket=bucket, Delete={"Objects": some, "Quiet": True})
                 for refused in answer.get("Errors", ()):
                     raise ObjectsError(f"s3://{bucket}/{refused['Key']} cannot be deleted ({refused['Code']})")
-        except _ERRORS as error:
-            raise _explained(error, bucket, "") from error
+        except _BOTO_ERRORS as error:
+            raise _translate_error(error, bucket, "") from error
 
     def check(self, bucket: str) -> None:
         """Raise BinwatchError unless the bucket exists and answers."""
         try:
             self._client.head_bucket(Bucket=bucket)
-        except _ERRORS as error:
-            raise _explained(error, bucket, "") from error
+        except _BOTO_ERRORS as error:
+            raise _translate_error(error, bucket, "") from error
 
     def make_bucket(self, bucket: str) -> bool:
         """Create the bucket unless it exists; returns whether it was created."""
         try:
             self._client.head_bucket(Bucket=bucket)
         except ClientError as error:
-            if error.response["Error"].get("Code") not in _MISSING:
-                raise _explained(error, bucket, "") from error
-        except _ERRORS as error:
-            raise _explained(error, bucket, "") from error
+            if error.response["Error"].get("Code") not in _MISSING_CODES:
+                raise _translate_error(error, bucket, "") from error
+        except _BOTO_ERRORS as error:
+            raise _translate_error(error, bucket, "") from error
         else:
             return False
         region = self._client.meta.region_name
@@ -249,8 +249,8 @@ class Objects:
             self._client.create_bucket(Bucket=bucket, **place)
         except self._client.exceptions.BucketAlreadyOwnedByYou:
             return False  # created by another process meanwhile
-        except _ERRORS as error:
-            raise _explained(error, bucket, "") from error
+        except _BOTO_ERRORS as error:
+            raise _translate_error(error, bucket, "") from error
         return True
 
     def send_events(self, bucket: str, queue_arn: str) -> bool:
@@ -265,15 +265,15 @@ class Objects:
             if any(one["QueueArn"] == queue_arn for one in queues):
                 return False
             others = {name: value for name, value in found.items() if name != "ResponseMetadata"}
-            ours = {"Id": "binwatch", "QueueArn": queue_arn, "Events": list(_EVENTS)}
+            ours = {"Id": "binwatch", "QueueArn": queue_arn, "Events": list(_ANNOUNCED_EVENTS)}
             self._client.put_bucket_notification_configuration(
                 Bucket=bucket, NotificationConfiguration=others | {"QueueConfigurations": [*queues, ours]}
             )
-        except _ERRORS as error:
-            raise _explained(error, bucket, "") from error
+        except _BOTO_ERRORS as error:
+            raise _translate_error(error, bucket, "") from error
         return True
 
-    def list(self, bucket: str, prefix: str = "") -> Iterator[Listed]:
+    def list(self, bucket: str, prefix: str = "") -> Iterator[ListedObject]:
         """Every object under `prefix`, in the order of the keys, requested in pages of 1,000."""
         pages = self._client.get_paginator("list_objects_v2").paginate(
             Bucket=bucket, Prefix=prefix, OptionalObjectAttributes=["RestoreStatus"]
@@ -284,9 +284,11 @@ class Objects:
                 for entry in page.get("Contents", ()):
                     size, modified = entry["Size"], entry["LastModified"].replace(microsecond=0)
                     restored = "RestoreExpiryDate" in entry.get("RestoreStatus", {})
-                    yield Listed(entry["Key"], _etag(entry["ETag"], size, modified), size, modified, restored)
-        except _ERRORS as error:
-            raise _explained(error, bucket, prefix) from error
+                    yield ListedObject(
+                        entry["Key"], _etag_or_substitute(entry["ETag"], size, modified), size, modified, restored
+                    )
+        except _BOTO_ERRORS as error:
+            raise _translate_error(error, bucket, prefix) from error
 
 
 def _check_key(bucket: str, key: str) -> None:
@@ -298,24 +300,24 @@ def _check_key(bucket: str, key: str) -> None:
         )
 
 
-def _plain(data: bytes, encoding: str, max_bytes: int, key: str, etag: str, modified: datetime) -> bytes:
+def _decode_body(data: bytes, encoding: str, max_bytes: int, key: str, etag: str, modified: datetime) -> bytes:
     try:
-        return decoded(data, encoding, max_bytes)
-    except TooLargeDecoded as error:
+        return decode(data, encoding, max_bytes)
+    except DecodedTooLargeError as error:
         why = f"{key!r} has over {max_bytes:,} bytes, the limit, once its Content-Encoding {encoding!r} is undone"
         raise ObjectRefused("too_large", why, etag, modified) from error
     except EncodingError as error:
-        why = f"{key!r}: its Content-Encoding {shortened(encoding, 40)!r} {error}"
+        why = f"{key!r}: its Content-Encoding {truncate(encoding, 40)!r} {error}"
         raise ObjectRefused("bad_encoding", why, etag, modified) from error
 
 
-def _stated_etag(answer: dict[str, Any]) -> str:
+def _etag_header(answer: dict[str, Any]) -> str:
     """The ETag header; "" if the object store has none. Raises KeyError if the response is a proxy's page."""
     speaks_s3 = "x-amz-request-id" in answer["ResponseMetadata"]["HTTPHeaders"]
     return str(answer.get("ETag", "") if speaks_s3 else answer["ETag"])
 
 
-def _etag(stated: str, size: int, modified: datetime) -> str:
+def _etag_or_substitute(stated: str, size: int, modified: datetime) -> str:
     """The ETag, which distinguishes the uploads of a key.
 
     versitygw has no ETag for a file that was copied into its folder. Then it is made of size and time, which are the
@@ -324,20 +326,20 @@ def _etag(stated: str, size: int, modified: datetime) -> str:
     return bare_etag(stated) or file_etag(size, modified)
 
 
-def _explained(error: Exception, bucket: str, key: str) -> BinwatchError:
+def _translate_error(error: Exception, bucket: str, key: str) -> BinwatchError:
     code = error.response["Error"].get("Code", "") if isinstance(error, ClientError) else ""
     where = f"s3://{bucket}/{key}"
     if isinstance(error, ParamValidationError):
         return ObjectRefused("missing", f"{where} cannot exist: S3 allows no such bucket name or key")
     if isinstance(error, KeyError | ResponseParserError):
-        return ObjectsError(f"{where}: the answer is not from S3 ({error}); {_CHECK}")
-    if code in _MISSING:
+        return ObjectsError(f"{where}: the answer is not from S3 ({error}); {_CONNECTION_ADVICE}")
+    if code in _MISSING_CODES:
         return ObjectRefused("missing", f"{where} does not exist; it was deleted or never uploaded")
-    if code in _IMPOSSIBLE:
+    if code in _INVALID_KEY_CODES:
         return ObjectRefused("missing", f"{where} cannot exist: the object store accepts no such key ({code})")
     if code == "InvalidObjectState":
         return ObjectRefused("archived", f"{where} is in an archive (such as Glacier); restore it first")
-    if code in _FORBIDDEN:
+    if code in _FORBIDDEN_CODES:
         check = "check the role's policy, and the key that it is encrypted with"
         return ObjectRefused("forbidden", f"{where} may not be read ({code}); {check}")
     if code == "InsufficientStorage":  # versitygw's disk is full
@@ -347,7 +349,7 @@ def _explained(error: Exception, bucket: str, key: str) -> BinwatchError:
             f"bucket {bucket!r} does not exist; create it (binwatch worker setup --bucket), or {advice('bucket')}"
         )
     if isinstance(error, NoCredentialsError):
-        return ObjectsError(f"{where}: no credentials for the object store; {_NO_CREDENTIALS}")
+        return ObjectsError(f"{where}: no credentials for the object store; {_CREDENTIALS_ADVICE}")
     if code == "InvalidAccessKeyId":  # for example, keys of another object store sent to AWS
-        return ObjectsError(f"{where}: {error}; {_CHECK}: {advice('s3_endpoint_url')}")
-    return ObjectsError(f"{where}: {error}; {_CHECK}")
+        return ObjectsError(f"{where}: {error}; {_CONNECTION_ADVICE}: {advice('s3_endpoint_url')}")
+    return ObjectsError(f"{where}: {error}; {_CONNECTION_ADVICE}")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from binwatch.file_versions import file_version
 from binwatch.keys import has_dot_segments
-from binwatch.objects import Fetched, ObjectRefused
+from binwatch.objects import FetchedObject, ObjectRefused
 
 
 class PhotoFolder:
@@ -15,7 +15,7 @@ class PhotoFolder:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def fetch(self, bucket: str, key: str, *, max_bytes: int, version_id: str | None = None) -> Fetched:
+    def fetch(self, bucket: str, key: str, *, max_bytes: int, version_id: str | None = None) -> FetchedObject:
         """The present file. Bucket and version are ignored. Raises ObjectRefused."""
         if has_dot_segments(key) or key.startswith("/"):
             raise ObjectRefused("missing", f"{key!r} is not a file in {self._folder}")
@@ -30,4 +30,4 @@ class PhotoFolder:
             raise ObjectRefused("missing", f"{path} cannot be read ({error}); see BINWATCH_PHOTO_DIR") from error
         if len(data) > max_bytes:
             raise ObjectRefused("too_large", f"{path} has over {max_bytes:,} bytes, the limit", etag, modified)
-        return Fetched(data, etag, None, modified)
+        return FetchedObject(data, etag, None, modified)

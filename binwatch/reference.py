@@ -1,4 +1,4 @@
-"""The drift reference in a bundle: computed by the trainer, read by the monitor."""
+"""Computes the drift reference of a model bundle. The trainer computes it, and the monitor reads it."""
 
 from __future__ import annotations
 
@@ -10,25 +10,26 @@ import numpy as np
 import numpy.typing as npt
 
 from binwatch.bundle import EmbeddingReference, Reference
-from binwatch.counts import CLASSES, CountRule, counts_by
+from binwatch.counts import CLASSES, CountRule, predict_counts
 
-QUANTILES = 201
-"""Quantiles in steps of half a per cent, which is more precise than 1,000 photos can show."""
-ENOUGH = 100
-"""Least number of bins in a usable reference. With fewer, differences may be chance."""
-AXES = 16
-"""Number of principal directions of the embedding. More directions vary little, and would need more photos."""
-_DIGITS = 5
-_BINS = 10
-FLAT = 1e-6
-"""Standard deviation below which a direction counts as constant: dividing by it would magnify rounding errors."""
+N_QUANTILES = 201
+"""Number of quantiles of each signal: steps of 0.5 %, finer than 1,000 photos can resolve."""
+MIN_REFERENCE_BINS = 100
+"""Minimum number of bins in a usable reference. With fewer bins, differences may be due to chance."""
+MAX_AXES = 16
+"""Maximum number of principal axes of the embedding. Further axes have little variance and would need more photos."""
+_RELIABILITY_DIGITS = 5
+_RELIABILITY_BINS = 10
+"""Number of equally large groups, by confidence, of the reliability curve."""
+MIN_DEVIATION = 1e-6
+"""Minimum standard deviation of an axis. Dividing by a smaller one would magnify rounding errors."""
 
 Floats = npt.NDArray[np.floating]
 Ints = npt.NDArray[np.integer]
 
 
 class Signal(StrEnum):
-    """A signal that is monitored for drift."""
+    """Signals that are monitored for drift."""
 
     PREDICTED = "predicted"
     EXPECTED = "expected"
@@ -42,8 +43,8 @@ class Signal(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Observed:
-    """The data of n reference photos. `properties`: values of the continuous signals."""
+class ReferenceData:
+    """Model outputs, labels and properties of n reference photos."""
 
     probabilities: Floats
     """Shape (n, classes)."""
@@ -52,57 +53,66 @@ class Observed:
     embeddings: Floats
     """Shape (n, embedding_size)."""
     properties: Mapping[Signal, Floats]
+    """Continuous signal → its values, shape (n,)."""
     groups: int | None = None
-    """Number of bins, or of groups of photos that may show the same bin."""
+    """Number of bins, or of groups of photos that may show the same bin; None if unknown."""
     rule: CountRule = CountRule.MODE
 
 
-def make_reference(observed: Observed) -> Reference:
-    """Compute the reference from photos that the model did not learn from."""
-    predicted = counts_by(observed.rule, observed.probabilities)
-    confidence = observed.probabilities[np.arange(len(predicted)), predicted]
-    signals = {Signal.CONFIDENCE: confidence, **observed.properties}
+def make_reference(data: ReferenceData) -> Reference:
+    """Compute the reference from photos that were not used for training."""
+    predicted = predict_counts(data.rule, data.probabilities)
+    confidence = data.probabilities[np.arange(len(predicted)), predicted]
+    signals = {Signal.CONFIDENCE: confidence, **data.properties}
     return Reference(
         photos=len(predicted),
         predicted=np.bincount(predicted, minlength=len(CLASSES)).tolist(),
-        labels=np.bincount(observed.labels, minlength=len(CLASSES)).tolist(),
-        groups=observed.groups,
+        labels=np.bincount(data.labels, minlength=len(CLASSES)).tolist(),
+        groups=data.groups,
         confidence=quantiles(confidence, 11),
         quantiles={signal.value: quantiles(values) for signal, values in signals.items()},
-        embedding=_embedding(observed.embeddings),
-        reliability=_reliability(confidence, predicted == observed.labels),
+        embedding=_embedding_reference(data.embeddings),
+        reliability=_reliability_curve(confidence, predicted == data.labels),
     )
 
 
-def independent(reference: Reference) -> int:
-    """Effective sample size of a reference: photos of one bin resemble each other."""
+def effective_sample_size(reference: Reference) -> int:
+    """Effective sample size of a reference: its number of bins, since photos of the same bin are correlated."""
     return min(reference.groups or reference.photos, reference.photos)
 
 
-def rounded(values: Floats) -> list[float]:
-    """Round to the card's precision. Values compared with its quantiles must be rounded, too: 1.33333 is below 4/3."""
+def round_for_card(values: Floats) -> list[float]:
+    """Round to the card's precision of six digits.
+
+    Values that are compared with the card's quantiles must be rounded as well: the rounded 1.33333 is below 4/3.
+    """
     return [float(f"{value:.6g}") for value in values]
 
 
-def quantiles(values: Floats, number: int = QUANTILES) -> list[float]:
-    """Evenly spaced quantiles from 0 to 100 %."""
-    return rounded(np.quantile(values, np.linspace(0, 1, number)))
+def quantiles(values: Floats, count: int = N_QUANTILES) -> list[float]:
+    """Compute `count` evenly spaced quantiles from 0 to 100 %."""
+    return round_for_card(np.quantile(values, np.linspace(0, 1, count)))
 
 
-def _embedding(embeddings: Floats) -> EmbeddingReference | None:
+def _embedding_reference(embeddings: Floats) -> EmbeddingReference | None:
     mean = embeddings.mean(axis=0, dtype=np.float64)
-    _, spread, directions = np.linalg.svd(embeddings.astype(np.float64) - mean, full_matrices=False)
-    deviations = spread / np.sqrt(max(len(embeddings) - 1, 1))
-    kept = min(AXES, int((deviations > FLAT).sum()))
-    if not kept:
+    _, singular_values, directions = np.linalg.svd(embeddings.astype(np.float64) - mean, full_matrices=False)
+    deviations = singular_values / np.sqrt(max(len(embeddings) - 1, 1))
+    n_axes = min(MAX_AXES, int((deviations > MIN_DEVIATION).sum()))
+    if not n_axes:
         return None
-    axes = directions[:kept] / deviations[:kept, None]
-    return EmbeddingReference(mean=rounded(mean), axes=[rounded(axis) for axis in axes])
+    axes = directions[:n_axes] / deviations[:n_axes, None]
+    return EmbeddingReference(mean=round_for_card(mean), axes=[round_for_card(axis) for axis in axes])
 
 
-def _reliability(confidence: Floats, right: npt.NDArray[np.bool_]) -> list[tuple[float, float]]:
+def _reliability_curve(confidence: Floats, is_correct: npt.NDArray[np.bool_]) -> list[tuple[float, float]]:
+    """Return (mean confidence, accuracy) of each tenth of the photos by confidence."""
     order = np.argsort(confidence, kind="stable")
-    parts = [part for part in np.array_split(order, _BINS) if len(part)]
+    groups = [group for group in np.array_split(order, _RELIABILITY_BINS) if len(group)]
     return [
-        (round(float(confidence[part].mean()), _DIGITS), round(float(right[part].mean()), _DIGITS)) for part in parts
+        (
+            round(float(confidence[group].mean()), _RELIABILITY_DIGITS),
+            round(float(is_correct[group].mean()), _RELIABILITY_DIGITS),
+        )
+        for group in groups
     ]

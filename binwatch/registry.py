@@ -15,17 +15,17 @@ from pathlib import Path
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
-from binwatch.bundle import CARD, Bundle, Card, Precision, Version
-from binwatch.errors import BundleError, ObjectsError, OvertakenError
-from binwatch.objects import Fetched, ObjectRefused, Objects
+from binwatch.bundle import CARD_FILE, Bundle, Card, Precision, Version
+from binwatch.errors import BundleError, ObjectsError, PromotionConflictError
+from binwatch.objects import FetchedObject, ObjectRefused, Objects
 
-CURRENT = "current.json"
+CURRENT_FILE = "current.json"
 _MAX_JSON_BYTES = 2**22
 _NOTE_TRIES = 10
 _MAX_MODEL_BYTES = 2**30
 
 
-class Current(BaseModel):
+class CurrentModel(BaseModel):
     """Content of `models/current.json`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -46,26 +46,26 @@ class Registry:
         self._bucket = bucket
         self._prefix = prefix
 
-    def current(self) -> Current | None:
+    def current(self) -> CurrentModel | None:
         """The model in use; None if none was ever promoted. Raises ObjectsError in an outage."""
         return self._current()[0]
 
-    def _current(self) -> tuple[Current | None, Fetched | None]:
-        key = self._prefix + CURRENT
+    def _current(self) -> tuple[CurrentModel | None, FetchedObject | None]:
+        key = self._prefix + CURRENT_FILE
         try:
             found = self._objects.fetch(self._bucket, key, max_bytes=_MAX_JSON_BYTES)
         except ObjectRefused as error:
-            if error.why == "missing":
+            if error.reason == "missing":
                 return None, None
             raise
         try:
-            return Current.model_validate_json(found.data), found
+            return CurrentModel.model_validate_json(found.data), found
         except ValidationError as error:
             raise BundleError(
-                f"s3://{self._bucket}/{key} is damaged: {_first(error)}; delete it and promote a model again"
+                f"s3://{self._bucket}/{key} is damaged: {_first_error(error)}; delete it and promote a model again"
             ) from error
 
-    def set_current(self, current: Current, before: Current | None) -> None:
+    def set_current(self, current: CurrentModel, before: CurrentModel | None) -> None:
         """Put a published model in use, in place of `before`.
 
         Raises OvertakenError if another model than `before` is in use now.
@@ -74,16 +74,18 @@ class Registry:
         now, found = self._current()
         if now == before:
             data = current.model_dump_json(indent=2).encode()
-            self._objects.put_over(self._bucket, self._prefix + CURRENT, data, found)
+            self._objects.put_if_unchanged(self._bucket, self._prefix + CURRENT_FILE, data, found)
             # Read it back: the response to the write may be lost, and some stores ignore the condition.
             now = self.current()
         if now != current:
-            what = f"{now.version} was put in use" if now else f"{CURRENT} was deleted"
-            raise OvertakenError(f"{what} meanwhile, by someone else; compare with the model in use: promote again")
+            what = f"{now.version} was put in use" if now else f"{CURRENT_FILE} was deleted"
+            raise PromotionConflictError(
+                f"{what} meanwhile, by someone else; compare with the model in use: promote again"
+            )
 
     def versions(self) -> list[str]:
         """Versions of all complete bundles, in alphabetical order."""
-        suffix = "/" + CARD
+        suffix = "/" + CARD_FILE
         keys = (listed.key for listed in self._objects.list(self._bucket, self._prefix))
         return [key.removeprefix(self._prefix).removesuffix(suffix) for key in keys if key.endswith(suffix)]
 
@@ -91,7 +93,7 @@ class Registry:
         """Card of a published bundle. Raises BundleError if the version does not exist."""
         return self._card(version)[0]
 
-    def _card(self, version: str) -> tuple[Card, Fetched]:
+    def _card(self, version: str) -> tuple[Card, FetchedObject]:
         try:
             found = self._objects.fetch(self._bucket, self._card_key(version), max_bytes=_MAX_JSON_BYTES)
         except ObjectRefused as error:
@@ -99,7 +101,9 @@ class Registry:
         try:
             card = Card.model_validate_json(found.data)
         except ValidationError as error:
-            raise BundleError(f"model {version!r}: its card is damaged: {_first(error)}; publish it again") from error
+            raise BundleError(
+                f"model {version!r}: its card is damaged: {_first_error(error)}; publish it again"
+            ) from error
         if card.version != version:
             raise BundleError(
                 f"model {version!r}: the card in its folder is that of {card.version!r}; do not copy or rename folders"
@@ -108,7 +112,7 @@ class Registry:
         return card, found
 
     def _card_key(self, version: str) -> str:
-        return f"{self._prefix}{version}/{CARD}"
+        return f"{self._prefix}{version}/{CARD_FILE}"
 
     def publish(self, folder: Path) -> Card:
         """Upload the bundle in `folder`. Raises BundleError if its version is taken by another bundle."""
@@ -117,8 +121,10 @@ class Registry:
         if card.version in self.versions():
             return self._check_same(card)
         for precision in card.variants:
-            self._upload(card.version, bundle.model(precision))
-        if not self._objects.put_over(self._bucket, self._card_key(card.version), (folder / CARD).read_bytes(), None):
+            self._upload(card.version, bundle.model_path(precision))
+        if not self._objects.put_if_unchanged(
+            self._bucket, self._card_key(card.version), (folder / CARD_FILE).read_bytes(), None
+        ):
             return self._check_same(card)
         return card
 
@@ -130,7 +136,7 @@ class Registry:
     def _upload(self, version: str, path: Path) -> None:
         """Upload a bundle's file. An existing one must be identical, from an interrupted publication."""
         key, data = f"{self._prefix}{version}/{path.name}", path.read_bytes()
-        if not self._objects.put_over(self._bucket, key, data, None) and self._fetch_file(key) != data:
+        if not self._objects.put_if_unchanged(self._bucket, key, data, None) and self._fetch_file(key) != data:
             raise BundleError(
                 f"s3://{self._bucket}/{key} exists already and belongs to another bundle, whose card does not exist:"
                 f" someone is publishing model {version!r} now, or was interrupted; export under a new version,"
@@ -145,7 +151,7 @@ class Registry:
                 return
             noted = card.model_copy(update={"notes": [*card.notes, note]})
             data = (noted.model_dump_json(indent=2) + "\n").encode()
-            if self._objects.put_over(self._bucket, self._card_key(version), data, found):
+            if self._objects.put_if_unchanged(self._bucket, self._card_key(version), data, found):
                 return
         raise ObjectsError(
             f"model {version!r}: its card was changed concurrently several times; the note was not added: {note}"
@@ -169,13 +175,13 @@ class Registry:
                     data = self._fetch_file(key)
                     (Path(partial) / variant.file).write_bytes(data)
             folder.mkdir(exist_ok=True)
-            (Path(partial) / CARD).write_text(card.model_dump_json(), encoding="utf-8")
+            (Path(partial) / CARD_FILE).write_text(card.model_dump_json(), encoding="utf-8")
             for file in Path(partial).iterdir():
                 file.replace(folder / file.name)
         bundle = Bundle(folder)
         for precision in wanted:
             try:
-                bundle.model(precision)
+                bundle.model_path(precision)
             except BundleError:  # a damaged file must not stay in the cache, or no later try could succeed
                 shutil.rmtree(bundle.folder, ignore_errors=True)
                 raise
@@ -188,7 +194,7 @@ class Registry:
             raise BundleError(f"{error}; publish the model again") from error
 
 
-def _first(error: ValidationError) -> str:
+def _first_error(error: ValidationError) -> str:
     """The first error only: a card has thousands of numbers, and pydantic would name each wrong one."""
     found = error.errors(include_url=False)[0]
     return f"{'.'.join(str(part) for part in found['loc']) or 'the file'}: {found['msg']}"

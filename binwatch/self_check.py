@@ -1,4 +1,4 @@
-"""The self-check: compares a loaded model's output for synthetic photos with the output at export in its card.
+"""Self-check of a loaded model: compares its output for synthetic photos with its card, which has the output at export.
 
 A file with the right SHA-256 may still give wrong results: on a CPU whose int8 products saturate, with a new release of
 ONNX Runtime, or on a GPU. Counts would then be slightly wrong everywhere, which looks like wrong stock.
@@ -13,57 +13,61 @@ import numpy.typing as npt
 
 from binwatch.bundle import SelfCheck
 
-GRIDS = (2, 4, 8, 16)
-"""Number of colours along the side of each photo, interpolated in between: from smooth to speckled."""
-PROBABILITY = 0.03
-"""Tolerance for a probability. The starter model's differ by 0.007 with another order of float operations (ONNX Runtime
-without its optimisations), and by 0.19 with saturation (Haswell)."""
-EMBEDDING = 0.08
-"""Tolerance for an embedding, as a share of its length. Measured likewise: 0.02 and 0.34."""
+GRID_SIZES = (2, 4, 8, 16)
+"""Number of colours along the side of each photo, with interpolation in between: from smooth to speckled."""
+PROBABILITY_TOLERANCE = 0.03
+"""Maximum difference of a probability. The starter model's probabilities differ by 0.007 with another order of float
+operations (ONNX Runtime without its optimisations), and by 0.19 with saturation (Haswell)."""
+EMBEDDING_TOLERANCE = 0.08
+"""Maximum distance of an embedding, as a share of its length. Measured in the same way: 0.02 and 0.34."""
 _DIGITS = 5
+"""Digits of the outputs in the card."""
 
 Photos = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.floating]
 
 
-def photos(side: int) -> Photos:
-    """The synthetic photos, uint8 (n, side, side, 3): the same on every machine and with every release of NumPy."""
-    return np.stack([_photo(grid, side) for grid in GRIDS])
+def make_photos(side: int) -> Photos:
+    """Make the synthetic photos, uint8 (n, side, side, 3): the same on all machines and with all releases of NumPy."""
+    return np.stack([_make_photo(grid, side) for grid in GRID_SIZES])
 
 
-def answers(probabilities: Floats, embeddings: Floats) -> SelfCheck:
-    """The card's entry: the output for `photos`, shapes (n, quantities) and (n, embedding_size)."""
+def make_self_check(probabilities: Floats, embeddings: Floats) -> SelfCheck:
+    """Make the card's entry from the output for `make_photos`, shapes (n, quantities) and (n, embedding_size)."""
     return SelfCheck(
         probabilities=[[round(float(value), _DIGITS) for value in row] for row in probabilities],
         embeddings=[[float(f"{value:.{_DIGITS}g}") for value in row] for row in embeddings],
     )
 
 
-def difference(expected: SelfCheck, probabilities: Floats, embeddings: Floats) -> str | None:
-    """How the output for `photos` differs from the card's, in words; None if it is within the tolerances."""
-    wanted = np.array(expected.probabilities), np.array(expected.embeddings)
-    for name, card, found in zip(("probabilities", "embeddings"), wanted, (probabilities, embeddings), strict=True):
-        if card.shape != found.shape:
-            return f"its {name} have shape {found.shape}, the card's {card.shape}"
-    most = float(np.abs(probabilities - wanted[0]).max())
-    lengths = np.linalg.norm(wanted[1], axis=1)
-    share = float((np.linalg.norm(embeddings - wanted[1], axis=1) / np.maximum(lengths, 1e-6)).max())
-    if most <= PROBABILITY and share <= EMBEDDING:  # NaN is neither
+def describe_mismatch(expected: SelfCheck, probabilities: Floats, embeddings: Floats) -> str | None:
+    """Describe how the output for `make_photos` differs from the card's; None if it is within the tolerances."""
+    expected_probabilities, expected_embeddings = np.array(expected.probabilities), np.array(expected.embeddings)
+    for name, wanted, actual in (
+        ("probabilities", expected_probabilities, probabilities),
+        ("embeddings", expected_embeddings, embeddings),
+    ):
+        if wanted.shape != actual.shape:
+            return f"its {name} have shape {actual.shape}, the card's {wanted.shape}"
+    max_difference = float(np.abs(probabilities - expected_probabilities).max())
+    lengths = np.linalg.norm(expected_embeddings, axis=1)
+    distances = np.linalg.norm(embeddings - expected_embeddings, axis=1)
+    max_distance = float((distances / np.maximum(lengths, 1e-6)).max())
+    if max_difference <= PROBABILITY_TOLERANCE and max_distance <= EMBEDDING_TOLERANCE:  # both false for NaN
         return None
     return (
-        f"probabilities differ from the card's by up to {most:.2g} (tolerance {PROBABILITY:g}),"
-        f" embeddings by up to {share:.0%} (tolerance {EMBEDDING:.0%})"
+        f"probabilities differ from the card's by up to {max_difference:.2g} (tolerance {PROBABILITY_TOLERANCE:g}),"
+        f" embeddings by up to {max_distance:.0%} (tolerance {EMBEDDING_TOLERANCE:.0%})"
     )
 
 
-def _photo(grid: int, side: int) -> Photos:
-    """`grid` × `grid` colours from a hash, interpolated with integers, since floats may round differently elsewhere."""
+def _make_photo(grid: int, side: int) -> Photos:
+    """Interpolate `grid` × `grid` colours from a hash, with integers, since floats may round differently elsewhere."""
     data = hashlib.shake_128(f"binwatch self-check {grid}".encode()).digest(grid * grid * 3)
     colours = np.frombuffer(data, np.uint8).reshape(grid, grid, 3).astype(np.int64)
-    at = np.arange(side) * (grid - 1) * 256 // max(side - 1, 1)
-    low, part = at >> 8, (at & 255)[:, None]
+    position = np.arange(side) * (grid - 1) * 256 // max(side - 1, 1)
+    low, weight = position >> 8, (position & 255)[:, None]
     high = np.minimum(low + 1, grid - 1)
-    rows = colours[low] * (256 - part[..., None]) + colours[high] * part[..., None]
-    both = rows[:, low] * (256 - part) + rows[:, high] * part
-    found: Photos = (both >> 16).astype(np.uint8)
-    return found
+    rows = colours[low] * (256 - weight[..., None]) + colours[high] * weight[..., None]
+    photo: Photos = ((rows[:, low] * (256 - weight) + rows[:, high] * weight) >> 16).astype(np.uint8)
+    return photo

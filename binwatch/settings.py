@@ -15,17 +15,16 @@ from typing import Any, TypeVar
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 
-from binwatch.addresses import RABBITMQ, check_broker, check_endpoint, check_region
-from binwatch.bin_naming import BinNaming, compiled, naming
-from binwatch.cores import cores
+from binwatch.addresses import RABBITMQ_SCHEMES, check_broker, check_endpoint, check_region
+from binwatch.bin_naming import BinNaming, compile_bin_pattern, make_bin_naming
+from binwatch.cores import usable_cores
 from binwatch.counts import Suspicion
 from binwatch.environment import PREFIX, EnvironmentSettings
 from binwatch.errors import SettingsError
 from binwatch.image import PILLOW_MAX_PIXELS, ImageLimits
 from binwatch.records.variances import VarianceTolerance
 from binwatch.sagemaker.settings import SagemakerSettings
-from binwatch.slicing import Slicing, slicing
-from binwatch.slicing import compiled as slice_pattern
+from binwatch.slicing import Slicing, compile_slice_pattern, make_slicing
 
 S = TypeVar("S", bound=EnvironmentSettings)
 
@@ -360,32 +359,32 @@ class Settings(EnvironmentSettings):
     @classmethod
     def _event_broker(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
-            check_broker(value.get_secret_value(), RABBITMQ)
+            check_broker(value.get_secret_value(), RABBITMQ_SCHEMES)
         return value
 
     @field_validator("bin_pattern")
     @classmethod
     def _bin_pattern(cls, value: str | None) -> str | None:
         if value is not None:
-            compiled(value)
+            compile_bin_pattern(value)
         return value
 
     @field_validator("slice_pattern")
     @classmethod
     def _slice_pattern(cls, value: str | None) -> str | None:
         if value is not None:
-            slice_pattern(value)
+            compile_slice_pattern(value)
         return value
 
     @property
     def slicing(self) -> Slicing | None:
         """Key → slice; None without slices. Raises SettingsError."""
-        return slicing(self.slice_pattern, self.slice_depth)
+        return make_slicing(self.slice_pattern, self.slice_depth)
 
     @property
     def bin_naming(self) -> BinNaming:
         """Key → bin. Reads the bin list. Raises SettingsError."""
-        return naming(self.bin_pattern, self.bin_list)
+        return make_bin_naming(self.bin_pattern, self.bin_list)
 
     @property
     def variance_tolerance(self) -> VarianceTolerance:
@@ -399,7 +398,7 @@ class Settings(EnvironmentSettings):
         Files need no network, and on more threads than that, decoding and inference wait for the interpreter lock: a
         small model counted a fifth fewer photos on 16 threads than on 4 (two cores).
         """
-        return min(self.fetch_threads, 2 * cores())
+        return min(self.fetch_threads, 2 * usable_cores())
 
     @property
     def limits(self) -> ImageLimits:
@@ -414,14 +413,14 @@ class Settings(EnvironmentSettings):
 
 def load_settings() -> Settings:
     """Read the environment. Raises SettingsError that names all variables that are unknown or invalid."""
-    _refuse_unknown()
-    _share_certificates()
+    _reject_unknown_variables()
+    _share_ca_certificates()
     errors: list[str] = []
-    sagemaker = _read(SagemakerSettings, errors) or SagemakerSettings.model_construct()
-    settings = _read(Settings, errors, sagemaker=sagemaker)
+    sagemaker = _read_settings(SagemakerSettings, errors) or SagemakerSettings.model_construct()
+    settings = _read_settings(Settings, errors, sagemaker=sagemaker)
     if errors or settings is None:
         raise SettingsError("; ".join(errors))
-    slicing(settings.slice_pattern, settings.slice_depth)  # raises if both are set
+    make_slicing(settings.slice_pattern, settings.slice_depth)  # raises if both are set
     require_region(settings, on_aws=settings.s3_endpoint_url is None)
     if settings.task_queue == settings.event_queue:
         raise SettingsError(
@@ -447,7 +446,7 @@ def process_environment(settings: Settings) -> dict[str, str]:
     For child processes that must use exactly these settings, and never the user's AWS account.
     """
     kept = {name: value for name, value in os.environ.items() if not name.upper().startswith((PREFIX, "AWS_"))}
-    return kept | {variable: plain(value) for variable, value in settings.values().items() if value is not None}
+    return kept | {variable: setting_text(value) for variable, value in settings.values().items() if value is not None}
 
 
 def is_quiet() -> bool:
@@ -470,7 +469,9 @@ def advice(*names: str) -> str:
     for variable in variables:
         if variable not in given:
             field = Settings.variables()[variable]
-            default = f" ({field.description})" if field.default is None else f", so it is {plain(field.default)}"
+            default = (
+                f" ({field.description})" if field.default is None else f", so it is {setting_text(field.default)}"
+            )
             example = f": for example {variable}={field.examples[0]}" if field.examples else ""
             lines.append(f"{variable} is not set{default}{example}")
     return "; ".join(lines)
@@ -482,7 +483,7 @@ def adopt_environment(environment: dict[str, str]) -> None:
     os.environ.update(environment)
 
 
-def _share_certificates() -> None:
+def _share_ca_certificates() -> None:
     """Have boto3 trust the certificates in SSL_CERT_FILE, as other programs do; boto3 has its own two variables.
 
     A missing file is an error here, since boto3 would report it only at the first request, without its name.
@@ -496,14 +497,14 @@ def _share_certificates() -> None:
             raise SettingsError(f"{name}: there is no file {os.environ[name]!r}; name a file of certificates (PEM)")
 
 
-def plain(value: object) -> str:
+def setting_text(value: object) -> str:
     """A setting's value as text for its variable. Secrets are not hidden; None gives an empty text."""
     if value is None:
         return ""
     return value.get_secret_value() if isinstance(value, SecretStr) else str(value)
 
 
-def _read(kind: type[S], errors: list[str], **parts: Any) -> S | None:
+def _read_settings(kind: type[S], errors: list[str], **parts: Any) -> S | None:
     """Settings of one class; None if a variable is invalid. Appends a message to `errors` for each invalid one."""
     try:
         return kind(**parts)
@@ -514,7 +515,7 @@ def _read(kind: type[S], errors: list[str], **parts: Any) -> S | None:
         return None
 
 
-def _refuse_unknown() -> None:
+def _reject_unknown_variables() -> None:
     known = set(Settings.variables())
     unknown = sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known)
     # Compared without the prefix that all share, or everything would look close.

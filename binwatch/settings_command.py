@@ -8,7 +8,7 @@ import typer
 from pydantic import SecretStr
 
 from binwatch.console import remark
-from binwatch.settings import Settings, load_settings, plain
+from binwatch.settings import Settings, load_settings, setting_text
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -29,8 +29,8 @@ def settings(
     listed = {name: field for name, field in variables.items() if not changed or values[name] != field.default}
     for variable, field in listed.items():
         value, default = values[variable], field.default
-        instead = "" if value == default else f"  (default: {plain(default)})"
+        instead = "" if value == default else f"  (default: {setting_text(default)})"
         is_secret = isinstance(value, SecretStr) and value != default
-        typer.echo(f"{variable}={'********' if is_secret else plain(value)}{instead}\n    {field.description}")
+        typer.echo(f"{variable}={'********' if is_secret else setting_text(value)}{instead}\n    {field.description}")
     if not listed:
-        remark("no setting differs from its default", beside_results=True)
+        remark("no setting differs from its default", to_stderr=True)

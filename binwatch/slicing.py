@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from binwatch.errors import SettingsError
 
-OTHER = "other"
+OTHER_SLICE = "other"
 """Slice of photos whose keys do not match, and of all values beyond the first MOST."""
-MOST = 200
+MAX_SLICES = 200
 """Most slices of one rule, since each is a value of a metric's label."""
-LONGEST = 100
+MAX_SLICE_CHARS = 100
 """Most characters of a slice's name. A longer value means that the rule matches too much."""
 
 
@@ -30,11 +30,11 @@ class Slicing:
     def __call__(self, key: str) -> str:
         """Slice of the photo at `key`; OTHER if the group matches nothing, or too much."""
         match = self.pattern.search(key)
-        name = (match and match[1]) or OTHER
-        return name if len(name) <= LONGEST else OTHER
+        name = (match and match[1]) or OTHER_SLICE
+        return name if len(name) <= MAX_SLICE_CHARS else OTHER_SLICE
 
 
-def slicing(pattern: str | None, depth: int | None) -> Slicing | None:
+def make_slicing(pattern: str | None, depth: int | None) -> Slicing | None:
     """Slicing by a regular expression, or by the first `depth` folders of the key; None without either.
 
     Raises SettingsError if both are given, and ValueError as `compiled` does.
@@ -45,10 +45,10 @@ def slicing(pattern: str | None, depth: int | None) -> Slicing | None:
         )
     if depth:
         return Slicing(re.compile(rf"^([^/]+(?:/[^/]+){{0,{depth - 1}}})/"))
-    return Slicing(compiled(pattern)) if pattern else None
+    return Slicing(compile_slice_pattern(pattern)) if pattern else None
 
 
-def compiled(pattern: str) -> re.Pattern[str]:
+def compile_slice_pattern(pattern: str) -> re.Pattern[str]:
     """Compile a slice pattern. Raises ValueError unless it is a regular expression with exactly one group."""
     try:
         found = re.compile(pattern)

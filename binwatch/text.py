@@ -1,38 +1,41 @@
-"""Makes external texts, such as keys and file names, safe to print."""
+"""Formats texts for messages, and makes external texts, such as keys and file names, safe to print."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 
-def visible(text: str) -> str:
-    """The text with line breaks, control codes, direction marks and invalid Unicode as escapes, such as "a\\nb".
+def escape_unprintable(text: str) -> str:
+    """Escape line breaks, control codes, direction marks and invalid Unicode, as in "a\\nb".
 
-    It cannot control a terminal, start a new line, or fail to be encoded.
+    The result cannot control a terminal or start a new line, and can always be encoded.
     """
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
-def noun(number: int, one: str, several: str | None = None) -> str:
-    """The noun after a number: `one` for 1, else `several`; default: `one` with an s."""
-    return one if number == 1 else several or f"{one}s"
+def pluralize(count: int, singular: str, plural: str | None = None) -> str:
+    """Return `singular` for a count of 1, else `plural`, which is `singular` with an s by default."""
+    return singular if count == 1 else plural or f"{singular}s"
 
 
-def many(number: int, one: str, several: str | None = None) -> str:
-    """A number with its noun: "1 photo", "1,200 photos"; arguments as for `noun`."""
-    return f"{number:,} {noun(number, one, several)}"
+def count_noun(count: int, singular: str, plural: str | None = None) -> str:
+    """Return a count with its noun, as in "1 photo" and "1,200 photos"; arguments as for `pluralize`."""
+    return f"{count:,} {pluralize(count, singular, plural)}"
 
 
-def some_of(names: Sequence[str], most: int, total: int | None = None) -> str:
-    """The first `most` names in quotes, with an ellipsis if there are more; `total`: number of all, if not `names`."""
-    shown = ", ".join(f"'{visible(name)}'" for name in names[:most])
-    return shown + (", …" if (len(names) if total is None else total) > most else "")
+def preview_names(names: Sequence[str], limit: int, total: int | None = None) -> str:
+    """Return the first `limit` names in quotes, with an ellipsis if there are more.
+
+    `total`: number of names, if `names` has only some of them.
+    """
+    preview = ", ".join(f"'{escape_unprintable(name)}'" for name in names[:limit])
+    return preview + (", …" if (len(names) if total is None else total) > limit else "")
 
 
-def is_text(text: str) -> bool:
-    """Whether the text is valid Unicode. Python represents file names that are not UTF-8 with lone surrogates."""
+def is_valid_unicode(text: str) -> bool:
+    """Return whether the text is valid Unicode. In Python, file names that are not UTF-8 have lone surrogates."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -40,8 +43,8 @@ def is_text(text: str) -> bool:
     return True
 
 
-def shortened(text: str, length: int) -> str:
-    """The first `length` characters of a text; if it is longer, with its number of characters."""
+def truncate(text: str, length: int) -> str:
+    """Cut a text to `length` characters, followed by its full number of characters if it is longer."""
     if len(text) <= length:
         return text
     return f"{text[:length]}… ({len(text):,} characters)"

@@ -6,26 +6,26 @@ import io
 
 from PIL import Image
 
-from binwatch.image import ImageLimits, Photo, load
+from binwatch.image import ImageLimits, Photo, load_photo
 
-SIDE = 320
+MAX_SIDE = 320
 """Longer side of a thumbnail, in pixels: twice the size on pages, for high-density screens."""
-QUALITY = 82
+JPEG_QUALITY = 82
 
 
-def shrink(data: bytes, limits: ImageLimits, side: int = SIDE) -> bytes:
+def make_thumbnail(data: bytes, limits: ImageLimits, side: int = MAX_SIDE) -> bytes:
     """An upright JPEG of at most `side`×`side` pixels. Raises PhotoError if the photo cannot be decoded.
 
     Binwatch's only decoder of external data gives squares, which are stretched back here.
     """
-    return shrink_decoded(load(data, size=side, limits=limits), side)
+    return thumbnail_of_photo(load_photo(data, size=side, limits=limits), side)
 
 
-def shrink_decoded(photo: Photo, side: int = SIDE) -> bytes:
+def thumbnail_of_photo(photo: Photo, side: int = MAX_SIDE) -> bytes:
     """Like `shrink`, for a photo that is already decoded to a square."""
-    width, height = (photo.height, photo.width) if photo.turned else (photo.width, photo.height)
+    width, height = (photo.height, photo.width) if photo.sides_swapped else (photo.width, photo.height)
     scale = side / max(width, height)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     jpeg = io.BytesIO()
-    Image.fromarray(photo.pixels).resize(size, Image.Resampling.BILINEAR).save(jpeg, "JPEG", quality=QUALITY)
+    Image.fromarray(photo.pixels).resize(size, Image.Resampling.BILINEAR).save(jpeg, "JPEG", quality=JPEG_QUALITY)
     return jpeg.getvalue()

@@ -16,10 +16,10 @@ from rich.console import Console
 from binwatch import command_line
 from binwatch.errors import BinwatchError
 from binwatch.settings import Settings, load_settings
-from binwatch.text import many
-from demo.camera import find
-from demo.folder import audits_in, database_of, how_to_look, say, where_to_save, working_folder
-from demo.show import show
+from binwatch.text import count_noun
+from demo.camera import find_uploads
+from demo.folder import count_audits, database_of, export_advice, print_plain, status_advice, working_folder
+from demo.show import print_report
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 
@@ -43,23 +43,24 @@ def demo(
     unaccounted for, and names them.
     """
     from demo.deployment import running_deployment  # needs packages of the extra `demo`
-    from demo.watch import run
+    from demo.watch import upload_and_wait
 
     console = Console()
     settings = load_settings()
     if photos is None:
         photos, metadata = SAMPLES / "bin-images", metadata or SAMPLES / "metadata"
-    roll = find(photos, metadata)
+    roll = find_uploads(photos, metadata)
     with (
         _terminated_by_exception(),
         working_folder(console, keep, settings.bucket) as folder,
         running_deployment(settings, folder) as deployment,
     ):
         console.print(
-            f"{many(len(roll.photos), 'photo')} and {many(len(roll.metadata), 'metadata file')}", highlight=False
+            f"{count_noun(len(roll.photos), 'photo')} and {count_noun(len(roll.metadata), 'metadata file')}",
+            highlight=False,
         )
-        result = run(deployment, roll, patience, console)
-        show(result, console)
+        result = upload_and_wait(deployment, roll, patience, console)
+        print_report(result, console)
         if report is not None:
             result.write(report)
         address = deployment.monitor_address()  # raises if the monitor never answered
@@ -69,19 +70,21 @@ def demo(
             names = "\n  ".join(result.unaccounted)
             raise BinwatchError(f"unaccounted for, {len(result.unaccounted)}:\n  {names}")
         if not serve and keep is None:
-            say(console, "The database was temporary: --keep DIR keeps it, --serve shows it on the monitor's pages.")
+            print_plain(
+                console, "The database was temporary: --keep DIR keeps it, --serve shows it on the monitor's pages."
+            )
 
 
 def _serve(console: Console, address: str, settings: Settings, folder: Path, *, ask: bool) -> None:
     """Until Ctrl-C; until the second one, with `ask`, if audits were entered that would be removed."""
-    say(console, f"The monitor's page: {address} (Ctrl-C ends it)")
+    print_plain(console, f"The monitor's page: {address} (Ctrl-C ends it)")
     if token := settings.monitor_token:
-        say(console, f"To enter audits there, sign in with the token {token.get_secret_value()}")
-    say(console, f"The database: {database_of(folder)}", how_to_look(folder, settings.bucket))
+        print_plain(console, f"To enter audits there, sign in with the token {token.get_secret_value()}")
+    print_plain(console, f"The database: {database_of(folder)}", status_advice(folder, settings.bucket))
     _wait_for_interrupt()
-    if ask and (audits := audits_in(folder)):
-        entered = many(audits, "audit that was entered is", "audits that were entered are")
-        say(console, f"{entered} removed on the next Ctrl-C; {where_to_save(folder, settings.bucket)}")
+    if ask and (audits := count_audits(folder)):
+        entered = count_noun(audits, "audit that was entered is", "audits that were entered are")
+        print_plain(console, f"{entered} removed on the next Ctrl-C; {export_advice(folder, settings.bucket)}")
         _wait_for_interrupt()
 
 

@@ -9,33 +9,33 @@ from pathlib import Path
 from threading import Event
 
 from binwatch.errors import BinwatchError
-from binwatch.keys import ENDINGS, ObjectKind, kind_of
+from binwatch.keys import PHOTO_SUFFIXES_TEXT, ObjectKind, kind_of
 from binwatch.objects import Objects
-from binwatch.text import is_text, visible
+from binwatch.text import escape_unprintable, is_valid_unicode
 from worker.uploading import Upload
 
-_AT_A_TIME = 8
+_UPLOAD_THREADS = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Roll:
+class UploadPlan:
     """The files to upload."""
 
     photos: list[Upload]
     metadata: list[Upload]
 
 
-def find(photos: Path, metadata: Path | None) -> Roll:
+def find_uploads(photos: Path, metadata: Path | None) -> UploadPlan:
     """The photos and metadata files in two folders, with keys in the layout of the Amazon Bin Image Dataset.
 
     Raises BinwatchError if a folder does not exist or has no photo.
     """
-    roll = Roll(
+    roll = UploadPlan(
         photos=_uploads(photos, "bin-images/", ObjectKind.PHOTO),
         metadata=_uploads(metadata, "metadata/", ObjectKind.METADATA) if metadata else [],
     )
     if not roll.photos:
-        raise BinwatchError(f"{photos}: no photos here ({ENDINGS})")
+        raise BinwatchError(f"{photos}: no photos here ({PHOTO_SUFFIXES_TEXT})")
     return roll
 
 
@@ -45,14 +45,14 @@ def _uploads(folder: Path, prefix: str, kind: ObjectKind) -> list[Upload]:
     files = (path for path in sorted(folder.rglob("*")) if path.is_file() and kind_of(path.name) is kind)
     uploads = [Upload(prefix + path.relative_to(folder).as_posix(), path, kind) for path in files]
     for upload in uploads:
-        if not is_text(upload.key):
+        if not is_valid_unicode(upload.key):
             raise BinwatchError(
-                f"'{visible(str(upload.path))}': the name is not UTF-8, so it cannot be a key; rename it"
+                f"'{escape_unprintable(str(upload.path))}': the name is not UTF-8, so it cannot be a key; rename it"
             )
     return uploads
 
 
-def put(objects: Objects, bucket: str, roll: Roll, *, done: Callable[[], object], stopping: Event) -> None:
+def upload_all(objects: Objects, bucket: str, roll: UploadPlan, *, done: Callable[[], object], stopping: Event) -> None:
     """Upload all files of `roll`. Calls `done` after each object; stops early once `stopping` is set."""
 
     def put_one(upload: Upload) -> None:
@@ -62,6 +62,6 @@ def put(objects: Objects, bucket: str, roll: Roll, *, done: Callable[[], object]
 
     # By file name, so that a photo and its metadata arrive at about the same time, in either order.
     uploads = sorted([*roll.photos, *roll.metadata], key=lambda upload: upload.path.name)
-    with ThreadPoolExecutor(_AT_A_TIME, thread_name_prefix="upload") as pool:
+    with ThreadPoolExecutor(_UPLOAD_THREADS, thread_name_prefix="upload") as pool:
         for future in [pool.submit(put_one, upload) for upload in uploads]:
             future.result()

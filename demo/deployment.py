@@ -23,8 +23,8 @@ from worker.provisioning import make_bucket, make_queues, migrate_records, send_
 
 _ROOT = Path(__file__).parent.parent
 _POLL_S = 0.05
-_STOP_WITHIN_S = 20.0
-_START_WITHIN_S = 60.0
+_STOP_TIMEOUT_S = 20.0
+_START_TIMEOUT_S = 60.0
 _TOKEN_BYTES = 12
 _NO_PROXY = {"NO_PROXY": "*", "no_proxy": "*"}
 """The demo connects to this machine only, which a proxy may not reach."""
@@ -44,11 +44,13 @@ class Deployment:
 
     def monitor_address(self) -> str:
         """URL of the monitor's page, once it answers. Raises BinwatchError if it does not within a minute."""
-        deadline = time.monotonic() + _START_WITHIN_S
+        deadline = time.monotonic() + _START_TIMEOUT_S
         while not self.monitor_port.exists():
             self.monitor.check()
             if time.monotonic() > deadline:
-                raise BinwatchError(f"the monitor was not ready within {_START_WITHIN_S:.0f} s; see {self.monitor.log}")
+                raise BinwatchError(
+                    f"the monitor was not ready within {_START_TIMEOUT_S:.0f} s; see {self.monitor.log}"
+                )
             time.sleep(_POLL_S)
         return f"http://{self.settings.monitor_host}:{self.monitor_port.read_text().strip()}/"
 
@@ -76,7 +78,7 @@ class ServiceProcess:
         """TERM, and KILL if that does not help."""
         self.process.terminate()
         try:
-            self.process.wait(_STOP_WITHIN_S)
+            self.process.wait(_STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
@@ -91,17 +93,17 @@ def running_deployment(settings: Settings, folder: Path) -> Iterator[Deployment]
         server.start()
         stack.callback(server.stop)
         host, port = server.get_host_and_port()
-        settings = _embedded(settings, f"http://{host}:{port}", folder)
+        settings = _local_settings(settings, f"http://{host}:{port}", folder)
         adopt_environment(process_environment(settings) | _CREDENTIALS | _NO_PROXY)
         for provision in (migrate_records, make_queues, make_bucket, send_events):
             provision(settings)
-        worker = stack.enter_context(_part("worker", ["run"], folder))
+        worker = stack.enter_context(_running_process("worker", ["run"], folder))
         port_file = folder / "monitor.port"
-        monitor = stack.enter_context(_part("monitor", ["serve", "--port-file", str(port_file)], folder))
+        monitor = stack.enter_context(_running_process("monitor", ["serve", "--port-file", str(port_file)], folder))
         yield Deployment(settings, Objects(settings), worker, monitor, port_file)
 
 
-def _embedded(settings: Settings, endpoint: str, folder: Path) -> Settings:
+def _local_settings(settings: Settings, endpoint: str, folder: Path) -> Settings:
     """The user's settings, with storage and queues replaced by those on this machine."""
     # The parts run in another folder than the user's.
     files = {name: value.resolve() for name, value in settings if isinstance(value, Path)}
@@ -121,7 +123,7 @@ def _embedded(settings: Settings, endpoint: str, folder: Path) -> Settings:
 
 
 @contextmanager
-def _part(name: str, arguments: list[str], folder: Path) -> Iterator[ServiceProcess]:
+def _running_process(name: str, arguments: list[str], folder: Path) -> Iterator[ServiceProcess]:
     log = folder / f"{name}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(  # noqa: S603 (our own modules, by our own interpreter)

@@ -36,7 +36,7 @@ def working_folder(console: Console, keep: Path | None, bucket: str) -> Iterator
     It stays if something went wrong, or if the demo was ended by a signal and audits had been entered or could not be
     counted.
     """
-    folder = _new_folder(keep) if keep else Path(tempfile.mkdtemp(prefix="binwatch-demo-"))
+    folder = _create_empty_folder(keep) if keep else Path(tempfile.mkdtemp(prefix="binwatch-demo-"))
     stays = keep is not None
     try:
         yield folder
@@ -44,7 +44,7 @@ def working_folder(console: Console, keep: Path | None, bucket: str) -> Iterator
         if not stays:
             stays = True  # until they are counted, which another Ctrl-C may interrupt
             with suppress(SQLAlchemyError):
-                stays = audits_in(folder) > 0
+                stays = count_audits(folder) > 0
         raise
     except BaseException:
         stays = True
@@ -53,30 +53,30 @@ def working_folder(console: Console, keep: Path | None, bucket: str) -> Iterator
         if stays:
             with suppress(OSError):  # of a terminal that was closed
                 if database_of(folder).exists():
-                    say(console, how_to_look(folder, bucket))
-                say(console, f"records and logs are in {folder}")
+                    print_plain(console, status_advice(folder, bucket))
+                print_plain(console, f"records and logs are in {folder}")
         else:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def say(console: Console, *lines: str) -> None:
+def print_plain(console: Console, *lines: str) -> None:
     """Print lines as they are, so that they can be copied."""
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def how_to_look(folder: Path, bucket: str) -> str:
+def status_advice(folder: Path, bucket: str) -> str:
     """A command that shows the records in a folder."""
-    return f"To look at it in another terminal: {_monitor(folder, bucket, 'status')}"
+    return f"To look at it in another terminal: {_monitor_command(folder, bucket, 'status')}"
 
 
-def _monitor(folder: Path, bucket: str, command: str) -> str:
+def _monitor_command(folder: Path, bucket: str, command: str) -> str:
     """A command of the monitor that works in any terminal, whatever that terminal's environment sets."""
     records = f"BINWATCH_DATABASE_URL={shlex.quote(database_url(folder))} BINWATCH_BUCKET={shlex.quote(bucket)}"
     return f"{records} {shlex.quote(sys.executable)} -m monitor {command}"
 
 
-def _new_folder(folder: Path) -> Path:
+def _create_empty_folder(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):  # the bucket of an earlier demo is gone, and its records would not match
@@ -86,7 +86,7 @@ def _new_folder(folder: Path) -> Path:
     return folder.resolve()
 
 
-def audits_in(folder: Path) -> int:
+def count_audits(folder: Path) -> int:
     """How many were entered; 0 also if there are no records yet."""
     with connect(database_url(folder)).connect() as connection:
         if not inspect(connection).has_table(Audit.__tablename__):
@@ -94,6 +94,6 @@ def audits_in(folder: Path) -> int:
         return connection.execute(select(func.count()).select_from(Audit)).scalar_one()
 
 
-def where_to_save(folder: Path, bucket: str) -> str:
+def export_advice(folder: Path, bucket: str) -> str:
     """How to save the audits in a folder."""
-    return f"to save before, in another terminal: {_monitor(folder, bucket, 'audits export audits.csv')}"
+    return f"to save before, in another terminal: {_monitor_command(folder, bucket, 'audits export audits.csv')}"

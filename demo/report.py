@@ -54,7 +54,7 @@ class DemoReport:
         path.write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def unaccounted(engine: Engine, bucket: str, photos: Sequence[str], metadata: Sequence[str]) -> list[str]:
+def find_unaccounted(engine: Engine, bucket: str, photos: Sequence[str], metadata: Sequence[str]) -> list[str]:
     """Keys that have no record yet, neither a result nor a reason."""
     with engine.connect() as connection:
         counted = set(connection.scalars(select(Count.key).where(Count.bucket == bucket)))
@@ -80,7 +80,7 @@ def make_report(
         refused = connection.scalars(
             select(Expectation.reason).where(Expectation.bucket == bucket, Expectation.reason.is_not(None))
         ).all()
-    bins = [_bin(dict(row), expected) for row in sorted(counts, key=lambda row: row["key"])]
+    bins = [_report_bin(dict(row), expected) for row in sorted(counts, key=lambda row: row["key"])]
     failed = Counter(row["reason"] for row in counts if row["reason"])
     counted = sum(row["reason"] is None for row in counts)
     last = max(counts, key=lambda row: row["id"], default=None)
@@ -94,12 +94,12 @@ def make_report(
         photos_per_second=round(counted / seconds, 1) if seconds > 0 else None,
         model={name: last[column] if last else None for name, column in model.items()},
         bins=bins,
-        unaccounted=unaccounted(engine, bucket, photos, metadata),
-        **_agreement(bins),
+        unaccounted=find_unaccounted(engine, bucket, photos, metadata),
+        **_agreement_figures(bins),
     )
 
 
-def _bin(row: dict[str, Any], expected: dict[str, int | None]) -> BinReport:
+def _report_bin(row: dict[str, Any], expected: dict[str, int | None]) -> BinReport:
     quantity = expected.get(row["bin_id"])
     if row["reason"]:
         outcome = "failed"
@@ -110,8 +110,8 @@ def _bin(row: dict[str, Any], expected: dict[str, int | None]) -> BinReport:
     )
 
 
-def _agreement(bins: Sequence[BinReport]) -> dict[str, Any]:
-    matrix = ConfusionMatrix.of(
+def _agreement_figures(bins: Sequence[BinReport]) -> dict[str, Any]:
+    matrix = ConfusionMatrix.from_pairs(
         (class_of(one.expected), one.predicted)
         for one in bins
         if one.predicted is not None and one.expected is not None

@@ -9,26 +9,26 @@ from rich.markup import escape
 from rich.table import Table
 
 from binwatch.counts import CLASSES, Outcome, class_of
-from binwatch.text import many
+from binwatch.text import count_noun
 from demo.report import DemoReport
 
-_MOST_LINES = 20
+_MAX_FAILURE_LINES = 20
 
 
-def show(report: DemoReport, console: Console) -> None:
+def print_report(report: DemoReport, console: Console) -> None:
     """Print the agreement table, the failures and the totals."""
     if report.compared:
         console.print(_table(report))
     failures = [f"{bin_.key}: {bin_.reason}: {bin_.detail}" for bin_ in report.bins if bin_.reason]
-    for line in failures[:_MOST_LINES]:
+    for line in failures[:_MAX_FAILURE_LINES]:
         console.print(f"[red]failed[/] {escape(line)}", soft_wrap=True)
-    if len(failures) > _MOST_LINES:
-        console.print(f"… and {len(failures) - _MOST_LINES} more; --report writes them all")
+    if len(failures) > _MAX_FAILURE_LINES:
+        console.print(f"… and {len(failures) - _MAX_FAILURE_LINES} more; --report writes them all")
     for reason, files in report.metadata_failed.items():
         console.print(f"[yellow]metadata without a quantity[/] {files} × {reason}")
     model = report.model
     lines = [
-        f"{many(report.photos, 'photo')}: {report.counted} counted, {sum(report.failed.values())} failed,"
+        f"{count_noun(report.photos, 'photo')}: {report.counted} counted, {sum(report.failed.values())} failed,"
         f" {len(report.unaccounted)} unaccounted for; {report.photos_per_second} photos/s, the worker's start included",
         f"model {model['version']}, {model['variant']}, {model['provider']}",
     ]

@@ -11,14 +11,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from binwatch.records.engine import connect
-from demo.camera import Roll, put
+from demo.camera import UploadPlan, upload_all
 from demo.deployment import Deployment
-from demo.report import DemoReport, make_report, unaccounted
+from demo.report import DemoReport, find_unaccounted, make_report
 
 _POLL_S = 0.1
 
 
-def run(deployment: Deployment, roll: Roll, patience_s: float, console: Console) -> DemoReport:
+def upload_and_wait(deployment: Deployment, roll: UploadPlan, patience_s: float, console: Console) -> DemoReport:
     """Upload `roll` and wait for its records. Gives up after `patience_s` seconds without a new record."""
     engine = connect(deployment.settings.database_url.get_secret_value())
     bucket = deployment.settings.bucket
@@ -30,12 +30,12 @@ def run(deployment: Deployment, roll: Roll, patience_s: float, console: Console)
     with Progress(*columns, console=console) as progress, ThreadPoolExecutor(1, thread_name_prefix="camera") as pool:
         uploaded, recorded = progress.add_task("uploaded", total=total), progress.add_task("recorded", total=total)
         advance = partial(progress.advance, uploaded)
-        camera = pool.submit(put, deployment.objects, bucket, roll, done=advance, stopping=stopping)
+        camera = pool.submit(upload_all, deployment.objects, bucket, roll, done=advance, stopping=stopping)
         try:
             while left and time.monotonic() - last_change < patience_s:
                 deployment.check()
                 time.sleep(_POLL_S)
-                now_left = len(unaccounted(engine, bucket, photos, metadata))
+                now_left = len(find_unaccounted(engine, bucket, photos, metadata))
                 if now_left != left or not camera.done():
                     left, last_change = now_left, time.monotonic()
                 progress.update(recorded, completed=total - left)

@@ -15,15 +15,15 @@ from rich.console import Console
 
 from binwatch import command_line, logs
 from binwatch.console import printable_stdout, remark
-from binwatch.counts import MORE
+from binwatch.counts import MORE_THAN_5
 from binwatch.documents import Document
 from binwatch.documents.printing import print_csv, print_table
-from binwatch.documents.writers import check_format, write
+from binwatch.documents.writers import check_format, write_document
 from binwatch.errors import BinwatchError
 from binwatch.inventory.columns import ColumnNames
 from binwatch.inventory.importing import import_file
 from binwatch.inventory.known_answers import load_known_answers
-from binwatch.keys import bin_id as one_bin_id
+from binwatch.keys import normalize_bin_id
 from binwatch.listening import is_loopback, listen
 from binwatch.metadata import MAX_QUANTITY
 from binwatch.records.audits import AuditAnswer, AuditReason, add_audit, check_answer, plain_name, plain_note
@@ -32,7 +32,7 @@ from binwatch.records.ranking import rank as rank_bins
 from binwatch.records.settle_variances import decide
 from binwatch.records.variances import VarianceDecision, VarianceState
 from binwatch.settings import load_settings
-from binwatch.text import visible
+from binwatch.text import escape_unprintable
 from monitor import formatting
 from monitor.audit_import import import_audits
 from monitor.export import export_audits
@@ -222,7 +222,7 @@ def export(
     records = Records(settings.database_url.get_secret_value())
     records.check()
     done = export_audits(records, bucket or settings.bucket, None if file == STDOUT else file)
-    remark(formatting.exported(done), beside_results=done.file is None)
+    remark(formatting.exported(done), to_stderr=done.file is None)
     if not done.rows:
         raise typer.Exit(1)
 
@@ -263,15 +263,15 @@ def next_command(
     Unlike the page, it gives no bin to test the auditor.
     """
     settings = load_settings()
-    skipped = None if skip is None else (bucket or settings.bucket, one_bin_id(skip))
+    skipped = None if skip is None else (bucket or settings.bucket, normalize_bin_id(skip))
     with writable(settings) as database:
         drawn = draw(database, auditor, by_doubt=by_doubt, skipped=skipped)
         key = photo_key(database, drawn)
-    typer.echo(f"bin {visible(drawn.bin_id)}")
-    typer.echo(f"photo s3://{visible(drawn.bucket)}/{visible(key)}")
+    typer.echo(f"bin {escape_unprintable(drawn.bin_id)}")
+    typer.echo(f"photo s3://{escape_unprintable(drawn.bucket)}/{escape_unprintable(key)}")
     who = f" --auditor {shlex.quote(auditor)}" if auditor else ""
     where = f"--bucket {shlex.quote(drawn.bucket)} {shlex.quote(drawn.bin_id)}"
-    remark(f"answer it: python -m monitor audit --blind{who} {where} NUMBER", beside_results=True)
+    remark(f"answer it: python -m monitor audit --blind{who} {where} NUMBER", to_stderr=True)
 
 
 @audits.command()
@@ -332,7 +332,7 @@ def _decide(
         raise BinwatchError("--note is empty; say why the variance is rejected")
     with writable(load_settings()) as database:
         decided = decide(database, variance, decision, approver, why, quantity)
-    remark(f"Variance {decided.id} of bin {visible(decided.bin_id)} is {decided.state}")
+    remark(f"Variance {decided.id} of bin {escape_unprintable(decided.bin_id)} is {decided.state}")
 
 
 @audits.command()
@@ -408,7 +408,7 @@ def discrepancies(
     direction: Annotated[
         Direction | None, typer.Option(help="Missing or surplus items, or both; default: BINWATCH_FLAG_DIRECTION.")
     ] = None,
-    size: Annotated[int, typer.Option(min=0, max=MORE, help="Least difference in items.")] = 0,
+    size: Annotated[int, typer.Option(min=0, max=MORE_THAN_5, help="Least difference in items.")] = 0,
     audited: Annotated[
         bool | None, typer.Option("--audited/--not-audited", help="Only bins that were (not) audited; default: all.")
     ] = None,
@@ -462,7 +462,7 @@ def _write(out: Path | None, document_of: Callable[[Records], Document], on_term
     records.check()
     document = document_of(records)
     if file:
-        written = ", ".join(visible(str(one)) for one in write(document, file))
+        written = ", ".join(escape_unprintable(str(one)) for one in write_document(document, file))
         remark(f"{written}: {document.summary[0]}")
         return
     stdout, (sheet,) = printable_stdout(), document.sheets
@@ -470,7 +470,7 @@ def _write(out: Path | None, document_of: Callable[[Records], Document], on_term
         print_csv(sheet, stdout)
     elif sheet.rows:
         print_table(sheet, on_terminal, stdout)
-    remark(document.summary[0], beside_results=True)
+    remark(document.summary[0], to_stderr=True)
 
 
 @app.command()
@@ -500,7 +500,7 @@ def expect(
         raise typer.Exit(1)
 
 
-command_line.name_settings(app)
+command_line.add_settings_note(app)
 
 
 def main() -> None:

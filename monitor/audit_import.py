@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Engine
 
-from binwatch.audit_file import COLUMNS, AuditFileRow, BadCell, RowKind, read_rows
+from binwatch.audit_file import AUDIT_FILE_COLUMNS, AuditFileRow, CellError, RowKind, read_audit_file
 from binwatch.errors import BinwatchError
 from binwatch.records.audits import AuditAnswer, AuditReason, check_answer, plain_name, plain_note
 from binwatch.records.engine import can_hold
@@ -30,7 +30,7 @@ from binwatch.safe_csv import SafeCsvWriter
 
 _NAMED = 10
 """Bad rows that a message names."""
-_NEEDED = tuple(name for name in COLUMNS if name not in ("belongs_to", "step", "source"))
+_NEEDED = tuple(name for name in AUDIT_FILE_COLUMNS if name not in ("belongs_to", "step", "source"))
 """A file without repeats, variances and known quantities, as earlier ones were, need not have the others."""
 _RANKS = {PastAudit: 0, PastDraw: 0, PastRepeat: 1, PastVariance: 2, PastKnownAnswer: 3}
 """What belongs to audits comes after them."""
@@ -61,8 +61,8 @@ def import_audits(file: Path, database: Engine, refused: Path | None = None) -> 
     listed = refused or file.with_name(file.name + ".refused.csv")
     if listed.resolve() == file.resolve():
         raise BinwatchError(f"{listed}: is the file to import, and would be lost; name another one with --refused")
-    found = read_rows(file, _NEEDED, "write it with: python -m monitor audits export")
-    rows = [replace(row, cells=dict.fromkeys(COLUMNS, "") | row.cells) for row in found]
+    found = read_audit_file(file, _NEEDED, "write it with: python -m monitor audits export")
+    rows = [replace(row, cells=dict.fromkeys(AUDIT_FILE_COLUMNS, "") | row.cells) for row in found]
     report, left = ImportReport(file), list[tuple[AuditFileRow, ImportOutcome]]()
     for of_event, event in sorted(_parsed(rows), key=lambda one: (_RANKS[type(one[1])], one[1].at)):
         outcome = import_event(database, event)
@@ -81,8 +81,8 @@ def _list(file: Path, rows: list[tuple[AuditFileRow, ImportOutcome]]) -> None:
     try:
         with file.open("w", encoding="utf-8", newline="") as opened:
             writer = SafeCsvWriter(opened)
-            writer.writerow([*COLUMNS, "line", "refused"])
-            writer.writerows([*(row.cells[name] for name in COLUMNS), row.line, why] for row, why in rows)
+            writer.writerow([*AUDIT_FILE_COLUMNS, "line", "refused"])
+            writer.writerows([*(row.cells[name] for name in AUDIT_FILE_COLUMNS), row.line, why] for row, why in rows)
     except OSError as error:
         raise BinwatchError(
             f"{file}: the rows that were not imported cannot be listed there ({error.strerror}); name another file with"
@@ -96,7 +96,7 @@ def _parsed(rows: Rows) -> list[tuple[Rows, PastEvent]]:
     for of_event in _grouped(rows):
         try:
             events.append((of_event, _event(of_event)))
-        except BadCell as error:
+        except CellError as error:
             bad.append(str(error))
     if bad:
         more = [f"and {len(bad) - _NAMED:,} more"] if len(bad) > _NAMED else []
@@ -119,21 +119,21 @@ def _grouped(rows: Rows) -> Iterator[Rows]:
 
 def _event(rows: Rows) -> PastEvent:
     for row in rows:
-        for column in COLUMNS:
+        for column in AUDIT_FILE_COLUMNS:
             if not can_hold(row.cells[column]):
-                raise row.bad(column, "text that the records can hold")
+                raise row.cell_error(column, "text that the records can hold")
     row, *_ = rows
     bucket, key = row.text("bucket"), row.text("key")
     if bucket is None:
-        raise row.bad("bucket", "the name of a bucket")
+        raise row.cell_error("bucket", "the name of a bucket")
     common: dict[str, Any] = {
         "bucket": bucket,
         "bin_id": row.bin_id,
-        "at": row.moment("at"),
+        "at": row.time("at"),
         "key": key,
         "etag": row.cells["etag"],
         "model": row.text("model"),
-        "expected": row.items("expected") if row.text("expected") else None,
+        "expected": row.quantity("expected") if row.text("expected") else None,
     }
     kind = row.choice("kind", RowKind)
     if kind is RowKind.AUDIT:
@@ -141,34 +141,34 @@ def _event(rows: Rows) -> PastEvent:
     if kind is RowKind.VARIANCE:
         return _variance(rows, common)
     if key is None:
-        raise row.bad("key", "the key of a photo; each draw, repeat and known quantity is of one")
+        raise row.cell_error("key", "the key of a photo; each draw, repeat and known quantity is of one")
     if kind is RowKind.DRAW:
         return PastDraw(**common, likelihood=row.likelihood("likelihood"))
     if kind is RowKind.REPEAT:
         auditor = _person(row)
         if auditor is None:
-            raise row.bad("auditor", "the name of the second auditor")
-        return PastRepeat(**common, auditor=auditor, audited_at=row.moment("belongs_to"))
-    return PastKnownAnswer(**common, quantity=row.items("quantity"), source=row.cells["source"])
+            raise row.cell_error("auditor", "the name of the second auditor")
+        return PastRepeat(**common, auditor=auditor, audited_at=row.time("belongs_to"))
+    return PastKnownAnswer(**common, quantity=row.quantity("quantity"), source=row.cells["source"])
 
 
 def _variance(rows: Rows, common: dict[str, Any]) -> PastVariance:
-    steps, opened_at, expected = [_step(row) for row in rows], rows[0].moment("belongs_to"), rows[0].items("expected")
+    steps, opened_at, expected = [_step(row) for row in rows], rows[0].time("belongs_to"), rows[0].quantity("expected")
     for row in rows:
-        if row.items("expected") != expected:
-            raise row.bad("expected", f"{expected}, as in the first step of the variance")
+        if row.quantity("expected") != expected:
+            raise row.cell_error("expected", f"{expected}, as in the first step of the variance")
     try:
         check_trail([step.entry for step in steps], expected)
     except (OwnCount, VarianceConflict) as error:
-        raise rows[-1].bad("step", f"one that may follow in this variance: {error}") from error
+        raise rows[-1].cell_error("step", f"one that may follow in this variance: {error}") from error
     return PastVariance(**common | {"at": opened_at, "expected": expected}, steps=tuple(steps))
 
 
 def _step(row: AuditFileRow) -> PastStep:
     step = row.choice("step", VarianceStep)
     _checked(row, "note", lambda: plain_note(row.text("note")))
-    quantity = None if step is VarianceStep.REJECTED else row.items("quantity")
-    return PastStep(TrailEntry(step, quantity, _person(row)), row.moment("at"), row.text("note"))
+    quantity = None if step is VarianceStep.REJECTED else row.quantity("quantity")
+    return PastStep(TrailEntry(step, quantity, _person(row)), row.time("at"), row.text("note"))
 
 
 def _person(row: AuditFileRow) -> str | None:
@@ -178,7 +178,7 @@ def _person(row: AuditFileRow) -> str | None:
 
 def _audit(row: AuditFileRow, common: dict[str, Any]) -> PastAudit:
     answer = row.choice("answer", AuditAnswer)
-    quantity = row.items("quantity") if row.text("quantity") else None
+    quantity = row.quantity("quantity") if row.text("quantity") else None
     _checked(row, "quantity", lambda: check_answer(answer, quantity))
     _checked(row, "note", lambda: plain_note(row.text("note")))
     return PastAudit(
@@ -196,4 +196,4 @@ def _checked(row: AuditFileRow, column: str, check: Callable[[], object]) -> Non
     try:
         check()
     except ValueError as error:
-        raise row.bad(column, f"right: {error}") from error
+        raise row.cell_error(column, f"right: {error}") from error

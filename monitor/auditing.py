@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from sqlalchemy import Connection, select
 
 from binwatch.counts import Outcome
-from binwatch.keys import bin_id as one_bin_id
+from binwatch.keys import normalize_bin_id
 from binwatch.metadata import MAX_QUANTITY
 from binwatch.records.audits import (
     MAX_NAME,
@@ -163,7 +163,7 @@ class SavedDecision(BaseModel):
 def was_blind(request: Request, authenticator: Authenticator, writer: Writer, audit: NewAudit, bucket: str) -> bool:
     """Whether an audit that is about to be entered is blind. Raises ForeignForm for the token of another view."""
     of = audit.bucket or bucket
-    return authenticator.was_blind(request, writer, audit.view, of, one_bin_id(audit.bin), audit.photo)
+    return authenticator.was_blind(request, writer, audit.view, of, normalize_bin_id(audit.bin), audit.photo)
 
 
 def save(records: WritableRecords, audit: NewAudit, writer: Writer, settings: Settings, *, blind: bool) -> SavedAudit:

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from binwatch.bundle import CARD, Bundle, Card, Reference
+from binwatch.bundle import CARD_FILE, Bundle, Card, Reference
 from binwatch.errors import BinwatchError, BundleError, OutageError
-from binwatch.registry import Current, Registry
+from binwatch.registry import CurrentModel, Registry
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ class Cards:
         self._registry = registry
         self._clock = clock
         self._found: dict[str, Card] = {}
-        self._current: Current | None = None
+        self._current: CurrentModel | None = None
         self._folder: tuple[int, str] | None = None
         self._asked: dict[str, float] = {}
         self._warned: set[str] = set()
@@ -66,7 +66,7 @@ class Cards:
         card = self.of(version)
         return card.reference if card else None
 
-    def current(self) -> Current | None:
+    def current(self) -> CurrentModel | None:
         """The model that was promoted last, as of the last look-up; None if there is none, or none is known yet."""
         self._soon("", self._look)
         return self._current
@@ -78,7 +78,7 @@ class Cards:
             return current.version
         # Read anew only when the card has changed: each scrape asks.
         try:
-            changed = (self._model_dir / CARD).stat().st_mtime_ns
+            changed = (self._model_dir / CARD_FILE).stat().st_mtime_ns
             if self._folder is None or self._folder[0] != changed:
                 self._folder = changed, Bundle(self._model_dir).card.version
         except (OSError, BundleError):  # a monitor need not have a bundle

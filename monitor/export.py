@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping, Select, and_, literal, select, tuple_
 from sqlalchemy.orm import InstrumentedAttribute, aliased
 
-from binwatch.audit_file import COLUMNS, RowKind
+from binwatch.audit_file import AUDIT_FILE_COLUMNS, RowKind
 from binwatch.console import printable_stdout
 from binwatch.errors import BinwatchError
 from binwatch.records.tables import (
@@ -75,11 +75,11 @@ def export_audits(records: Records, bucket: str, file: Path | None) -> Exported:
 
 
 def _write(writer: SafeCsvWriter, records: Records, bucket: str, done: Exported) -> None:
-    writer.writerow(COLUMNS)
+    writer.writerow(AUDIT_FILE_COLUMNS)
     for kind, source in _sources().items():
         for row in _rows(records, bucket, source):
             cells = row | {"kind": kind, "latest_photo": _is_latest(row)}
-            writer.writerow([_cell(cells.get(name)) for name in COLUMNS])
+            writer.writerow([_cell(cells.get(name)) for name in AUDIT_FILE_COLUMNS])
             done.rows[kind] += 1
 
 

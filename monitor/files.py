@@ -11,8 +11,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from binwatch.documents import Cell, Document, Sheet
-from binwatch.documents.writers import write
-from binwatch.text import many, visible
+from binwatch.documents.writers import write_document
+from binwatch.text import count_noun, escape_unprintable
 from monitor.records import Records
 from monitor.views.auditors import read_auditors
 from monitor.views.blind import QueuedBin, read_queue
@@ -74,7 +74,7 @@ def auditors_document(records: Records) -> Document:
 def as_bytes(document: Document, suffix: str) -> bytes:
     """The file of a document with one sheet."""
     with TemporaryDirectory() as folder:
-        (file,) = write(document, Path(folder) / f"list{suffix}")
+        (file,) = write_document(document, Path(folder) / f"list{suffix}")
         return file.read_bytes()
 
 
@@ -90,7 +90,9 @@ def _items(records: Records, read: Callable[..., Any]) -> Iterator[Any]:
 def _document(title: str, slug: str, columns: Iterable[str], rows: Iterable[Iterable[object]]) -> Document:
     written = [tuple(map(_cell, row)) for row in islice(rows, MOST_ROWS)]
     is_cut = len(written) == MOST_ROWS
-    summary = [many(len(written), "row") + (", which is the limit of a file: there may be more" if is_cut else "")]
+    summary = [
+        count_noun(len(written), "row") + (", which is the limit of a file: there may be more" if is_cut else "")
+    ]
     return Document(title, summary, [Sheet(title, slug, tuple(columns), written)])
 
 
@@ -99,4 +101,4 @@ def _cell(value: object) -> Cell:
         return value.isoformat()
     if isinstance(value, bool):
         return int(value)
-    return visible(value) if isinstance(value, str) else value  # type: ignore[return-value]
+    return escape_unprintable(value) if isinstance(value, str) else value  # type: ignore[return-value]

@@ -10,7 +10,7 @@ from binwatch.counts import CLASSES
 from binwatch.inventory.reading import InventoryReport
 from binwatch.records.audits import AuditAnswer, Audited
 from binwatch.records.past_audits import ImportOutcome
-from binwatch.text import noun
+from binwatch.text import pluralize
 from monitor.audit_import import ImportReport
 from monitor.export import Exported
 
@@ -66,7 +66,7 @@ def number(value: int) -> str:
 
 def many(value: int, one: str, several: str | None = None) -> str:
     """A number and its noun, which ends with an s unless given."""
-    return f"{number(value)} {noun(value, one, several)}"
+    return f"{number(value)} {pluralize(value, one, several)}"
 
 
 def moment(at: datetime | None) -> str:

@@ -16,7 +16,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from binwatch.confusion import INVENTORY, ConfusionMatrix, TruthSource
-from binwatch.counts import CLASSES, MORE, Outcome
+from binwatch.counts import CLASSES, MORE_THAN_5, Outcome
 from binwatch.errors import MetadataReason, Reason
 from binwatch.records.audits import AuditAnswer
 from binwatch.records.settlement import PhotoState, QuantityState
@@ -30,7 +30,7 @@ from monitor.slices import read_slices, slice_alarm_metrics, slice_flag_metrics,
 from monitor.totals import COUNTED, Totals, read_totals
 from monitor.views.discrepancies import Level
 
-_EXPECTED = [*CLASSES[:MORE], "more"]
+_EXPECTED = [*CLASSES[:MORE_THAN_5], "more"]
 """Label values of the expected classes. Bounded: a label for every quantity would have no end."""
 _Row = tuple[str, str, ConfusionMatrix]
 """A model, the label of a true class, and the comparisons of both."""

@@ -13,9 +13,9 @@ from sqlalchemy import ColumnElement, Connection, FromClause, and_, exists, func
 
 from binwatch.errors import BinwatchError, PhotoError, Reason
 from binwatch.image import ImageLimits
-from binwatch.objects import Fetched, ObjectRefused
+from binwatch.objects import FetchedObject, ObjectRefused
 from binwatch.records.tables import Count
-from binwatch.thumbnails import SIDE, shrink
+from binwatch.thumbnails import MAX_SIDE, make_thumbnail
 from monitor.records import Records
 
 LARGE_SIDE = 960
@@ -64,7 +64,7 @@ class Size(StrEnum):
 class Fetches(Protocol):
     """Where photos are: a bucket, or a folder."""
 
-    def fetch(self, bucket: str, key: str, *, max_bytes: int, version_id: str | None = None) -> Fetched:
+    def fetch(self, bucket: str, key: str, *, max_bytes: int, version_id: str | None = None) -> FetchedObject:
         """One photo. Raises ObjectRefused, or ObjectsError for an outage."""
 
 
@@ -86,7 +86,7 @@ class Photos:
             if count_id in self._kept:
                 self._kept.move_to_end(count_id)
                 return self._kept[count_id]
-        jpeg = self._made(count_id, SIDE)
+        jpeg = self._made(count_id, MAX_SIDE)
         with self._lock:
             self._kept[count_id] = jpeg
             while len(self._kept) > KEPT:
@@ -96,7 +96,7 @@ class Photos:
     def _made(self, count_id: int, side: int) -> bytes:
         data = self._data(self._records.read(lambda connection: _upload_of(connection, count_id)))
         try:
-            return shrink(data, self._limits, side)
+            return make_thumbnail(data, self._limits, side)
         except PhotoError as error:
             raise NoPhoto(str(error), Lost.UNREADABLE) from error
 
@@ -114,7 +114,7 @@ class Photos:
         try:
             fetched = self._source.fetch(of.bucket, of.key, max_bytes=self._limits.max_bytes, version_id=version_id)
         except ObjectRefused as error:
-            raise NoPhoto(str(error), Lost.GONE if error.why == "missing" else Lost.UNREADABLE) from error
+            raise NoPhoto(str(error), Lost.GONE if error.reason == "missing" else Lost.UNREADABLE) from error
         if fetched.etag != of.etag:
             raise NoPhoto(f"{of.key!r} has been replaced since it was counted", Lost.REPLACED)
         return fetched.data

@@ -8,7 +8,14 @@ from datetime import datetime
 
 from sqlalchemy import Connection, RowMapping, and_, select
 
-from binwatch.counts import Outcome, beyond, count_in_words, difference_in_words, difference_of, outcome_by
+from binwatch.counts import (
+    Outcome,
+    describe_count,
+    describe_difference,
+    estimate_large_count,
+    item_difference,
+    outcome_of_difference,
+)
 from binwatch.records.tables import Bin, Comparison, Count, CurrentComparison, Expectation
 from monitor.photos import can_be_shown, was_replaced
 
@@ -83,14 +90,16 @@ def last_comparisons(connection: Connection, counts: Sequence[int]) -> dict[int,
 def count_of(row: RowMapping) -> str | None:
     """The count of a photo in words, of its columns `predicted` and `distribution`; None if it was not counted."""
     predicted = row["predicted"]
-    return None if predicted is None else count_in_words(predicted, beyond(predicted, row["distribution"]))
+    return (
+        None if predicted is None else describe_count(predicted, estimate_large_count(predicted, row["distribution"]))
+    )
 
 
 def _photo(row: RowMapping, compared: RowMapping | None) -> CountedPhoto:
     predicted, probabilities = row["predicted"], row["probabilities"]
     counted, expected = predicted is not None, compared["expected"] if compared else None
-    finer = beyond(predicted, row["distribution"]) if counted else None
-    difference = None if expected is None else difference_of(predicted, expected, finer)
+    finer = estimate_large_count(predicted, row["distribution"]) if counted else None
+    difference = None if expected is None else item_difference(predicted, expected, finer)
     return CountedPhoto(
         id=row["id"],
         bucket=row["bucket"],
@@ -105,8 +114,8 @@ def _photo(row: RowMapping, compared: RowMapping | None) -> CountedPhoto:
         confidence=probabilities[predicted] if counted and probabilities else None,
         expected=expected,
         difference=difference,
-        difference_in_words=None if expected is None else difference_in_words(predicted, expected, finer),
-        outcome=None if difference is None else outcome_by(difference),
+        difference_in_words=None if expected is None else describe_difference(predicted, expected, finer),
+        outcome=None if difference is None else outcome_of_difference(difference),
         unread=row["unread"],
         replaced=row["replaced"],
         can_be_shown=can_be_shown(row["reason"], row["version_id"], replaced=row["replaced"]),

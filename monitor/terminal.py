@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from binwatch.text import noun
+from binwatch.text import pluralize
 from monitor import formatting
 from monitor.summary import Done, Figures, Summary
 
@@ -71,7 +71,7 @@ def _audited(summary: Summary) -> str:
     sighted = summary.sighted_audits.counts
     besides = (
         f"; {formatting.many(sighted.comparisons, 'more audit')}, made with the numbers in sight,"
-        f" {noun(sighted.comparisons, 'is', 'are')} not in it"
+        f" {pluralize(sighted.comparisons, 'is', 'are')} not in it"
         if sighted.comparisons
         else ""
     )

@@ -15,14 +15,27 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from binwatch.bundle import EMBEDDING, INPUT, PROBABILITIES, Card, Precision, describe, write_card
-from binwatch.counts import HIGHEST
+from binwatch.bundle import (
+    EMBEDDING_OUTPUT,
+    INPUT_NAME,
+    PROBABILITIES_OUTPUT,
+    Card,
+    Precision,
+    make_variant,
+    write_card,
+)
+from binwatch.counts import MAX_EXACT_COUNT
 
 OPSET, IR_VERSION = 18, 10
 
 
 def write_brightness_model(
-    path: Path, *, input_name: str = INPUT, side: int = 224, number: int = TensorProto.UINT8, highest: int = HIGHEST
+    path: Path,
+    *,
+    input_name: str = INPUT_NAME,
+    side: int = 224,
+    number: int = TensorProto.UINT8,
+    highest: int = MAX_EXACT_COUNT,
 ) -> None:
     """Items = mean brightness × (highest + 2) / 256, rounded down; the embedding (1 number) is the mean brightness."""
     quantities = highest + 2
@@ -36,20 +49,20 @@ def write_brightness_model(
     nodes = [
         helper.make_node("Cast", [input_name], ["pixels"], to=TensorProto.FLOAT),
         helper.make_node("ReduceMean", ["pixels", "axes"], ["mean"], keepdims=0),
-        helper.make_node("Unsqueeze", ["mean", "last"], [EMBEDDING]),
-        helper.make_node("Mul", [EMBEDDING, "to_classes"], ["level"]),
+        helper.make_node("Unsqueeze", ["mean", "last"], [EMBEDDING_OUTPUT]),
+        helper.make_node("Mul", [EMBEDDING_OUTPUT, "to_classes"], ["level"]),
         helper.make_node("Sub", ["level", "middles"], ["distance"]),
         helper.make_node("Mul", ["distance", "distance"], ["squared"]),
         helper.make_node("Mul", ["squared", "sharpness"], ["logits"]),
-        helper.make_node("Softmax", ["logits"], [PROBABILITIES], axis=1),
+        helper.make_node("Softmax", ["logits"], [PROBABILITIES_OUTPUT], axis=1),
     ]
     graph = helper.make_graph(
         nodes,
         "brightness",
         [helper.make_tensor_value_info(input_name, number, ["batch", side, side, 3])],
         [
-            helper.make_tensor_value_info(PROBABILITIES, TensorProto.FLOAT, ["batch", quantities]),
-            helper.make_tensor_value_info(EMBEDDING, TensorProto.FLOAT, ["batch", 1]),
+            helper.make_tensor_value_info(PROBABILITIES_OUTPUT, TensorProto.FLOAT, ["batch", quantities]),
+            helper.make_tensor_value_info(EMBEDDING_OUTPUT, TensorProto.FLOAT, ["batch", 1]),
         ],
         [numpy_helper.from_array(array, name) for name, array in constants.items()],
     )
@@ -58,7 +71,7 @@ def write_brightness_model(
     path.write_bytes(model.SerializeToString())
 
 
-def write_brightness_bundle(folder: Path, version: str = "brightness-1", highest: int = HIGHEST) -> Path:
+def write_brightness_bundle(folder: Path, version: str = "brightness-1", highest: int = MAX_EXACT_COUNT) -> Path:
     """A whole bundle around the brightness model."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "model-int8.onnx"
@@ -70,7 +83,7 @@ def write_brightness_bundle(folder: Path, version: str = "brightness-1", highest
         created=datetime(2026, 1, 1, tzinfo=UTC),
         embedding_size=1,
         temperature=1.0,
-        variants={Precision.INT8: describe(path)},
+        variants={Precision.INT8: make_variant(path)},
     )
     write_card(folder, card)
     return folder
@@ -84,12 +97,12 @@ def jpeg(brightness: int, side: int = 256) -> bytes:
     return file.getvalue()
 
 
-def brightness_of(predicted: int, highest: int = HIGHEST) -> int:
+def brightness_of(predicted: int, highest: int = MAX_EXACT_COUNT) -> int:
     """A brightness that the model counts as `predicted`, in the middle of the number and so without doubt."""
     return round((predicted + 0.5) * 256 / (highest + 2))
 
 
-def probabilities_of(brightness: float, highest: int = HIGHEST) -> list[float]:
+def probabilities_of(brightness: float, highest: int = MAX_EXACT_COUNT) -> list[float]:
     """What the model must say of a photo of this mean brightness."""
     quantities = highest + 2
     logits = -8.0 * (brightness * quantities / 256 - np.arange(quantities) - 0.5) ** 2

@@ -14,15 +14,15 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 from pydantic.fields import FieldInfo
 
-from binwatch.counts import CLASSES, EVERY, HIGHEST, names_of
-from binwatch.errors import shown
-from binwatch.image import SIZE
+from binwatch.counts import CLASS_INDEXES, CLASSES, MAX_EXACT_COUNT, column_names
+from binwatch.errors import quote_value
+from binwatch.image import INPUT_SIZE
 from trainer.errors import ConfigError
 
 
 def _shares(found: tuple[float, ...]) -> tuple[float, ...]:
     if found and (len(found) != len(CLASSES) or min(found) <= 0):
-        raise ValueError(f"expected {len(CLASSES)} numbers above 0, the shares of {names_of(EVERY)} items")
+        raise ValueError(f"expected {len(CLASSES)} numbers above 0, the shares of {column_names(CLASS_INDEXES)} items")
     return found
 
 
@@ -60,7 +60,7 @@ class DataConfig(Section):
         description="shares of 0, 1, … items among the bins that will be counted; empty: those of the training photos",
     )
     size: int = Field(
-        SIZE, ge=32, le=1024, description="side in pixels of the network's input, to which photos are squashed"
+        INPUT_SIZE, ge=32, le=1024, description="side in pixels of the network's input, to which photos are squashed"
     )
     jpeg_quality: int = Field(
         0, ge=0, le=95, description="JPEG quality at which `photos` were stored at input size; 0: original photos"
@@ -85,7 +85,7 @@ class ModelConfig(Section):
     width: float = Field(1.0, gt=0, le=4, description="scales the channels of resnet50v2; for tests")
     highest: int = Field(
         20,
-        ge=HIGHEST,
+        ge=MAX_EXACT_COUNT,
         le=200,
         description="largest quantity with a probability of its own; the last probability is that of more",
     )
@@ -272,7 +272,7 @@ def with_changes(tree: dict[str, Any], changes: dict[str, Any], schema: type[Bas
         section, _, option = name.partition(".")
         branch = tree.setdefault(section, {})
         if not isinstance(branch, dict):
-            raise ConfigError(f"{section}: expected a table of options, found {shown(branch)}")
+            raise ConfigError(f"{section}: expected a table of options, found {quote_value(branch)}")
         if isinstance(value, WrittenInt | WrittenFloat):
             field = _options(schema, section).get(option)
             is_text = field is not None and field.annotation in (str, Path, Path | None)

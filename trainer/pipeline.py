@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from binwatch.bundle import Precision
-from binwatch.image import SIZE
+from binwatch.image import INPUT_SIZE
 from binwatch.registry import Registry
 from binwatch.settings import Settings
 from trainer.config import (
@@ -58,7 +58,7 @@ class ExportConfig(Section):
 class SplitConfig(Section):
     """The table [data]: the options that do not follow from `prepare`."""
 
-    size: int = SIZE
+    size: int = INPUT_SIZE
     split_seed: int = 0
     split_column: str = ""
     class_shares: ClassShares = ()

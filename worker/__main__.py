@@ -17,7 +17,7 @@ from binwatch.console import printable_stdout, progress_console, remark
 from binwatch.counts import CLASSES
 from binwatch.errors import BinwatchError
 from binwatch.settings import NightlyBackend, Settings, load_settings
-from binwatch.text import many, visible
+from binwatch.text import count_noun, escape_unprintable
 from worker.rendering import Format, ResultLine, write
 from worker.skipped import OBJECTS, SkippedTally
 
@@ -152,7 +152,7 @@ def backfill(
     bucket, _, prefix = place.removeprefix("s3://").partition("/")
     progress = backfill_with_progress(settings, bucket, prefix, patience)
     now = f"{progress.since:,} recorded now{progress.but_failed()}"
-    remark(f"{place}: {many(progress.seen, *OBJECTS)}: {now}, {progress.before:,} before")
+    remark(f"{place}: {count_noun(progress.seen, *OBJECTS)}: {now}, {progress.before:,} before")
     if progress.skipped:
         print(f"skipped: {progress.skipped}", file=printable_stdout())
 
@@ -185,9 +185,9 @@ def skipped(prefix: Annotated[str, typer.Argument(help="List only keys with this
     settings, out, number = load_settings(), printable_stdout(), 0
     for reason, key in skipped_keys(Objects(settings).list(settings.bucket, prefix), settings):
         number += 1
-        print(f"{visible(key)}: {WORDS[reason]}", file=out)
-    found = many(number, "skipped object") if number else "no skipped objects"
-    remark(f"{found} in s3://{settings.bucket}/{visible(prefix)}", beside_results=True)
+        print(f"{escape_unprintable(key)}: {WORDS[reason]}", file=out)
+    found = count_noun(number, "skipped object") if number else "no skipped objects"
+    remark(f"{found} in s3://{settings.bucket}/{escape_unprintable(prefix)}", to_stderr=True)
 
 
 @cli.command()
@@ -230,17 +230,17 @@ def dead_letters(
     queues = choose_queues(load_settings()).dead_letters()
     if redrive:
         redrove = sum(queue.redrive() for queue in queues)
-        remark(f"redrove {many(redrove, 'message')}" if redrove else "no dead letters: redrove nothing")
+        remark(f"redrove {count_noun(redrove, 'message')}" if redrove else "no dead letters: redrove nothing")
     elif delete:
         deleted = _delete(queues, chosen, every=every)
-        said = f"deleted {many(deleted, 'message')}" if deleted else "no dead letters: deleted nothing"
-        remark(said, beside_results=True)
+        said = f"deleted {count_noun(deleted, 'message')}" if deleted else "no dead letters: deleted nothing"
+        remark(said, to_stderr=True)
     else:
         out, number = printable_stdout(), 0
         letters = (letter for queue in queues for letter in queue.messages())
         for number, letter in enumerate(letters, 1):  # noqa: B007 (used after the loop)
             print(_shown(letter, _BODY_SHOWN), file=out)
-        remark(many(number, "dead letter") if number else "no dead letters", beside_results=True)
+        remark(count_noun(number, "dead letter") if number else "no dead letters", to_stderr=True)
 
 
 def _delete(queues: list[DeadLetterQueue], chosen: Collection[str], *, every: bool) -> int:
@@ -255,13 +255,15 @@ def _delete(queues: list[DeadLetterQueue], chosen: Collection[str], *, every: bo
             number += 1
             print(f"deleted: {_shown(letter, len(letter.body))}", file=out)
     if missing:
-        raise BinwatchError(f"no message has the id {', '.join(map(visible, sorted(missing)))}; list them again")
+        raise BinwatchError(
+            f"no message has the id {', '.join(map(escape_unprintable, sorted(missing)))}; list them again"
+        )
     return number
 
 
 def _shown(letter: DeadLetter, characters: int) -> str:
-    body = visible(letter.body[:characters]) + ("…" if len(letter.body) > characters else "")
-    return f"{letter.id} {letter.queue}: {visible(letter.reason)}: {body}"
+    body = escape_unprintable(letter.body[:characters]) + ("…" if len(letter.body) > characters else "")
+    return f"{letter.id} {letter.queue}: {escape_unprintable(letter.reason)}: {body}"
 
 
 def _model_for(places: list[str], settings: Settings) -> Bundle:
@@ -297,7 +299,7 @@ def _count(places: list[str], bundle: Bundle, settings: Settings, passed_over: S
                 yield ResultLine(file.name, reason=error.reason if error else None, detail=str(error))
 
 
-command_line.name_settings(cli)
+command_line.add_settings_note(cli)
 
 
 def main() -> None:

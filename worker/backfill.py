@@ -17,7 +17,7 @@ from binwatch.events import ObjectCreated
 from binwatch.objects import Objects
 from binwatch.records.queries import recorded_keys
 from binwatch.settings import Settings
-from binwatch.text import many
+from binwatch.text import count_noun
 from worker.app import open_publisher
 from worker.counting import open_records
 from worker.publisher import Publisher
@@ -120,7 +120,7 @@ class _Unrecorded:
         elif time.monotonic() - self._last_change > self._patience_s:
             raise BinwatchError(
                 f"nothing was recorded for {self._patience_s:.0f} s, and"
-                f" {many(self.left, 'object has', 'objects have')} no record, such as {next(iter(self._keys))!r}: is a"
+                f" {count_noun(self.left, 'object has', 'objects have')} no record, such as {next(iter(self._keys))!r}: is a"
                 " worker running? Start one, and repeat this command"
             )
         else:

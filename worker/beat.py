@@ -14,7 +14,7 @@ from typing import Any
 
 from celery.beat import PersistentScheduler
 
-from binwatch.errors import described
+from binwatch.errors import describe_error
 from worker.brokers.internals import recompute_schedule
 
 logger = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ class Scheduler(PersistentScheduler):  # type: ignore[misc]  # Celery has no typ
                 " sent again when it is next due",
                 entry.name,
                 self.connection.as_uri(),  # without the password
-                described(about if isinstance(about, Exception) else error),
+                describe_error(about if isinstance(about, Exception) else error),
                 exc_info=error if logger.isEnabledFor(logging.DEBUG) else None,
             )
 
@@ -57,7 +57,7 @@ class Scheduler(PersistentScheduler):  # type: ignore[misc]  # Celery has no typ
         logger.error(
             "beat: cannot connect to %s (%s); check BINWATCH_BROKER_URL and the broker. Trying again in %g s",
             self.connection.as_uri(),
-            described(error),
+            describe_error(error),
             wait_s,
         )
 

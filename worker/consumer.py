@@ -13,7 +13,7 @@ from typing import Any
 
 from celery.worker.consumer import Consumer
 
-from binwatch.errors import described
+from binwatch.errors import describe_error
 from worker.task_messages import NoTask, admit, refuse_compressed
 
 logger = logging.getLogger(__name__)
@@ -44,12 +44,12 @@ class TaskConsumer(Consumer):  # type: ignore[misc]  # Celery has no types
                 raise
             except Exception as error:  # of any kind: the next message may be valid
                 logger.exception("task message %s", message.delivery_tag)
-                self._dead_letter(message, f"Celery cannot handle it ({described(error)})")
+                self._dead_letter(message, f"Celery cannot handle it ({describe_error(error)})")
 
         return on_message
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
-        self._dead_letter(message, f"it cannot be decoded ({described(exc)})")
+        self._dead_letter(message, f"it cannot be decoded ({describe_error(exc)})")
 
     def on_unknown_message(self, body: object, message: Any) -> None:
         self._dead_letter(message, "it is not a task")
@@ -58,7 +58,7 @@ class TaskConsumer(Consumer):  # type: ignore[misc]  # Celery has no types
         self._dead_letter(message, f"there is no such task ({exc})")
 
     def on_invalid_task(self, body: object, message: Any, exc: Exception) -> None:
-        self._dead_letter(message, f"it is not a valid task ({described(exc)})")
+        self._dead_letter(message, f"it is not a valid task ({describe_error(exc)})")
 
     def _dead_letter(self, message: Any, reason: str) -> None:
         """Move a message to the dead-letter queue, with the reason."""

@@ -16,11 +16,19 @@ from sqlalchemy import Engine as Database
 from sqlalchemy.exc import SQLAlchemyError
 
 from binwatch.bundle import Card
-from binwatch.errors import BinwatchError, MetadataError, MetadataReason, ObjectsError, PhotoError, Reason, described
+from binwatch.errors import (
+    BinwatchError,
+    MetadataError,
+    MetadataReason,
+    ObjectsError,
+    PhotoError,
+    Reason,
+    describe_error,
+)
 from binwatch.events import ObjectCreated
 from binwatch.image import Photo
-from binwatch.metadata import contents, expected_quantity
-from binwatch.objects import Fetched, ObjectRefused, Objects
+from binwatch.metadata import expected_quantity, parse_articles
+from binwatch.objects import FetchedObject, ObjectRefused, Objects
 from binwatch.photo_stats import PhotoStats, photo_stats
 from binwatch.records.crash_counts import Trials
 from binwatch.records.engine import connect
@@ -226,7 +234,7 @@ class Counting:
             try:
                 self._check_records()
             except Exception as problem:
-                raise RecordsBroken(described(problem)) from error
+                raise RecordsBroken(describe_error(problem)) from error
             if isinstance(error, SQLAlchemyError) and lacks_right(error):
                 raise RecordsBroken(explained(error, self.database)) from error
             raise
@@ -255,7 +263,7 @@ class Counting:
             with self.metrics.timed(PhotoStage.FETCH):
                 fetched = self.objects.fetch(item.bucket, item.key, max_bytes=self._settings.max_photo_bytes)
         except ObjectRefused as error:
-            why = PhotoError(Reason(error.why), str(error))
+            why = PhotoError(Reason(error.reason), str(error))
             return LoadedPhoto(item, etag=error.etag or item.etag, modified=error.modified, error=why)
         except ObjectsError as error:
             return LoadedPhoto(item, error=error)
@@ -333,13 +341,13 @@ class Counting:
             fetched = self.objects.fetch(item.bucket, item.key, max_bytes=self._settings.max_metadata_bytes)
         except ObjectRefused as error:
             modified = error.modified or read.modified_at
-            why = MetadataReason(error.why)
+            why = MetadataReason(error.reason)
             return replace(read, etag=error.etag or item.etag, modified_at=modified, reason=why, detail=str(error))
         except ObjectsError as error:
             return Outage(item, error)
         read = replace(read, etag=_etag(item, fetched), modified_at=fetched.modified)
         try:
-            return replace(read, quantity=expected_quantity(fetched.data), contents=contents(fetched.data))
+            return replace(read, quantity=expected_quantity(fetched.data), contents=parse_articles(fetched.data))
         except MetadataError as error:
             return replace(read, reason=error.reason, detail=str(error))
 
@@ -380,7 +388,7 @@ def _gives_up(outage: Outage) -> PhotoError:
     return PhotoError(Reason.FETCH_FAILED, f"{outage.error}; the bucket answers, so only this object fails")
 
 
-def _etag(item: ObjectCreated, fetched: Fetched) -> str:
+def _etag(item: ObjectCreated, fetched: FetchedObject) -> str:
     """The fetched ETag, or the listed one if a proxy has extended it: one that compresses makes "abc" "abc-gzip"."""
     return item.etag if item.etag and fetched.etag.startswith(item.etag) else fetched.etag
 

@@ -14,11 +14,11 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from binwatch import self_check
-from binwatch.bundle import EMBEDDING, INPUT, PROBABILITIES, Bundle, Card, Precision
-from binwatch.cores import cores
-from binwatch.counts import names_of
+from binwatch.bundle import EMBEDDING_OUTPUT, INPUT_NAME, PROBABILITIES_OUTPUT, Bundle, Card, Precision
+from binwatch.cores import usable_cores
+from binwatch.counts import column_names
 from binwatch.errors import BinwatchError, BundleError
-from binwatch.onnx_session import CPU
+from binwatch.onnx_session import CPU_PROVIDER
 from binwatch.settings import PrecisionChoice, Provider, Settings
 from worker.inference_sessions import CUDA, Cuda, Inferred, LoadedModel, NoCudaError, OnCpu, OnCuda, VariantError
 
@@ -58,7 +58,7 @@ class Engine:
         """
         self.card: Card = bundle.card
         self._bundle, self._batch_size = bundle, batch_size
-        self._threads, self._cuda = threads or cores(), cuda or Cuda()
+        self._threads, self._cuda = threads or usable_cores(), cuda or Cuda()
         refused: VariantError | None = None
         without_cuda = False
         for wanted, variant in _choices(provider, precision, bundle.card):
@@ -76,8 +76,8 @@ class Engine:
                 refused = refused or error
             else:
                 self.self_check = self._result(fell_back=refused is not None)
-                if self.card.never:
-                    never = names_of(self.card.never)
+                if self.card.unlearned_classes:
+                    never = column_names(self.card.unlearned_classes)
                     logger.warning("model %s cannot predict %s: no training photo showed it", self.card.version, never)
                 return
         assert refused is not None  # otherwise the loop has returned or raised
@@ -106,8 +106,8 @@ class Engine:
         _check_against_card(self._sessions.first, self.card, path)
         expected = self.card.variants[precision].self_check
         if expected is not None:
-            answers = self.infer(self_check.photos(self.card.input_size))
-            found = self_check.difference(expected, answers.distribution, answers.embeddings)
+            answers = self.infer(self_check.make_photos(self.card.input_size))
+            found = self_check.describe_mismatch(expected, answers.distribution, answers.embeddings)
             if found is not None:
                 raise VariantError(
                     f"{path}: fails its self-check on {provider}: {found}; set BINWATCH_PRECISION to another variant of"
@@ -166,8 +166,8 @@ def _wanted(choice: Provider) -> list[str]:
             " extra gpu instead of cpu, or set BINWATCH_PROVIDER=cpu"
         )
     if choice is Provider.AUTO:
-        return [CUDA, CPU] if has_cuda else [CPU]
-    return [CUDA] if choice is Provider.CUDA else [CPU]
+        return [CUDA, CPU_PROVIDER] if has_cuda else [CPU_PROVIDER]
+    return [CUDA] if choice is Provider.CUDA else [CPU_PROVIDER]
 
 
 def _choices(provider: Provider, choice: PrecisionChoice, card: Card) -> Iterator[tuple[str, Precision]]:
@@ -186,9 +186,9 @@ def _choices(provider: Provider, choice: PrecisionChoice, card: Card) -> Iterato
 def _check_against_card(session: Any, card: Card, path: Path) -> None:
     side, quantities = card.input_size, card.highest + 2
     wanted = {
-        INPUT: ("tensor(uint8)", [side, side, 3]),
-        PROBABILITIES: ("tensor(float)", [quantities]),
-        EMBEDDING: ("tensor(float)", [card.embedding_size]),
+        INPUT_NAME: ("tensor(uint8)", [side, side, 3]),
+        PROBABILITIES_OUTPUT: ("tensor(float)", [quantities]),
+        EMBEDDING_OUTPUT: ("tensor(float)", [card.embedding_size]),
     }
     found = {node.name: (node.type, list(node.shape[1:])) for node in (*session.get_inputs(), *session.get_outputs())}
     for name, (kind, shape) in wanted.items():

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
-from binwatch.errors import described
+from binwatch.errors import describe_error
 
 Probe = Callable[[], object]
 """Uses one part of the worker; raises if that part does not work."""
@@ -33,6 +33,6 @@ class HealthChecks:
                     try:
                         probe()
                     except Exception as error:  # of any kind: the part does not work
-                        self._problems[name] = described(error)
+                        self._problems[name] = describe_error(error)
                 self._asked = time.monotonic()
             return dict(self._problems)

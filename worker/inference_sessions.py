@@ -17,11 +17,11 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from binwatch.bundle import EMBEDDING, INPUT, PROBABILITIES
-from binwatch.counts import CountRule, counts_by, in_classes
+from binwatch.bundle import EMBEDDING_OUTPUT, INPUT_NAME, PROBABILITIES_OUTPUT
+from binwatch.counts import CountRule, class_probabilities, predict_counts
 from binwatch.errors import BinwatchError, BundleError
-from binwatch.onnx_session import CPU, open_session
-from binwatch.text import many
+from binwatch.onnx_session import CPU_PROVIDER, open_session
+from binwatch.text import count_noun
 from worker.batch_padding import buckets, in_buckets
 
 logger = logging.getLogger(__name__)
@@ -53,12 +53,12 @@ class Inferred:
     @property
     def counts(self) -> npt.NDArray[np.int64]:
         """Classes, int64 (n,)."""
-        return counts_by(self.rule, self.probabilities)
+        return predict_counts(self.rule, self.probabilities)
 
     @property
     def probabilities(self) -> npt.NDArray[np.floating]:
         """Probabilities of the classes, float32 (n, 7)."""
-        return in_classes(self.distribution)
+        return class_probabilities(self.distribution)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ class OnCpu:
     (benchmarks/engine_threads.py). With two concurrent calls, cores that have finished one start with the next.
     """
 
-    provider = CPU
+    provider = CPU_PROVIDER
     calls = 2
 
     def __init__(self, path: Path, threads: int, batch_size: int) -> None:
@@ -140,7 +140,7 @@ def _open_with_cuda(path: Path, options: Mapping[str, str]) -> Any:
     look = "check the driver (nvidia-smi) and the CUDA and cuDNN libraries"
     _preload()
     try:
-        session = open_session(path, [(CUDA, dict(options)), CPU])
+        session = open_session(path, [(CUDA, dict(options)), CPU_PROVIDER])
     except Exception as error:
         raise NoCudaError(f"ONNX Runtime cannot load {path} with it ({error}): {look}") from error
     # Without CUDA's libraries, it silently loads on the CPU; only its list of providers shows that.
@@ -166,10 +166,10 @@ def _preload() -> None:
 
 def _run(session: Any, photos: Pixels, kept: int | None = None) -> Inferred:
     """The answers to the first `kept` photos, or to all."""
-    distribution, embeddings = session.run([PROBABILITIES, EMBEDDING], {INPUT: photos})
+    distribution, embeddings = session.run([PROBABILITIES_OUTPUT, EMBEDDING_OUTPUT], {INPUT_NAME: photos})
     if len(distribution) != len(photos):
         raise BinwatchError(
-            f"the model returned {many(len(distribution), 'answer')} for {many(len(photos), 'photo')}; export it again"
+            f"the model returned {count_noun(len(distribution), 'answer')} for {count_noun(len(photos), 'photo')}; export it again"
         )
     return Inferred(distribution[:kept], embeddings[:kept])
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
 
 from binwatch.errors import MetadataReason, Reason
-from binwatch.keys import Skipped
+from binwatch.keys import SkipReason
 from binwatch.version import version
 from worker.inference_sessions import Inferred
 from worker.pipeline import Infers
@@ -109,7 +109,7 @@ class WorkerMetrics:
         self._photos.labels("counted", "")
         for reason in Reason:
             self._photos.labels("failed", reason)
-        for skipped in Skipped:
+        for skipped in SkipReason:
             self._skipped.labels(skipped)
         for why in ("", *MetadataReason):
             self._metadata.labels(why)
@@ -147,7 +147,7 @@ class WorkerMetrics:
         self._events.labels("published").inc(published)
         self._events.labels("rejected").inc(rejected)
 
-    def skipped(self, counts: Mapping[Skipped, int]) -> None:
+    def skipped(self, counts: Mapping[SkipReason, int]) -> None:
         """Count skipped objects and events, by reason."""
         for reason, number in counts.items():
             self._skipped.labels(reason).inc(number)

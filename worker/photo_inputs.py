@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 
 from binwatch.bundle import Card
 from binwatch.errors import BinwatchError, PhotoError, Reason
-from binwatch.file_type import LENGTH, is_photo
+from binwatch.file_type import MAGIC_BYTES, is_photo
 from binwatch.image import ImageLimits, Photo
-from binwatch.keys import ENDINGS, ObjectKind, kind_of
-from binwatch.keys import skipped as why_skipped
+from binwatch.keys import PHOTO_SUFFIXES_TEXT, ObjectKind, kind_of, skip_reason
 from binwatch.settings import Settings
 from worker.skipped import SkippedTally
 
@@ -53,7 +52,7 @@ def find(places: Sequence[str], settings: Settings, skipped: SkippedTally) -> It
             found = True
             yield source
         if not found:
-            raise BinwatchError(f"{place}: no photos here ({ENDINGS})")
+            raise BinwatchError(f"{place}: no photos here ({PHOTO_SUFFIXES_TEXT})")
 
 
 def loader(card: Card, limits: ImageLimits) -> Callable[[NamedPhoto], LoadedFile]:
@@ -77,7 +76,7 @@ def _in_path(place: str, settings: Settings, skipped: SkippedTally) -> Iterator[
             if kind_of(file.name) is ObjectKind.PHOTO or has_photo(file):
                 yield file_source(file, settings.max_photo_bytes)
             else:
-                skipped.add_name(str(file), why_skipped(file.name))
+                skipped.add_name(str(file), skip_reason(file.name))
     else:
         yield file_source(path, settings.max_photo_bytes)  # named explicitly, so tried whatever its suffix
 
@@ -97,7 +96,7 @@ def has_photo(file: Path) -> bool:
     """Whether the file's content is a photo's, whatever its name is."""
     try:
         with file.open("rb") as opened:
-            return is_photo(opened.read(LENGTH))
+            return is_photo(opened.read(MAGIC_BYTES))
     except OSError:
         return False
 
@@ -129,7 +128,7 @@ def _in_prefix(url: str, settings: Settings, skipped: SkippedTally) -> Iterator[
         if kind_of(listed.key, settings.models_prefix) is ObjectKind.PHOTO:
             yield NamedPhoto(f"s3://{bucket}/{listed.key}", _object_reader(objects, bucket, listed.key, settings))
         else:
-            skipped.add_name(listed.key, why_skipped(listed.key, settings.models_prefix, settings.nightly_prefix))
+            skipped.add_name(listed.key, skip_reason(listed.key, settings.models_prefix, settings.nightly_prefix))
 
 
 def _object_reader(objects: Objects, bucket: str, key: str, settings: Settings) -> Callable[[], bytes]:
@@ -139,6 +138,6 @@ def _object_reader(objects: Objects, bucket: str, key: str, settings: Settings) 
         try:
             return objects.fetch(bucket, key, max_bytes=settings.max_photo_bytes).data
         except ObjectRefused as error:
-            raise PhotoError(Reason(error.why), str(error)) from error
+            raise PhotoError(Reason(error.reason), str(error)) from error
 
     return read

@@ -10,7 +10,7 @@ from binwatch.records.engine import connect
 from binwatch.records.migrate import migrate
 from binwatch.records.problems import database_outage
 from binwatch.settings import Settings
-from binwatch.text import many
+from binwatch.text import count_noun
 from worker.brokers.choice import choose_queues
 
 
@@ -33,7 +33,7 @@ def make_queues(settings: Settings) -> str:
     new = choose_queues(settings).create()
     if not new:
         return "all queues exist already: created none"
-    return f"created {many(len(new), 'queue')}: {', '.join(new)}"
+    return f"created {count_noun(len(new), 'queue')}: {', '.join(new)}"
 
 
 def make_bucket(settings: Settings) -> str:

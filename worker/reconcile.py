@@ -10,12 +10,12 @@ from itertools import islice
 from sqlalchemy import Engine as Database
 
 from binwatch.events import ObjectCreated
-from binwatch.keys import ObjectKind, Skipped, kind_of, skipped
-from binwatch.objects import Listed, Objects
+from binwatch.keys import ObjectKind, SkipReason, kind_of, skip_reason
+from binwatch.objects import ListedObject, Objects
 from binwatch.records.crash_counts import Trials
 from binwatch.records.queries import unread_metadata, unrecorded_photos
 from binwatch.settings import Settings
-from binwatch.text import many
+from binwatch.text import count_noun
 from worker.publisher import Publisher
 from worker.skipped import OBJECTS, SkippedTally
 
@@ -33,7 +33,7 @@ class Grace:
     """Number of objects that were left to their event messages."""
     _begun: datetime = field(default_factory=lambda: datetime.now(UTC))
 
-    def older(self, listing: Iterable[Listed]) -> Iterator[Listed]:
+    def older(self, listing: Iterable[ListedObject]) -> Iterator[ListedObject]:
         """The objects older than the grace period."""
         newest = self._begun - timedelta(seconds=self.seconds)
         for listed in listing:
@@ -50,7 +50,7 @@ class Unrecorded:
     listed: int
     photos: list[ObjectCreated]
     metadata: list[ObjectCreated]
-    skipped: list[tuple[Skipped, str]]
+    skipped: list[tuple[SkipReason, str]]
     """Other objects: the reason for skipping each, and its key."""
 
 
@@ -63,7 +63,7 @@ class Sent:
     skipped: SkippedTally = field(default_factory=SkippedTally)
 
     def __str__(self) -> str:
-        sent = f"sent {many(self.objects, *OBJECTS)} without a record"
+        sent = f"sent {count_noun(self.objects, *OBJECTS)} without a record"
         return f"{sent}; skipped: {self.skipped}" if self.skipped else sent
 
 
@@ -86,7 +86,7 @@ def unrecorded(
     grace, naming = grace or Grace(0), settings.bin_naming
     listing = objects.list(bucket, prefix)
     while page := list(islice(listing, _PAGE)):
-        kinds: dict[ObjectKind, list[Listed]] = {kind: [] for kind in ObjectKind}
+        kinds: dict[ObjectKind, list[ListedObject]] = {kind: [] for kind in ObjectKind}
         for listed in page:
             kinds[kind_of(listed.key, settings.models_prefix)].append(listed)
         if model is not None:
@@ -101,10 +101,10 @@ def unrecorded(
         yield Unrecorded(total, as_created(bucket, photos), as_created(bucket, metadata), others)
 
 
-def skipped_keys(listed: Iterable[Listed], settings: Settings) -> Iterator[tuple[Skipped, str]]:
+def skipped_keys(listed: Iterable[ListedObject], settings: Settings) -> Iterator[tuple[SkipReason, str]]:
     """Reason and key of each object that is neither a photo, a metadata file nor one of Binwatch's own objects."""
     own = (settings.models_prefix, settings.nightly_prefix)
-    reasons = ((skipped(one.key, *own), one.key) for one in listed)
+    reasons = ((skip_reason(one.key, *own), one.key) for one in listed)
     return ((reason, key) for reason, key in reasons if reason is not None)
 
 
@@ -138,6 +138,6 @@ def send_unrecorded(
     return sent
 
 
-def as_created(bucket: str, listed: Iterable[Listed]) -> list[ObjectCreated]:
+def as_created(bucket: str, listed: Iterable[ListedObject]) -> list[ObjectCreated]:
     """Objects of a listing as arguments of tasks."""
     return [ObjectCreated(bucket, one.key, one.modified, one.etag) for one in listed]

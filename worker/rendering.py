@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from binwatch.counts import CLASSES, beyond, count_in_words
+from binwatch.counts import CLASSES, describe_count, estimate_large_count
 from binwatch.safe_csv import SafeCsvWriter
-from binwatch.text import visible
+from binwatch.text import escape_unprintable
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +77,9 @@ class _TableWriter(_ResultWriter):
         self._table = Table("photo", "count", "confidence", "error")
 
     def add(self, line: ResultLine) -> None:
-        name = Text(visible(line.photo))
+        name = Text(escape_unprintable(line.photo))
         if line.confidence is None:
-            self._table.add_row(name, "–", "", Text(visible(f"{line.reason}: {line.detail}"), style="red"))
+            self._table.add_row(name, "–", "", Text(escape_unprintable(f"{line.reason}: {line.detail}"), style="red"))
         else:
             self._table.add_row(name, _in_words(line), f"{line.confidence:.0%}", "")
 
@@ -93,8 +93,8 @@ def _in_words(line: ResultLine) -> str | None:
     if line.count is None:
         return None
     predicted = CLASSES.index(line.count)
-    finer = beyond(predicted, line.distribution)
-    said = count_in_words(predicted, finer)
+    finer = estimate_large_count(predicted, line.distribution)
+    said = describe_count(predicted, finer)
     if finer is None or finer.low == finer.high:
         return said
     return f"{said} ({finer.low} {'or more' if finer.high == finer.open else f'to {finer.high}'})"

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from binwatch.errors import BinwatchError
-from binwatch.text import many
+from binwatch.text import count_noun
 
 LIMIT_S = 120.0
 """Far longer than a broker takes to deliver a waiting task, or Celery to reconnect."""
@@ -55,6 +55,6 @@ class StarvationCheck:
             idle_s = 0.0 if self._since is None else time.monotonic() - self._since
             if idle_s > self._limit_s:
                 raise ConsumerStalled(
-                    f"{many(self._waiting, 'task waits', 'tasks wait')}, and none was received for {idle_s:.0f} s;"
+                    f"{count_noun(self._waiting, 'task waits', 'tasks wait')}, and none was received for {idle_s:.0f} s;"
                     " restart the worker"
                 )

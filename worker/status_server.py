@@ -14,7 +14,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from binwatch.errors import BinwatchError, SettingsError
 from binwatch.listening import listen
-from binwatch.web.requests import Receive, Reply, RequestLimit, Scope, Send, send_reply, unavailable
+from binwatch.web.requests import Receive, Reply, RequestLimit, Scope, Send, send_reply, send_unavailable
 from binwatch.web.server import make_config
 from worker.health import HealthChecks
 
@@ -39,7 +39,7 @@ class StatusServer:
                 "/healthz": lambda: _healthz(health),
             }
         )
-        limited = RequestLimit(app, _OTHERS, app.routes, unavailable)
+        limited = RequestLimit(app, _OTHERS, app.routes, send_unavailable)
         self._server = uvicorn.Server(make_config(limited, limited.total, grace_s=_GRACE_S))
         sockets = {"sockets": [self._listener]}
         self._thread = threading.Thread(target=self._server.run, kwargs=sockets, name="status", daemon=True)

@@ -16,7 +16,7 @@ from typing import Any
 from kombu import compression
 from kombu.exceptions import KombuError
 
-from binwatch.errors import BinwatchError, described
+from binwatch.errors import BinwatchError, describe_error
 from worker.brokers.internals import UNREADABLE
 from worker.publisher import REASON, SENT_AT
 
@@ -55,7 +55,7 @@ def admit(message: Any, tasks: Mapping[str, Any]) -> None:
         if check is not None:
             check(*args, **kwargs)
     except Exception as error:
-        raise NoTask(f"{name} cannot be run with its arguments ({described(error)})") from error
+        raise NoTask(f"{name} cannot be run with its arguments ({describe_error(error)})") from error
     message.headers = {name: value for name, value in headers.items() if name in _KEPT} | {"eta": _eta(headers)}
 
 

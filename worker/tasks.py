@@ -17,13 +17,13 @@ from celery import Task
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
 
-from binwatch.errors import described
+from binwatch.errors import describe_error
 from binwatch.events import ObjectCreated
 from binwatch.records.queries import crashed_metadata, crashed_photos
 from binwatch.records.ranking import rank
 from binwatch.records.store import RecordsBroken
 from binwatch.settings import EventSource, Settings
-from binwatch.text import many
+from binwatch.text import count_noun
 from worker.counting import Counting, Outage
 from worker.health import HealthChecks
 from worker.metrics import PeriodicStep
@@ -131,8 +131,8 @@ class _ObjectsTask(Task):  # type: ignore[misc]  # Celery has no types
         except Exception as error:
             if _is_outage(error):
                 raise self._retry_later(objects, error) from error
-            logger.exception("%s failed on %s", self.name, many(len(objects), "object"))
-            self._after_error(objects, described(error))
+            logger.exception("%s failed on %s", self.name, count_noun(len(objects), "object"))
+            self._after_error(objects, describe_error(error))
             return
         if outages and self.request.retries >= MAX_RETRIES:
             outages = self.record_not_fetched(outages)
@@ -297,7 +297,7 @@ class Reconcile(Task):  # type: ignore[misc]  # Celery has no types
             logger.warning("reconcile: no photo can be counted now (%s)", "; ".join(problems.values()))
             return
         if ranked := rank(self._counting.database):
-            logger.info("reconcile: new p-values for %s, by the present calibration", many(ranked, "bin"))
+            logger.info("reconcile: new p-values for %s, by the present calibration", count_noun(ranked, "bin"))
         sent = send_unrecorded(self._counting.objects, self._counting.database, self._settings, self._publisher)
         before, self._announced = self._announced, metrics.event_messages
         hint = ""

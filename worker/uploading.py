@@ -11,11 +11,10 @@ from pathlib import Path
 
 from binwatch.console import progress_bar
 from binwatch.errors import BinwatchError, ObjectsError
-from binwatch.keys import ENDINGS, ObjectKind, Skipped, bin_of, kind_of
-from binwatch.keys import skipped as why_skipped
+from binwatch.keys import PHOTO_SUFFIXES_TEXT, ObjectKind, SkipReason, bin_of_key, kind_of, skip_reason
 from binwatch.objects import ObjectRefused, Objects
 from binwatch.settings import Settings
-from binwatch.text import is_text, many
+from binwatch.text import count_noun, is_valid_unicode
 from worker.skipped import SkippedTally
 
 _AT_A_TIME = 8
@@ -42,9 +41,9 @@ def put_folders(settings: Settings, folders: Sequence[Path]) -> str:
     with progress_bar("uploaded", len(uploads)) as advance:
         put(Objects(settings), settings.bucket, uploads, done=lambda: advance(1))
     photos = sum(upload.kind is ObjectKind.PHOTO for upload in uploads)
-    said = f"{many(photos, 'photo')} and {many(len(uploads) - photos, 'metadata file')} are in s3://{settings.bucket}/"
+    said = f"{count_noun(photos, 'photo')} and {count_noun(len(uploads) - photos, 'metadata file')} are in s3://{settings.bucket}/"
     said += f"; not uploaded: {skipped}" if skipped else ""
-    if Skipped.NOT_UTF8 in skipped.counts:
+    if SkipReason.NOT_UTF8 in skipped.counts:
         raise BinwatchError(f"{said}; rename those that are not UTF-8, and start again")
     return said
 
@@ -56,7 +55,7 @@ def find(folders: Sequence[Path], models_prefix: str, skipped: SkippedTally) -> 
     `skipped`. Raises BinwatchError.
     """
     uploads = {upload.key: upload for folder in folders for upload in _below(folder, models_prefix, skipped)}
-    return sorted(uploads.values(), key=lambda upload: (bin_of(upload.key), upload.key))
+    return sorted(uploads.values(), key=lambda upload: (bin_of_key(upload.key), upload.key))
 
 
 def put(objects: Objects, bucket: str, uploads: Sequence[Upload], *, done: Callable[[], object]) -> None:
@@ -99,12 +98,12 @@ def _below(folder: Path, models_prefix: str, skipped: SkippedTally) -> list[Uplo
         key = f"{top}/{path.relative_to(folder).as_posix()}".lstrip("/")
         kind = kind_of(key, models_prefix)
         if kind is ObjectKind.OTHER:
-            skipped.add_name(key, why_skipped(key, models_prefix))
-        elif is_text(key):
+            skipped.add_name(key, skip_reason(key, models_prefix))
+        elif is_valid_unicode(key):
             wanted.append(Upload(key, path, kind))
         else:
-            skipped.add_name(key, Skipped.NOT_UTF8)
+            skipped.add_name(key, SkipReason.NOT_UTF8)
     if not wanted:
         others = f"; there are {skipped}" if skipped else ""
-        raise BinwatchError(f"{folder}: no photos ({ENDINGS}) and no metadata files (.json) in it{others}")
+        raise BinwatchError(f"{folder}: no photos ({PHOTO_SUFFIXES_TEXT}) and no metadata files (.json) in it{others}")
     return wanted

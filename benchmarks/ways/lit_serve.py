@@ -17,8 +17,8 @@ from typing import Any
 import litserve
 import numpy as np
 
-from binwatch.bundle import INPUT, PROBABILITIES, Bundle, Precision
-from binwatch.counts import counts_by, in_classes
+from binwatch.bundle import INPUT_NAME, PROBABILITIES_OUTPUT, Bundle, Precision
+from binwatch.counts import class_probabilities, predict_counts
 from binwatch.onnx_session import open_session
 from binwatch.settings import DEFAULT_MODEL, Settings
 
@@ -34,7 +34,7 @@ class CountAPI(litserve.LitAPI):
         """Load the model; called once in each worker."""
         bundle = Bundle(self._folder)
         self._card = bundle.card
-        path = bundle.model(Precision.INT8)
+        path = bundle.model_path(Precision.INT8)
         self._session = open_session(path, threads=self._threads, spin=not self._threads)
 
     def decode_request(self, request: dict[str, str]) -> np.ndarray:
@@ -43,8 +43,8 @@ class CountAPI(litserve.LitAPI):
 
     def predict(self, x: np.ndarray) -> np.ndarray:
         """uint8 (n, size, size, 3) → classes, int64 (n,)."""
-        (probabilities,) = self._session.run([PROBABILITIES], {INPUT: x})
-        return counts_by(self._card.count_rule, in_classes(probabilities))
+        (probabilities,) = self._session.run([PROBABILITIES_OUTPUT], {INPUT_NAME: x})
+        return predict_counts(self._card.count_rule, class_probabilities(probabilities))
 
     def encode_response(self, output: np.int64) -> dict[str, int]:
         """The field's name is that of Binwatch's own server."""

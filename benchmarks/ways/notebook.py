@@ -19,7 +19,7 @@ from torchvision.models import resnet50
 
 from benchmarks.ways.report import report
 from binwatch.counts import CLASSES
-from binwatch.image import SIZE
+from binwatch.image import INPUT_SIZE
 
 IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
@@ -31,11 +31,15 @@ def main() -> None:
     options = parser.parse_args()
     network = resnet50(weights=None, num_classes=len(CLASSES)).eval()
     squash = transforms.Compose(
-        [transforms.Resize((SIZE, SIZE)), transforms.ToTensor(), transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD)]
+        [
+            transforms.Resize((INPUT_SIZE, INPUT_SIZE)),
+            transforms.ToTensor(),
+            transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD),
+        ]
     )
     files = sorted(options.folder.iterdir())[: options.photos]
     with torch.no_grad():
-        network(torch.zeros(1, 3, SIZE, SIZE))
+        network(torch.zeros(1, 3, INPUT_SIZE, INPUT_SIZE))
         ready = time.perf_counter()
         for file in files:
             network(squash(Image.open(file).convert("RGB"))[None]).argmax().item()

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.ways.report import report
-from binwatch.bundle import INPUT, PROBABILITIES, Bundle, Precision
-from binwatch.cores import cores
-from binwatch.counts import counts_by, in_classes
+from binwatch.bundle import INPUT_NAME, PROBABILITIES_OUTPUT, Bundle, Precision
+from binwatch.cores import usable_cores
+from binwatch.counts import class_probabilities, predict_counts
 from binwatch.onnx_session import open_session
 
 OBJECT_STORE_BYTES = 10**9
@@ -34,18 +34,18 @@ class CountingActor:
     def __init__(self, folder: str, threads: int) -> None:
         bundle = Bundle(Path(folder))
         self._card = bundle.card
-        path = bundle.model(Precision.INT8)
+        path = bundle.model_path(Precision.INT8)
         self._session = open_session(path, threads=threads, spin=not threads)
         self._ready = time.time()
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         began = time.time()
         pixels = np.stack([self._card.load_photo(data).pixels for data in batch["bytes"]])
-        (probabilities,) = self._session.run([PROBABILITIES], {INPUT: pixels})
+        (probabilities,) = self._session.run([PROBABILITIES_OUTPUT], {INPUT_NAME: pixels})
         photos = len(pixels)
         return {
             "path": batch["path"],
-            "predicted": counts_by(self._card.count_rule, in_classes(probabilities)),
+            "predicted": predict_counts(self._card.count_rule, class_probabilities(probabilities)),
             "began": np.full(photos, began),
             "ready": np.full(photos, self._ready),
         }
@@ -64,7 +64,7 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory(prefix="ray-") as folder:
         ray.init(
-            num_cpus=cores(),
+            num_cpus=usable_cores(),
             object_store_memory=OBJECT_STORE_BYTES,
             include_dashboard=False,
             logging_level="ERROR",

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
-SIDE = 128
+PICTURE_SIDE = 128
 """Longer side of a picture, in pixels."""
 
-ODDNESS = ("how odd (p-value)", "how odd if missing", "how odd if surplus")
+P_VALUE_COLUMNS = ("how odd (p-value)", "how odd if missing", "how odd if surplus")
 """Columns of p-values."""
 
 
@@ -47,24 +47,24 @@ class Document:
     pictures: Mapping[Path, bytes] = field(default_factory=dict)
 
 
-def address(path: Path, document: Path) -> str:
+def relative_url(path: Path, document: Path) -> str:
     """URL of a photo relative to the document, so that both can be moved together."""
-    photos, documents = _resolved(path.parent.absolute()), _resolved(document.parent.absolute())
+    photos, documents = _resolve_folder(path.parent.absolute()), _resolve_folder(document.parent.absolute())
     return quote(os.path.relpath(photos / path.name, documents))
 
 
 @cache
-def _resolved(folder: Path) -> Path:
+def _resolve_folder(folder: Path) -> Path:
     """The folder without links, looked up once: for each file, that would take longer than writing its row."""
     return folder.resolve()
 
 
-def text_of(cell: Cell) -> str | int | float | None:
+def plain_value(cell: Cell) -> str | int | float | None:
     """A cell's value for formats without links."""
     return cell.text if isinstance(cell, PhotoLink) else cell
 
 
-def rows_as_text(sheet: Sheet) -> Iterator[list[str | int | float | None]]:
+def plain_rows(sheet: Sheet) -> Iterator[list[str | int | float | None]]:
     """The rows of a sheet, without links."""
     for row in sheet.rows:
-        yield [text_of(cell) for cell in row]
+        yield [plain_value(cell) for cell in row]

@@ -9,16 +9,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from binwatch.documents import Sheet, rows_as_text
+from binwatch.documents import Sheet, plain_rows
 from binwatch.safe_csv import SafeCsvWriter
-from binwatch.text import visible
+from binwatch.text import escape_unprintable
 
 
 def print_csv(sheet: Sheet, out: TextIO) -> None:
     """Print all columns, without a byte order mark, which spreadsheets need but other programs do not expect."""
     writer = SafeCsvWriter(out, line_end="\n")
     writer.writerow(sheet.columns)
-    writer.writerows(rows_as_text(sheet))
+    writer.writerows(plain_rows(sheet))
 
 
 def print_table(sheet: Sheet, columns: Sequence[str], out: TextIO) -> None:
@@ -27,7 +27,7 @@ def print_table(sheet: Sheet, columns: Sequence[str], out: TextIO) -> None:
     for name in columns:
         table.add_column(name.replace("_", " "), overflow="fold")
     places = [list(sheet.columns).index(name) for name in columns]
-    for row in rows_as_text(sheet):
+    for row in plain_rows(sheet):
         cells = (row[place] for place in places)
-        table.add_row(*(Text("" if cell is None else visible(str(cell))) for cell in cells))
+        table.add_row(*(Text("" if cell is None else escape_unprintable(str(cell))) for cell in cells))
     Console(file=out).print(table)

@@ -13,19 +13,37 @@ from pathlib import Path
 from typing import Any
 
 from binwatch.counts import CLASSES
-from binwatch.documents import ODDNESS, SIDE, Document, PhotoLink, Sheet, address, rows_as_text, text_of
-from binwatch.documents.page import page
+from binwatch.documents import (
+    P_VALUE_COLUMNS,
+    PICTURE_SIDE,
+    Document,
+    PhotoLink,
+    Sheet,
+    plain_rows,
+    plain_value,
+    relative_url,
+)
+from binwatch.documents.page import render_page
 from binwatch.errors import BinwatchError
 from binwatch.safe_csv import SafeCsvWriter
 
-_LINKS = 60_000
+_MAX_LINKED_ROWS = 60_000
 """Most rows with links in an XLSX; Excel's limit is 65,530 links on a sheet."""
-_LONGEST_LINK = 2_000
-_WIDTHS = {"photo": 24, "detail": 60, "what to do": 50, "articles": 60, "in words": 18, **dict.fromkeys(ODDNESS, 18)}
-_STYLES = dict.fromkeys(ODDNESS, "p") | {"probability": "share"} | {f"p({name})": "share" for name in CLASSES}
+_MAX_URL_CHARS = 2_000
+_COLUMN_WIDTHS = {
+    "photo": 24,
+    "detail": 60,
+    "what to do": 50,
+    "articles": 60,
+    "in words": 18,
+    **dict.fromkeys(P_VALUE_COLUMNS, 18),
+}
+_COLUMN_STYLES = (
+    dict.fromkeys(P_VALUE_COLUMNS, "p") | {"probability": "share"} | {f"p({name})": "share" for name in CLASSES}
+)
 
 
-_NEEDED = {".xlsx": ("xlsxwriter", "check"), ".parquet": ("pyarrow", "parquet")}
+_OPTIONAL_LIBRARIES = {".xlsx": ("xlsxwriter", "check"), ".parquet": ("pyarrow", "parquet")}
 """Suffix → optional library, and the extra that installs it."""
 
 
@@ -37,24 +55,24 @@ def check_format(path: Path) -> None:
         raise BinwatchError(f"{path}: is read-only; name another file, or allow it to be replaced")
     if not path.resolve().parent.is_dir():
         raise BinwatchError(f"{path}: its folder does not exist; create it, or name another file")
-    needed, extra = _NEEDED.get(path.suffix.lower(), ("", ""))
+    needed, extra = _OPTIONAL_LIBRARIES.get(path.suffix.lower(), ("", ""))
     if needed and find_spec(needed) is None:
         raise BinwatchError(f"{path}: needs {needed}; install Binwatch with the extra {extra}, or name a .csv")
 
 
-def load_format(path: Path) -> None:
+def import_library(path: Path) -> None:
     """Import the library that `write` needs for `path`, which takes a tenth of a second."""
-    if needed := _NEEDED.get(path.suffix.lower()):
+    if needed := _OPTIONAL_LIBRARIES.get(path.suffix.lower()):
         import_module(needed[0])
 
 
-def files_of(path: Path, slugs: Sequence[str]) -> list[Path]:
+def output_files(path: Path, slugs: Sequence[str]) -> list[Path]:
     """All files that `write` creates for `path`; `slugs`: slugs of the sheets after the first."""
     beside = slugs if path.suffix.lower() in (".csv", ".parquet") else ()
     return [path, *(path.with_suffix(f".{slug}{path.suffix}") for slug in beside)]
 
 
-def write(document: Document, path: Path) -> list[Path]:
+def write_document(document: Document, path: Path) -> list[Path]:
     """Write a document; returns its files. CSV and Parquet have one file per sheet, named after `path`."""
     try:
         return _WRITERS[path.suffix.lower()](document, path)
@@ -70,7 +88,7 @@ def _write_xlsx(document: Document, path: Path) -> list[Path]:
 
     # A photo's name may look like a formula. Not in memory, each picture would be a temporary file.
     options = {"strings_to_formulas": False, "strings_to_urls": False, "in_memory": True}
-    book = Workbook(str(_partial(path)), options)
+    book = Workbook(str(_partial_path(path)), options)
     styles = {
         "head": book.add_format({"bold": True, "bottom": 1, "valign": "top", "text_wrap": True}),
         "share": book.add_format({"num_format": "0%", "valign": "top"}),
@@ -89,7 +107,7 @@ def _write_xlsx(document: Document, path: Path) -> list[Path]:
         raise BinwatchError(
             f"{path}: cannot be written ({error}); close it if another program has it open, or name another file"
         ) from error
-    _partial(path).replace(path)
+    _partial_path(path).replace(path)
     return [path]
 
 
@@ -98,7 +116,7 @@ def _write_sheet(into: Any, sheet: Sheet, document: Document, path: Path, styles
     first = 1 if pictures else 0  # position of the sheet's first column
     if pictures:
         into.write(0, 0, "", styles["head"])
-        into.set_column_pixels(0, 0, SIDE)
+        into.set_column_pixels(0, 0, PICTURE_SIDE)
     into.write_row(0, first, sheet.columns, styles["head"])
     into.freeze_panes(1, 0)
     into.set_landscape()
@@ -107,17 +125,17 @@ def _write_sheet(into: Any, sheet: Sheet, document: Document, path: Path, styles
     into.ignore_errors({"number_stored_as_text": f"A1:Z{len(sheet.rows) + 1}"})  # such as 00184
     into.autofilter(0, first, max(1, len(sheet.rows)), first + len(sheet.columns) - 1)
     for at, name in enumerate(sheet.columns, first):
-        into.set_column(at, at, _WIDTHS.get(name, 13))
+        into.set_column(at, at, _COLUMN_WIDTHS.get(name, 13))
     for number, row in enumerate(sheet.rows, 1):
         for at, (name, cell) in enumerate(zip(sheet.columns, row, strict=True), first):
-            url = address(cell.path, path) if isinstance(cell, PhotoLink) and number <= _LINKS else ""
-            if url and len(url) < _LONGEST_LINK:
-                into.write_url(number, at, f"external:{url}", styles["link"], text_of(cell))
+            url = relative_url(cell.path, path) if isinstance(cell, PhotoLink) and number <= _MAX_LINKED_ROWS else ""
+            if url and len(url) < _MAX_URL_CHARS:
+                into.write_url(number, at, f"external:{url}", styles["link"], plain_value(cell))
             else:
-                into.write(number, at, text_of(cell), styles[_STYLES.get(name, "cell")])
+                into.write(number, at, plain_value(cell), styles[_COLUMN_STYLES.get(name, "cell")])
             jpeg = pictures.get(cell.path) if isinstance(cell, PhotoLink) else None
             if jpeg is not None:
-                into.set_row_pixels(number, SIDE)
+                into.set_row_pixels(number, PICTURE_SIDE)
                 into.insert_image(number, 0, f"{number}.jpg", {"image_data": BytesIO(jpeg)})
 
 
@@ -127,9 +145,9 @@ def _write_csv(document: Document, path: Path) -> list[Path]:
         with file.open("w", encoding="utf-8-sig", newline="") as opened:
             writer = SafeCsvWriter(opened)
             writer.writerow(sheet.columns)
-            writer.writerows(rows_as_text(sheet))
+            writer.writerows(plain_rows(sheet))
 
-    return _each_sheet(document, path, write_one)
+    return _write_each_sheet(document, path, write_one)
 
 
 def _write_parquet(document: Document, path: Path) -> list[Path]:
@@ -137,34 +155,34 @@ def _write_parquet(document: Document, path: Path) -> list[Path]:
     from pyarrow import parquet
 
     def write_one(sheet: Sheet, file: Path) -> None:
-        columns = zip(*rows_as_text(sheet), strict=True) if sheet.rows else [()] * len(sheet.columns)
+        columns = zip(*plain_rows(sheet), strict=True) if sheet.rows else [()] * len(sheet.columns)
         parquet.write_table(pa.table(dict(zip(sheet.columns, map(list, columns), strict=True))), file)
 
-    return _each_sheet(document, path, write_one)
+    return _write_each_sheet(document, path, write_one)
 
 
 def _write_json(document: Document, path: Path) -> list[Path]:
     whole: dict[str, Any] = {"summary": list(document.summary)}
     for sheet in document.sheets:
-        whole[sheet.slug] = [dict(zip(sheet.columns, row, strict=True)) for row in rows_as_text(sheet)]
-    return _written(path, json.dumps(whole, ensure_ascii=False, indent=1))
+        whole[sheet.slug] = [dict(zip(sheet.columns, row, strict=True)) for row in plain_rows(sheet)]
+    return _write_text(path, json.dumps(whole, ensure_ascii=False, indent=1))
 
 
-def _each_sheet(document: Document, path: Path, write_one: Callable[[Sheet, Path], None]) -> list[Path]:
-    files = files_of(path, [sheet.slug for sheet in document.sheets[1:]])
+def _write_each_sheet(document: Document, path: Path, write_one: Callable[[Sheet, Path], None]) -> list[Path]:
+    files = output_files(path, [sheet.slug for sheet in document.sheets[1:]])
     for file, sheet in zip(files, document.sheets, strict=True):
-        write_one(sheet, _partial(file))
-        _partial(file).replace(file)
+        write_one(sheet, _partial_path(file))
+        _partial_path(file).replace(file)
     return files
 
 
-def _written(path: Path, text: str) -> list[Path]:
-    _partial(path).write_text(text, encoding="utf-8")
-    _partial(path).replace(path)
+def _write_text(path: Path, text: str) -> list[Path]:
+    _partial_path(path).write_text(text, encoding="utf-8")
+    _partial_path(path).replace(path)
     return [path]
 
 
-def _partial(path: Path) -> Path:
+def _partial_path(path: Path) -> Path:
     return path.with_name(path.name + ".partial")
 
 
@@ -173,5 +191,5 @@ _WRITERS: dict[str, Callable[[Document, Path], list[Path]]] = {
     ".csv": _write_csv,
     ".parquet": _write_parquet,
     ".json": _write_json,
-    ".html": lambda document, path: _written(path, page(document, path)),
+    ".html": lambda document, path: _write_text(path, render_page(document, path)),
 }

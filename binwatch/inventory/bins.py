@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 
-from binwatch.keys import PHOTO_SUFFIXES, bin_id, bin_of
+from binwatch.keys import PHOTO_SUFFIXES, bin_of_key, normalize_bin_id
 
 _WHOLE = re.compile(r"(\d+)\.0+")
 
@@ -39,8 +39,8 @@ class BinIndex:
 
 def id_in(text: str) -> str:
     """The bin's id in a cell, which may instead have the path of its photo."""
-    name = bin_id(text).replace("\\", "/")
-    return bin_of(name) if PurePosixPath(name).suffix.lower() in PHOTO_SUFFIXES else bin_id(text)
+    name = normalize_bin_id(text).replace("\\", "/")
+    return bin_of_key(name) if PurePosixPath(name).suffix.lower() in PHOTO_SUFFIXES else normalize_bin_id(text)
 
 
 def _bare(name: str) -> str:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from binwatch.errors import BinwatchError, shown
-from binwatch.text import some_of, visible
+from binwatch.errors import BinwatchError, quote_value
+from binwatch.text import escape_unprintable, preview_names
 
 _SHOWN = 12
 """Most columns that a message lists."""
@@ -84,7 +84,7 @@ def find_columns(header: Sequence[str], named: ColumnNames) -> InventoryColumns 
 def explain(file: Path, header: Sequence[str], named: ColumnNames) -> BinwatchError:
     """The error for a file whose columns were not found; `header` is the fullest of its first rows."""
     cells = [cell for cell in header if cell.strip()]
-    found = some_of([_short(cell) for cell in cells], _SHOWN)
+    found = preview_names([_short(cell) for cell in cells], _SHOWN)
     wanted = (
         ("bin", named.bin, _BIN, _BIN_WORDS),
         ("quantity", named.quantity, _QUANTITY, _QUANTITY_WORDS),
@@ -104,7 +104,7 @@ def explain(file: Path, header: Sequence[str], named: ColumnNames) -> BinwatchEr
             return BinwatchError(f"{file}: {error} may each be the {what}; {mend}")
         if missing and name:
             mend = f"correct {option}" if named.options else "name it in the file"
-            return BinwatchError(f"{file}: no column {shown(name)}, only {found or 'nothing'}; {mend}")
+            return BinwatchError(f"{file}: no column {quote_value(name)}, only {found or 'nothing'}; {mend}")
         if missing:
             return BinwatchError(
                 f"{file}: no column was recognised as the {what}, only {found or 'nothing'}; say which with {option}"
@@ -140,7 +140,7 @@ def _words(name: str) -> list[str]:
 
 
 def _quoted(name: str) -> str:
-    return f"'{visible(_short(name))}'"
+    return f"'{escape_unprintable(_short(name))}'"
 
 
 def _short(name: str) -> str:

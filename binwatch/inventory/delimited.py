@@ -11,7 +11,7 @@ from typing import TextIO
 from binwatch.errors import BinwatchError
 from binwatch.inventory.columns import ColumnNames, explain
 from binwatch.inventory.tables import Row, Table, find_header, first_bytes, rows_below, unreadable
-from binwatch.safe_csv import original
+from binwatch.safe_csv import unescape_formula
 
 MAX_ROW = 2**20
 """Most characters of a row."""
@@ -49,7 +49,7 @@ def _rows(file: Path, encoding: str, delimiter: str, *, strict: bool = True) -> 
             reader = csv.reader(lines, delimiter=delimiter, strict=strict)
             for row in reader:
                 lines.taken = 0
-                yield reader.line_num, [_unwrapped(original(cell)) for cell in row]
+                yield reader.line_num, [_unwrapped(unescape_formula(cell)) for cell in row]
     except OSError as error:
         raise unreadable(file, error) from error
     except (csv.Error, UnicodeDecodeError) as error:

@@ -18,7 +18,7 @@ from binwatch.inventory.reading import InventoryQuantity, InventoryReport, Refus
 from binwatch.inventory.tables import open_table, unreadable
 from binwatch.records.store import NewExpectation, Store
 from binwatch.records.tables import Bin, Expectation
-from binwatch.text import visible
+from binwatch.text import escape_unprintable
 
 CHUNK = 1000
 """Rows in a transaction. With 9 columns each, below SQLite's limit of 32,766 parameters."""
@@ -38,7 +38,7 @@ def import_file(
     """
     etag, changed = _identity(file)
     report = InventoryReport(file)
-    moment, source = _moment(as_of, changed), visible(file.name)  # a name may be invalid Unicode
+    moment, source = _moment(as_of, changed), escape_unprintable(file.name)  # a name may be invalid Unicode
     store = Store(database)
     with_photo = select(Bin.bin_id).where(Bin.bucket == bucket, Bin.count_id.is_not(None))
     with database.connect() as connection:

@@ -12,7 +12,7 @@ from binwatch.inventory.importing import chunks
 from binwatch.inventory.reading import InventoryReport, Refusals, read_expected
 from binwatch.inventory.tables import open_table
 from binwatch.records.repeats import add_known_answers, bins_with_count
-from binwatch.text import visible
+from binwatch.text import escape_unprintable
 
 
 def load_known_answers(
@@ -35,7 +35,7 @@ def load_known_answers(
     with Refusals(listed, report, remedy) as refusals:
         for chunk in chunks(read_expected(open_table(file, named), bins, refusals)):
             quantities = {one.bin: one.quantity for one in chunk if one.has_photo}
-            new = add_known_answers(database, bucket, quantities, visible(file.name))
+            new = add_known_answers(database, bucket, quantities, escape_unprintable(file.name))
             report.recorded += new
             report.known += len(quantities) - new
     return report

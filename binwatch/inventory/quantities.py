@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from enum import StrEnum
 
-from binwatch.numbers import number
+from binwatch.numbers import parse_float
 
 _BLANKS = re.compile(r"(?<=\d)[ '\u2019\u00a0\u2009\u202f](?=\d{3}(?!\d))")
 """Separators that can only separate thousands."""
@@ -74,8 +74,8 @@ def value_of(text: str, mark: DecimalMark) -> float | None:
     else:
         decimal = mark
     if decimal == ".":
-        return number(joined.replace(",", "") if _THOUSANDS[","].fullmatch(joined) else joined)
-    return number(joined.replace(".", "").replace(",", "."))
+        return parse_float(joined.replace(",", "") if _THOUSANDS[","].fullmatch(joined) else joined)
+    return parse_float(joined.replace(".", "").replace(",", "."))
 
 
 def _evidence(text: str) -> set[str]:

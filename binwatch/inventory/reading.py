@@ -21,9 +21,9 @@ from binwatch.errors import BinwatchError
 from binwatch.inventory.bins import BinIndex, SeveralBins, id_in
 from binwatch.inventory.quantities import DecimalMark, Undecided, mark_of, value_of
 from binwatch.inventory.tables import Cells, Table, text_of
-from binwatch.metadata import MAX_ITEMS, MAX_QUANTITY, Article, printable
+from binwatch.metadata import MAX_ARTICLES, MAX_QUANTITY, Article, clean_text
 from binwatch.safe_csv import SafeCsvWriter
-from binwatch.text import many, some_of, visible
+from binwatch.text import count_noun, escape_unprintable, preview_names
 
 T = TypeVar("T")
 
@@ -129,9 +129,9 @@ class InventoryReport:
 
     def lines(self, *, listed: bool = True) -> list[str]:
         """The report as lines of text; `listed`: with the name of the file that lists the refused rows."""
-        lines = [f"{visible(str(self.file))}: {self.said}", self._matching()]
+        lines = [f"{escape_unprintable(str(self.file))}: {self.said}", self._matching()]
         if self.summed:
-            bins = many(self.summed, "bin has", "bins have")
+            bins = count_noun(self.summed, "bin has", "bins have")
             lines.append(f"{bins} several rows, one for each article: their quantities are summed")
         if self.refused:
             reasons = ", ".join(f"{rows:,} {why.replace('_', ' ')}" for why, rows in self.refused.most_common())
@@ -142,12 +142,12 @@ class InventoryReport:
 
     def _matching(self) -> str:
         meeting, none, zeros = self.meeting, self.matched[Match.NONE], self.matched[Match.ZEROS]
-        text = f"{many(self.rows, 'row')}: {many(meeting, 'matches', 'match')} a photo"
+        text = f"{count_noun(self.rows, 'row')}: {count_noun(meeting, 'matches', 'match')} a photo"
         if zeros:
             text += f" ({zeros:,} of them with zeros restored that spreadsheets drop)"
         if none:
-            names = some_of(self.without_photo, len(self.without_photo), none)
-            text += f", {many(none, 'does', 'do')} not ({names})"
+            names = preview_names(self.without_photo, len(self.without_photo), none)
+            text += f", {count_noun(none, 'does', 'do')} not ({names})"
         return text + (f", {self.refused.total():,} refused" if self.refused else "")
 
 
@@ -171,7 +171,7 @@ def read_expected(table: Table, bins: BinIndex, refusals: Refusals) -> Iterator[
             refusals.add(cells, why)
         rows.count(report)
         for bin_id, quantity, has_photo, contents, kept in rows.expected():
-            items = json.loads(contents)[:MAX_ITEMS] if table.has_articles else None
+            items = json.loads(contents)[:MAX_ARTICLES] if table.has_articles else None
             columns = zip(*json.loads(kept), strict=True)
             distinct = tuple("; ".join(dict.fromkeys(filter(None, texts)))[:MAX_KEPT] for texts in columns)
             yield InventoryQuantity(bin_id, quantity, has_photo, items, distinct)
@@ -231,8 +231,8 @@ class _Rows:
 
     def add(self, cells: Cells, name: str, fits: str | None, quantity: int) -> None:
         """Store a row; `fits` is the matching bin with a photo. Raises _Refused if bin and article occur twice."""
-        article = printable(cells.article)
-        kept = json.dumps([printable(text)[:MAX_KEPT] for text in cells.kept])
+        article = clean_text(cells.article)
+        kept = json.dumps([clean_text(text)[:MAX_KEPT] for text in cells.kept])
         row = (name, article, quantity, fits, cells.row, _cut(cells.bin), _cut(text_of(cells.quantity)), kept)
         added = self._database.execute("INSERT INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING", row)
         if not added.rowcount:
@@ -305,7 +305,7 @@ class Refusals:
     def add(self, cells: Cells, why: Refusal) -> None:
         """Add a refused row."""
         if not self.report.refused:
-            self.report.first_refused = f"row {cells.row}, {visible(cells.bin.strip()[:60])!r}"
+            self.report.first_refused = f"row {cells.row}, {escape_unprintable(cells.bin.strip()[:60])!r}"
         self.report.refused[why] += 1
         if self.report.listed == LISTED:
             return

@@ -17,7 +17,7 @@ from binwatch.errors import BinwatchError
 from binwatch.inventory import unpack
 from binwatch.inventory.columns import ColumnNames, explain
 from binwatch.inventory.tables import Row, Table, find_header, rows_below
-from binwatch.text import visible
+from binwatch.text import escape_unprintable
 
 
 class _Sheet(NamedTuple):
@@ -88,4 +88,4 @@ def _sheets(file: Path, folder: Path) -> Sequence[_Sheet]:
 
 
 def _quoted(name: str) -> str:
-    return f"'{visible(name)}'"
+    return f"'{escape_unprintable(name)}'"

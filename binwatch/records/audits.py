@@ -15,9 +15,9 @@ from enum import StrEnum
 from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, and_, select, update
 
 from binwatch.confusion import INVENTORY, TruthSource
-from binwatch.counts import Outcome, class_of, outcome_by, outcome_of
+from binwatch.counts import Outcome, class_of, outcome_of, outcome_of_difference
 from binwatch.errors import BinwatchError
-from binwatch.keys import bin_id as one_bin_id
+from binwatch.keys import normalize_bin_id
 from binwatch.records.engine import WRITE, can_hold
 from binwatch.records.settle_variances import note_count
 from binwatch.records.settlement import Row
@@ -123,7 +123,7 @@ def verdict_on_quantity(answer: AuditAnswer, quantity: int | None, expected: int
     """Like `verdict_on_count`, for an expected quantity."""
     if quantity is None or expected is None:
         return None
-    return _told_by(answer, outcome_by(expected - quantity))
+    return _told_by(answer, outcome_of_difference(expected - quantity))
 
 
 def _told_by(answer: AuditAnswer, outcome: Outcome) -> Outcome | None:
@@ -187,7 +187,7 @@ def add_audit(
     answer, or an invalid note.
     """
     check_answer(answer, quantity)
-    bin_id = one_bin_id(bin_id)
+    bin_id = normalize_bin_id(bin_id)
     now = datetime.now(UTC)
     with engine.execution_options(**{WRITE: True}).begin() as connection:
         found = lock_bin(connection, bucket, bin_id)

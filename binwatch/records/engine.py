@@ -11,10 +11,10 @@ from sqlalchemy import URL, Connection, Engine, ExceptionContext, create_engine,
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
-from binwatch.addresses import ESCAPE
-from binwatch.errors import SettingsError, described
+from binwatch.addresses import ESCAPE_ADVICE
+from binwatch.errors import SettingsError, describe_error
 from binwatch.records.postgres import TransactionMode, make_engine
-from binwatch.text import is_text
+from binwatch.text import is_valid_unicode
 
 _NAME = "BINWATCH_DATABASE_URL"
 _WAIT_S = 30
@@ -43,7 +43,7 @@ def connect(database_url: str, wait_s: float = _WAIT_S, session: TransactionMode
         url = make_url(database_url)
     except (ArgumentError, ValueError):  # whose text may have the password
         raise SettingsError(
-            f"{_NAME} is not a database URL; write sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE; {ESCAPE}"
+            f"{_NAME} is not a database URL; write sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE; {ESCAPE_ADVICE}"
         ) from None
     backend = url.get_backend_name()
     try:
@@ -67,7 +67,7 @@ def connect(database_url: str, wait_s: float = _WAIT_S, session: TransactionMode
 def _as_failure_of_the_driver(context: ExceptionContext) -> DriverFailed | None:
     error = context.original_exception
     known = context.sqlalchemy_exception is not None or isinstance(error, SQLAlchemyError)
-    return None if known or not isinstance(error, Exception) else DriverFailed(described(error))
+    return None if known or not isinstance(error, Exception) else DriverFailed(describe_error(error))
 
 
 def _sqlite(url: URL, wait_s: float) -> Engine:
@@ -91,7 +91,7 @@ def can_hold(*texts: str) -> bool:
 
     No database accepts invalid Unicode, such as a command's argument that is not UTF-8.
     """
-    return all("\x00" not in text and is_text(text) for text in texts)
+    return all("\x00" not in text and is_valid_unicode(text) for text in texts)
 
 
 def _prepare_sqlite(connection: SqliteConnection, wait_s: float) -> None:

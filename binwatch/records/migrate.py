@@ -14,7 +14,7 @@ from sqlalchemy import Engine, func, select
 
 from binwatch.records.engine import WRITE
 from binwatch.records.schema import UnknownSchemaError
-from binwatch.text import many
+from binwatch.text import count_noun
 
 _LOCK = 0x62696E77
 """Number of the PostgreSQL advisory lock for migrations: "binw" in ASCII."""
@@ -36,7 +36,7 @@ class Migrated:
     def __str__(self) -> str:
         if not self.steps:
             return f"the schema is already at {self.after}: nothing to do"
-        went = f"the schema went from {self.before or 'none'} to {self.after} in {many(len(self.steps), 'step')}:"
+        went = f"the schema went from {self.before or 'none'} to {self.after} in {count_noun(len(self.steps), 'step')}:"
         return "\n  ".join([went, *self.steps])
 
 

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from sqlalchemy import Connection, select, update
 
 from binwatch.bundle import Calibration
-from binwatch.conformal import PValues
+from binwatch.conformal import PValueTable
 from binwatch.records.tables import Model
 from binwatch.records.upsert import insert_into
 
@@ -35,7 +35,7 @@ class Calibrated(NamedTuple):
     """The p-values by a model's calibration, and the calibration's number, from 1 on."""
 
     number: int
-    values: PValues
+    values: PValueTable
 
 
 class Calibrations:
@@ -60,10 +60,10 @@ class Calibrations:
         return found
 
 
-def _read(connection: Connection, version: str) -> PValues | None:
+def _read(connection: Connection, version: str) -> PValueTable | None:
     document = connection.execute(select(Model.calibration).where(Model.model_version == version)).scalar()
     try:
-        return PValues(Calibration.model_validate(document))
+        return PValueTable(Calibration.model_validate(document))
     except ValidationError as error:
         logger.warning("no p-values for model %s: its calibration in the records is damaged (%s)", version, error)
         return None

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import URL, Engine, create_engine, event
 
-from binwatch.addresses import ESCAPE
+from binwatch.addresses import ESCAPE_ADVICE
 from binwatch.errors import SettingsError
 
 DRIVER = "postgresql+psycopg"
@@ -91,7 +91,7 @@ def _check_options(engine: Engine) -> None:
 
     url = engine.url
     if "@" in (url.host or "") + (url.database or ""):
-        raise SettingsError(f"{_NAME}: the host cannot be told from the password; {ESCAPE}")
+        raise SettingsError(f"{_NAME}: the host cannot be told from the password; {ESCAPE_ADVICE}")
     _, options = engine.dialect.create_connect_args(url)
     wrong = sorted(set(_OURS) & set(url.query))
     if wrong:

@@ -8,10 +8,10 @@ from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, select
 
-from binwatch.bin_naming import BY_NAME, BinNaming
+from binwatch.bin_naming import BY_FILE_NAME, BinNaming
 from binwatch.errors import NOT_FETCHED, MetadataReason, Reason
 from binwatch.events import ObjectCreated
-from binwatch.objects import Listed
+from binwatch.objects import ListedObject
 from binwatch.records.tables import Count, Expectation
 
 Item = TypeVar("Item")
@@ -25,8 +25,13 @@ _Unfetched = tuple[datetime, datetime, str]
 
 
 def unrecorded_photos(
-    connection: Connection, bucket: str, listed: Sequence[Listed], model: str | None = None, *, refused: bool = False
-) -> list[Listed]:
+    connection: Connection,
+    bucket: str,
+    listed: Sequence[ListedObject],
+    model: str | None = None,
+    *,
+    refused: bool = False,
+) -> list[ListedObject]:
     """The listed photos without a record of their present upload by any model, or by version `model`.
 
     A photo that was replaced and then restored is included, since its bin has shown another photo meanwhile. A photo
@@ -44,8 +49,13 @@ def unrecorded_photos(
 
 
 def unread_metadata(
-    connection: Connection, bucket: str, listed: Sequence[Listed], naming: BinNaming = BY_NAME, *, refused: bool = False
-) -> list[Listed]:
+    connection: Connection,
+    bucket: str,
+    listed: Sequence[ListedObject],
+    naming: BinNaming = BY_FILE_NAME,
+    *,
+    refused: bool = False,
+) -> list[ListedObject]:
     """The listed metadata files whose present upload has not been read. Failed fetches: as for `unrecorded_photos`."""
     query = select(
         *(Expectation.source, Expectation.etag, Expectation.modified_at),
@@ -79,7 +89,7 @@ class _Uploads:
             else:
                 self._fetched.add(upload)
 
-    def __contains__(self, listed: Listed) -> bool:
+    def __contains__(self, listed: ListedObject) -> bool:
         upload = listed.key, listed.etag
         last = self._last.get(upload)
         if last is None or last < listed.modified:
@@ -97,7 +107,7 @@ def recorded_keys(
     bucket: str,
     objects: Iterable[ObjectCreated],
     model: str | None = None,
-    naming: BinNaming = BY_NAME,
+    naming: BinNaming = BY_FILE_NAME,
 ) -> dict[str, bool]:
     """Photos and metadata files with a record of their present upload: key → whether it was counted or read.
 
@@ -127,7 +137,7 @@ def crashed_photos(connection: Connection, bucket: str, keys: Iterable[str]) -> 
 
 
 def crashed_metadata(
-    connection: Connection, bucket: str, keys: Iterable[str], naming: BinNaming = BY_NAME
+    connection: Connection, bucket: str, keys: Iterable[str], naming: BinNaming = BY_FILE_NAME
 ) -> set[tuple[str, str]]:
     """Like `crashed_photos`, for metadata files."""
     query = select(Expectation.source, Expectation.etag).where(Expectation.bucket == bucket)
@@ -135,7 +145,7 @@ def crashed_metadata(
     return {(key, etag) for key, etag in connection.execute(query)}
 
 
-def _of_bins(objects: Sequence[Listed | ObjectCreated], naming: BinNaming) -> ColumnElement[bool]:
+def _of_bins(objects: Sequence[ListedObject | ObjectCreated], naming: BinNaming) -> ColumnElement[bool]:
     """Condition for the expected quantities of the objects' bins, since the table is indexed by bin.
 
     One column only, since PostgreSQL plans a list of 500 pairs for far longer than the lookup takes.

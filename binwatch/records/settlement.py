@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Any
 
 from binwatch.conformal import Judgement, judge
-from binwatch.counts import beyond, difference_of, error_of, outcome_of
+from binwatch.counts import class_error, estimate_large_count, item_difference, outcome_of
 from binwatch.records.models import Calibrated
 
 Row = dict[str, Any]
@@ -141,7 +141,9 @@ def settle(facts: BinFacts, calibrated: Calibrated | None) -> Settlement:
         "expected": quantity.quantity,
     }
     judged = judge(photo.probabilities, quantity.quantity, values, photo.distribution)
-    difference = difference_of(photo.predicted, quantity.quantity, beyond(photo.predicted, photo.distribution))
+    difference = item_difference(
+        photo.predicted, quantity.quantity, estimate_large_count(photo.predicted, photo.distribution)
+    )
     current = pair | {
         **rank_columns(judged, difference, number),
         "key": photo.key,
@@ -192,7 +194,7 @@ def _states(facts: BinFacts) -> States:
 
 def _comparison(predicted: int, quantity: int, judged: Judgement) -> Row:
     return {
-        "error": error_of(predicted, quantity),
+        "error": class_error(predicted, quantity),
         "outcome": outcome_of(predicted, quantity).value,
         "chance": judged.chance,
         "p_value": judged.either,

@@ -33,7 +33,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeEngine
 
-from binwatch.bin_naming import BY_NAME, BinNaming
+from binwatch.bin_naming import BY_FILE_NAME, BinNaming
 from binwatch.bundle import Calibration
 from binwatch.errors import NOT_FETCHED, MetadataReason, OutageError, Reason
 from binwatch.metadata import Article
@@ -125,7 +125,7 @@ _EACH_TYPE: dict[TypeEngine[Any], Any] = {
 class Store:
     """Writes to the records. Each method is one transaction, safe for several threads and processes."""
 
-    def __init__(self, engine: Engine, naming: BinNaming = BY_NAME, slicing: Slicing | None = None) -> None:
+    def __init__(self, engine: Engine, naming: BinNaming = BY_FILE_NAME, slicing: Slicing | None = None) -> None:
         """`naming` maps a photo's key to its bin, `slicing` to its slice."""
         self._naming = naming
         self._engine = engine.execution_options(**{WRITE: True})

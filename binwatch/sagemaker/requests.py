@@ -20,13 +20,15 @@ from binwatch.aws import make_client
 from binwatch.errors import OutageError
 from binwatch.settings import advice
 
-_TRIES = 10
+_MAX_ATTEMPTS = 10
 """Attempts of a throttled request, with a backoff that doubles up to 20 seconds."""
-_THROTTLED = frozenset({"Throttling", "ThrottlingException", "TooManyRequestsException", "RequestLimitExceeded"})
-_QUOTA = frozenset({"ResourceLimitExceeded", "LimitExceededException", "ServiceQuotaExceededException"})
-_LOGIN = frozenset({"ExpiredToken", "ExpiredTokenException", "UnrecognizedClientException", "InvalidClientTokenId"})
-_MISSING = frozenset({"ResourceNotFound", "ResourceNotFoundException", "ObjectNotFoundException"})
-_FORBIDDEN = frozenset({"AccessDenied", "AccessDeniedException"})
+_THROTTLED_CODES = frozenset({"Throttling", "ThrottlingException", "TooManyRequestsException", "RequestLimitExceeded"})
+_QUOTA_CODES = frozenset({"ResourceLimitExceeded", "LimitExceededException", "ServiceQuotaExceededException"})
+_LOGIN_CODES = frozenset(
+    {"ExpiredToken", "ExpiredTokenException", "UnrecognizedClientException", "InvalidClientTokenId"}
+)
+_MISSING_CODES = frozenset({"ResourceNotFound", "ResourceNotFoundException", "ObjectNotFoundException"})
+_FORBIDDEN_CODES = frozenset({"AccessDenied", "AccessDeniedException"})
 
 
 class AwsError(OutageError):
@@ -39,13 +41,13 @@ class QuotaError(AwsError):
 
 def aws_client(service: str, region: str, endpoint_url: str | None = None) -> Any:
     """A boto3 client of a service. Sends no request yet."""
-    retries = {"mode": "standard", "max_attempts": _TRIES}
+    retries = {"mode": "standard", "max_attempts": _MAX_ATTEMPTS}
     config = Config(retries=retries, connect_timeout=10, read_timeout=60)
     return make_client(service, region_name=region, endpoint_url=endpoint_url, config=config)
 
 
 @contextmanager
-def explained(what: str, region: str) -> Iterator[None]:
+def translate_errors(what: str, region: str) -> Iterator[None]:
     """Turn boto3's errors in the block into an AwsError that names `what` and says what to do."""
     try:
         yield
@@ -56,43 +58,43 @@ def explained(what: str, region: str) -> Iterator[None]:
             f"{what}: AWS cannot be reached in region {region!r} ({error}); {advice('region')}; check the network"
         ) from error
     except ClientError as error:
-        kind = QuotaError if code_of(error) in _QUOTA else AwsError
+        kind = QuotaError if error_code(error) in _QUOTA_CODES else AwsError
         raise kind(f"{what}: {_advice(error, region)}") from error
     except BotoCoreError as error:
         raise AwsError(f"{what}: {error}") from error
 
 
-def code_of(error: ClientError) -> str:
+def error_code(error: ClientError) -> str:
     """AWS' error code."""
     return str(error.response["Error"].get("Code", ""))
 
 
-def message_of(error: ClientError) -> str:
+def error_message(error: ClientError) -> str:
     """AWS' error message."""
     return str(error.response["Error"].get("Message", ""))
 
 
 def is_missing(error: ClientError) -> bool:
     """Whether the resource does not exist: SageMaker and Application Auto Scaling may say so only in the message."""
-    says = message_of(error).lower()
-    return code_of(error) in _MISSING or "could not find" in says or "no scalable target" in says
+    says = error_message(error).lower()
+    return error_code(error) in _MISSING_CODES or "could not find" in says or "no scalable target" in says
 
 
 def is_taken(error: ClientError) -> bool:
     """Whether the name is taken: SageMaker reports it by a code or by a message."""
-    return code_of(error) == "ResourceInUse" or "already exist" in message_of(error).lower()
+    return error_code(error) == "ResourceInUse" or "already exist" in error_message(error).lower()
 
 
 def _advice(error: ClientError, region: str) -> str:
-    code, says = code_of(error), message_of(error)
-    if code in _LOGIN:
+    code, says = error_code(error), error_message(error)
+    if code in _LOGIN_CODES:
         return f"the AWS credentials are expired or unknown in region {region!r} ({code}); log in again"
-    if code in _FORBIDDEN:
+    if code in _FORBIDDEN_CODES:
         return f"not allowed: {says}; give your user or role that permission"
-    if code in _QUOTA:
+    if code in _QUOTA_CODES:
         return f"a quota of the account is used up: {says}; ask for more in Service Quotas, or take other instances"
-    if code in _THROTTLED:
-        return f"AWS refused too many requests, {_TRIES} times in a row ({says}); try again in some minutes"
+    if code in _THROTTLED_CODES:
+        return f"AWS refused too many requests, {_MAX_ATTEMPTS} times in a row ({says}); try again in some minutes"
     if "role" in says.lower():
         role = f"job.role for the trainer's jobs; for transform jobs {advice('sagemaker_role')}"
         return f"{says} ({code}); check the role ({role}); see its trust policy, and that you may pass it on"

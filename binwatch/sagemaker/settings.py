@@ -11,7 +11,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from binwatch.addresses import check_endpoint
 from binwatch.environment import PREFIX, EnvironmentSettings
 
-TRANSFORM_MB = 100
+MAX_TRANSFORM_MB = 100
 """SageMaker's limit for the requests in flight to an instance times the largest of them, in MB."""
 _PREFIX = f"{PREFIX}SAGEMAKER_"
 
@@ -61,9 +61,9 @@ class SagemakerSettings(EnvironmentSettings):
 
     @model_validator(mode="after")
     def _requests_fit(self) -> Self:
-        if self.concurrent_transforms * self.max_payload_mb > TRANSFORM_MB:
+        if self.concurrent_transforms * self.max_payload_mb > MAX_TRANSFORM_MB:
             raise ValueError(
-                f"{_PREFIX}CONCURRENT_TRANSFORMS × {_PREFIX}MAX_PAYLOAD_MB is over {TRANSFORM_MB},"
+                f"{_PREFIX}CONCURRENT_TRANSFORMS × {_PREFIX}MAX_PAYLOAD_MB is over {MAX_TRANSFORM_MB},"
                 " SageMaker's limit; lower one of the two"
             )
         return self

@@ -30,7 +30,7 @@ async def send_reply(send: Send, reply: Reply) -> None:
     await send({"type": "http.response.body", "body": reply.body})
 
 
-PROBES_AT_ONCE = 8
+MAX_REQUESTS_PER_PROBE = 8
 """Most requests in flight for one probe's path."""
 
 
@@ -51,13 +51,13 @@ class RequestLimit:
     @property
     def total(self) -> int:
         """Most requests in flight, including probes."""
-        return self._most + PROBES_AT_ONCE * len(self._probes)
+        return self._most + MAX_REQUESTS_PER_PROBE * len(self._probes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI entry point."""
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         probe = path if path in self._probes else ""
-        if self._in_flight[probe] >= (PROBES_AT_ONCE if probe else self._most):
+        if self._in_flight[probe] >= (MAX_REQUESTS_PER_PROBE if probe else self._most):
             await self._refuse(scope, receive, send)
             return
         self._in_flight[probe] += 1
@@ -67,6 +67,6 @@ class RequestLimit:
             self._in_flight[probe] -= 1
 
 
-async def unavailable(scope: Scope, receive: Receive, send: Send) -> None:
+async def send_unavailable(scope: Scope, receive: Receive, send: Send) -> None:
     """503 as plain text."""
     await send_reply(send, Reply(503, "text/plain", b"too many requests are in flight; try again\n", retry_after_s=1))

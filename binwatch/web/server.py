@@ -7,7 +7,7 @@ import uvicorn
 from binwatch.web.connections import Connection, ConnectionLimits, ServerConfig
 from binwatch.web.requests import App
 
-SPARE = 128
+SPARE_CONNECTIONS = 128
 """Connections without a request in flight: of new clients, and of clients that keep a connection open."""
 BACKLOG = 128
 """Connections that asyncio accepts per iteration of its event loop, in which it closes none; open files are limited."""
@@ -30,5 +30,5 @@ def make_config(app: App, requests: int, *, grace_s: int, limits: ConnectionLimi
         backlog=BACKLOG,
         timeout_graceful_shutdown=grace_s,
     )
-    config.limits = limits or ConnectionLimits(connections=requests + SPARE)
+    config.limits = limits or ConnectionLimits(connections=requests + SPARE_CONNECTIONS)
     return config

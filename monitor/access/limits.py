@@ -7,13 +7,13 @@ from typing import Final
 
 from starlette.types import ASGIApp
 
-from binwatch.web.requests import PROBES_AT_ONCE, RequestLimit
+from binwatch.web.requests import MAX_REQUESTS_PER_PROBE, RequestLimit
 from monitor.access.refusals import refuse
 
 MAX_REQUESTS: Final = 128
 """Requests in flight, each with a thread at most; more are answered 503 at once. Far beyond what people need."""
 PROBES: Final = ("/healthz", "/metrics")
-IN_FLIGHT: Final = MAX_REQUESTS + PROBES_AT_ONCE * len(PROBES)
+IN_FLIGHT: Final = MAX_REQUESTS + MAX_REQUESTS_PER_PROBE * len(PROBES)
 
 
 def limited(app: ASGIApp) -> ASGIApp:

@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Engine, RowMapping, and_, delete, func, selec
 from binwatch.bundle import Reference
 from binwatch.records.tables import Count, DriftBatch, Slice
 from binwatch.records.upsert import insert_into
-from binwatch.reference import ENOUGH, independent
+from binwatch.reference import MIN_REFERENCE_BINS, effective_sample_size
 from binwatch.settings import DriftReference
 from monitor.drift.alarms import SPANS, AlarmState, BatchWindow, level_of, next_state, share_of
 from monitor.drift.judge import MIN_PHOTOS
@@ -61,7 +61,7 @@ class Look:
         """Whether there is a reference to judge batches by; until there is, photos wait for it."""
         if self.by is DriftReference.SAME_HOURS:
             return True
-        return self.reference is not None and independent(self.reference) >= ENOUGH
+        return self.reference is not None and effective_sample_size(self.reference) >= MIN_REFERENCE_BINS
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import numpy as np
 
 from binwatch.bundle import EmbeddingReference, Reference
 from binwatch.counts import CLASSES
-from binwatch.reference import ENOUGH, Signal, independent, rounded
+from binwatch.reference import MIN_REFERENCE_BINS, Signal, effective_sample_size, round_for_card
 from monitor.drift import thresholds
 from monitor.drift.distances import jensen_shannon, kolmogorov_smirnov, mean_shift
 from monitor.drift.windows import Ints, PhotoSample
@@ -103,10 +103,10 @@ def _photos(signal: Signal, seen: PhotoSample) -> int:
 def _measure(signal: Signal, seen: PhotoSample, reference: Reference | None, dispersion: float) -> _Measure | Verdict:
     if reference is None or not _knows(reference, signal, seen):
         return Verdict.NO_REFERENCE
-    worth = independent(reference)
+    worth = effective_sample_size(reference)
     if signal is Signal.EXPECTED:
         worth = min(worth, sum(reference.labels))  # not every photo in the records has an expected quantity
-    if worth < ENOUGH:
+    if worth < MIN_REFERENCE_BINS:
         return Verdict.SMALL_REFERENCE
     photos = _photos(signal, seen)
     if photos < MIN_PHOTOS:
@@ -139,7 +139,7 @@ def _categories(values: Ints, counts: list[int], worth: int, photos: int) -> _Me
 
 def _distribution(signal: Signal, seen: PhotoSample, reference: Reference, worth: int, photos: int) -> _Measure:
     values = seen.confidence if signal is Signal.CONFIDENCE else seen.properties[signal]
-    distance = kolmogorov_smirnov(np.array(rounded(values)), np.array(reference.quantiles[signal]))
+    distance = kolmogorov_smirnov(np.array(round_for_card(values)), np.array(reference.quantiles[signal]))
     return _Measure(distance, lambda level: thresholds.of_distribution(worth, photos, level))
 
 

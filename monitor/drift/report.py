@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 
 from binwatch.bundle import Reference
 from binwatch.errors import OutageError
-from binwatch.reference import ENOUGH, Signal, independent
+from binwatch.reference import MIN_REFERENCE_BINS, Signal, effective_sample_size
 from binwatch.settings import DriftReference
 from binwatch.slicing import Slicing
 from monitor.drift.alarms import Alarm, AlarmState
@@ -81,7 +81,7 @@ class DriftReport:
     @property
     def bins(self) -> int | None:
         """Bins that the reference is of."""
-        return independent(self.reference) if self.reference else None
+        return effective_sample_size(self.reference) if self.reference else None
 
     @property
     def alarms(self) -> dict[Signal, Alarm]:
@@ -97,7 +97,7 @@ class DriftReport:
     @property
     def is_small(self) -> bool:
         """Whether the reference is of too few bins to judge by."""
-        return self.bins is not None and self.bins < ENOUGH
+        return self.bins is not None and self.bins < MIN_REFERENCE_BINS
 
 
 def make_report(

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, RowMapping, select
 from binwatch.bundle import EmbeddingReference, Reference
 from binwatch.counts import CLASSES
 from binwatch.records.tables import Count
-from binwatch.reference import ENOUGH, FLAT, Signal, quantiles
+from binwatch.reference import MIN_DEVIATION, MIN_REFERENCE_BINS, Signal, quantiles
 from monitor.drift.windows import SAMPLE, Floats, Ints, PhotoSample, draw_photos, first_since
 
 WEEK = timedelta(days=7)
@@ -67,7 +67,7 @@ def make(seen: PhotoSample, training: Reference | None) -> Reference | None:
 
     `training` says along which axes embeddings are compared.
     """
-    if seen.photos < ENOUGH:
+    if seen.photos < MIN_REFERENCE_BINS:
         return None
     continuous = {Signal.CONFIDENCE: seen.confidence, **seen.properties}
     return Reference(
@@ -95,7 +95,7 @@ def _along(training: EmbeddingReference, seen: PhotoSample) -> EmbeddingReferenc
         return None
     mean: Floats = seen.embeddings.mean(axis=0, dtype=np.float64)
     variances, directions = np.linalg.eigh(np.atleast_2d(np.cov(((seen.embeddings - mean) @ axes.T).T)))
-    varies = variances > FLAT**2
+    varies = variances > MIN_DEVIATION**2
     if not varies.any():
         return None
     turned = (directions[:, varies] / np.sqrt(variances[varies])).T @ axes

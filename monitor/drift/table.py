@@ -6,8 +6,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from binwatch.reference import ENOUGH, Signal
-from binwatch.text import many, visible
+from binwatch.reference import MIN_REFERENCE_BINS, Signal
+from binwatch.text import count_noun, escape_unprintable
 from monitor import formatting
 from monitor.drift.alarms import Alarm
 from monitor.drift.judge import MIN_PHOTOS, SignalResult, Verdict
@@ -51,8 +51,8 @@ def render(report: DriftReport) -> RenderableType:
     if report.is_small:
         parts.append(
             Text(
-                f"The reference of model {report.model} is of {many(report.bins or 0, 'bin')}, too few to judge by:"
-                f" make one of {ENOUGH} or more (python -m trainer calibrate)."
+                f"The reference of model {report.model} is of {count_noun(report.bins or 0, 'bin')}, too few to judge by:"
+                f" make one of {MIN_REFERENCE_BINS} or more (python -m trainer calibrate)."
             )
         )
     return Group(*parts)
@@ -66,7 +66,7 @@ def _as_kept(report: DriftReport) -> str:
     if report.state.reference is not report.by:
         return (
             f"Drift alarms, {as_of}, follow BINWATCH_DRIFT_REFERENCE={report.state.reference}, the monitor's setting"
-            f" then (here: {report.by}): {many(len(report.every_alarm), 'alarm')} raised."
+            f" then (here: {report.by}): {count_noun(len(report.every_alarm), 'alarm')} raised."
         )
     return f"Drift alarms are {as_of}." if report.every_alarm else f"No drift alarm is raised, {as_of}."
 
@@ -83,7 +83,7 @@ def _same_hours(report: DriftReport) -> str:
 
 
 def _alarm(slice_name: str | None, signal: Signal, alarm: Alarm) -> Text:
-    where = f" in slice {visible(slice_name)}" if slice_name is not None else ""
+    where = f" in slice {escape_unprintable(slice_name)}" if slice_name is not None else ""
     return Text(
         f"DRIFT ALARM: {signal.value}{where} since {formatting.moment(alarm.since)}, raised by"
         f" {formatting.many(alarm.photos, 'photo')} recorded since {formatting.moment(alarm.began)}",

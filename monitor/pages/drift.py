@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
-from binwatch.counts import CLASSES, MORE
+from binwatch.counts import CLASSES, MORE_THAN_5
 from monitor.charts.shapes import PairedColumns, Shifts, Steps, columns, shifts, steps
 from monitor.drift.distributions import Distribution, DistributionKind
 from monitor.drift.judge import Verdict
@@ -20,7 +20,7 @@ from monitor.views.drift import SignalView, WindowView, brief_drift, view_drift
 
 router = APIRouter()
 
-_SHORT = [*CLASSES[:MORE], "> 5"]
+_SHORT = [*CLASSES[:MORE_THAN_5], "> 5"]
 
 
 @dataclass(frozen=True, slots=True)

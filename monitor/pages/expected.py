@@ -16,7 +16,7 @@ from starlette.datastructures import UploadFile
 from binwatch.errors import BinwatchError, OutageError
 from binwatch.inventory.columns import ColumnNames
 from binwatch.inventory.importing import import_file
-from binwatch.safe_csv import original
+from binwatch.safe_csv import unescape_formula
 from monitor import formatting
 from monitor.access.authentication import CurrentAuthenticator, ForeignForm, NotSignedIn
 from monitor.access.negotiation import sent_a_form
@@ -142,7 +142,7 @@ def _import(services: Services, sent: _Sent) -> Imported:
             return Imported(lines)
         with report.refused_file.open(encoding="utf-8", newline="") as opened:
             rows = islice(csv.DictReader(opened), SHOWN)
-            return Imported(lines, [{name: original(cell) for name, cell in row.items()} for row in rows])
+            return Imported(lines, [{name: unescape_formula(cell) for name, cell in row.items()} for row in rows])
 
 
 def _plain(name: str) -> str:

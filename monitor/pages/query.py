@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 from fastapi import Depends, Request
 from pydantic import BaseModel, ConfigDict, Field
 
-from binwatch.counts import MORE
+from binwatch.counts import MORE_THAN_5
 from binwatch.records.audits import AuditAnswer
 from binwatch.records.variances import VarianceState
 from monitor.forms import validated
@@ -50,7 +50,7 @@ class DiscrepancyQuery(BaseModel):
     prefix: str | None = Field(None, max_length=MAX_PREFIX)
     direction: Direction | None = None
     """None is the settings' own."""
-    size: int = Field(0, ge=0, le=MORE)
+    size: int = Field(0, ge=0, le=MORE_THAN_5)
     audited: AuditFilter = AuditFilter.NO
     variance: VarianceState | None = None
     """If set, `audited` is ignored."""

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from binwatch.counts import Outcome, Suspicion
 from binwatch.records.audits import AuditReason
 from binwatch.records.variances import VarianceState
-from binwatch.reference import ENOUGH, Signal
+from binwatch.reference import MIN_REFERENCE_BINS, Signal
 from binwatch.settings import DriftReference
-from binwatch.text import noun
+from binwatch.text import pluralize
 from monitor.drift.judge import MIN_PHOTOS, Verdict
 from monitor.drift.windows import Window
 from monitor.formatting import hours_of_week, many, minute, number, share
@@ -168,7 +168,7 @@ def _so_far(of: Level) -> str:
     """What flags have been worth."""
     if not of.checked:
         return ""
-    bins = noun(of.checked, "bin that was", "bins that were")
+    bins = pluralize(of.checked, "bin that was", "bins that were")
     wrong = number(of.inventory_wrong) if of.inventory_wrong else "none"
     return f" Of {number(of.checked)} flagged {bins} checked lately, the inventory was wrong in {wrong}."
 
@@ -201,7 +201,7 @@ def drift_status(of: DriftInBrief) -> tuple[str, str]:
         State.NO_REFERENCE: ("cannot be judged", "The model's bundle does not say what photos used to look like."),
         State.SMALL_REFERENCE: (
             "cannot be judged",
-            f"The bundle's reference is of fewer than {ENOUGH} bins: make a larger one (docs/drift.md).",
+            f"The bundle's reference is of fewer than {MIN_REFERENCE_BINS} bins: make a larger one (docs/drift.md).",
         ),
         State.UNWRITABLE: (
             "cannot be judged",
@@ -263,7 +263,7 @@ def distance(of: SignalView) -> str:
         if of.verdict is Verdict.NOT_ENOUGH_PHOTOS:
             return f"{many(of.photos, 'photo')}; judged from {MIN_PHOTOS} on."
         if of.verdict is Verdict.SMALL_REFERENCE:
-            return f"The bundle's reference is of fewer than {ENOUGH} bins."
+            return f"The bundle's reference is of fewer than {MIN_REFERENCE_BINS} bins."
         return "The model's bundle does not say what this used to be."
     return f"Distance {of.distance:.3f}; chance alone hardly ever exceeds {of.threshold:.3f}."
 

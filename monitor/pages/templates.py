@@ -10,7 +10,7 @@ from fastapi import Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from binwatch.text import noun
+from binwatch.text import pluralize
 from monitor import formatting
 from monitor.access.proxies import root_of
 from monitor.pages import sentences
@@ -39,7 +39,7 @@ _TEMPLATES.filters |= {
     "items": formatting.items,
     "number": formatting.number,
     "many": formatting.many,
-    "noun": noun,
+    "noun": pluralize,
     "moment": formatting.moment,
     "minute": formatting.minute,
     "ago": formatting.ago,

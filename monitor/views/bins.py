@@ -13,13 +13,13 @@ from binwatch.counts import (
     CLASSES,
     Outcome,
     Suspicion,
-    beyond,
     class_of,
-    difference_in_words,
-    outcome_by,
+    describe_difference,
+    estimate_large_count,
+    outcome_of_difference,
 )
-from binwatch.keys import bin_id as one_bin_id
-from binwatch.metadata import MAX_ITEMS
+from binwatch.keys import normalize_bin_id
+from binwatch.metadata import MAX_ARTICLES
 from binwatch.records.audits import AuditAnswer, AuditReason, UnknownBin, verdict_on_count, verdict_on_quantity
 from binwatch.records.engine import can_hold
 from binwatch.records.tables import Audit, Bin, Count, CurrentComparison, Expectation, Variance, VarianceEntry
@@ -218,7 +218,7 @@ def read_bin(
     connection: Connection, bucket: str, bin_id: str, alpha: float, direction: Suspicion = Suspicion.EITHER
 ) -> BinDetail:
     """One bin. Raises UnknownBin."""
-    bin_id = one_bin_id(bin_id)
+    bin_id = normalize_bin_id(bin_id)
     wanted = select(Bin.__table__).where(Bin.bucket == bucket, Bin.bin_id == bin_id)
     state = _one(connection, wanted) if can_hold(bucket, bin_id) else None
     if state is None:
@@ -303,7 +303,7 @@ def _one(connection: Connection, statement: Any) -> RowMapping | None:
 
 def _photo(row: RowMapping, state: RowMapping) -> BinPhoto:
     predicted, probabilities = row["predicted"], row["probabilities"]
-    finer = None if predicted is None else beyond(predicted, row["distribution"])
+    finer = None if predicted is None else estimate_large_count(predicted, row["distribution"])
     return BinPhoto(
         id=row["id"],
         key=row["key"],
@@ -345,7 +345,7 @@ def _expected(row: RowMapping, state: RowMapping) -> Expected:
         id=row["id"],
         quantity=row["quantity"],
         items=items,
-        items_sum=sum(known) if items and len(known) == len(items) < MAX_ITEMS else None,
+        items_sum=sum(known) if items and len(known) == len(items) < MAX_ARTICLES else None,
         source=row["source"],
         at=row["modified_at"],
         recorded_at=row["recorded_at"],
@@ -356,12 +356,12 @@ def _expected(row: RowMapping, state: RowMapping) -> Expected:
 
 
 def _standing(row: RowMapping, alpha: float, direction: Suspicion, distribution: list[float] | None) -> Standing:
-    finer = beyond(row["predicted"], distribution)
+    finer = estimate_large_count(row["predicted"], distribution)
     return Standing(
         comparison_id=row["comparison_id"],
         difference=row["difference"],
-        difference_in_words=difference_in_words(row["predicted"], row["expected"], finer),
-        outcome=outcome_by(row["difference"]),
+        difference_in_words=describe_difference(row["predicted"], row["expected"], finer),
+        outcome=outcome_of_difference(row["difference"]),
         chance=chance_of(row, distribution),
         p_value=row["p_value"],
         p_missing=row["p_missing"],

@@ -17,17 +17,17 @@ from sqlalchemy import ColumnElement, Connection, RowMapping, and_, exists, func
 from sqlalchemy.orm import InstrumentedAttribute
 
 from binwatch.counts import (
-    MORE,
+    MORE_THAN_5,
     Outcome,
     Suspicion,
-    beyond,
-    count_in_words,
-    difference_in_words,
-    difference_of,
+    describe_count,
+    describe_difference,
+    estimate_large_count,
     is_suspect,
-    outcome_by,
+    item_difference,
+    outcome_of_difference,
 )
-from binwatch.keys import bin_id as one_bin_id
+from binwatch.keys import normalize_bin_id
 from binwatch.records.audits import AuditAnswer, AuditReason, verdict_on_quantity
 from binwatch.records.draws import audit_of
 from binwatch.records.engine import can_hold
@@ -93,7 +93,7 @@ class Filters(BaseModel):
     direction: Direction = Field(
         Direction.EITHER, description="items missing or surplus, either, count exact, or all; ranks and flags by it"
     )
-    size: int = Field(0, ge=0, le=MORE, description="least difference in items")
+    size: int = Field(0, ge=0, le=MORE_THAN_5, description="least difference in items")
     audited: bool | None = Field(None, description="true: somebody has looked at this photo; false: nobody has")
     answer: AuditAnswer | None = Field(None, description="what the last audit of this photo answered")
     model: str | None = Field(None, max_length=100, description="a model's version")
@@ -250,7 +250,7 @@ def read_discrepancies(
 
 def neighbours(connection: Connection, filters: Filters, alpha: float, bucket: str, bin_id: str) -> Neighbours:
     """The bins before and after one in the ranking of `filters`, whether it still passes them or not."""
-    bin_id = one_bin_id(bin_id)
+    bin_id = normalize_bin_id(bin_id)
     where = (CurrentComparison.bucket == bucket, CurrentComparison.bin_id == bin_id)
     rank = _rank(filters.direction)
     place = connection.execute(select(*rank).where(*where)).one_or_none() if can_hold(bucket, bin_id) else None
@@ -352,7 +352,8 @@ def _proven(connection: Connection, alpha: float, direction: Suspicion) -> list[
     found = connection.execute(statement.order_by(lately.c.id)).mappings()
     last = {(row["count_id"], row["expected"]): row for row in found}.values()
     differences = [
-        difference_of(row["predicted"], row["expected"], beyond(row["predicted"], row["distribution"])) for row in last
+        item_difference(row["predicted"], row["expected"], estimate_large_count(row["predicted"], row["distribution"]))
+        for row in last
     ]
     return [
         row["expected"] != row["quantity"]
@@ -496,7 +497,7 @@ def _discrepancy(row: RowMapping, alpha: float, direction: Suspicion) -> Discrep
             audited_at=row["audit_audited_at"],
             of_inventory=verdict_on_quantity(answer, quantity, row["expected"]),
         )
-    finer = beyond(row["predicted"], row["distribution"])
+    finer = estimate_large_count(row["predicted"], row["distribution"])
     return Discrepancy(
         id=row["comparison_id"],
         bucket=row["bucket"],
@@ -506,11 +507,11 @@ def _discrepancy(row: RowMapping, alpha: float, direction: Suspicion) -> Discrep
         photo_at=row["photo_at"],
         model=row["model_version"],
         predicted=row["predicted"],
-        count=count_in_words(row["predicted"], finer),
+        count=describe_count(row["predicted"], finer),
         expected=row["expected"],
         difference=row["difference"],
-        difference_in_words=difference_in_words(row["predicted"], row["expected"], finer),
-        outcome=outcome_by(row["difference"]),
+        difference_in_words=describe_difference(row["predicted"], row["expected"], finer),
+        outcome=outcome_of_difference(row["difference"]),
         chance=chance_of(row, row["distribution"]),
         p_value=row["p_value"],
         p_missing=row["p_missing"],

@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, Connection, RowMapping, Select, func, or_,
 from sqlalchemy.orm import InstrumentedAttribute
 
 from binwatch.errors import REMEDIES, Reason
-from binwatch.metadata import articles_in_words
+from binwatch.metadata import describe_articles
 from binwatch.records.engine import can_hold
 from binwatch.records.tables import (
     WITHOUT_PHOTO,
@@ -298,7 +298,7 @@ QUANTITIES_WITHOUT_PHOTO = Listing(
     .where(WITHOUT_PHOTO),
     (Bin.bin_id, Bin.bucket),
     Bin.bin_id,
-    more={"articles": lambda row: articles_in_words(row["contents"] or [])},
+    more={"articles": lambda row: describe_articles(row["contents"] or [])},
 )
 
 VARIANCES = Listing(

@@ -12,7 +12,7 @@ from binwatch.bundle import Card, Metrics, Precision
 from binwatch.confusion import ConfusionMatrix, TruthSource
 from binwatch.counts import CLASSES
 from binwatch.records.tables import Model, PhotoTotal
-from binwatch.registry import Current
+from binwatch.registry import CurrentModel
 from monitor.summary import Agreement, Audits, Done, summarise
 from monitor.totals import read_totals
 
@@ -90,7 +90,7 @@ class ModelsView(BaseModel):
     models: list[ModelView]
 
 
-def read_models(connection: Connection, card_of: CardOf, current: Current | None) -> ModelsView:
+def read_models(connection: Connection, card_of: CardOf, current: CurrentModel | None) -> ModelsView:
     """All models. The cost does not depend on the number of photos."""
     totals = read_totals(connection)
     first = {row.model_version: row.first_at for row in connection.execute(select(Model.__table__))}
@@ -134,14 +134,14 @@ def _facts(card: Card | None, in_use: str | None) -> CardFacts | None:
     return CardFacts(
         architecture=card.architecture,
         created=card.created,
-        never=[CLASSES[index] for index in card.never],
+        never=[CLASSES[index] for index in card.unlearned_classes],
         temperature=card.temperature,
         variants=[
             VariantFacts(precision=precision.value, file=variant.file, bytes=variant.bytes, sha256=variant.sha256)
             for precision, variant in card.variants.items()
         ],
         measured=variant if is_measured else Precision.FP32,
-        metrics=card.measured(variant),
+        metrics=card.metrics_of(variant),
         calibrated=card.calibration.photos if card.calibration else 0,
         reference=card.reference.photos if card.reference else 0,
         notes=card.notes,

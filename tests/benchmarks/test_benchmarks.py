@@ -21,7 +21,7 @@ from benchmarks.cost import ProcessCost
 from benchmarks.memory import distinct, held
 from benchmarks.services import find_versitygw
 from binwatch.bundle import Bundle
-from binwatch.image import load
+from binwatch.image import load_photo
 from binwatch.settings import DEFAULT_MODEL
 from tests.conftest import ROOT
 
@@ -198,7 +198,7 @@ def test_a_distinct_photo_looks_the_same() -> None:
     others = [distinct(photo, number) for number in range(3)]
     assert len({photo, *others}) == 4
     for other in others:
-        np.testing.assert_array_equal(load(other).pixels, load(photo).pixels)
+        np.testing.assert_array_equal(load_photo(other).pixels, load_photo(photo).pixels)
 
 
 def test_cost_is_that_of_the_process_and_what_it_starts() -> None:

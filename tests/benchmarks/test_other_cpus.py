@@ -25,7 +25,7 @@ def _qemu() -> None:
 @pytest.mark.timeout(900)  # qemu is slow on a busy machine
 def test_a_cpu_without_vnni_counts_the_same(tmp_path: Path) -> None:
     model, pixels = write_quantised_bundle(tmp_path / "model"), tmp_path / "photos.npy"
-    np.save(pixels, self_check.photos(224))
+    np.save(pixels, self_check.make_photos(224))
     here, there = ask(None, model, pixels), ask("Haswell", model, pixels)
     assert there.options == "session.x64quantprecision=1"
     assert there.self_check == here.self_check == "int8 passed"

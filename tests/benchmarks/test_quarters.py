@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks import quarters, same_hours
-from binwatch.reference import Observed, Signal, make_reference
+from binwatch.reference import ReferenceData, Signal, make_reference
 from monitor.drift.alarms import SPANS, AlarmState, BatchWindow, level_of, next_state
 from monitor.drift.batches import LEAST
 from monitor.drift.windows import PhotoSample
@@ -18,9 +18,9 @@ BINS, BATCHES = 2000, 40
 MINUTES = 30
 
 
-def _observed(number: int, seed: int) -> Observed:
+def _observed(number: int, seed: int) -> ReferenceData:
     random = np.random.default_rng(seed)
-    return Observed(
+    return ReferenceData(
         random.dirichlet(np.ones(7), number),
         random.integers(0, 7, number),
         random.normal(size=(number, 4)),

@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import Engine, event, func, select
 
 from binwatch.confusion import INVENTORY, TruthSource
-from binwatch.counts import Outcome, outcome_by
+from binwatch.counts import Outcome, outcome_of_difference
 from binwatch.errors import Reason
 from binwatch.records.audits import MAX_NOTE, AuditAnswer, AuditReason, UnknownBin
 from binwatch.records.audits import add_audit as record
@@ -72,7 +72,7 @@ def _totals(engine: Engine, reference: TruthSource = TruthSource.AUDIT) -> dict[
     found: dict[Cell, tuple[int, int]] = {}
     for model, true, said, n in _audited(engine, reference):
         subject = Subject.INVENTORY if model == INVENTORY else Subject.COUNT
-        cell = subject, model, true, outcome_by(said - true)
+        cell = subject, model, true, outcome_of_difference(said - true)
         number, error = found.get(cell, (0, 0))
         found[cell] = number + n, error + n * abs(said - true)
     return found

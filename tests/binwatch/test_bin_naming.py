@@ -7,7 +7,7 @@ from pathlib import Path
 import openpyxl
 import pytest
 
-from binwatch.bin_naming import BY_NAME, naming
+from binwatch.bin_naming import BY_FILE_NAME, make_bin_naming
 from binwatch.errors import SettingsError
 from binwatch.settings import load_settings
 
@@ -28,20 +28,20 @@ FOLDER = r"(?P<bin>[^/]+)/[^/]+$"
     ],
 )
 def test_pattern(pattern: str | None, key: str, bin_id: str) -> None:
-    assert naming(pattern, None)(key) == bin_id
+    assert make_bin_naming(pattern, None)(key) == bin_id
 
 
 def test_a_list_goes_before_the_pattern(tmp_path: Path) -> None:
     file = tmp_path / "bins.csv"
     rows = ["photo,bin,by", "IMG_1.jpg,A-1,x", "shelf/IMG_2.jpg,A-2,x", "cafe\u0301.jpg,C,x", "'=1.jpg,D,x"]
     file.write_text("\n".join(rows), encoding="utf-8-sig")
-    found = naming(FOLDER, file)
+    found = make_bin_naming(FOLDER, file)
     assert found("anywhere/IMG_1.jpg") == "A-1"
     assert found("shelf/IMG_2.jpg") == "A-2"
     assert found("other/IMG_2.jpg") == "other"
     assert found("x/caf\u00e9.jpg") == "C"
     assert found("=1.jpg") == "D"  # as spreadsheets are kept from taking it for a formula
-    assert naming(None, None)("IMG_1.jpg") == BY_NAME("IMG_1.jpg") == "IMG_1"
+    assert make_bin_naming(None, None)("IMG_1.jpg") == BY_FILE_NAME("IMG_1.jpg") == "IMG_1"
 
 
 def test_a_list_as_a_spreadsheet_or_another_csv(tmp_path: Path) -> None:
@@ -49,10 +49,10 @@ def test_a_list_as_a_spreadsheet_or_another_csv(tmp_path: Path) -> None:
     for row in (["Which photo is where"], ["Bin", "Photo"], ["A-1", "IMG_1.jpg"], [7, 12]):
         book.active.append(row)
     book.save(tmp_path / "bins.xlsx")
-    found = naming(None, tmp_path / "bins.xlsx")
+    found = make_bin_naming(None, tmp_path / "bins.xlsx")
     assert (found("x/IMG_1.jpg"), found("12")) == ("A-1", "7")
     (tmp_path / "bins.csv").write_bytes("photo;bin\nIMG_1.jpg;Fach Ö\n".encode("cp1252"))
-    assert naming(None, tmp_path / "bins.csv")("IMG_1.jpg") == "Fach Ö"
+    assert make_bin_naming(None, tmp_path / "bins.csv")("IMG_1.jpg") == "Fach Ö"
 
 
 @pytest.mark.parametrize(
@@ -71,14 +71,14 @@ def test_lists_that_say_too_little(tmp_path: Path, text: str, words: str) -> Non
     file = tmp_path / "bins.csv"
     file.write_text(text, encoding="utf-8")
     with pytest.raises(SettingsError) as raised:
-        naming(None, file)
+        make_bin_naming(None, file)
     assert f"{file}" in str(raised.value)
     assert words in str(raised.value)
 
 
 def test_a_list_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="cannot be read"):
-        naming(None, tmp_path / "none.csv")
+        make_bin_naming(None, tmp_path / "none.csv")
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_a_list_that_is_not_there(tmp_path: Path) -> None:
 )
 def test_patterns_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch, pattern: str, words: str) -> None:
     with pytest.raises(SettingsError) as raised:
-        naming(pattern, None)
+        make_bin_naming(pattern, None)
     assert words in str(raised.value)
     monkeypatch.setenv("BINWATCH_BIN_PATTERN", pattern)
     with pytest.raises(SettingsError) as at_start:

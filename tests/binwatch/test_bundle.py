@@ -12,7 +12,18 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from binwatch.bundle import CARD, Bundle, Card, Estimate, Metrics, Precision, Reference, describe, digest, write_card
+from binwatch.bundle import (
+    CARD_FILE,
+    Bundle,
+    Card,
+    Estimate,
+    Metrics,
+    Precision,
+    Reference,
+    make_variant,
+    sha256_of,
+    write_card,
+)
 from binwatch.counts import CLASSES
 from binwatch.errors import BundleError
 
@@ -46,8 +57,8 @@ def full_card(folder: Path) -> Card:
         embedding_size=64,
         temperature=1.25,
         variants={
-            Precision.FP32: describe(folder / "model.onnx"),
-            Precision.INT8: describe(folder / "model.int8.onnx", {"accuracy": 0.5}),
+            Precision.FP32: make_variant(folder / "model.onnx"),
+            Precision.INT8: make_variant(folder / "model.int8.onnx", {"accuracy": 0.5}),
         },
         metrics={"test": metrics},
         reference=reference,
@@ -64,37 +75,37 @@ def folder(tmp_path: Path) -> Path:
 
 
 def _edit(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
-    card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+    card = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
     change(card)
-    (folder / CARD).write_text(json.dumps(card), encoding="utf-8")
+    (folder / CARD_FILE).write_text(json.dumps(card), encoding="utf-8")
 
 
 def _refused(folder: Path) -> str:
     with pytest.raises(BundleError) as refused:
         Bundle(folder)
-    assert str(folder / CARD) in str(refused.value)
+    assert str(folder / CARD_FILE) in str(refused.value)
     return str(refused.value)
 
 
 def test_round_trip(folder: Path) -> None:
     bundle = Bundle(folder)
     assert bundle.card == full_card(folder)
-    assert bundle.model(Precision.FP32) == folder / "model.onnx"
-    assert bundle.model(Precision.INT8) == folder / "model.int8.onnx"
+    assert bundle.model_path(Precision.FP32) == folder / "model.onnx"
+    assert bundle.model_path(Precision.INT8) == folder / "model.int8.onnx"
     assert sorted(path.name for path in folder.iterdir()) == ["card.json", "model.int8.onnx", "model.onnx"]
 
 
 def test_describe(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(b"abc")
-    variant = describe(path, {"accuracy": 1})
+    variant = make_variant(path, {"accuracy": 1})
     assert (variant.file, variant.bytes, variant.metrics) == ("model.onnx", 3, {"accuracy": 1})
-    assert variant.sha256 == digest(path) == hashlib.sha256(b"abc").hexdigest()
+    assert variant.sha256 == sha256_of(path) == hashlib.sha256(b"abc").hexdigest()
 
 
 def test_the_card_is_replaced_whole(folder: Path) -> None:
     card = full_card(folder).model_copy(update={"version": "next"})
-    assert write_card(folder, card) == folder / CARD
+    assert write_card(folder, card) == folder / CARD_FILE
     assert Bundle(folder).card.version == "next"
 
 
@@ -113,12 +124,12 @@ def test_a_file_instead_of_a_folder(folder: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "not JSON", "[" * 10_000], ids=lambda text: text[:8])
 def test_a_card_that_is_no_json_object(folder: Path, text: str) -> None:
-    (folder / CARD).write_text(text)
+    (folder / CARD_FILE).write_text(text)
     assert "the file: " in _refused(folder)
 
 
 def test_a_card_that_is_no_text(folder: Path) -> None:
-    (folder / CARD).write_bytes(b"\xff\xfe\x00\x80")
+    (folder / CARD_FILE).write_bytes(b"\xff\xfe\x00\x80")
     assert "is not UTF-8 text" in _refused(folder)
 
 
@@ -168,28 +179,28 @@ def test_other_classes(folder: Path, classes: list[str]) -> None:
 
 def test_a_variant_that_the_bundle_lacks(folder: Path) -> None:
     with pytest.raises(BundleError, match=r"no fp16 variant in card\.json \(found: fp32, int8\); export it or choose"):
-        Bundle(folder).model(Precision.FP16)
+        Bundle(folder).model_path(Precision.FP16)
 
 
 def test_a_missing_file(folder: Path) -> None:
     (folder / "model.int8.onnx").unlink()
     with pytest.raises(BundleError, match=r"model\.int8\.onnx: named in card\.json but missing"):
-        Bundle(folder).model(Precision.INT8)
-    assert Bundle(folder).model(Precision.FP32)
+        Bundle(folder).model_path(Precision.INT8)
+    assert Bundle(folder).model_path(Precision.FP32)
 
 
 def test_a_folder_instead_of_a_file(folder: Path) -> None:
     (folder / "model.int8.onnx").unlink()
     (folder / "model.int8.onnx").mkdir()
     with pytest.raises(BundleError, match=r"named in card\.json but missing"):
-        Bundle(folder).model(Precision.INT8)
+        Bundle(folder).model_path(Precision.INT8)
 
 
 @pytest.mark.parametrize("data", [b"", b"model of another bundle", b"model.int8.onnx" * 99])
 def test_another_file(folder: Path, data: bytes) -> None:
     (folder / "model.int8.onnx").write_bytes(data)
     with pytest.raises(BundleError) as refused:
-        Bundle(folder).model(Precision.INT8)
+        Bundle(folder).model_path(Precision.INT8)
     message = str(refused.value)
     assert str(folder / "model.int8.onnx") in message
     assert hashlib.sha256(data).hexdigest() in message

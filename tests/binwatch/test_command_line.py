@@ -128,7 +128,7 @@ def test_an_error_is_told_though_nobody_reads_on() -> None:
     script = (
         "from binwatch import command_line\nfrom binwatch.errors import OutageError\n"
         "def app():\n print('a line')\n raise OutageError('the database is gone')\n"
-        "command_line.run(app, 'monitor', by_cause=True)"
+        "command_line.run(app, 'monitor', status_by_error=True)"
     )
     buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     command = subprocess.Popen(

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from binwatch.bundle import Calibration
-from binwatch.conformal import Judgement, PValues, calibrate, judge, scores_of
-from binwatch.counts import Suspicion, in_classes
+from binwatch.conformal import Judgement, PValueTable, calibrate, judge, oddness_scores
+from binwatch.counts import Suspicion, class_probabilities
 from tests.calibrations import category
 
 EVERY = tuple(range(7))
@@ -22,12 +22,12 @@ def certain_of(chances: dict[int, float]) -> list[float]:
 
 def test_the_share_of_photos_that_are_at_least_as_odd() -> None:
     every = category((0.1, 0.5, 0.5, 0.9), surplus=(0.2, 0.4))
-    values = PValues(Calibration(photos=4, split="test", categories=(every,)))
+    values = PValueTable(Calibration(photos=4, split="test", categories=(every,)))
     below = [0.05, 0.1, 0.5, 0.75, 0.9, 0.99]
-    found = [values.of(certain_of({2: share, 3: 1 - share}), 3) for share in below]
+    found = [values.p_values(certain_of({2: share, 3: 1 - share}), 3) for share in below]
     assert [each and each[Suspicion.MISSING] for each in found] == [1.0, 1.0, 0.8, 0.4, 0.4, 0.2]
     assert {each and each[Suspicion.SURPLUS] for each in found} == {1.0}
-    above = values.of(certain_of({3: 0.7, 4: 0.1, 6: 0.2}), 3)
+    above = values.p_values(certain_of({3: 0.7, 4: 0.1, 6: 0.2}), 3)
     assert above is not None
     assert above[Suspicion.SURPLUS] == pytest.approx(2 / 3)
     assert above[Suspicion.MISSING] == 1.0
@@ -35,27 +35,27 @@ def test_the_share_of_photos_that_are_at_least_as_odd() -> None:
 
 def test_scores_are_what_is_left_on_the_other_side() -> None:
     probabilities = [0.1, 0.2, 0.3, 0.1, 0.1, 0.1, 0.1]
-    assert scores_of(probabilities, 2) == {Suspicion.EITHER: 0.4, Suspicion.MISSING: 0.3, Suspicion.SURPLUS: 0.4}
-    assert scores_of(probabilities, 0)[Suspicion.MISSING] == 0  # nothing can be missing
-    assert scores_of(probabilities, 17) == {Suspicion.EITHER: 0.9, Suspicion.MISSING: 0.9, Suspicion.SURPLUS: 0}
+    assert oddness_scores(probabilities, 2) == {Suspicion.EITHER: 0.4, Suspicion.MISSING: 0.3, Suspicion.SURPLUS: 0.4}
+    assert oddness_scores(probabilities, 0)[Suspicion.MISSING] == 0  # nothing can be missing
+    assert oddness_scores(probabilities, 17) == {Suspicion.EITHER: 0.9, Suspicion.MISSING: 0.9, Suspicion.SURPLUS: 0}
 
 
 def test_scores_beyond_five_are_of_the_whole_distribution() -> None:
     said = [0.0] * 6 + [0.1] * 4 + [0.05] * 11 + [0.05]
-    assert scores_of(said, 7) == {Suspicion.EITHER: 0.8, Suspicion.MISSING: 0.1, Suspicion.SURPLUS: 0.8}
-    assert scores_of(said, 300) == {Suspicion.EITHER: 0.95, Suspicion.MISSING: 0.95, Suspicion.SURPLUS: 0}
+    assert oddness_scores(said, 7) == {Suspicion.EITHER: 0.8, Suspicion.MISSING: 0.1, Suspicion.SURPLUS: 0.8}
+    assert oddness_scores(said, 300) == {Suspicion.EITHER: 0.95, Suspicion.MISSING: 0.95, Suspicion.SURPLUS: 0}
 
 
 def test_each_quantity_is_judged_by_its_own_photos() -> None:
     parts = (category((0.0, 0.1), classes=(0,)), category((0.9,), classes=(6,)))
-    values = PValues(Calibration(photos=3, split="test", categories=parts))
+    values = PValueTable(Calibration(photos=3, split="test", categories=parts))
     unsure = certain_of({0: 0.2, 3: 0.6, 6: 0.2})
-    empty, full = values.of(unsure, 0), values.of(unsure, 17)
+    empty, full = values.p_values(unsure, 0), values.p_values(unsure, 17)
     assert empty is not None
     assert full is not None
     assert empty[Suspicion.SURPLUS] == pytest.approx(1 / 3)
     assert full[Suspicion.MISSING] == 1.0  # "more than 5"
-    assert values.of(unsure, 3) is None
+    assert values.p_values(unsure, 3) is None
 
 
 def test_rare_classes_are_calibrated_with_their_neighbours() -> None:
@@ -76,15 +76,15 @@ def test_quantities_above_five_are_calibrated_apart() -> None:
     found = calibrate(distribution, quantities, names, "test")
     assert [part.classes for part in found.categories] == [(0, 1, 2, 3), (4, 5), (6, 7, 8), tuple(range(9, 22))]
     assert [len(part.missing) for part in found.categories] == [150, 120, 110, 190]
-    values, unsure = PValues(found), distribution[-1].tolist()
-    six, many = values.of(unsure, 6), values.of(unsure, 40)
+    values, unsure = PValueTable(found), distribution[-1].tolist()
+    six, many = values.p_values(unsure, 6), values.p_values(unsure, 40)
     assert six is not None
     assert many is not None
     assert six[Suspicion.MISSING] == pytest.approx(1 / 111)  # odd for 6, though not for 9 and more
     assert many[Suspicion.MISSING] == pytest.approx(81 / 191)  # of 190, the 80 photos of 17 and 40 are as odd
     limited = calibrate(distribution, quantities, names, "test", answers=(3, 4, 5))
     assert [part.classes for part in limited.categories] == [(3,), (4, 5)]
-    assert PValues(limited).of(unsure, 6) is None
+    assert PValueTable(limited).p_values(unsure, 6) is None
 
 
 def test_few_photos_are_calibrated_all_together() -> None:
@@ -113,8 +113,8 @@ def test_photos_alike_are_alike(chance: float) -> None:
     """To the digits that are kept, and from float32, too: a photo must not look odder than the very same photo."""
     probabilities = np.full((200, len(EVERY)), (1 - chance) / 6, np.float32)
     probabilities[:, 2] = chance
-    values = PValues(calibrate(probabilities, np.full(200, 2), [str(n) for n in range(200)], "test"))
-    found = values.of([round(float(each), 6) for each in probabilities[0]], 2)  # as workers record them
+    values = PValueTable(calibrate(probabilities, np.full(200, 2), [str(n) for n in range(200)], "test"))
+    found = values.p_values([round(float(each), 6) for each in probabilities[0]], 2)  # as workers record them
     assert found is not None
     assert set(found.values()) == {1.0}
 
@@ -139,10 +139,10 @@ def test_of_correctly_recorded_bins_no_more_than_the_level_are_flagged(beyond: l
         flagged = []
         for _ in range(60):
             known, labels = photos(900)
-            values = PValues(calibrate(known, labels, [str(number) for number in range(900)], "test"))
+            values = PValueTable(calibrate(known, labels, [str(number) for number in range(900)], "test"))
             new, truth = photos(300)
             judged = [
-                judge(in_classes(row).tolist(), int(label), values, row.tolist())
+                judge(class_probabilities(row).tolist(), int(label), values, row.tolist())
                 for row, label in zip(new, truth, strict=True)
             ]
             p_values = [one.p_value(suspicion) for one in judged]

@@ -17,7 +17,7 @@ classes = st.integers(0, 6)
 
 
 def test_known_figures() -> None:
-    matrix = ConfusionMatrix.of(PAIRS)
+    matrix = ConfusionMatrix.from_pairs(PAIRS)
     assert (matrix.comparisons, matrix.comparisons_within_one) == (5, 3)
     assert (matrix.absolute_error, matrix.squared_error) == (9, 41)
     assert (matrix.agreement, matrix.within_one, matrix.mae) == (0.4, 0.6, 1.8)
@@ -27,7 +27,7 @@ def test_known_figures() -> None:
 
 
 def test_a_part_of_it() -> None:
-    matrix = ConfusionMatrix.of(PAIRS)
+    matrix = ConfusionMatrix.from_pairs(PAIRS)
     assert matrix.where(true_class=3).cells == {(3, 3): 1, (3, 4): 1, (3, 1): 1}
     assert matrix.where(outcome=Outcome.OVER).cells == {(3, 4): 1, (0, 6): 1}
     assert matrix.where(true_class=0, outcome=Outcome.EXACT).cells == {}
@@ -43,7 +43,7 @@ def test_nothing_compared() -> None:
 
 @given(st.lists(st.tuples(classes, classes), min_size=1))
 def test_figures_are_those_of_the_pairs(pairs: list[tuple[int, int]]) -> None:
-    matrix, errors = ConfusionMatrix.of(pairs), [predicted - true for true, predicted in pairs]
+    matrix, errors = ConfusionMatrix.from_pairs(pairs), [predicted - true for true, predicted in pairs]
     assert matrix.comparisons == len(pairs)
     assert matrix.agreement == pytest.approx(errors.count(0) / len(errors))
     assert matrix.within_one == pytest.approx(sum(abs(error) <= 1 for error in errors) / len(errors))

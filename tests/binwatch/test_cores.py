@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from binwatch import cores as module
-from binwatch.cores import core_numbers, cores, cpu_quota
+from binwatch.cores import allowed_cores, cpu_quota, usable_cores
 
 VERSION_2 = "30 23 0:26 {root} {mount} rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate"
 VERSION_1 = "33 25 0:29 {root} {mount} rw,nosuid shared:9 - cgroup cgroup rw,cpu,cpuacct"
@@ -68,8 +68,8 @@ def test_without_control_groups(tmp_path: Path) -> None:
 def test_cores_are_what_mask_and_quota_leave(monkeypatch: pytest.MonkeyPatch, quota: float | None, wanted: int) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 2, 5, 7}, raising=False)
     monkeypatch.setattr(module, "cpu_quota", lambda: quota)
-    assert core_numbers() == [0, 2, 5, 7]
-    assert cores() == wanted
+    assert allowed_cores() == [0, 2, 5, 7]
+    assert usable_cores() == wanted
 
 
 def test_on_macos(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,8 +77,8 @@ def test_on_macos(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
     monkeypatch.setattr(module, "cpu_quota", lambda: None)
-    assert core_numbers() == list(range(8))
-    assert cores() == 8
+    assert allowed_cores() == list(range(8))
+    assert usable_cores() == 8
 
 
 ROOT = Path(__file__).parents[2]

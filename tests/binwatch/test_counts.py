@@ -7,16 +7,16 @@ import pytest
 
 from binwatch.counts import (
     CLASSES,
-    MORE,
-    Beyond,
+    MORE_THAN_5,
+    LargeCount,
     Outcome,
-    beyond,
+    class_error,
     class_of,
-    count_in_words,
-    difference_in_words,
-    difference_of,
-    error_of,
-    in_classes,
+    class_probabilities,
+    describe_count,
+    describe_difference,
+    estimate_large_count,
+    item_difference,
     outcome_of,
 )
 
@@ -28,12 +28,12 @@ def test_class_of(quantity: int, index: int) -> None:
 
 def test_classes_are_a_view_of_a_distribution() -> None:
     both = np.array([[0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.2, 0.1, 0.1], [0, 0, 0, 0, 0, 0.25, 0.25, 0, 0.5]], np.float32)
-    found = in_classes(both)
+    found = class_probabilities(both)
     assert found.dtype == np.float32
     assert found[0] == pytest.approx([0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.4])
     assert found[1].tolist() == [0, 0, 0, 0, 0, 0.25, 0.75]
-    assert in_classes(both[1]).tolist() == found[1].tolist()
-    assert in_classes(found) is found
+    assert class_probabilities(both[1]).tolist() == found[1].tolist()
+    assert class_probabilities(found) is found
 
 
 def test_a_negative_quantity() -> None:
@@ -47,24 +47,24 @@ def test_a_negative_quantity() -> None:
         (0, 0, 0, Outcome.EXACT),
         (3, 5, -2, Outcome.UNDER),
         (5, 3, 2, Outcome.OVER),
-        (MORE, 6, 0, Outcome.EXACT),
-        (MORE, 209, 0, Outcome.EXACT),
-        (MORE, 5, 1, Outcome.OVER),
+        (MORE_THAN_5, 6, 0, Outcome.EXACT),
+        (MORE_THAN_5, 209, 0, Outcome.EXACT),
+        (MORE_THAN_5, 5, 1, Outcome.OVER),
         (5, 6, -1, Outcome.UNDER),
         (0, 209, -6, Outcome.UNDER),
     ],
 )
 def test_error_and_outcome(predicted: int, quantity: int, error: int, outcome: Outcome) -> None:
-    assert error_of(predicted, quantity) == error
+    assert class_error(predicted, quantity) == error
     assert outcome_of(predicted, quantity) is outcome
 
 
 @pytest.mark.parametrize(
     ("predicted", "quantity", "difference"),
-    [(3, 7, -4), (5, 3, 2), (5, 5, 0), (MORE, 4, 2), (MORE, 5, 1), (MORE, 209, 0), (0, 209, -209)],
+    [(3, 7, -4), (5, 3, 2), (5, 5, 0), (MORE_THAN_5, 4, 2), (MORE_THAN_5, 5, 1), (MORE_THAN_5, 209, 0), (0, 209, -209)],
 )
 def test_the_difference_has_no_cap(predicted: int, quantity: int, difference: int) -> None:
-    assert difference_of(predicted, quantity) == difference
+    assert item_difference(predicted, quantity) == difference
 
 
 @pytest.mark.parametrize(
@@ -73,17 +73,17 @@ def test_the_difference_has_no_cap(predicted: int, quantity: int, difference: in
         (3, 7, "4 fewer"),
         (5, 3, "2 more"),
         (2, 2, "agrees"),
-        (MORE, 4, "at least 2 more"),
-        (MORE, 209, "agrees"),
+        (MORE_THAN_5, 4, "at least 2 more"),
+        (MORE_THAN_5, 209, "agrees"),
         (0, 5000, "5000 fewer"),
     ],
 )
 def test_the_difference_in_words(predicted: int, quantity: int, words: str) -> None:
-    assert difference_in_words(predicted, quantity) == words
+    assert describe_difference(predicted, quantity) == words
 
 
 def test_classes() -> None:
-    assert CLASSES[MORE] == "more than 5"
+    assert CLASSES[MORE_THAN_5] == "more than 5"
     assert len(CLASSES) == 7
 
 
@@ -95,11 +95,11 @@ def spread(**chances: float) -> list[float]:
 
 def test_what_lies_beyond_five_is_the_middle_of_the_rest() -> None:
     said = spread(at_4=0.2, at_6=0.12, at_12=0.12, at_17=0.32, at_18=0.16, more=0.08)
-    assert beyond(MORE, said) == Beyond(low=6, median=17, high=18, open=21)
-    assert beyond(4, said) is None
-    assert beyond(MORE, [0.1] * 7) is None
-    assert beyond(MORE, None) is None
-    assert beyond(MORE, spread(more=1.0)) == Beyond(21, 21, 21, 21)
+    assert estimate_large_count(MORE_THAN_5, said) == LargeCount(low=6, median=17, high=18, open=21)
+    assert estimate_large_count(4, said) is None
+    assert estimate_large_count(MORE_THAN_5, [0.1] * 7) is None
+    assert estimate_large_count(MORE_THAN_5, None) is None
+    assert estimate_large_count(MORE_THAN_5, spread(more=1.0)) == LargeCount(21, 21, 21, 21)
 
 
 @pytest.mark.parametrize(
@@ -115,21 +115,21 @@ def test_what_lies_beyond_five_is_the_middle_of_the_rest() -> None:
     ],
 )
 def test_counts_beyond_five_agree_with_what_is_likely(quantity: int, difference: int, words: str) -> None:
-    finer = Beyond(low=14, median=17, high=19, open=21)
-    assert difference_of(MORE, quantity, finer) == difference
-    assert difference_in_words(MORE, quantity, finer) == words
-    assert count_in_words(MORE, finer) == "about 17"
+    finer = LargeCount(low=14, median=17, high=19, open=21)
+    assert item_difference(MORE_THAN_5, quantity, finer) == difference
+    assert describe_difference(MORE_THAN_5, quantity, finer) == words
+    assert describe_count(MORE_THAN_5, finer) == "about 17"
 
 
 def test_an_open_end_agrees_with_all_that_is_larger() -> None:
-    finer = Beyond(low=18, median=21, high=21, open=21)
-    assert [difference_of(MORE, quantity, finer) for quantity in (17, 18, 21, 300)] == [4, 0, 0, 0]
-    assert difference_in_words(MORE, 17, finer) == "at least 4 more"
-    assert count_in_words(MORE, finer) == "more than 20"
-    nearly = Beyond(low=14, median=18, high=21, open=21)
-    assert difference_of(MORE, 300, nearly) == 0
+    finer = LargeCount(low=18, median=21, high=21, open=21)
+    assert [item_difference(MORE_THAN_5, quantity, finer) for quantity in (17, 18, 21, 300)] == [4, 0, 0, 0]
+    assert describe_difference(MORE_THAN_5, 17, finer) == "at least 4 more"
+    assert describe_count(MORE_THAN_5, finer) == "more than 20"
+    nearly = LargeCount(low=14, median=18, high=21, open=21)
+    assert item_difference(MORE_THAN_5, 300, nearly) == 0
 
 
-@pytest.mark.parametrize(("predicted", "words"), [(0, "0"), (5, "5"), (MORE, "more than 5")])
+@pytest.mark.parametrize(("predicted", "words"), [(0, "0"), (5, "5"), (MORE_THAN_5, "more than 5")])
 def test_a_count_of_the_classes_alone_in_words(predicted: int, words: str) -> None:
-    assert count_in_words(predicted) == words
+    assert describe_count(predicted) == words

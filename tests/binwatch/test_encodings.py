@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from binwatch.encodings import EncodingError, TooLargeDecoded, decoded
+from binwatch.encodings import DecodedTooLargeError, EncodingError, decode
 
 PHOTO = b"a photo " * 1000
 GZIP = gzip.compress(PHOTO, mtime=0)
@@ -37,7 +37,7 @@ DEFLATE = RAW.compress(PHOTO) + RAW.flush()
     ],
 )
 def test_decoded(encoding: str, data: bytes) -> None:
-    assert decoded(data, encoding, len(PHOTO)) == PHOTO
+    assert decode(data, encoding, len(PHOTO)) == PHOTO
 
 
 @pytest.mark.parametrize(
@@ -55,26 +55,26 @@ def test_decoded(encoding: str, data: bytes) -> None:
 )
 def test_what_cannot_be_decoded_says_why(encoding: str, data: bytes, words: str) -> None:
     with pytest.raises(EncodingError, match=words):
-        decoded(data, encoding, len(PHOTO))
+        decode(data, encoding, len(PHOTO))
 
 
 def test_a_bomb_is_not_unpacked() -> None:
     bomb = gzip.compress(gzip.compress(bytes(50_000_000)))
     assert len(bomb) < 1000
-    with pytest.raises(TooLargeDecoded):
-        decoded(bomb, "gzip, gzip", 1_000_000)
-    with pytest.raises(TooLargeDecoded):
-        decoded(gzip.compress(bytes(900)) * 2, "gzip", 1000)
+    with pytest.raises(DecodedTooLargeError):
+        decode(bomb, "gzip, gzip", 1_000_000)
+    with pytest.raises(DecodedTooLargeError):
+        decode(gzip.compress(bytes(900)) * 2, "gzip", 1000)
 
 
 def test_a_file_of_many_small_streams() -> None:
-    assert decoded(gzip.compress(b"", mtime=0) * 20_000 + GZIP, "gzip", len(PHOTO)) == PHOTO
+    assert decode(gzip.compress(b"", mtime=0) * 20_000 + GZIP, "gzip", len(PHOTO)) == PHOTO
 
 
 @given(st.binary(max_size=200), st.sampled_from(["gzip", "deflate", "gzip,deflate", "br"]))
 def test_nothing_else_is_raised(data: bytes, encoding: str) -> None:
     for body in (data, GZIP[: len(data)] + data, zlib.compress(data) + data):
         try:
-            assert len(decoded(body, encoding, 1000)) <= 1000
-        except (EncodingError, TooLargeDecoded):
+            assert len(decode(body, encoding, 1000)) <= 1000
+        except (EncodingError, DecodedTooLargeError):
             continue

@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from binwatch.errors import EventError
-from binwatch.events import MAX_BODY_BYTES, MAX_KEY_BYTES, Dialect, Message, parse
+from binwatch.events import MAX_BODY_BYTES, MAX_KEY_BYTES, Dialect, EventMessage, parse_message
 from binwatch.keys import has_dot_segments
 
 FIXTURES = sorted((Path(__file__).parent / "events").glob("*.json"))
@@ -26,7 +26,7 @@ def _read(path: Path) -> tuple[str, dict[str, Any]]:
     return text, fixture["expect"]
 
 
-def _as_expected(message: Message) -> dict[str, Any]:
+def _as_expected(message: EventMessage) -> dict[str, Any]:
     return {
         "dialect": message.dialect.value,
         "created": [[c.bucket, c.key, c.time.isoformat() if c.time else None] for c in message.created],
@@ -41,11 +41,11 @@ def test_golden(path: Path, as_bytes: bool) -> None:
     body: bytes | str = text.encode() if as_bytes else text
     if "error" in expected:
         with pytest.raises(EventError) as raised:
-            parse(body)
+            parse_message(body)
         for words in expected["error"]:
             assert words in str(raised.value)
         return
-    message = parse(body)
+    message = parse_message(body)
     malformed = expected.pop("malformed")
     assert _as_expected(message) == expected
     assert len(message.malformed) == len(malformed)
@@ -71,8 +71,8 @@ def _body(*records: object) -> str:
 
 def test_a_large_body_is_refused_unread() -> None:
     with pytest.raises(EventError, match=r"5,242,880 bytes is not an S3 event \(limit 1,048,576\)"):
-        parse(b"[" * (5 * 2**20))
-    message = parse(_body(_put()).ljust(MAX_BODY_BYTES))  # the limit itself is allowed
+        parse_message(b"[" * (5 * 2**20))
+    message = parse_message(_body(_put()).ljust(MAX_BODY_BYTES))  # the limit itself is allowed
     assert [created.key for created in message.created] == ["a.jpg"]
 
 
@@ -88,7 +88,7 @@ def test_a_large_body_is_refused_unread() -> None:
 )
 def test_deep_nesting_is_refused(body: str) -> None:
     with pytest.raises(EventError):
-        parse(body)
+        parse_message(body)
 
 
 def test_deep_nesting_beside_a_good_record() -> None:
@@ -96,7 +96,7 @@ def test_deep_nesting_beside_a_good_record() -> None:
     for depth in range(850, 1000, 10):
         body = _body(_put()).replace('"a.jpg"', "[" * depth + "]" * depth)
         with pytest.raises(EventError):
-            parse(body)
+            parse_message(body)
 
 
 @pytest.mark.parametrize(
@@ -105,31 +105,31 @@ def test_deep_nesting_beside_a_good_record() -> None:
 def test_numbers_that_python_cannot_hold(number: str) -> None:
     """Integers over 4,300 digits make json.loads raise ValueError."""
     with pytest.raises(EventError):
-        parse(number)
+        parse_message(number)
     with pytest.raises(EventError):
-        parse(_body(_put()).replace('"a.jpg"', number))
+        parse_message(_body(_put()).replace('"a.jpg"', number))
     with pytest.raises(EventError):
-        parse(f'{{"Records": {number}}}')
+        parse_message(f'{{"Records": {number}}}')
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32", "utf-8-sig"])
 def test_other_encodings_of_json(encoding: str) -> None:
-    assert parse(_body(_put("%C3%BC.jpg")).encode(encoding)).created[0].key == "ü.jpg"
+    assert parse_message(_body(_put("%C3%BC.jpg")).encode(encoding)).created[0].key == "ü.jpg"
 
 
 @pytest.mark.parametrize("body", [b"\xff\xfe\x00", b"\x80abc", b"\x00", '{"a":"\xff"}'.encode("latin-1")])
 def test_bytes_that_are_no_text(body: bytes) -> None:
     with pytest.raises(EventError, match="not JSON"):
-        parse(body)
+        parse_message(body)
 
 
 @pytest.mark.parametrize("name", ["x" * 81, "Objekt\u00fc", "a\nb", "\ud800", ""])
 def test_a_name_that_is_none(name: str) -> None:
     """Names of ignored events end in logs."""
     if name == "":
-        assert parse(_body(_put(eventName=""))).ignored == [""]
+        assert parse_message(_body(_put(eventName=""))).ignored == [""]
         return
-    message = parse(_body(_put(eventName=name), _put()))
+    message = parse_message(_body(_put(eventName=name), _put()))
     assert message.ignored == []
     assert message.malformed[0].isprintable()
     assert "eventName" in message.malformed[0]
@@ -138,17 +138,17 @@ def test_a_name_that_is_none(name: str) -> None:
 
 def test_the_longest_key() -> None:
     longest = "ü" * (MAX_KEY_BYTES // 2)
-    assert parse(_body(_put(longest))).created[0].key == longest
+    assert parse_message(_body(_put(longest))).created[0].key == longest
     with pytest.raises(EventError, match="over 1024 bytes"):
-        parse(_body(_put(longest + "a")))
+        parse_message(_body(_put(longest + "a")))
 
 
 def test_more_records_than_any_store_sends() -> None:
-    message = parse(_body(*[_put(f"{i}.jpg") for i in range(5000)]))
+    message = parse_message(_body(*[_put(f"{i}.jpg") for i in range(5000)]))
     assert [created.key for created in message.created] == [f"{i}.jpg" for i in range(5000)]
 
 
-def _assert_storable(message: Message) -> None:
+def _assert_storable(message: EventMessage) -> None:
     for created in message.created:
         for name in (created.bucket, created.key):
             assert 0 < len(name.encode()) <= MAX_KEY_BYTES
@@ -161,7 +161,7 @@ def _assert_storable(message: Message) -> None:
 
 def _parses_or_refuses(body: bytes | str) -> None:
     try:
-        message = parse(body)
+        message = parse_message(body)
     except EventError as refused:
         text = str(refused)
     else:
@@ -252,12 +252,12 @@ def test_damaged_fixtures(path: Path, data: st.DataObject) -> None:
 )
 def test_every_key_survives_each_dialect(key: str) -> None:
     for encoded in (quote_plus(key), quote(key, safe=""), quote_plus(key, safe="/")):
-        assert parse(_body(_put(encoded))).created[0].key == key
+        assert parse_message(_body(_put(encoded))).created[0].key == key
         minio = _put(encoded, eventSource="minio:s3", eventName="s3:ObjectCreated:Put")
-        assert parse(_body(minio)).created[0].key == key
+        assert parse_message(_body(minio)).created[0].key == key
     name = "x" + key.replace("/", "-")
-    assert parse(_body(_put(name, eventName="s3:ObjectCreated:Put"))).created[0].key == name
-    assert parse(_body(_put(name, eventSource="ceph:s3"))).created[0].key == name
+    assert parse_message(_body(_put(name, eventName="s3:ObjectCreated:Put"))).created[0].key == name
+    assert parse_message(_body(_put(name, eventSource="ceph:s3"))).created[0].key == name
     detail = {"bucket": {"name": "binwatch"}, "object": {"key": key}}
     bridge = {"source": "aws.s3", "detail-type": "Object Created", "detail": detail}
-    assert parse(json.dumps(bridge)).created[0].key == key
+    assert parse_message(json.dumps(bridge)).created[0].key == key

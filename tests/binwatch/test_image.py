@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from binwatch.errors import PhotoError, Reason
-from binwatch.image import FORMATS, PILLOW_MAX_PIXELS, SIZE, ImageLimits, _rgb, load
+from binwatch.image import FORMATS, INPUT_SIZE, PILLOW_MAX_PIXELS, ImageLimits, _to_rgb, load_photo
 from testing.photos import HEIGHT, WIDTH, chunk, encoded, png, scene
 
 
 def _squashed(image: Image.Image) -> np.ndarray:
     """What `load` should give, computed without its shortcuts."""
-    return np.asarray(image.convert("RGB").resize((SIZE, SIZE), Image.Resampling.BILINEAR))
+    return np.asarray(image.convert("RGB").resize((INPUT_SIZE, INPUT_SIZE), Image.Resampling.BILINEAR))
 
 
 def _assert_near(found: np.ndarray, wanted: np.ndarray, mean: float, most: float = 255) -> None:
@@ -34,7 +34,7 @@ def _assert_near(found: np.ndarray, wanted: np.ndarray, mean: float, most: float
 
 def _reason(data: bytes, limits: ImageLimits | None = None) -> tuple[Reason, str]:
     with pytest.raises(PhotoError) as refused:
-        load(data, limits=limits or ImageLimits())
+        load_photo(data, limits=limits or ImageLimits())
     return refused.value.reason, str(refused.value)
 
 
@@ -57,22 +57,22 @@ def _reason(data: bytes, limits: ImageLimits | None = None) -> tuple[Reason, str
     ],
 )
 def test_formats(name: str, options: dict[str, object], mean: float) -> None:
-    photo = load(encoded(scene(), name, **options))
+    photo = load_photo(encoded(scene(), name, **options))
     assert (photo.format, photo.width, photo.height) == (name, WIDTH, HEIGHT)
-    assert photo.pixels.shape == (SIZE, SIZE, 3)
+    assert photo.pixels.shape == (INPUT_SIZE, INPUT_SIZE, 3)
     assert photo.pixels.dtype == np.uint8
     _assert_near(photo.pixels, _squashed(scene()), mean)
 
 
 @pytest.mark.parametrize("size", [1, 32, 224, 500])
 def test_size(size: int) -> None:
-    assert load(encoded(scene()), size=size).pixels.shape == (size, size, 3)
+    assert load_photo(encoded(scene()), size=size).pixels.shape == (size, size, 3)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 900), (900, 1), (223, 225), (3000, 40)])
 @pytest.mark.parametrize("name", FORMATS)
 def test_odd_shapes(name: str, shape: tuple[int, int]) -> None:
-    photo = load(encoded(Image.new("RGB", shape, (200, 30, 90)), name))
+    photo = load_photo(encoded(Image.new("RGB", shape, (200, 30, 90)), name))
     assert (photo.width, photo.height) == shape
     assert np.abs(photo.pixels.reshape(-1, 3).mean(axis=0) - (200, 30, 90)).max() <= 4
 
@@ -80,14 +80,14 @@ def test_odd_shapes(name: str, shape: tuple[int, int]) -> None:
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "BMP", "GIF"])
 def test_grey(name: str) -> None:
     grey = scene().convert("L")
-    _assert_near(load(encoded(grey, name)).pixels, _squashed(grey), 1.5)
+    _assert_near(load_photo(encoded(grey, name)).pixels, _squashed(grey), 1.5)
 
 
 def test_cmyk_as_adobe_writes_it() -> None:
     """Adobe stores CMYK inverted and says so in an APP14 marker, which Pillow writes and reads too."""
     data = encoded(scene().convert("CMYK"), quality=95)
     assert b"Adobe" in data
-    _assert_near(load(data).pixels, _squashed(scene()), 2)
+    _assert_near(load_photo(data).pixels, _squashed(scene()), 2)
 
 
 def test_cmyk_without_adobes_marker() -> None:
@@ -96,7 +96,7 @@ def test_cmyk_without_adobes_marker() -> None:
     start = data.index(b"\xff\xee")
     plain = data[:start] + data[start + 2 + int.from_bytes(data[start + 2 : start + 4]) :]
     assert b"Adobe" not in plain
-    _assert_near(load(plain).pixels, _squashed(scene()), 2)
+    _assert_near(load_photo(plain).pixels, _squashed(scene()), 2)
 
 
 @pytest.mark.parametrize(("colour", "channels"), [(0, 1), (2, 3), (4, 2), (6, 4)], ids=["L", "RGB", "LA", "RGBA"])
@@ -104,14 +104,14 @@ def test_png_of_16_bits(colour: int, channels: int) -> None:
     """16 bits are scaled to 8, not clipped to white."""
     across = np.linspace(0, 65535, WIDTH).astype(">u2")
     row = b"\0" + across[:, None].repeat(channels, axis=1).tobytes()
-    pixels = load(png(WIDTH, HEIGHT, 16, colour, row * HEIGHT)).pixels
+    pixels = load_photo(png(WIDTH, HEIGHT, 16, colour, row * HEIGHT)).pixels
     wanted = Image.fromarray((across >> 8).astype(np.uint8)[None].repeat(HEIGHT, axis=0))
     _assert_near(pixels, _squashed(wanted), 0.5, 1)
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])
 def test_png_of_few_bits(bits: int) -> None:
-    pixels = load(png(WIDTH, HEIGHT, bits, 0, (b"\0" + b"\xff" * (WIDTH * bits // 8)) * HEIGHT)).pixels
+    pixels = load_photo(png(WIDTH, HEIGHT, bits, 0, (b"\0" + b"\xff" * (WIDTH * bits // 8)) * HEIGHT)).pixels
     assert (pixels == 255).all()
 
 
@@ -134,14 +134,14 @@ def test_png_modes(mode: str, transparency: object) -> None:
     image = scene().quantize(256) if mode == "P" else scene().convert(mode)
     options = {} if transparency is None else {"transparency": transparency}
     wanted = _squashed(image.convert("RGB"))
-    _assert_near(load(encoded(image, "PNG", **options)).pixels, wanted, 0)
+    _assert_near(load_photo(encoded(image, "PNG", **options)).pixels, wanted, 0)
 
 
 def test_alpha_does_not_change_colours() -> None:
     image = scene().convert("RGBA")
     image.putalpha(Image.linear_gradient("L").resize(image.size))
-    _assert_near(load(encoded(image, "PNG")).pixels, _squashed(scene()), 0)
-    _assert_near(load(encoded(image, "WEBP", lossless=True, exact=True)).pixels, _squashed(scene()), 0)
+    _assert_near(load_photo(encoded(image, "PNG")).pixels, _squashed(scene()), 0)
+    _assert_near(load_photo(encoded(image, "WEBP", lossless=True, exact=True)).pixels, _squashed(scene()), 0)
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_modes_that_pillow_may_hand_over(mode: str) -> None:
         image = Image.frombytes(mode, (4, 4), (b"\x34\x80" if mode == "I;16" else b"\x80\x34") * 16)
     else:
         image = Image.new(mode, (4, 4), {"I": 0x8034, "F": 128.0}.get(mode, 0))
-    converted = _rgb(image)
+    converted = _to_rgb(image)
     assert converted.mode == "RGB"
     if mode[0] in "IF":
         assert converted.getpixel((0, 0)) == (128, 128, 128)
@@ -162,13 +162,13 @@ def test_modes_that_pillow_may_hand_over(mode: str) -> None:
 def test_the_first_frame_of_an_animation(name: str) -> None:
     second = Image.new("RGB", (WIDTH, HEIGHT), "white")
     data = encoded(Image.new("RGB", (WIDTH, HEIGHT), "black"), name, save_all=True, append_images=[second])
-    assert load(data).pixels.max() <= 1
+    assert load_photo(data).pixels.max() <= 1
 
 
 def test_a_phones_jpeg_with_two_pictures() -> None:
     """Phones append a preview or depth map; Pillow calls such a JPEG MPO."""
     data = encoded(scene(), "MPO", save_all=True, append_images=[Image.new("RGB", (64, 64))], quality=95)
-    photo = load(data)
+    photo = load_photo(data)
     assert (photo.width, photo.height) == (WIDTH, HEIGHT)
     _assert_near(photo.pixels, _squashed(scene()), 1.5)
 
@@ -193,7 +193,9 @@ def test_every_orientation_comes_out_upright(orientation: int, name: str) -> Non
     stored = scene() if how is None else scene().transpose(how)
     exif = Image.Exif()
     exif[0x0112] = orientation
-    photo = load(encoded(stored, name, exif=exif.tobytes(), **({"quality": 95} if name not in ("PNG", "TIFF") else {})))
+    photo = load_photo(
+        encoded(stored, name, exif=exif.tobytes(), **({"quality": 95} if name not in ("PNG", "TIFF") else {}))
+    )
     turned_by_decoder = name in ("TIFF", "HEIF")
     assert (photo.width, photo.height) == (scene() if turned_by_decoder else stored).size
     _assert_near(photo.pixels, _squashed(scene()), 3, 40)
@@ -215,7 +217,7 @@ def test_a_tiff_of_a_million_tags_is_refused_at_once() -> None:
 def test_an_orientation_that_is_none(orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    _assert_near(load(encoded(scene(), exif=exif, quality=95)).pixels, _squashed(scene()), 1.5)
+    _assert_near(load_photo(encoded(scene(), exif=exif, quality=95)).pixels, _squashed(scene()), 1.5)
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
@@ -223,7 +225,7 @@ def test_an_orientation_that_is_none(orientation: int) -> None:
 @pytest.mark.parametrize("name", ["JPEG", "PNG"])
 def test_damaged_exif_data_costs_no_photo(name: str, exif: bytes) -> None:
     data = encoded(scene(), name, exif=b"Exif\0\0" + exif if name == "JPEG" else exif)
-    _assert_near(load(data).pixels, _squashed(scene()), 2)
+    _assert_near(load_photo(data).pixels, _squashed(scene()), 2)
 
 
 def test_a_draft_is_close_to_a_full_decode() -> None:
@@ -232,14 +234,14 @@ def test_a_draft_is_close_to_a_full_decode() -> None:
         data = encoded(scene(width, height), quality=95)
         with Image.open(io.BytesIO(data)) as full:
             wanted = _squashed(full)
-        _assert_near(load(data).pixels, wanted, 1, 6)
+        _assert_near(load_photo(data).pixels, wanted, 1, 6)
 
 
 def test_the_same_bytes_give_the_same_pixels_in_every_thread() -> None:
     photos = [encoded(scene(700, 500), name) for name in FORMATS] * 8
-    alone = [load(data).pixels for data in photos]
+    alone = [load_photo(data).pixels for data in photos]
     with ThreadPoolExecutor(8) as pool:
-        for found, wanted in zip(pool.map(load, photos), alone, strict=True):
+        for found, wanted in zip(pool.map(load_photo, photos), alone, strict=True):
             assert np.array_equal(found.pixels, wanted)
 
 
@@ -330,7 +332,7 @@ def test_formats_that_are_not_counted_are_named(data: bytes, words: str) -> None
 
 def test_too_many_bytes() -> None:
     data = encoded(scene())
-    assert load(data, limits=ImageLimits(max_bytes=len(data))).format == "JPEG"
+    assert load_photo(data, limits=ImageLimits(max_bytes=len(data))).format == "JPEG"
     reason, message = _reason(data, ImageLimits(max_bytes=len(data) - 1))
     assert reason is Reason.TOO_LARGE
     assert message == f"the file has {len(data):,} bytes, over the limit of {len(data) - 1:,}"
@@ -339,7 +341,7 @@ def test_too_many_bytes() -> None:
 @pytest.mark.parametrize("name", FORMATS)
 def test_too_many_pixels(name: str) -> None:
     data = encoded(scene(), name)
-    assert load(data, limits=ImageLimits(max_pixels=WIDTH * HEIGHT)).format == name
+    assert load_photo(data, limits=ImageLimits(max_pixels=WIDTH * HEIGHT)).format == name
     reason, message = _reason(data, ImageLimits(max_pixels=WIDTH * HEIGHT - 1))
     assert reason is Reason.TOO_MANY_PIXELS
     assert message == "400×300 pixels over the limit of 119,999 pixels"
@@ -406,7 +408,7 @@ def test_real_photos() -> None:
     """Real bins: each is decoded, and libjpeg's scaling stays close to a full decode (2.5 of 255 in the worst)."""
     assert len(SAMPLES) > 100
     for path in SAMPLES:
-        photo = load(path.read_bytes())
+        photo = load_photo(path.read_bytes())
         with Image.open(path) as full:
             assert (photo.width, photo.height) == full.size
             _assert_near(photo.pixels, _squashed(full), 3)
@@ -432,7 +434,7 @@ MUTABLE["animation"] = encoded(scene(60, 40), "WEBP", save_all=True, append_imag
 
 def _loads_or_refuses(data: bytes) -> None:
     try:
-        photo = load(data, size=32, limits=ImageLimits(max_pixels=4_000_000))
+        photo = load_photo(data, size=32, limits=ImageLimits(max_pixels=4_000_000))
     except PhotoError as refused:
         message = str(refused)
     else:

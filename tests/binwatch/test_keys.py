@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from binwatch.keys import ObjectKind, Skipped, bin_id, bin_of, kind_of, skipped
+from binwatch.keys import ObjectKind, SkipReason, bin_of_key, kind_of, normalize_bin_id, skip_reason
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ from binwatch.keys import ObjectKind, Skipped, bin_id, bin_of, kind_of, skipped
 )
 def test_keys(key: str, kind: ObjectKind, bin_id: str) -> None:
     assert kind_of(key) is kind
-    assert bin_of(key) == bin_id
+    assert bin_of_key(key) == bin_id
 
 
 def test_another_prefix_of_models() -> None:
@@ -71,7 +71,7 @@ def test_another_prefix_of_models() -> None:
 
 
 def test_a_photo_and_its_metadata_are_about_the_same_bin() -> None:
-    assert bin_of("bin-images/00123.jpg") == bin_of("metadata/00123.json")
+    assert bin_of_key("bin-images/00123.jpg") == bin_of_key("metadata/00123.json")
 
 
 @pytest.mark.parametrize(
@@ -82,25 +82,29 @@ def test_a_photo_and_its_metadata_are_about_the_same_bin() -> None:
         ("folder/", None),
         ("models/v1/notes.txt", None),
         ("nightly/work/x/plan-0001", None),
-        ("photo", Skipped.NO_ENDING),
-        (".jpg", Skipped.NO_ENDING),
-        ("a.jpg.part", Skipped.OTHER_ENDING),
-        ("a.cr2", Skipped.OTHER_ENDING),
-        ("../x.jpg", Skipped.DOT_SEGMENTS),
-        ("a/..", Skipped.DOT_SEGMENTS),
+        ("photo", SkipReason.NO_ENDING),
+        (".jpg", SkipReason.NO_ENDING),
+        ("a.jpg.part", SkipReason.OTHER_ENDING),
+        ("a.cr2", SkipReason.OTHER_ENDING),
+        ("../x.jpg", SkipReason.DOT_SEGMENTS),
+        ("a/..", SkipReason.DOT_SEGMENTS),
     ],
 )
-def test_what_is_neither_photo_nor_metadata_has_a_reason(key: str, why: Skipped | None) -> None:
-    assert skipped(key, "models/", "nightly/") is why
+def test_what_is_neither_photo_nor_metadata_has_a_reason(key: str, why: SkipReason | None) -> None:
+    assert skip_reason(key, "models/", "nightly/") is why
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_a_bin_has_one_id_however_it_is_written(text: str) -> None:
-    assert bin_id(bin_id(text)) == bin_id(normalize("NFD", text)) == bin_id(f" {text}\n")
+    assert (
+        normalize_bin_id(normalize_bin_id(text))
+        == normalize_bin_id(normalize("NFD", text))
+        == normalize_bin_id(f" {text}\n")
+    )
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_every_key_is_a_photo_metadata_or_has_a_reason(key: str) -> None:
     looked_at = kind_of(key) is not ObjectKind.OTHER
-    assert looked_at == (skipped(key, "models/") is None) or key.rstrip().endswith("/") or key.startswith("models/")
-    assert bin_of(key) == bin_id(bin_of(key))
+    assert looked_at == (skip_reason(key, "models/") is None) or key.rstrip().endswith("/") or key.startswith("models/")
+    assert bin_of_key(key) == normalize_bin_id(bin_of_key(key))

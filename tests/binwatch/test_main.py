@@ -11,7 +11,7 @@ from shutil import copyfile
 
 import pytest
 
-from binwatch.__main__ import PARTS, main
+from binwatch.__main__ import SUBCOMMANDS, main
 from binwatch.errors import BinwatchError, BundleError, ObjectsError, SettingsError
 from binwatch.settings import Settings
 from monitor.records import RecordsDown
@@ -34,7 +34,7 @@ def test_help_names_every_command(
 ) -> None:
     assert _run(monkeypatch, *arguments) == 0
     said = capsys.readouterr().out
-    assert all(f"  {name} " in said for name in PARTS)
+    assert all(f"  {name} " in said for name in SUBCOMMANDS)
 
 
 def test_settings_and_where_they_differ(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

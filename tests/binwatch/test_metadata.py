@@ -10,7 +10,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from binwatch.errors import MetadataError, MetadataReason
-from binwatch.metadata import ITEMS, MAX_ITEMS, MAX_QUANTITY, MAX_TEXT, QUANTITY, contents, expected_quantity
+from binwatch.metadata import (
+    ARTICLES_FIELD,
+    MAX_ARTICLES,
+    MAX_QUANTITY,
+    MAX_TEXT_CHARS,
+    QUANTITY_FIELD,
+    expected_quantity,
+    parse_articles,
+)
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 
@@ -162,11 +170,11 @@ def test_any_bytes(data: bytes) -> None:
 
 
 def _with(items: object) -> bytes:
-    return json.dumps({QUANTITY: 3, ITEMS: items}).encode()
+    return json.dumps({QUANTITY_FIELD: 3, ARTICLES_FIELD: items}).encode()
 
 
 def test_what_a_bin_is_made_up_of() -> None:
-    found = contents((SAMPLES / "metadata" / "00182.json").read_bytes())
+    found = parse_articles((SAMPLES / "metadata" / "00182.json").read_bytes())
     assert found is not None
     mug = {"sku": "B00AVZXZO2", "name": "Funny Guy Mugs I Pooped Today Mug", "quantity": 1}
     assert found[0] == mug | {"size": "4.6 × 4.4 × 4.3 in"}
@@ -177,12 +185,12 @@ def test_what_a_bin_is_made_up_of() -> None:
 
 @pytest.mark.parametrize("data", [b"{}", b"[]", b"no JSON", _with([]), _with(None), _with("x")])
 def test_files_that_do_not_say(data: bytes) -> None:
-    assert contents(data) is None
+    assert parse_articles(data) is None
 
 
 def test_odd_items_cost_nothing_but_themselves() -> None:
     odd = {"a\u202eb\x00": {"name": 5, "quantity": -1}, "c": "no item", "d": {"normalizedName": "D", "quantity": 2.0}}
-    assert contents(_with(odd)) == [
+    assert parse_articles(_with(odd)) == [
         {"sku": "a b", "name": "", "quantity": None},
         {"sku": "d", "name": "D", "quantity": 2},
     ]
@@ -193,13 +201,13 @@ def test_odd_items_cost_nothing_but_themselves() -> None:
 )
 def test_a_size_that_is_not_three_sides_in_one_unit_is_left_out(height: object) -> None:
     side = {"unit": "in", "value": 2.5}
-    assert contents(_with({"a": {"length": side, "width": side, "height": height}})) == [
+    assert parse_articles(_with({"a": {"length": side, "width": side, "height": height}})) == [
         {"sku": "a", "name": "", "quantity": None}
     ]
 
 
 def test_contents_have_limits() -> None:
-    found = contents(_with({f"{number}": {"name": "n" * 5000, "quantity": 1} for number in range(500)}))
+    found = parse_articles(_with({f"{number}": {"name": "n" * 5000, "quantity": 1} for number in range(500)}))
     assert found is not None
-    assert len(found) == MAX_ITEMS
-    assert {len(item["name"]) for item in found} == {MAX_TEXT}
+    assert len(found) == MAX_ARTICLES
+    assert {len(item["name"]) for item in found} == {MAX_TEXT_CHARS}

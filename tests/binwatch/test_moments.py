@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from binwatch.moments import in_utc
+from binwatch.moments import to_utc
 
 
 @pytest.mark.parametrize(
@@ -19,10 +19,10 @@ from binwatch.moments import in_utc
     ],
 )
 def test_in_utc(text: str, in_words: str) -> None:
-    assert in_utc(datetime.fromisoformat(text)).isoformat() == in_words
+    assert to_utc(datetime.fromisoformat(text)).isoformat() == in_words
 
 
 def test_no_offset_is_beyond_it() -> None:
     for offset in (timedelta(hours=23, minutes=59), timedelta(hours=-23, minutes=-59)):
         for year in (datetime(1, 1, 1), datetime(9999, 12, 31, 23, 59, 59)):  # noqa: DTZ001 (the next line adds it)
-            assert in_utc(year.replace(tzinfo=timezone(offset))).tzinfo is UTC
+            assert to_utc(year.replace(tzinfo=timezone(offset))).tzinfo is UTC

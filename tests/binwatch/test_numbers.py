@@ -6,23 +6,23 @@ import pytest
 import typer
 
 from binwatch import command_line
-from binwatch.errors import SettingsError, shown
-from binwatch.numbers import number, whole
+from binwatch.errors import SettingsError, quote_value
+from binwatch.numbers import parse_float, parse_int
 from binwatch.settings import load_settings
 
 
 @pytest.mark.parametrize(("text", "value"), [("5", 5), (" 12 ", 12), ("-3", -3), ("+4", 4), ("007", 7), ("0", 0)])
 def test_whole_numbers(text: str, value: int) -> None:
-    assert whole(text) == value
-    assert number(text) == value
+    assert parse_int(text) == value
+    assert parse_float(text) == value
 
 
 @pytest.mark.parametrize(
     ("text", "value"), [("1.50", 1.5), (".5", 0.5), ("2.", 2.0), ("1e-3", 0.001), ("-1.5E2", -150)]
 )
 def test_numbers(text: str, value: float) -> None:
-    assert number(text) == value
-    assert whole(text) is None
+    assert parse_float(text) == value
+    assert parse_int(text) is None
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_numbers(text: str, value: float) -> None:
     ],
 )
 def test_what_is_none(text: str) -> None:
-    assert (whole(text), number(text)) == (None, None)
+    assert (parse_int(text), parse_float(text)) == (None, None)
 
 
 def test_a_setting_is_read_as_plainly(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,8 +101,8 @@ def test_a_command_line_may_be_empty(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_value_in_a_message_is_not_long() -> None:
-    assert shown("five") == "'five'"
-    assert shown("a\x1b[31m\n") == r"'a\x1b[31m\n'"
-    assert len(shown("x" * 300_000)) < 70
-    assert shown("x" * 300_000).endswith("…")
-    assert len(shown({"a": "y" * 300_000})) < 70
+    assert quote_value("five") == "'five'"
+    assert quote_value("a\x1b[31m\n") == r"'a\x1b[31m\n'"
+    assert len(quote_value("x" * 300_000)) < 70
+    assert quote_value("x" * 300_000).endswith("…")
+    assert len(quote_value({"a": "y" * 300_000})) < 70

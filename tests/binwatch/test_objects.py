@@ -13,7 +13,7 @@ from moto.core import DEFAULT_ACCOUNT_ID
 from moto.s3.models import s3_backends
 
 from binwatch.errors import ObjectsError
-from binwatch.objects import Listed, ObjectRefused, Objects
+from binwatch.objects import ListedObject, ObjectRefused, Objects
 from binwatch.settings import Settings
 from testing.services.faulty_s3 import LAST_MODIFIED, FaultyS3, refuse, say, send
 from testing.services.s3 import S3
@@ -64,7 +64,7 @@ def test_put_fetch_and_list_any_key(objects: Objects, s3: S3, key: str) -> None:
     assert fetched.data == data
     assert fetched.etag == s3.client.head_object(Bucket=s3.bucket, Key=key)["ETag"].strip('"')
     assert abs(datetime.now(UTC) - fetched.modified) < timedelta(minutes=1)
-    assert list(objects.list(s3.bucket)) == [Listed(key, fetched.etag, len(data), fetched.modified)]
+    assert list(objects.list(s3.bucket)) == [ListedObject(key, fetched.etag, len(data), fetched.modified)]
 
 
 def test_an_empty_object(objects: Objects, s3: S3) -> None:
@@ -83,7 +83,7 @@ def test_the_version_that_was_fetched(objects: Objects, s3: S3) -> None:
 
 def test_missing(objects: Objects, s3: S3) -> None:
     refused = _refused(objects, s3.bucket, "no/such+photo.jpg")
-    assert refused.why == "missing"
+    assert refused.reason == "missing"
     assert f"s3://{s3.bucket}/no/such+photo.jpg does not exist" in str(refused)
 
 
@@ -91,14 +91,14 @@ def test_deleted_under_versioning(objects: Objects, s3: S3) -> None:
     s3.client.put_bucket_versioning(Bucket=s3.bucket, VersioningConfiguration={"Status": "Enabled"})
     s3.put("a.jpg", b"x")
     s3.client.delete_object(Bucket=s3.bucket, Key="a.jpg")
-    assert _refused(objects, s3.bucket, "a.jpg").why == "missing"
+    assert _refused(objects, s3.bucket, "a.jpg").reason == "missing"
 
 
 def test_the_limit_on_bytes(objects: Objects, s3: S3) -> None:
     etag = s3.put("big.jpg", b"x" * 1001)
     assert len(objects.fetch(s3.bucket, "big.jpg", max_bytes=1001).data) == 1001
     refused = _refused(objects, s3.bucket, "big.jpg", 1000)
-    assert (refused.why, refused.etag) == ("too_large", etag)
+    assert (refused.reason, refused.etag) == ("too_large", etag)
     assert refused.modified == objects.head(s3.bucket, "big.jpg").modified
     assert str(refused) == "'big.jpg' has 1,001 bytes, over the limit of 1,000"
 
@@ -112,7 +112,7 @@ def test_a_body_over_the_limit_is_not_read(from_faulty: Objects, faulty_s3: Faul
 
     faulty_s3.answer = answer
     before = time.monotonic()
-    assert _refused(from_faulty, "binwatch", "a.jpg").why == "too_large"
+    assert _refused(from_faulty, "binwatch", "a.jpg").reason == "too_large"
     assert time.monotonic() - before < TIMEOUT_S
 
 
@@ -120,7 +120,7 @@ def test_a_body_over_the_limit_is_not_read(from_faulty: Objects, faulty_s3: Faul
 def test_a_key_with_dots_is_never_another_key(objects: Objects, s3: S3, key: str) -> None:
     """Such keys are legal in S3, but HTTP clients shorten paths: what is fetched must not be another object."""
     s3.put("secret.jpg", b"another photo")
-    assert _refused(objects, s3.bucket, key).why == "missing"
+    assert _refused(objects, s3.bucket, key).reason == "missing"
 
 
 def test_no_such_bucket(objects: Objects, s3: S3) -> None:
@@ -140,7 +140,7 @@ def test_no_such_bucket(objects: Objects, s3: S3) -> None:
 @pytest.mark.parametrize(("bucket", "key"), [("not a bucket/", "a.jpg"), ("", "a.jpg"), ("binwatch", "")])
 def test_names_that_s3_cannot_have(objects: Objects, bucket: str, key: str) -> None:
     """They come from hostile events. Taken for an outage, they would be tried again for ever."""
-    assert _refused(objects, bucket, key).why == "missing"
+    assert _refused(objects, bucket, key).reason == "missing"
 
 
 def test_a_listing_of_several_pages(objects: Objects, s3: S3) -> None:
@@ -176,14 +176,14 @@ def test_a_listing_of_several_pages(objects: Objects, s3: S3) -> None:
 def test_refused_for_good(from_faulty: Objects, faulty_s3: FaultyS3, status: int, code: str, why: str) -> None:
     faulty_s3.answer = refuse(status, code)
     refused = _refused(from_faulty, "binwatch", "a.jpg")
-    assert refused.why == why
+    assert refused.reason == why
     assert "s3://binwatch/a.jpg" in str(refused)
     assert faulty_s3.requests == 1
 
 
 def test_a_bare_404(from_faulty: Objects, faulty_s3: FaultyS3) -> None:
     faulty_s3.answer = say(404, b"")
-    assert _refused(from_faulty, "binwatch", "a.jpg").why == "missing"
+    assert _refused(from_faulty, "binwatch", "a.jpg").reason == "missing"
 
 
 OUTAGES: dict[str, Callable[[BaseHTTPRequestHandler], None]] = {
@@ -275,7 +275,7 @@ def test_an_object_without_an_etag_is_the_same_in_a_listing_and_in_a_fetch(
     head = from_faulty.head("binwatch", "a.jpg")
     assert (head.etag, head.modified) == (fetched.etag, fetched.modified)
     assert fetched.etag
-    assert listed == Listed("a.jpg", fetched.etag, 5, fetched.modified)
+    assert listed == ListedObject("a.jpg", fetched.etag, 5, fetched.modified)
 
 
 def test_a_page_with_a_time_is_not_s3(from_faulty: Objects, faulty_s3: FaultyS3) -> None:
@@ -323,14 +323,14 @@ def test_no_credentials(s3: S3, monkeypatch: pytest.MonkeyPatch, tmp_path_factor
 
 
 def test_one_of_many_puts_what_is_new(objects: Objects, s3: S3) -> None:
-    assert objects.put_new(s3.bucket, "claim", b"first")
-    assert not objects.put_new(s3.bucket, "claim", b"second")
+    assert objects.put_if_absent(s3.bucket, "claim", b"first")
+    assert not objects.put_if_absent(s3.bucket, "claim", b"second")
     assert objects.fetch(s3.bucket, "claim", max_bytes=MIB).data == b"first"
 
 
 def test_put_new_says_why_it_cannot(objects: Objects) -> None:
     with pytest.raises(ObjectsError, match="bucket 'no-such-bucket' does not exist"):
-        objects.put_new("no-such-bucket", "claim", b"")
+        objects.put_if_absent("no-such-bucket", "claim", b"")
 
 
 def test_head_is_of_the_upload_that_fetch_has(objects: Objects, s3: S3) -> None:
@@ -339,7 +339,7 @@ def test_head_is_of_the_upload_that_fetch_has(objects: Objects, s3: S3) -> None:
     assert (head.etag, head.version_id, head.modified) == (fetched.etag, fetched.version_id, fetched.modified)
     with pytest.raises(ObjectRefused) as refused:
         objects.head(s3.bucket, "b.jpg")
-    assert refused.value.why == "missing"
+    assert refused.value.reason == "missing"
 
 
 def test_delete_takes_more_than_a_request_and_what_is_not_there(objects: Objects, s3: S3) -> None:

@@ -9,26 +9,26 @@ import onnx
 import pytest
 
 from binwatch import int8_probe, onnx_session
-from binwatch.onnx_session import exact_products
+from binwatch.onnx_session import exact_int8_options
 
 
 @pytest.fixture(autouse=True)
 def _fresh() -> Iterator[None]:
-    exact_products.cache_clear()
+    exact_int8_options.cache_clear()
     yield
-    exact_products.cache_clear()
+    exact_int8_options.cache_clear()
 
 
 def test_the_probe_is_a_model_as_the_standard_has_it() -> None:
-    model = onnx.load_from_string(int8_probe.model())
+    model = onnx.load_from_string(int8_probe.build_model())
     onnx.checker.check_model(model, full_check=True)
     assert [node.op_type for node in model.graph.node] == ["QLinearConv", "QLinearMatMul"]
-    assert {value.name for value in model.graph.input} == set(int8_probe.inputs())
+    assert {value.name for value in model.graph.input} == set(int8_probe.build_inputs())
 
 
 def test_products_are_exact_on_this_cpu_with_the_options() -> None:
-    session = onnx_session.open_session(int8_probe.model())
-    assert int8_probe.is_exact(session.run(None, int8_probe.inputs()))
+    session = onnx_session.open_session(int8_probe.build_model())
+    assert int8_probe.is_exact(session.run(None, int8_probe.build_inputs()))
 
 
 def _cpu(saturates: Callable[[dict[str, str]], bool | None]) -> Callable[..., object]:
@@ -38,7 +38,7 @@ def _cpu(saturates: Callable[[dict[str, str]], bool | None]) -> Callable[..., ob
         def __init__(self, _: object, __: object, ___: int, entries: dict[str, str]) -> None:
             if saturates(entries) is None:
                 raise RuntimeError("Attempt to replace the existing tensor")
-            self.value = 101 if saturates(entries) else int8_probe.RIGHT
+            self.value = 101 if saturates(entries) else int8_probe.EXACT_OUTPUT
 
         def run(self, _: object, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
             return [np.full((2, 2), self.value, np.uint8) for _ in inputs]
@@ -63,6 +63,6 @@ def test_options_follow_what_the_cpu_does(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(onnx_session, "_open", _cpu(saturates))
-    assert exact_products() == options
+    monkeypatch.setattr(onnx_session, "_create_session", _cpu(saturates))
+    assert exact_int8_options() == options
     assert ("int8 products saturate on this CPU" in caplog.text) is warned

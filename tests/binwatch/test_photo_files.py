@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from binwatch.errors import PhotoError, Reason
-from binwatch.image import MAX_SIDE, ImageLimits, load
+from binwatch.image import MAX_SIDE, ImageLimits, load_photo
 from binwatch.photo_files import gif, jpeg, reader_of
 from binwatch.photo_files.budget import Budget
 from binwatch.photo_files.orientation import orientation
@@ -32,12 +32,12 @@ BIG = 2 * 2**20
 
 def refused(data: bytes, limits: ImageLimits | None = None) -> tuple[Reason, str]:
     with pytest.raises(PhotoError) as caught:
-        load(data, limits=limits or ImageLimits())
+        load_photo(data, limits=limits or ImageLimits())
     return caught.value.reason, str(caught.value)
 
 
 def same(data: bytes, sound: bytes) -> None:
-    assert np.array_equal(load(data).pixels, load(sound).pixels)
+    assert np.array_equal(load_photo(data).pixels, load_photo(sound).pixels)
 
 
 # What is whole
@@ -178,7 +178,7 @@ def test_parts_that_are_lost_are_noticed() -> None:
 
 def _passes(data: bytes, damage: Damage) -> bool:
     try:
-        load(damage(data, random.Random(len(data))))
+        load_photo(damage(data, random.Random(len(data))))
     except PhotoError:
         return False
     return True
@@ -217,7 +217,7 @@ def test_a_png_whose_pixels_fail_their_checksum_is_refused(name: str) -> None:
 def test_a_gif_whose_data_end_early_is_refused() -> None:
     """LZW has a code for the end, and what comes after it is background: here, black below the first row."""
     sound = encoded(Image.new("L", (64, 64), 7).quantize(2), "GIF")
-    assert load(sound).pixels.max() > 0
+    assert load_photo(sound).pixels.max() > 0
     start = sound.index(b",\0\0\0\0") + 10
     codes = bytes([0b00000100 | 0b101 << 3])  # clear, end
     data = sound[:start] + b"\x02" + bytes([len(codes)]) + codes + b"\0;"
@@ -230,13 +230,13 @@ def test_a_gif_whose_data_end_early_is_refused() -> None:
 def test_a_side_may_not_be_too_long() -> None:
     grey = png(MAX_SIDE + 1, 2, 8, 0, (b"\0" + bytes(MAX_SIDE + 1)) * 2)
     assert refused(grey) == (Reason.TOO_MANY_PIXELS, f"{MAX_SIDE + 1}×2: a side over the limit of 65,535 pixels")
-    assert load(png(MAX_SIDE, 2, 8, 0, (b"\0" + bytes(MAX_SIDE)) * 2)).width == MAX_SIDE
+    assert load_photo(png(MAX_SIDE, 2, 8, 0, (b"\0" + bytes(MAX_SIDE)) * 2)).width == MAX_SIDE
 
 
 def test_a_photo_that_takes_too_much_memory_is_refused() -> None:
     data = encoded(scene(), "WEBP")
     memory = 16 * 400 * 300
-    assert load(data, limits=ImageLimits(max_memory=memory)).format == "WEBP"
+    assert load_photo(data, limits=ImageLimits(max_memory=memory)).format == "WEBP"
     reason, message = refused(data, ImageLimits(max_memory=memory - 1))
     assert reason is Reason.TOO_MANY_PIXELS
     assert message.startswith("400×300 pixels of this WEBP take about 1 MiB to decode, over the limit of 1 MiB; reduce")
@@ -404,20 +404,22 @@ SHORT_6, TAG = b"\0\6\0\0", 0x0112
 )
 def test_orientation_of_exif(exif: bytes, wanted: int) -> None:
     assert orientation(exif) == wanted
-    photo = load(encoded(scene(), exif=b"Exif\0\0" + exif.removeprefix(b"Exif\0\0")))
-    assert photo.turned == (wanted >= 5)
+    photo = load_photo(encoded(scene(), exif=b"Exif\0\0" + exif.removeprefix(b"Exif\0\0")))
+    assert photo.sides_swapped == (wanted >= 5)
 
 
 def test_orientation_of_xmp() -> None:
     xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
     assert orientation(xmp=xmp) == 6
     assert orientation(_exif((TAG, 3, 1, b"\0\3\0\0")), xmp) == 3
-    assert load(encoded(scene(), "WEBP", xmp=xmp)).turned
-    assert load(PNG[:HEADER_END] + chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp) + PNG[HEADER_END:]).turned
+    assert load_photo(encoded(scene(), "WEBP", xmp=xmp)).sides_swapped
+    assert load_photo(
+        PNG[:HEADER_END] + chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp) + PNG[HEADER_END:]
+    ).sides_swapped
     packed = b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(xmp)
-    assert load(PNG[:HEADER_END] + chunk(b"iTXt", packed) + PNG[HEADER_END:]).turned
+    assert load_photo(PNG[:HEADER_END] + chunk(b"iTXt", packed) + PNG[HEADER_END:]).sides_swapped
     old = b"Raw profile type exif\0\0" + zlib.compress(b"\nexif\n22\n" + _exif((TAG, 3, 1, SHORT_6)).hex().encode())
-    assert load(PNG[:HEADER_END] + chunk(b"zTXt", old) + PNG[HEADER_END:]).turned
+    assert load_photo(PNG[:HEADER_END] + chunk(b"zTXt", old) + PNG[HEADER_END:]).sides_swapped
 
 
 def test_65535_damaged_tags_are_read_in_silence() -> None:
@@ -451,4 +453,4 @@ def test_subsampled_cmyk_is_read_by_pillow() -> None:
     with Image.open(io.BytesIO(data)) as image:
         image.draft("RGB", (224, 224))
         wanted = np.asarray(image.convert("RGB").resize((224, 224), Image.Resampling.BILINEAR))
-    assert np.array_equal(load(data).pixels, wanted)
+    assert np.array_equal(load_photo(data).pixels, wanted)

@@ -33,13 +33,13 @@ def test_a_file_and_which_one_it_is(folder: Path) -> None:
 def test_what_is_no_file_below_the_folder_is_missing(folder: Path, key: str) -> None:
     with pytest.raises(ObjectRefused) as refused:
         PhotoFolder(folder).fetch("any", key, max_bytes=5)
-    assert refused.value.why == "missing"
+    assert refused.value.reason == "missing"
 
 
 def test_neither_an_absolute_key_nor_a_large_file_is_read(folder: Path) -> None:
     with pytest.raises(ObjectRefused) as refused:
         PhotoFolder(folder).fetch("any", str(folder.parent / "secret.jpg"), max_bytes=50)
-    assert refused.value.why == "missing"
+    assert refused.value.reason == "missing"
     with pytest.raises(ObjectRefused, match="over 4 bytes") as refused:
         PhotoFolder(folder).fetch("any", "a/1.jpg", max_bytes=4)
-    assert refused.value.why == "too_large"
+    assert refused.value.reason == "too_large"

@@ -19,9 +19,9 @@ from sqlalchemy import Engine, func, select
 from sqlalchemy.exc import InternalError, OperationalError, StatementError
 
 from binwatch.confusion import TruthSource
-from binwatch.counts import class_of, outcome_by
+from binwatch.counts import class_of, outcome_of_difference
 from binwatch.errors import MetadataReason, Reason
-from binwatch.keys import bin_of
+from binwatch.keys import bin_of_key
 from binwatch.records.engine import WRITE, connect
 from binwatch.records.models import Calibrations
 from binwatch.records.settle_bins import LATEST_PHOTO, settle_bins
@@ -103,7 +103,7 @@ def _comparisons(engine: Engine) -> dict[tuple[str, int, str], tuple[int, int, i
     for row in rows(engine, ConfusionTotal):
         if row.reference == TruthSource.INVENTORY:
             error, n = row.predicted_class - row.true_class, row.comparisons
-            cell = row.model_version, row.true_class, outcome_by(error).value
+            cell = row.model_version, row.true_class, outcome_of_difference(error).value
             sums = found.get(cell, (0, 0, 0, 0))
             added = n, n * abs(error), n * error**2, n * (abs(error) <= 1)
             found[cell] = tuple(map(sum, zip(sums, added, strict=True)))  # type: ignore[assignment]
@@ -207,7 +207,7 @@ def test_keys_are_kept_exactly(records_engine: Engine, store: Store, key: str) -
     store.add_counts([count(key), count("ü.jpg"), count("a.jpg")])
     store.add_counts([count(key)])
     assert {row.key for row in rows(records_engine, Count)} == {key, "ü.jpg", "a.jpg"}
-    assert {row.bin_id for row in rows(records_engine, Bin)} == {bin_of(key), "ü", "a"}
+    assert {row.bin_id for row in rows(records_engine, Bin)} == {bin_of_key(key), "ü", "a"}
 
 
 def test_the_same_count_twice(records_engine: Engine, store: Store) -> None:
@@ -399,7 +399,7 @@ def test_what_could_not_be_fetched_is_no_news_of_its_bin(records_engine: Engine,
 
 def test_the_largest_group(records_engine: Engine, store: Store) -> None:
     keys = [f"bin-images/{i:05}.jpg" for i in range(256)]
-    assert store.add_expectations([expectation(3, bin_id=bin_of(key)) for key in keys]) == 256
+    assert store.add_expectations([expectation(3, bin_id=bin_of_key(key)) for key in keys]) == 256
     assert store.add_counts([count(key) for key in keys]) == 256
     assert totals(records_engine)["comparisons"] == {("v1", 3, "exact"): (256, 0, 0, 256)}
 

@@ -12,10 +12,10 @@ import onnx
 import pytest
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 
-from binwatch.bundle import Bundle, Precision, describe, write_card
-from binwatch.errors import BundleError, OvertakenError
+from binwatch.bundle import Bundle, Precision, make_variant, write_card
+from binwatch.errors import BundleError, PromotionConflictError
 from binwatch.objects import Objects
-from binwatch.registry import Current, Registry
+from binwatch.registry import CurrentModel, Registry
 from binwatch.settings import Settings
 from testing.brightness import write_brightness_bundle
 from testing.services.s3 import S3
@@ -38,15 +38,15 @@ def test_no_model_is_in_use_until_one_is_promoted(registry, tmp_path):
     assert registry.current() is None
     publish(registry, tmp_path, "v1")
     assert registry.current() is None
-    registry.set_current(Current(version="v1", promoted=NOW), registry.current())
-    assert registry.current() == Current(version="v1", promoted=NOW, previous=None, forced=False)
+    registry.set_current(CurrentModel(version="v1", promoted=NOW), registry.current())
+    assert registry.current() == CurrentModel(version="v1", promoted=NOW, previous=None, forced=False)
 
 
 def test_versions_lists_whole_bundles_only(registry, s3, tmp_path):
     publish(registry, tmp_path, "v2")
     publish(registry, tmp_path, "v1")
     s3.put("models/half/model-int8.onnx", b"uploaded, but its card is not")
-    registry.set_current(Current(version="v1", promoted=NOW), registry.current())
+    registry.set_current(CurrentModel(version="v1", promoted=NOW), registry.current())
     assert registry.versions() == ["v1", "v2"]
 
 
@@ -54,20 +54,20 @@ def test_a_fetched_bundle_is_the_one_that_was_published(registry, tmp_path):
     published = publish(registry, tmp_path, "v1")
     bundle = registry.fetch("v1", [Precision.INT8], tmp_path / "cache")
     assert bundle.card.version == "v1"
-    assert bundle.model(Precision.INT8).read_bytes() == (published / "model-int8.onnx").read_bytes()
+    assert bundle.model_path(Precision.INT8).read_bytes() == (published / "model-int8.onnx").read_bytes()
 
 
 def test_a_variant_that_is_not_there_gives_those_that_are(registry, tmp_path):
     publish(registry, tmp_path, "v1")
     bundle = registry.fetch("v1", [Precision.FP16], tmp_path / "cache")
-    assert bundle.model(Precision.INT8).exists()
+    assert bundle.model_path(Precision.INT8).exists()
 
 
 def test_a_second_fetch_downloads_no_model(registry, s3, tmp_path):
     publish(registry, tmp_path, "v1")
     registry.fetch("v1", [Precision.INT8], tmp_path / "cache")
     s3.client.delete_object(Bucket=s3.bucket, Key="models/v1/model-int8.onnx")
-    assert registry.fetch("v1", [Precision.INT8], tmp_path / "cache").model(Precision.INT8).exists()
+    assert registry.fetch("v1", [Precision.INT8], tmp_path / "cache").model_path(Precision.INT8).exists()
 
 
 def test_a_damaged_model_is_refused_and_does_not_stay_in_the_cache(registry, s3, tmp_path):
@@ -76,7 +76,7 @@ def test_a_damaged_model_is_refused_and_does_not_stay_in_the_cache(registry, s3,
     with pytest.raises(BundleError, match="SHA-256"):
         registry.fetch("v1", [Precision.INT8], tmp_path / "cache")
     s3.put("models/v1/model-int8.onnx", (published / "model-int8.onnx").read_bytes())
-    assert registry.fetch("v1", [Precision.INT8], tmp_path / "cache").model(Precision.INT8).exists()
+    assert registry.fetch("v1", [Precision.INT8], tmp_path / "cache").model_path(Precision.INT8).exists()
 
 
 def test_a_version_cannot_be_published_twice_with_other_content(registry, tmp_path):
@@ -90,7 +90,7 @@ def test_a_version_cannot_be_published_twice_with_other_content(registry, tmp_pa
 
 def test_an_unknown_version_cannot_be_promoted(registry):
     with pytest.raises(BundleError, match="model 'v9'"):
-        registry.set_current(Current(version="v9", promoted=NOW), registry.current())
+        registry.set_current(CurrentModel(version="v9", promoted=NOW), registry.current())
     assert registry.current() is None
 
 
@@ -109,12 +109,12 @@ def at_the_write(registry: Registry, key: str, act: Callable[[], object]) -> Non
 def test_of_two_that_promote_at_once_one_is_told(registry, s3, tmp_path):
     for version in ("v1", "v2", "v3"):
         publish(registry, tmp_path, version)
-    first, other = Current(version="v1", promoted=NOW), Current(version="v2", promoted=NOW, previous="v1")
+    first, other = CurrentModel(version="v1", promoted=NOW), CurrentModel(version="v2", promoted=NOW, previous="v1")
     registry.set_current(first, None)
     second = Registry(Objects(Settings(s3_endpoint_url=s3.endpoint_url)), s3.bucket, "models/")
     at_the_write(registry, "current.json", lambda: second.set_current(other, first))
-    with pytest.raises(OvertakenError, match="v2 was put in use meanwhile, by someone else"):
-        registry.set_current(Current(version="v3", promoted=NOW, previous="v1"), first)
+    with pytest.raises(PromotionConflictError, match="v2 was put in use meanwhile, by someone else"):
+        registry.set_current(CurrentModel(version="v3", promoted=NOW, previous="v1"), first)
     assert registry.current() == other
 
 
@@ -122,20 +122,20 @@ def test_of_two_first_promotions_at_once_one_is_told(registry, s3, tmp_path):
     publish(registry, tmp_path, "v1")
     publish(registry, tmp_path, "v2")
     second = Registry(Objects(Settings(s3_endpoint_url=s3.endpoint_url)), s3.bucket, "models/")
-    at_the_write(registry, "current.json", lambda: second.set_current(Current(version="v2", promoted=NOW), None))
-    with pytest.raises(OvertakenError):
-        registry.set_current(Current(version="v1", promoted=NOW), None)
+    at_the_write(registry, "current.json", lambda: second.set_current(CurrentModel(version="v2", promoted=NOW), None))
+    with pytest.raises(PromotionConflictError):
+        registry.set_current(CurrentModel(version="v1", promoted=NOW), None)
     assert registry.current().version == "v2"
 
 
 def test_a_model_that_was_withdrawn_meanwhile_is_noticed(registry, s3, tmp_path):
     publish(registry, tmp_path, "v1")
     publish(registry, tmp_path, "v2")
-    first = Current(version="v1", promoted=NOW)
+    first = CurrentModel(version="v1", promoted=NOW)
     registry.set_current(first, None)
     at_the_write(registry, "current.json", lambda: s3.client.delete_object(Bucket=s3.bucket, Key="models/current.json"))
-    with pytest.raises(OvertakenError, match=r"current\.json was deleted meanwhile"):
-        registry.set_current(Current(version="v2", promoted=NOW), first)
+    with pytest.raises(PromotionConflictError, match=r"current\.json was deleted meanwhile"):
+        registry.set_current(CurrentModel(version="v2", promoted=NOW), first)
 
 
 def other_bundle(folder: Path, version: str) -> Path:
@@ -146,7 +146,7 @@ def other_bundle(folder: Path, version: str) -> Path:
     model.doc_string = "another one"
     onnx.save(model, file)
     card = Bundle(made).card
-    write_card(made, card.model_copy(update={"variants": {Precision.INT8: describe(file)}}))
+    write_card(made, card.model_copy(update={"variants": {Precision.INT8: make_variant(file)}}))
     return made
 
 
@@ -190,7 +190,7 @@ def test_a_folder_with_another_s_card_is_no_model(registry, s3, tmp_path):
     for name in ("model-int8.onnx", "card.json"):
         s3.client.copy_object(Bucket=s3.bucket, Key=f"models/v2/{name}", CopySource=f"{s3.bucket}/models/v1/{name}")
     with pytest.raises(BundleError, match="model 'v2': the card in its folder is that of 'v1'"):
-        registry.set_current(Current(version="v2", promoted=NOW), None)
+        registry.set_current(CurrentModel(version="v2", promoted=NOW), None)
     with pytest.raises(BundleError, match="the card in its folder is that of 'v1'"):
         registry.fetch("v2", [Precision.INT8], tmp_path / "cache")
 
@@ -214,14 +214,14 @@ def test_a_store_without_conditions_is_written_to_and_it_is_said(registry, s3, t
     answer_conditions(registry, status, code)
     publish(registry, tmp_path, "v1")
     publish(registry, tmp_path, "v2")
-    first, second = Current(version="v1", promoted=NOW), Current(version="v2", promoted=NOW)
+    first, second = CurrentModel(version="v1", promoted=NOW), CurrentModel(version="v2", promoted=NOW)
     registry.set_current(first, None)
     registry.set_current(second, first)
     registry.annotate("v2", "Seen.")
     assert registry.current() == second
     assert registry.card("v2").notes == ["Seen."]
     assert f"models/current.json: written without a condition: the store refuses it ({code})" in caplog.text
-    with pytest.raises(OvertakenError):  # what can be seen is still seen
+    with pytest.raises(PromotionConflictError):  # what can be seen is still seen
         registry.set_current(first, first)
     with pytest.raises(BundleError, match="exists and is another one"):
         registry.publish(other_bundle(tmp_path, "v1"))
@@ -230,7 +230,7 @@ def test_a_store_without_conditions_is_written_to_and_it_is_said(registry, s3, t
 def test_a_write_whose_answer_was_lost_is_no_one_else_s(registry, s3, tmp_path):
     """The client sends it again, and then the condition no longer holds: of its own writing."""
     publish(registry, tmp_path, "v1")
-    mine = Current(version="v1", promoted=NOW)
+    mine = CurrentModel(version="v1", promoted=NOW)
     at_the_write(
         registry, "current.json", lambda: s3.put("models/current.json", mine.model_dump_json(indent=2).encode())
     )

@@ -16,15 +16,15 @@ EMBEDDINGS = np.arange(12, dtype=np.float32).reshape(4, 3) + 1
 
 def test_the_photos_never_change() -> None:
     """Or every card's answers would be to other photos."""
-    photos = self_check.photos(224)
+    photos = self_check.make_photos(224)
     assert (photos.shape, photos.dtype) == ((4, 224, 224, 3), np.uint8)
     found = hashlib.sha256(photos.tobytes()).hexdigest()
     assert found == "dd4e8a7de97b73b937ca7f118cc5c4508865b328006599146a17671107d9ebf5"
 
 
 def test_answers_as_they_were() -> None:
-    expected = self_check.answers(PROBABILITIES, EMBEDDINGS)
-    assert self_check.difference(expected, PROBABILITIES + 0.02, EMBEDDINGS * 1.05) is None
+    expected = self_check.make_self_check(PROBABILITIES, EMBEDDINGS)
+    assert self_check.describe_mismatch(expected, PROBABILITIES + 0.02, EMBEDDINGS * 1.05) is None
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_answers_as_they_were() -> None:
     ],
 )
 def test_other_answers(probabilities: np.ndarray, embeddings: np.ndarray, message: str) -> None:
-    expected = self_check.answers(PROBABILITIES, EMBEDDINGS)
-    found = self_check.difference(expected, probabilities, embeddings)
+    expected = self_check.make_self_check(PROBABILITIES, EMBEDDINGS)
+    found = self_check.describe_mismatch(expected, probabilities, embeddings)
     assert found is not None
     assert re.search(message, found), found

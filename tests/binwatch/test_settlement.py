@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from binwatch.bundle import Calibration
-from binwatch.conformal import PValues
+from binwatch.conformal import PValueTable
 from binwatch.records.models import Calibrated
 from binwatch.records.settlement import (
     BinFacts,
@@ -30,7 +30,7 @@ QUANTITY = LatestQuantity(expectation_id=5, quantity=3)
 UNREADABLE = replace(QUANTITY, quantity=None)
 BIN = BinFacts(bucket="b", bin_id="a", photo=PHOTO, quantity=QUANTITY)
 EVERY = category((0.1, 0.5, 0.5, 0.9), classes=UP_TO_20)
-VALUES = Calibrated(2, PValues(Calibration(photos=4, split="test", categories=(EVERY,))))
+VALUES = Calibrated(2, PValueTable(Calibration(photos=4, split="test", categories=(EVERY,))))
 
 
 def test_a_count_and_a_quantity_that_meet_first_are_compared() -> None:

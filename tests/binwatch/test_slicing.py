@@ -13,7 +13,7 @@ from binwatch.records.slices import Slices
 from binwatch.records.store import Store
 from binwatch.records.tables import Count, CurrentComparison, Slice, SliceConfusionTotal, SlicePhotoTotal
 from binwatch.settings import load_settings
-from binwatch.slicing import LONGEST, MOST, OTHER, Slicing
+from binwatch.slicing import MAX_SLICE_CHARS, MAX_SLICES, OTHER_SLICE, Slicing
 from tests.binwatch.test_current import count, expect
 
 FOLDER = Slicing(re.compile("^([^/]+)/"))
@@ -22,10 +22,10 @@ FOLDER = Slicing(re.compile("^([^/]+)/"))
 @pytest.mark.parametrize(
     ("name", "value", "slices"),
     [
-        ("DEPTH", "1", {"a/b/c.jpg": "a", "a/c.jpg": "a", "c.jpg": OTHER, "/c.jpg": OTHER}),
-        ("DEPTH", "2", {"a/b/c.jpg": "a/b", "a/b/x/c.jpg": "a/b", "a/c.jpg": "a", "c.jpg": OTHER}),
-        ("PATTERN", r"cam-(\d+)?", {"x/cam-12/c.jpg": "12", "x/cam-/c.jpg": OTHER, "c.jpg": OTHER}),
-        ("PATTERN", "(.+)", {"x" * LONGEST: "x" * LONGEST, "x" * (LONGEST + 1): OTHER}),
+        ("DEPTH", "1", {"a/b/c.jpg": "a", "a/c.jpg": "a", "c.jpg": OTHER_SLICE, "/c.jpg": OTHER_SLICE}),
+        ("DEPTH", "2", {"a/b/c.jpg": "a/b", "a/b/x/c.jpg": "a/b", "a/c.jpg": "a", "c.jpg": OTHER_SLICE}),
+        ("PATTERN", r"cam-(\d+)?", {"x/cam-12/c.jpg": "12", "x/cam-/c.jpg": OTHER_SLICE, "c.jpg": OTHER_SLICE}),
+        ("PATTERN", "(.+)", {"x" * MAX_SLICE_CHARS: "x" * MAX_SLICE_CHARS, "x" * (MAX_SLICE_CHARS + 1): OTHER_SLICE}),
     ],
 )
 def test_which_slice_a_key_is_of(
@@ -69,12 +69,12 @@ def test_the_first_values_are_slices_for_all_processes(records_engine: Engine) -
     with ThreadPoolExecutor(len(keys)) as pool:
         met = list(pool.map(lambda process, of: process.ids(of), processes, keys))
     known = _names(records_engine)
-    assert len(known) == MOST + 1
+    assert len(known) == MAX_SLICES + 1
     every = {key: id for ids in met for key, id in ids.items()}
-    assert every == {key: known.get(key.partition("/")[0], known[OTHER]) for of in keys for key in of}
+    assert every == {key: known.get(key.partition("/")[0], known[OTHER_SLICE]) for of in keys for key in of}
     again = Slices(Store(records_engine)._engine, FOLDER)
     assert again.ids(every) == every
-    assert again.ids(["new/a.jpg"]) == {"new/a.jpg": known[OTHER]}
+    assert again.ids(["new/a.jpg"]) == {"new/a.jpg": known[OTHER_SLICE]}
 
 
 def test_photos_comparisons_and_bins_are_recorded_by_slice(records_engine: Engine) -> None:
@@ -98,8 +98,8 @@ def test_another_rule_has_slices_of_its_own_and_leaves_what_is_recorded(records_
     name = Slicing(re.compile("([^/]+)$"))
     Store(records_engine, slicing=name).add_counts([count("b", 2)])
     Store(records_engine).add_counts([count("c", 2)])
-    assert {*_names(records_engine)} == {OTHER, "bin-images"}
-    assert {*_names(records_engine, name)} == {OTHER, "b.jpg"}
+    assert {*_names(records_engine)} == {OTHER_SLICE, "bin-images"}
+    assert {*_names(records_engine, name)} == {OTHER_SLICE, "b.jpg"}
     with records_engine.connect() as connection:
         found = {row.bin_id: row.slice_id for row in connection.execute(select(Count.bin_id, Count.slice_id))}
     assert found == {

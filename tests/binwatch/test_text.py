@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from binwatch.text import many, noun
+from binwatch.text import count_noun, pluralize
 
 
 @pytest.mark.parametrize(
@@ -19,5 +19,5 @@ from binwatch.text import many, noun
     ],
 )
 def test_a_number_and_its_noun(number: int, words: tuple[str, ...], said: str) -> None:
-    assert many(number, *words) == said
-    assert noun(number, *words) == said.split(" ", 1)[1]
+    assert count_noun(number, *words) == said
+    assert pluralize(number, *words) == said.split(" ", 1)[1]

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from demo import folder as demo_folder
-from demo.folder import audits_in, database_of, working_folder
+from demo.folder import count_audits, database_of, working_folder
 
 
 def test_records_that_cannot_be_read_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,7 +34,7 @@ def test_a_second_interrupt_while_audits_are_counted_removes_nothing(
         return 0
 
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr(demo_folder, "audits_in", interrupted)
+    monkeypatch.setattr(demo_folder, "count_audits", interrupted)
     with pytest.raises(KeyboardInterrupt), working_folder(Console(), None, "binwatch") as folder:
         raise KeyboardInterrupt
     assert folder.exists()
@@ -49,6 +49,6 @@ def test_a_folder_without_audits_is_removed(tmp_path: Path, monkeypatch: pytest.
 
 def test_the_records_are_in_a_folder_with_an_odd_name(tmp_path: Path) -> None:
     with working_folder(Console(), tmp_path / "what?now 100%41", "binwatch") as folder:
-        assert audits_in(folder) == 0
+        assert count_audits(folder) == 0
     assert database_of(folder).is_file()
     assert list(tmp_path.iterdir()) == [folder]

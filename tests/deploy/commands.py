@@ -8,13 +8,13 @@ from typing import Any
 
 import typer
 
-from binwatch.__main__ import PARTS
+from binwatch.__main__ import SUBCOMMANDS
 
 
 def check_command(words: Sequence[str]) -> None:
     """Raise AssertionError unless `worker run`, say, is a command with such options. Nothing is run."""
     part, *rest = words
-    found: Any = typer.main.get_command(getattr(import_module(PARTS[part].module), PARTS[part].app))
+    found: Any = typer.main.get_command(getattr(import_module(SUBCOMMANDS[part].module), SUBCOMMANDS[part].app))
     while rest and not rest[0].startswith("-") and hasattr(found, "commands"):
         assert rest[0] in found.commands, f"{' '.join(words)}: there is no command {rest[0]!r}"
         found = found.commands[rest.pop(0)]

@@ -9,7 +9,7 @@ from sqlalchemy import select
 
 from binwatch.objects import Objects
 from binwatch.records.tables import Count
-from binwatch.registry import Current, Registry
+from binwatch.registry import CurrentModel, Registry
 from testing.brightness import write_brightness_bundle
 from tests.faults.conftest import Took
 from tests.faults.stack import WITHIN_S, Stack
@@ -41,7 +41,7 @@ def test_another_model_is_promoted_under_load(stack: Stack, took: Took, tmp_path
 def promote(stack: Stack, bundle: Path) -> None:
     registry = Registry(Objects(stack.settings), stack.s3.bucket, stack.settings.models_prefix)
     registry.publish(bundle)
-    registry.set_current(Current(version=bundle.name, promoted=datetime.now(UTC)), registry.current())
+    registry.set_current(CurrentModel(version=bundle.name, promoted=datetime.now(UTC)), registry.current())
 
 
 def in_use(stack: Stack, version: str) -> bool:

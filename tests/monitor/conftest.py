@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import Engine
 
 from binwatch.bundle import Calibration
-from binwatch.counts import EVERY
+from binwatch.counts import CLASS_INDEXES
 from binwatch.errors import MetadataReason, Reason
 from binwatch.records.audits import AuditAnswer, add_audit
 from binwatch.records.store import NewCount, NewExpectation, Store
@@ -106,7 +106,7 @@ class Recorder:
     ) -> None:
         add_audit(self.engine, BUCKET, bin_id, quantity, answer=answer, blind=blind)
 
-    def calibrate(self, model: str = MODEL, classes: tuple[int, ...] = EVERY) -> None:
+    def calibrate(self, model: str = MODEL, classes: tuple[int, ...] = CLASS_INDEXES) -> None:
         """As a worker does: counts are 70 % sure, so 95 of 100 bins that hold what is expected look like these."""
         every = category((0.3,) * 94 + (0.95,) * 5, classes=classes)
         self._store.use_model(model, Calibration(photos=99, split="test", categories=(every,)))

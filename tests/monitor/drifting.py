@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 from binwatch.bundle import Card, Precision, Variant, write_card
 from binwatch.embedding import pack
 from binwatch.records.store import NewCount, NewExpectation, Store
-from binwatch.reference import Observed, Signal, make_reference
+from binwatch.reference import ReferenceData, Signal, make_reference
 from binwatch.settings import load_settings
 
 BUCKET = "bins"
@@ -21,11 +21,11 @@ DAY = datetime(2026, 1, 1, tzinfo=UTC)
 SIZE = 8
 
 
-def some_photos(number: int, seed: int = 0, *, brighter: float = 0.0) -> Observed:
+def some_photos(number: int, seed: int = 0, *, brighter: float = 0.0) -> ReferenceData:
     """Photos as a model might see them; `brighter` moves their brightness."""
     random = np.random.default_rng(seed)
     probabilities = random.dirichlet(np.ones(7), number)
-    return Observed(
+    return ReferenceData(
         probabilities=probabilities,
         labels=np.array([random.choice(7, p=row) for row in probabilities]),
         embeddings=random.normal(1, 2, (number, SIZE)),
@@ -42,7 +42,7 @@ def some_photos(number: int, seed: int = 0, *, brighter: float = 0.0) -> Observe
 REFERENCE = make_reference(some_photos(1000))
 
 
-def record_photos(engine: Engine, photos: Observed, *, model: str = MODEL, prefix: str = "") -> None:
+def record_photos(engine: Engine, photos: ReferenceData, *, model: str = MODEL, prefix: str = "") -> None:
     """Write photos as a worker would, each of a bin of its own, with its expected quantity."""
     numbers = itertools.count()
     counts, expectations = [], []

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import Engine, insert, literal, select
 from typer.testing import CliRunner
 
-from binwatch.audit_file import COLUMNS
+from binwatch.audit_file import AUDIT_FILE_COLUMNS
 from binwatch.errors import BinwatchError, Reason
 from binwatch.records.audits import AuditAnswer, AuditReason, add_audit
 from binwatch.records.draws import draw
@@ -44,7 +44,7 @@ from tests.monitor.conftest import Recorder
 from tests.monitor.drifting import BUCKET, DAY
 
 ODD = '=1+2, "quoted"\n— ü'
-HEADER = ",".join(COLUMNS)
+HEADER = ",".join(AUDIT_FILE_COLUMNS)
 AT = "2026-11-20T08:15:00.000001+00:00"
 
 
@@ -190,7 +190,9 @@ def test_an_imported_name_is_as_people_sign_in_with_it(sqlite_records: Engine, t
         assert connection.execute(select(Audit.auditor)).scalars().all() == ["Ada"]
 
 
-GOOD = dict(zip(COLUMNS, f"audit,{BUCKET},a,count,2,,,Ada,1,{AT},bin-images/a.jpg,e,1,,,,,,".split(","), strict=True))
+GOOD = dict(
+    zip(AUDIT_FILE_COLUMNS, f"audit,{BUCKET},a,count,2,,,Ada,1,{AT},bin-images/a.jpg,e,1,,,,,,".split(","), strict=True)
+)
 DRAW = {"kind": "draw", "answer": "", "quantity": "", "blind": "", "likelihood": "0.5"}
 REPEAT = {"kind": "repeat", "answer": "", "quantity": "", "blind": "", "belongs_to": AT}
 STEP = {"kind": "variance", "answer": "", "blind": "", "key": "", "etag": "", "expected": "3", "belongs_to": AT}

@@ -12,7 +12,7 @@ import pytest
 from binwatch.bundle import Bundle, Card
 from binwatch.errors import ObjectsError
 from binwatch.objects import Objects
-from binwatch.registry import Current, Registry
+from binwatch.registry import CurrentModel, Registry
 from binwatch.settings import Settings
 from monitor.cards import AGAIN_S, Cards
 from testing.services.s3 import S3
@@ -51,7 +51,7 @@ def test_the_settings_own_bundle_needs_no_bucket(bundle: Path) -> None:
 def test_a_promoted_model_s_card_comes_from_the_bucket(s3: S3, registry: Registry, bundle: Path) -> None:
     card = Bundle(bundle).card.model_copy(update={"version": "other"})
     s3.put("models/other/card.json", card.model_dump_json().encode())
-    registry.set_current(Current(version="other", promoted=card.created), registry.current())
+    registry.set_current(CurrentModel(version="other", promoted=card.created), registry.current())
     cards = Cards(bundle, registry)
     assert cards.at_hand("other") is None, "it is asked for, and no page waits"
     _wait_for(lambda: cards.at_hand("other"))
@@ -73,7 +73,7 @@ def test_a_bucket_that_does_not_answer_is_asked_once_a_minute(bundle: Path, capl
             asked.release()
             raise ObjectsError("no answer")
 
-        def current(self) -> Current | None:
+        def current(self) -> CurrentModel | None:
             asked.release()
             raise ObjectsError("no answer")
 

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from binwatch.bundle import EmbeddingReference, Reference
 from binwatch.records.tables import Count, DriftBatch
-from binwatch.reference import Observed, Signal, make_reference
+from binwatch.reference import ReferenceData, Signal, make_reference
 from binwatch.settings import DriftReference
 from monitor import formatting
 from monitor.__main__ import app
@@ -32,7 +32,7 @@ from tests.monitor.drifting import REFERENCE, SIZE, record_photos, some_photos
 from tests.monitor.html import Parsed
 
 
-def _seen(photos: Observed) -> PhotoSample:
+def _seen(photos: ReferenceData) -> PhotoSample:
     predicted = photos.probabilities.argmax(axis=1)
     return PhotoSample(
         predicted=predicted,
@@ -113,7 +113,7 @@ class TestThresholds:
 
 
 def _observed_shift(random: np.random.Generator, photos: int) -> float:
-    observed = Observed(np.full((500, 7), 1 / 7), np.zeros(500, int), random.normal(size=(500, 4)), {})
+    observed = ReferenceData(np.full((500, 7), 1 / 7), np.zeros(500, int), random.normal(size=(500, 4)), {})
     where = make_reference(observed).embedding
     assert where is not None
     return mean_shift(random.normal(size=(photos, 4)), where)
@@ -135,7 +135,9 @@ class TestVerdicts:
     def test_one_class_only_is_drift_and_no_error(self) -> None:
         photos = some_photos(100, seed=1)
         probabilities = np.tile([1.0, 0, 0, 0, 0, 0, 0], (100, 1))
-        found = _verdicts(_seen(Observed(probabilities, np.zeros(100, int), np.zeros((100, SIZE)), photos.properties)))
+        found = _verdicts(
+            _seen(ReferenceData(probabilities, np.zeros(100, int), np.zeros((100, SIZE)), photos.properties))
+        )
         for signal in (Signal.PREDICTED, Signal.EXPECTED, Signal.CONFIDENCE, Signal.EMBEDDING):
             assert found[signal] is Verdict.DRIFTED
 
@@ -162,13 +164,13 @@ class TestVerdicts:
         """Photos of one shape, 4:3: the card has 1.33333, the records have 1.3333333333333333."""
         photos = some_photos(300)
         shape = np.full(300, 4 / 3)
-        observed = Observed(photos.probabilities, photos.labels, photos.embeddings, {Signal.SHAPE: shape})
+        observed = ReferenceData(photos.probabilities, photos.labels, photos.embeddings, {Signal.SHAPE: shape})
         (judgement,) = [one for one in judge(_seen(observed), make_reference(observed)) if one.signal is Signal.SHAPE]
         assert (judgement.verdict, judgement.distance) == (Verdict.STEADY, 0)
 
     def test_embeddings_of_another_size_are_not_compared(self) -> None:
         photos = some_photos(100)
-        other = Observed(photos.probabilities, photos.labels, np.ones((100, 3)), photos.properties)
+        other = ReferenceData(photos.probabilities, photos.labels, np.ones((100, 3)), photos.properties)
         assert _verdicts(_seen(other))[Signal.EMBEDDING] is Verdict.NO_REFERENCE
 
 
@@ -180,7 +182,7 @@ def test_estimated_accuracy_is_that_of_the_reference_at_the_same_confidence() ->
 
 
 def test_a_reference_is_valid_json_even_of_oddsome_photos() -> None:
-    odd = Observed(np.eye(7)[[0, 0]], np.array([0, 0]), np.zeros((2, SIZE)), {})
+    odd = ReferenceData(np.eye(7)[[0, 0]], np.array([0, 0]), np.zeros((2, SIZE)), {})
     reference = make_reference(odd)
     assert reference.embedding is None, "nothing varies"
     assert Reference.model_validate_json(reference.model_dump_json()) == reference

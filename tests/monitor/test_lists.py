@@ -17,7 +17,7 @@ from binwatch.__main__ import main
 from binwatch.errors import Reason
 from binwatch.records.store import NewExpectation, Store
 from binwatch.records.variances import VarianceState
-from binwatch.text import many
+from binwatch.text import count_noun
 from monitor.files import ON_TERMINAL
 from monitor.views.lists import LISTS, FailedFilters, ListFilters, ListName, VarianceFilters, read_list
 from tests.monitor.conftest import Recorder, Running
@@ -216,7 +216,7 @@ def test_lists_are_printed_as_csv_into_a_pipe(
             printed = capsys.readouterr()
             rows = list(csv.DictReader(io.StringIO(printed.out)))
             assert {row["bin_id"] for row in rows} == NAMES[name]
-            assert printed.err == f"{many(len(rows), 'row')}\n"
+            assert printed.err == f"{count_noun(len(rows), 'row')}\n"
     assert _run(monkeypatch, "discrepancies") == 0
     assert _run(monkeypatch, "discrepancies", "--out", "all.csv") == 0
     assert capsys.readouterr().out.startswith((here / "all.csv").read_text(encoding="utf-8-sig"))

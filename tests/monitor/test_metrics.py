@@ -14,7 +14,7 @@ from binwatch.bundle import Calibration
 from binwatch.errors import MetadataReason, Reason
 from binwatch.records.audits import AuditAnswer
 from binwatch.records.store import Store
-from binwatch.registry import Current
+from binwatch.registry import CurrentModel
 from binwatch.version import version
 from monitor.cards import Cards
 from tests.calibrations import category
@@ -198,7 +198,7 @@ def test_counters_of_a_model_start_at_0_before_its_first_record(
         recorder.calibrate(model)
     elif known_by == "its promotion":
         model = "model-3"
-        monkeypatch.setattr(Cards, "current", lambda _: Current(version=model, promoted=DAY))
+        monkeypatch.setattr(Cards, "current", lambda _: CurrentModel(version=model, promoted=DAY))
     before = _of(monitor, model)
     assert {name: set(values) for name, values in before.items()} == {
         "binwatch_photos_total": {0},

@@ -18,7 +18,7 @@ from binwatch.errors import PhotoError, Reason
 from binwatch.file_versions import file_version
 from binwatch.image import ImageLimits
 from binwatch.records.store import NewCount, Store
-from binwatch.thumbnails import SIDE, shrink
+from binwatch.thumbnails import MAX_SIDE, make_thumbnail
 from monitor.api.machine import PICTURES
 from monitor.photo_limiter import AT_A_TIME, WAITING
 from monitor.photos import LARGE_SIDE, Lost
@@ -86,7 +86,7 @@ def test_a_photo_is_a_small_jpeg_whatever_it_was(shop: _Shop) -> None:
     assert answer.headers["content-type"] == "image/jpeg"
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert "immutable" in answer.headers["cache-control"]
-    assert _opened(answer.content).size == (SIDE, SIDE // 2)
+    assert _opened(answer.content).size == (MAX_SIDE, MAX_SIDE // 2)
 
 
 def test_a_photo_is_had_large_enough_to_count_by(shop: _Shop) -> None:
@@ -119,8 +119,8 @@ def test_an_orientation_of_any_type_is_no_error(kind: int, value: bytes, turned:
     tag = struct.pack(">HHI", ExifTags.Base.Orientation, kind, 2 if kind == 2 else 1) + value
     file = io.BytesIO()
     Image.new("RGB", (400, 200), "red").save(file, "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\1" + tag + bytes(4))
-    wanted = (SIDE // 2, SIDE) if turned else (SIDE, SIDE // 2)
-    assert _opened(shrink(file.getvalue(), ImageLimits())).size == wanted
+    wanted = (MAX_SIDE // 2, MAX_SIDE) if turned else (MAX_SIDE, MAX_SIDE // 2)
+    assert _opened(make_thumbnail(file.getvalue(), ImageLimits())).size == wanted
 
 
 def test_a_photo_that_ended_workers_is_not_decoded_here(shop: _Shop) -> None:
@@ -267,7 +267,7 @@ def test_photos_in_a_folder(
     monkeypatch.setenv("BINWATCH_DATABASE_URL", sqlite_records.url.render_as_string(hide_password=False))
     monkeypatch.setenv("BINWATCH_PHOTO_DIR", str(tmp_path / "photos"))
     with running_monitor() as running:
-        assert _opened(running.get("/photos/1").content).size == (SIDE, SIDE // 2)
+        assert _opened(running.get("/photos/1").content).size == (MAX_SIDE, MAX_SIDE // 2)
         assert running.get("/photos/2", Accept=IMAGES).content == PICTURES[Lost.REPLACED]
 
 
@@ -279,18 +279,18 @@ def test_a_turned_photo_is_shown_upright() -> None:
     exif[ExifTags.Base.Orientation] = 6
     buffer = io.BytesIO()
     stored.save(buffer, "JPEG", exif=exif)
-    with _opened(shrink(buffer.getvalue(), ImageLimits())) as small:
-        assert small.size == (SIDE // 2, SIDE)
+    with _opened(make_thumbnail(buffer.getvalue(), ImageLimits())) as small:
+        assert small.size == (MAX_SIDE // 2, MAX_SIDE)
         top, bottom = small.convert("L").getpixel((80, 40)), small.convert("L").getpixel((80, 280))
     assert top < 50 < 200 < bottom
 
 
 def test_a_narrow_photo_keeps_at_least_one_pixel() -> None:
-    with _opened(shrink(jpeg(2000, 2), ImageLimits())) as small:
-        assert small.size == (SIDE, 1)
+    with _opened(make_thumbnail(jpeg(2000, 2), ImageLimits())) as small:
+        assert small.size == (MAX_SIDE, 1)
 
 
 def test_pixels_are_limited_before_decoding() -> None:
     with pytest.raises(PhotoError) as caught:
-        shrink(jpeg(200, 200), ImageLimits(max_pixels=1000))
+        make_thumbnail(jpeg(200, 200), ImageLimits(max_pixels=1000))
     assert caught.value.reason == Reason.TOO_MANY_PIXELS

@@ -29,7 +29,7 @@ from tests.monitor.drifting import DAY, MODEL, record_photos, some_photos
 from tests.monitor.grafana import faults
 from tests.monitor.prometheus import DEPLOY, ROOT, Prometheus, program, running_prometheus
 from worker.engine import SelfCheckResult
-from worker.inference_sessions import CPU, CUDA
+from worker.inference_sessions import CPU_PROVIDER, CUDA
 from worker.metrics import PeriodicStep, PhotoStage, WorkerMetrics
 from worker.nightly.tasks import NIGHTLY
 from worker.queue_depth import QueueRole
@@ -129,7 +129,7 @@ OPEN = {"model", "version", "precision", "instance"}
 """Labels whose values only a running system knows."""
 MORE_VALUES = {
     "job": {job["job_name"] for job in yaml.safe_load((DEPLOY / "prometheus.yml").read_text())["scrape_configs"]},
-    "provider": {CPU, CUDA},
+    "provider": {CPU_PROVIDER, CUDA},
     "self_check": set(SelfCheckResult),
 }
 """Values that no scrape of the tests has."""

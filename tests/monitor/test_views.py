@@ -304,7 +304,7 @@ def test_figures_of_a_model_are_those_of_the_variant_in_use(ranked: Recorder) ->
     assert found.accuracy.model_dump() == card.variants[Precision.INT8].metrics["test"]["accuracy"]
     assert (found.photos, found.majority_accuracy) == (1192, card.metrics["test"].majority_accuracy)
     assert found.confusion == []
-    assert card.measured("fp32") == card.metrics
+    assert card.metrics_of("fp32") == card.metrics
 
 
 def test_models_with_their_confusions(ranked: Recorder) -> None:

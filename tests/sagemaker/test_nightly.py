@@ -16,7 +16,7 @@ from binwatch.bundle import Bundle
 from binwatch.errors import BinwatchError
 from binwatch.objects import Objects
 from binwatch.records.tables import Count
-from binwatch.registry import Current, Registry
+from binwatch.registry import CurrentModel, Registry
 from binwatch.settings import Settings
 from testing.brightness import brightness_of, jpeg, write_brightness_bundle
 from testing.services.s3 import S3
@@ -244,7 +244,7 @@ def test_the_promoted_model_counts(
     objects = Objects(settings)
     registry = Registry(objects, settings.bucket, settings.models_prefix)
     registry.publish(write_brightness_bundle(tmp_path / "promoted", "brightness-7"))
-    registry.set_current(Current(version="brightness-7", promoted=datetime.now(UTC)), registry.current())
+    registry.set_current(CurrentModel(version="brightness-7", promoted=datetime.now(UTC)), registry.current())
     put_photos(s3, 2)
     s3.put("odd key.jpg", jpeg(brightness_of(6)))
     local = Local(settings)

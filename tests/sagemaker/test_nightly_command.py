@@ -180,7 +180,7 @@ def test_a_start_that_fails_is_tried_again_and_a_job_that_cannot_start_is_named(
     bare.push_request(id="an-id", retries=0, args=[], kwargs={}, called_directly=False, is_eager=False)
     with pytest.raises(Retry, match="BINWATCH_SAGEMAKER_ROLE is not set"):
         bare.run()
-    monkeypatch.setattr("binwatch.sagemaker.requests._TRIES", 1)
+    monkeypatch.setattr("binwatch.sagemaker.requests._MAX_ATTEMPTS", 1)
     put_photos(s3, 1)
     away = on_sagemaker(settings, endpoint_url="http://127.0.0.1:9")
     with caplog.at_level(logging.ERROR):

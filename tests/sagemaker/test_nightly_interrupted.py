@@ -44,7 +44,7 @@ def kill_after(nightly: Nightly, operation: int) -> None:
         return done
 
     for part, names in (
-        (nightly._objects, ("put", "put_new", "delete")),
+        (nightly._objects, ("put", "put_if_absent", "delete")),
         (nightly.jobs, ("make_model", "start", "delete_model")),
         (nightly._ingest._store, ("add_counts",)),
         (nightly._ingest, ("_recount",)),

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from binwatch.objects import Listed
+from binwatch.objects import ListedObject
 from binwatch.settings import Settings
 from worker.sagemaker.nightly import cost
 from worker.sagemaker.nightly.plan import can_be_sent
@@ -61,5 +61,5 @@ def test_the_next_estimate_goes_by_what_was_measured(settings: Settings) -> None
     ],
 )
 def test_what_sagemaker_is_sent(settings: Settings, key: str, size: int, sent: bool) -> None:
-    photo = Listed(key, "e", size, datetime.now(UTC))
+    photo = ListedObject(key, "e", size, datetime.now(UTC))
     assert can_be_sent(photo, settings, paths_of(settings, "20260101-01234567")) is sent

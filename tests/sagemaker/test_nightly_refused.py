@@ -149,7 +149,7 @@ def test_no_credentials(
 def test_the_wrong_region(
     settings: Settings, s3: S3, sqlite_records: Database, local: Local, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("binwatch.sagemaker.requests._TRIES", 1)
+    monkeypatch.setattr("binwatch.sagemaker.requests._MAX_ATTEMPTS", 1)
     put_photos(s3, 1)
     away = on_sagemaker(settings, endpoint_url="http://127.0.0.1:9").model_copy(update={"region": "mars-north-1"})
     nightly = Nightly(away, Objects(settings), sqlite_records, local)

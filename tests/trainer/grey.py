@@ -10,7 +10,7 @@ import onnx
 from onnx import numpy_helper
 from PIL import Image
 
-from binwatch.bundle import Card, Precision, describe, write_card
+from binwatch.bundle import Card, Precision, make_variant, write_card
 from binwatch.counts import CLASSES
 from testing.brightness import brightness_of, write_brightness_model
 from tests.trainer.drawn import Data, write_index
@@ -43,7 +43,7 @@ def write_grey_bundle(folder: Path, version: str, *, sees: float = 1.0) -> Path:
     onnx.save(model, file)
     card = Card(
         version=version, architecture="brightness", created=datetime(2026, 1, 1, tzinfo=UTC), embedding_size=1,
-        temperature=1.0, variants={Precision.INT8: describe(file)},
+        temperature=1.0, variants={Precision.INT8: make_variant(file)},
     )  # fmt: skip
     write_card(folder, card)
     return folder

@@ -16,7 +16,7 @@ from timm.models.resnet import BasicBlock, Bottleneck
 from torch import nn
 
 from binwatch.bundle import Precision
-from binwatch.image import load
+from binwatch.image import load_photo
 from trainer.config import ModelConfig
 from trainer.errors import ExportError
 from trainer.evaluation.onnx_model import OnnxModel
@@ -57,7 +57,7 @@ NETWORKS = [
 @pytest.fixture(scope="module")
 def photos() -> npt.NDArray[np.uint8]:
     files = sorted(SAMPLES.glob("*.jpg"))[:16]
-    return np.stack([load(file.read_bytes(), size=SIDE).pixels for file in files])
+    return np.stack([load_photo(file.read_bytes(), size=SIDE).pixels for file in files])
 
 
 def as_if_trained(model: Counter, photos: npt.NDArray[np.uint8], *, pretrained: bool = False) -> Counter:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from binwatch.bundle import Bundle, Precision
-from binwatch.counts import in_classes
+from binwatch.counts import class_probabilities
 from tests.trainer.drawn import QUICK, Data, run_cli, write_index
 from trainer.config import DataConfig, ModelConfig, TrainConfig
 from trainer.data.dataset import load_dataset, load_photos
@@ -87,7 +87,7 @@ def test_numbers_beyond_five_are_learned_all_or_none() -> None:
 def test_logits_of_the_classes() -> None:
     logits = torch.randn(5, 22, generator=torch.Generator().manual_seed(0))
     found = torch.softmax(logits_in_classes(logits), dim=1).numpy()
-    assert found == pytest.approx(in_classes(torch.softmax(logits, dim=1).numpy()), abs=1e-6)
+    assert found == pytest.approx(class_probabilities(torch.softmax(logits, dim=1).numpy()), abs=1e-6)
     assert torch.equal(logits_in_classes(logits[:, :7]), logits[:, :7])
 
 
@@ -97,9 +97,9 @@ def test_the_temperature_is_that_of_the_classes() -> None:
     labels = np.minimum([random.choice(22, p=row) for row in softmax(logits)], 6)
     assert best_temperature(3 * logits, labels) == pytest.approx(3, abs=0.1)
     shift = PriorShift((0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.4), tuple(np.bincount(labels, minlength=7).tolist()))
-    moved = in_classes(softmax(logits, shift=shift.logits(22)))
+    moved = class_probabilities(softmax(logits, shift=shift.logits(22)))
     ratios = np.array(shift.shares) * len(labels) / np.array(shift.trained)
-    wanted = in_classes(softmax(logits)) * ratios
+    wanted = class_probabilities(softmax(logits)) * ratios
     assert moved == pytest.approx(wanted / wanted.sum(axis=1, keepdims=True))
     given = moved[np.arange(len(labels)), labels]
     assert log_loss(logits, labels, shift=shift) == pytest.approx(
@@ -119,7 +119,7 @@ def test_errors_over_all_quantities() -> None:
     assert found.rmse.value == pytest.approx(math.sqrt((0 + 9 + 361) / 3))
     assert found.mae.low == 0
     assert found.mae.high == 19
-    seven = quantity_errors(in_classes(distribution), np.array([2, 11, 40]), ["a", "b", "c"])
+    seven = quantity_errors(class_probabilities(distribution), np.array([2, 11, 40]), ["a", "b", "c"])
     assert seven.mae.value == pytest.approx((0 + 5 + 34) / 3)
     counts = counts_of(distribution, np.array([2, 6, 6]), ["a", "b", "c"])
     assert counts.predicted.tolist() == [2, 6, 6]
@@ -184,7 +184,7 @@ def test_from_photos_to_figures(data: Data, tmp_path: Path, highest: int) -> Non
     run_cli("export", run / "best.pt", "--out", bundle, "--variants", "int8,fp32", "--max-loss", 1)
     card = Bundle(bundle).card
     assert card.highest == highest
-    found, _ = OnnxModel(Bundle(bundle).model(Precision.INT8))(np.zeros((2, SIZE, SIZE, 3), np.uint8))
+    found, _ = OnnxModel(Bundle(bundle).model_path(Precision.INT8))(np.zeros((2, SIZE, SIZE, 3), np.uint8))
     assert found.shape == (2, highest + 2)
     photos = card.metrics["test"].photos
     assert card.metrics["test"].quantities is not None

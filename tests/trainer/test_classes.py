@@ -13,7 +13,7 @@ import torch
 
 from binwatch import conformal
 from binwatch.bundle import Bundle, Card, Precision, write_card
-from binwatch.counts import CLASSES, in_classes
+from binwatch.counts import CLASSES, class_probabilities
 from binwatch.errors import BundleError
 from binwatch.objects import Objects
 from binwatch.registry import Registry
@@ -123,7 +123,7 @@ def test_evaluate_says_what_is_never_answered(
 
 def test_a_bundle_knows_what_it_can_answer(bundle: Bundle) -> None:
     card = bundle.card
-    assert (card.answers, card.never) == (SHOWN, (0, 6))
+    assert (card.answers, card.unlearned_classes) == (SHOWN, (0, 6))
     assert "Cannot predict 0, more than 5: no training photo shows these." in card.notes
     assert card.reference is not None
     assert (card.reference.labels[0], card.reference.labels[6]) == (0, 0)
@@ -136,9 +136,9 @@ def test_a_bundle_knows_what_it_can_answer(bundle: Bundle) -> None:
 @pytest.mark.parametrize("precision", list(Precision))
 def test_every_variant_gives_the_others_no_probability(bundle: Bundle, data: Data, precision: Precision) -> None:
     photos = load_dataset(_config(data))[Split.TEST]
-    distribution, _ = run(OnnxModel(bundle.model(precision)), photos)
+    distribution, _ = run(OnnxModel(bundle.model_path(precision)), photos)
     assert (distribution[:, 6:] == 0).all()  # beyond 5 all or none are learned
-    probabilities = in_classes(distribution)
+    probabilities = class_probabilities(distribution)
     assert probabilities.shape == (len(photos), len(CLASSES))
     assert (probabilities[:, [0, 6]] == 0).all()
     assert probabilities.sum(axis=1) == pytest.approx(1, abs=1e-3)
@@ -211,11 +211,11 @@ def test_no_bin_is_called_odd_for_what_the_model_cannot_say() -> None:
     groups = [str(number) for number in range(700)]
     found = conformal.calibrate(chances, labels, groups, "test", answers=SHOWN)
     assert found.photos == 500
-    values = conformal.PValues(found)
+    values = conformal.PValueTable(found)
     sure = [0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0]
-    assert (values.of(sure, 0), values.of(sure, 17)) == (None, None)
-    assert conformal.judge(sure, 17, values) == conformal.UNKNOWN
-    found_of_three = values.of(sure, 3)
+    assert (values.p_values(sure, 0), values.p_values(sure, 17)) == (None, None)
+    assert conformal.judge(sure, 17, values) == conformal.UNKNOWN_JUDGEMENT
+    found_of_three = values.p_values(sure, 3)
     assert found_of_three is not None
     assert found_of_three["missing"] == pytest.approx(1 / 101)
 

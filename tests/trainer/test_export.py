@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from binwatch.bundle import Bundle, Precision, digest
+from binwatch.bundle import Bundle, Precision, sha256_of
 from binwatch.counts import CountRule
 from binwatch.settings import PrecisionChoice, Provider
 from tests.trainer.drawn import Data, run_cli
@@ -77,7 +77,7 @@ def test_the_files_are_those_of_the_card(bundle: Bundle) -> None:
         "card.json", "model-fp32.onnx", "model-fp16.onnx", "model-int8.onnx"
     }  # fmt: skip
     for precision, variant in bundle.card.variants.items():
-        assert digest(bundle.model(precision)) == variant.sha256
+        assert sha256_of(bundle.model_path(precision)) == variant.sha256
         assert variant.metrics["photos_per_second"] > 0
         assert 0 <= variant.metrics["test"]["accuracy"]["value"] <= 1
     assert bundle.card.variants[Precision.INT8].bytes < 0.5 * bundle.card.variants[Precision.FP32].bytes
@@ -91,7 +91,7 @@ def test_each_file_has_the_self_check_that_workers_make(bundle: Bundle, precisio
 
 def test_the_files_name_no_folder_of_this_machine(bundle: Bundle) -> None:
     for precision in bundle.card.variants:
-        model = bundle.model(precision).read_bytes()
+        model = bundle.model_path(precision).read_bytes()
         assert b"stack_trace" not in model
         assert str(Path.cwd()).encode() not in model
 
@@ -103,12 +103,12 @@ def test_onnx_says_what_torch_says(bundle: Bundle, fitted: Path, batch: int) -> 
     with torch.inference_mode():
         logits, embedding = saved.model()(torch.from_numpy(pixels))
     wanted = softmax(logits.numpy(), bundle.card.temperature)
-    found, vectors = OnnxModel(bundle.model(Precision.FP32))(pixels)
+    found, vectors = OnnxModel(bundle.model_path(Precision.FP32))(pixels)
     assert found.dtype == vectors.dtype == np.float32
     np.testing.assert_allclose(found, wanted, atol=1e-5)
     np.testing.assert_allclose(vectors, embedding.numpy(), atol=1e-4)
     for precision, atol in ((Precision.FP16, 5e-3), (Precision.INT8, 5e-2)):
-        found, vectors = OnnxModel(bundle.model(precision))(pixels)
+        found, vectors = OnnxModel(bundle.model_path(precision))(pixels)
         assert found.dtype == vectors.dtype == np.float32
         assert vectors.shape == (batch, 64)
         np.testing.assert_allclose(found, wanted, atol=atol)
@@ -237,6 +237,6 @@ def test_probabilities_are_of_the_bins_that_will_be_counted(fitted: Path, data: 
     ratios = np.append(ratios, [ratios[-1]] * (logits.shape[1] - 7))  # all beyond 5 move together
     wanted = softmax(logits, bundle.card.temperature) * ratios
     wanted /= wanted.sum(axis=1, keepdims=True)
-    found = OnnxModel(bundle.model(Precision.FP32))(pixels)[0]
+    found = OnnxModel(bundle.model_path(Precision.FP32))(pixels)[0]
     np.testing.assert_allclose(found, wanted, atol=1e-4)
     assert "shares of bins by number of items: 0: 3.6%, 1: 7.1%, 2: 10.7%," in " ".join(bundle.card.notes)

@@ -12,7 +12,7 @@ from timm.layers import DropPath
 from torch import nn
 from torchvision.models import get_model
 
-from binwatch.image import load
+from binwatch.image import load_photo
 from trainer.config import ModelConfig
 from trainer.errors import ConfigError, WeightsError
 from trainer.export.simplify import simplified
@@ -197,7 +197,7 @@ def test_the_statistics_of_real_weights_are_those_of_photos() -> None:
     norms = [module for module in model.backbone.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
         norm.register_forward_pre_hook(compare)
-    pixels = [load(file.read_bytes()).pixels for file in sorted(SAMPLES.glob("*.jpg"))[:8]]
+    pixels = [load_photo(file.read_bytes()).pixels for file in sorted(SAMPLES.glob("*.jpg"))[:8]]
     with torch.inference_mode():
         model.eval()(torch.from_numpy(np.stack(pixels)))
     assert len(seen) == len(norms) == 49

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Engine, select
 
 from binwatch.bundle import Bundle
-from binwatch.errors import OvertakenError
+from binwatch.errors import PromotionConflictError
 from binwatch.events import ObjectCreated
 from binwatch.objects import Objects
 from binwatch.records.tables import Count
@@ -166,7 +166,7 @@ def test_a_promotion_meanwhile_is_no_verdict(
     monkeypatch.setattr(pipeline.report, "write", lambda *_: None)
 
     def overtaken(*_: object, **__: object) -> None:
-        raise OvertakenError("another model was promoted meanwhile")
+        raise PromotionConflictError("another model was promoted meanwhile")
 
     monkeypatch.setattr(pipeline, "promote", overtaken)
     assert "another model was promoted meanwhile" in cli_error(

@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from binwatch.audit_file import COLUMNS, BadCell
+from binwatch.audit_file import AUDIT_FILE_COLUMNS, CellError
 from binwatch.errors import ObjectsError
-from binwatch.image import load
+from binwatch.image import load_photo
 from binwatch.settings import Settings
 from testing.services.faulty_s3 import FaultyS3, refuse
 from testing.services.proxy import Proxy
@@ -139,7 +139,7 @@ def test_what_comes_next_is_said(source: Path, tmp_path: Path, capsys: pytest.Ca
 def test_photos_can_be_squashed_on_the_way(source: Path, tmp_path: Path, cli_error: Callable[..., str]) -> None:
     out = tmp_path / "data"
     run_cli("prepare", "--from", source, "--out", out, "--per-class", 1, "--size", 16)
-    photos = [load(file.read_bytes()) for file in (out / "bin-images").iterdir()]
+    photos = [load_photo(file.read_bytes()) for file in (out / "bin-images").iterdir()]
     assert {(photo.width, photo.height) for photo in photos} == {(16, 16)}
     message = cli_error("prepare", "--from", source, "--out", out, "--per-class", 1)
     assert "has photos squashed to 16; give the same --size or another --out" in message
@@ -301,7 +301,7 @@ def test_only_blind_numbers_of_an_exported_file_are_labels(source: Path, tmp_pat
     said = [("1", "count", 5, 1), ("2", "count", 5, 0), ("3", "at_least", 5, 1), ("4", "cannot_tell", "", 1)]
     rows = [f"audit,b,0000{bin_},{a},{n},,,,{blind},{at},k/{bin_}.jpg,e,1,m,3," for bin_, a, n, blind in said]
     draw = f"draw,b,00005,,,,,,,{at},k/5.jpg,e,1,m,3,0.5"
-    audits.write_text("\n".join([",".join(COLUMNS), *rows, draw, ""]), encoding="utf-8")
+    audits.write_text("\n".join([",".join(AUDIT_FILE_COLUMNS), *rows, draw, ""]), encoding="utf-8")
     run_cli("prepare", "--from", source, "--out", out, "--all", "--audits", audits)
     rows_of = manifest(out)
     assert {key for key, row in rows_of.items() if row["label_source"] == "audit"} == {"00001"}
@@ -332,7 +332,7 @@ def test_audits_stay_until_there_are_newer_ones(source: Path, tmp_path: Path) ->
         "00001": ("5", "audit"), "00002": ("3", "audit"), "00003": ("1", "metadata"),
     }  # fmt: skip
     audits.write_text('bin,quantity,remark\n00001,4,"moved\nonce"\n00003,x,\n', encoding="utf-8")
-    with pytest.raises(BadCell, match=r"audits\.csv, line 4, column quantity: 'x' is not a whole number"):
+    with pytest.raises(CellError, match=r"audits\.csv, line 4, column quantity: 'x' is not a whole number"):
         run_cli("prepare", "--from", source, "--out", tmp_path / "data", "--list", keys, "--audits", audits)
     audits.write_text("bin,quantity\n00001,4\n", encoding="utf-8")
     run_cli("prepare", "--from", source, "--out", tmp_path / "data", "--list", keys, "--audits", audits)
@@ -695,7 +695,7 @@ def test_photos_are_paired_with_metadata_as_workers_pair_them(
 def test_an_audited_quantity_is_a_number_in_digits(tmp_path: Path, quantity: str) -> None:
     audits = tmp_path / "audits.csv"
     audits.write_text(f"bin,quantity\na,{quantity}\n", encoding="utf-8")
-    with pytest.raises(BadCell, match=r"audits\.csv, line 2, column quantity: .* is not a whole number of 0 to"):
+    with pytest.raises(CellError, match=r"audits\.csv, line 2, column quantity: .* is not a whole number of 0 to"):
         read_audits(audits)
 
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from sqlalchemy import Engine, select
 
-from binwatch.errors import BundleError, OvertakenError
+from binwatch.errors import BundleError, PromotionConflictError
 from binwatch.events import ObjectCreated
 from binwatch.objects import Objects
 from binwatch.records.tables import Count
-from binwatch.registry import Current, Registry
+from binwatch.registry import CurrentModel, Registry
 from binwatch.settings import Settings
 from testing.services.s3 import S3
 from tests.trainer.drawn import Data, run_cli
@@ -96,14 +96,14 @@ def test_a_forced_promotion_is_on_record(registry: Registry, grey: Data, tmp_pat
 def test_a_promotion_that_is_overtaken_leaves_no_note(registry: Registry, grey: Data, tmp_path: Path) -> None:
     """Its comparison was with a model that is in use no more."""
     run_cli("promote", write_grey_bundle(tmp_path, "v1"))
-    worse, better = write_grey_bundle(tmp_path, "v2", sees=0.5), Current(version="v3", promoted=datetime.now(UTC))
+    worse, better = write_grey_bundle(tmp_path, "v2", sees=0.5), CurrentModel(version="v3", promoted=datetime.now(UTC))
     run_cli("publish", write_grey_bundle(tmp_path, "v3"))
 
     def meanwhile(_: ModelComparison) -> None:
         registry.set_current(better, registry.current())
 
     photos = {"photos": grey.photos, "index": grey.index}
-    with pytest.raises(OvertakenError, match="v3 was put in use meanwhile"):
+    with pytest.raises(PromotionConflictError, match="v3 was put in use meanwhile"):
         promote(str(worse), registry, photos, silent(), force=True, show=meanwhile)
     assert registry.current() == better
     assert registry.card("v2").notes == []

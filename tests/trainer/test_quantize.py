@@ -10,8 +10,8 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from binwatch.bundle import INPUT
-from binwatch.onnx_session import EXACT_INT8
+from binwatch.bundle import INPUT_NAME
+from binwatch.onnx_session import EXACT_INT8_OPTIONS
 from trainer.export.quantize import write_int8
 
 SIDE = 16
@@ -28,13 +28,13 @@ def write_small(file: Path) -> None:
 def write_model(file: Path, weights: npt.NDArray[np.float64], convolutions: list[onnx.NodeProto]) -> None:
     """Photos, uint8 (photos, 16, 16, 3), as `planes` through `convolutions` to `convolved`, and the mean over it."""
     nodes = [
-        helper.make_node("Cast", [INPUT], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("Cast", [INPUT_NAME], ["floats"], to=TensorProto.FLOAT),
         helper.make_node("Transpose", ["floats"], ["planes"], perm=[0, 3, 1, 2]),
         *convolutions,
         helper.make_node("Relu", ["convolved"], ["positive"], name="relu"),
         helper.make_node("GlobalAveragePool", ["positive"], ["out"]),
     ]
-    given = helper.make_tensor_value_info(INPUT, TensorProto.UINT8, ["photos", SIDE, SIDE, 3])
+    given = helper.make_tensor_value_info(INPUT_NAME, TensorProto.UINT8, ["photos", SIDE, SIDE, 3])
     out = helper.make_tensor_value_info("out", TensorProto.FLOAT, ["photos", len(weights), 1, 1])
     initializer = numpy_helper.from_array(weights.astype(np.float32), "weights")
     graph = helper.make_graph(nodes, "small", [given], [out], [initializer])
@@ -47,7 +47,7 @@ def test_any_number_of_photos_gives_the_ranges(photos: int, tmp_path: Path) -> N
     pixels = np.random.default_rng(1).integers(0, 256, (photos, SIDE, SIDE, 3), np.uint8)
     write_int8(tmp_path / "fp32.onnx", tmp_path / "int8.onnx", pixels)
     wanted, found = (
-        ort.InferenceSession(tmp_path / name, providers=["CPUExecutionProvider"]).run(None, {INPUT: pixels})[0]
+        ort.InferenceSession(tmp_path / name, providers=["CPUExecutionProvider"]).run(None, {INPUT_NAME: pixels})[0]
         for name in ("fp32.onnx", "int8.onnx")
     )
     assert found.shape == (photos, 4, 1, 1)
@@ -65,8 +65,12 @@ def test_equal_weights_are_read_where_int8_products_saturate(tmp_path: Path) -> 
     pixels = np.random.default_rng(1).integers(0, 256, (8, SIDE, SIDE, 3), np.uint8)
     write_int8(tmp_path / "fp32.onnx", tmp_path / "int8.onnx", pixels)
     options = ort.SessionOptions()
-    for name, value in EXACT_INT8.items():
+    for name, value in EXACT_INT8_OPTIONS.items():
         options.add_session_config_entry(name, value)
-    wanted = ort.InferenceSession(tmp_path / "fp32.onnx", providers=["CPUExecutionProvider"]).run(None, {INPUT: pixels})
+    wanted = ort.InferenceSession(tmp_path / "fp32.onnx", providers=["CPUExecutionProvider"]).run(
+        None, {INPUT_NAME: pixels}
+    )
     found = ort.InferenceSession(tmp_path / "int8.onnx", options, providers=["CPUExecutionProvider"])
-    np.testing.assert_allclose(found.run(None, {INPUT: pixels})[0], wanted[0], rtol=0.1, atol=0.02 * np.max(wanted[0]))
+    np.testing.assert_allclose(
+        found.run(None, {INPUT_NAME: pixels})[0], wanted[0], rtol=0.1, atol=0.02 * np.max(wanted[0])
+    )

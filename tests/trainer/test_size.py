@@ -14,9 +14,9 @@ from sqlalchemy import Engine as Database
 from sqlalchemy import select
 
 from binwatch.bundle import Bundle
-from binwatch.counts import in_classes
+from binwatch.counts import class_probabilities
 from binwatch.events import ObjectCreated
-from binwatch.image import load
+from binwatch.image import load_photo
 from binwatch.records.tables import Count
 from binwatch.settings import Settings
 from testing.services.s3 import S3
@@ -57,8 +57,8 @@ def bundle(data: Data, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 def expected(bundle: Bundle) -> list[float]:
     """What the shipped file says of the photo at that size."""
     assert bundle.card.input_size == SIZE
-    pixels = load(PHOTO.read_bytes(), size=SIZE).pixels
-    return in_classes(OnnxModel(bundle.model(Engine(bundle).precision))(pixels[None])[0])[0].tolist()
+    pixels = load_photo(PHOTO.read_bytes(), size=SIZE).pixels
+    return class_probabilities(OnnxModel(bundle.model_path(Engine(bundle).precision))(pixels[None])[0])[0].tolist()
 
 
 @pytest.fixture

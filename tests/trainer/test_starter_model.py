@@ -63,7 +63,7 @@ def test_it_says_whose_photos_it_has_learned_from(bundle: Bundle) -> None:
 
 def test_it_counts_sample_photos(bundle: Bundle) -> None:
     files = sorted((ROOT / "samples" / "bin-images").glob("*.jpg"))[:4]
-    probabilities, embedding = OnnxModel(bundle.model(Precision.INT8))(
+    probabilities, embedding = OnnxModel(bundle.model_path(Precision.INT8))(
         np.stack([bundle.card.load_photo(file.read_bytes()).pixels for file in files])
     )
     assert probabilities.shape == (4, bundle.card.highest + 2)
@@ -72,6 +72,6 @@ def test_it_counts_sample_photos(bundle: Bundle) -> None:
 
 
 def test_it_names_no_folder_of_the_machine_that_made_it(bundle: Bundle) -> None:
-    model = bundle.model(Precision.INT8).read_bytes()
+    model = bundle.model_path(Precision.INT8).read_bytes()
     assert b"stack_trace" not in model
     assert b"site-packages" not in model

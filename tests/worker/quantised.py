@@ -10,7 +10,15 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from binwatch import self_check
-from binwatch.bundle import EMBEDDING, INPUT, PROBABILITIES, Card, Precision, describe, write_card
+from binwatch.bundle import (
+    EMBEDDING_OUTPUT,
+    INPUT_NAME,
+    PROBABILITIES_OUTPUT,
+    Card,
+    Precision,
+    make_variant,
+    write_card,
+)
 from binwatch.counts import CLASSES
 from trainer.evaluation.onnx_model import OnnxModel, self_check_of
 from trainer.export.quantize import write_int8
@@ -27,25 +35,25 @@ def write_network(file: Path) -> None:
         "classes": random.normal(0, 0.001, (CHANNELS, len(CLASSES))),
     }
     nodes = [
-        helper.make_node("Cast", [INPUT], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("Cast", [INPUT_NAME], ["floats"], to=TensorProto.FLOAT),
         helper.make_node("Transpose", ["floats"], ["planes"], perm=[0, 3, 1, 2]),
         helper.make_node("Conv", ["planes", "first"], ["one"], name="one", strides=[16, 16]),
         helper.make_node("Relu", ["one"], ["first_positive"], name="relu_one"),
         helper.make_node("Conv", ["first_positive", "second"], ["two"], name="two"),
         helper.make_node("Relu", ["two"], ["second_positive"], name="relu_two"),
         helper.make_node("GlobalAveragePool", ["second_positive"], ["pooled"]),
-        helper.make_node("Flatten", ["pooled"], [EMBEDDING]),
-        helper.make_node("Gemm", [EMBEDDING, "classes"], ["logits"]),
-        helper.make_node("Softmax", ["logits"], [PROBABILITIES], axis=1),
+        helper.make_node("Flatten", ["pooled"], [EMBEDDING_OUTPUT]),
+        helper.make_node("Gemm", [EMBEDDING_OUTPUT, "classes"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], [PROBABILITIES_OUTPUT], axis=1),
     ]
     side = 224
     graph = helper.make_graph(
         nodes,
         "small",
-        [helper.make_tensor_value_info(INPUT, TensorProto.UINT8, ["batch", side, side, 3])],
+        [helper.make_tensor_value_info(INPUT_NAME, TensorProto.UINT8, ["batch", side, side, 3])],
         [
-            helper.make_tensor_value_info(PROBABILITIES, TensorProto.FLOAT, ["batch", len(CLASSES)]),
-            helper.make_tensor_value_info(EMBEDDING, TensorProto.FLOAT, ["batch", CHANNELS]),
+            helper.make_tensor_value_info(PROBABILITIES_OUTPUT, TensorProto.FLOAT, ["batch", len(CLASSES)]),
+            helper.make_tensor_value_info(EMBEDDING_OUTPUT, TensorProto.FLOAT, ["batch", CHANNELS]),
         ],
         [numpy_helper.from_array(array.astype(np.float32), name) for name, array in weights.items()],
     )
@@ -57,14 +65,14 @@ def write_quantised_bundle(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     files = {precision: folder / f"model-{precision}.onnx" for precision in (Precision.FP32, Precision.INT8)}
     write_network(files[Precision.FP32])
-    write_int8(files[Precision.FP32], files[Precision.INT8], self_check.photos(224))
+    write_int8(files[Precision.FP32], files[Precision.INT8], self_check.make_photos(224))
     card = Card(
         version="quantised-1",
         architecture="small",
         created=datetime(2026, 1, 1, tzinfo=UTC),
         embedding_size=CHANNELS,
         temperature=1.0,
-        variants={name: describe(file, self_check=self_check_of(OnnxModel(file))) for name, file in files.items()},
+        variants={name: make_variant(file, self_check=self_check_of(OnnxModel(file))) for name, file in files.items()},
     )
     write_card(folder, card)
     return folder

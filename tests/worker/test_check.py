@@ -19,7 +19,7 @@ from sqlalchemy import func, select
 
 from binwatch.__main__ import main
 from binwatch.bundle import Bundle
-from binwatch.counts import difference_of
+from binwatch.counts import item_difference
 from binwatch.records.engine import connect
 from binwatch.records.tables import Comparison, Count
 from binwatch.settings import DEFAULT_MODEL, load_settings
@@ -96,7 +96,7 @@ def test_the_oddest_bin_comes_first_as_on_the_monitor(check: Check, photos: Path
     for row in rows:
         shares = [row[f"p({name})"] for name in ("0", "1", "2", "3", "4", "5", "more than 5")]
         assert sum(shares) == pytest.approx(1, abs=1e-4)
-        assert row["difference"] == difference_of(shares.index(max(shares)), row["expected"])
+        assert row["difference"] == item_difference(shares.index(max(shares)), row["expected"])
     assert {row["bin"] for row in rows if row["verdict"] == "look first"} >= {"00184"}
     assert next(row for row in rows if row["bin"] == "00184")["articles"].startswith("1 × B00016X7NA Aura Cacia")
     database = connect(f"sqlite:///{tmp_path}/wrong-records/records.db")

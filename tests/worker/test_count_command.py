@@ -18,7 +18,7 @@ import pytest
 
 from binwatch.counts import CLASSES
 from binwatch.objects import Objects
-from binwatch.registry import Current, Registry
+from binwatch.registry import CurrentModel, Registry
 from binwatch.settings import Settings
 from testing.brightness import brightness_of, jpeg, probabilities_of, write_brightness_bundle
 from testing.services.s3 import S3
@@ -187,7 +187,7 @@ def test_the_bucket_of_the_workers_is_counted_with_their_model(count_process: Co
     s3.put("in/1.jpg", jpeg(brightness_of(1)))
     registry = Registry(Objects(Settings(s3_endpoint_url=s3.endpoint_url)), s3.bucket, "models/")
     registry.publish(write_brightness_bundle(tmp_path, "brightness-2"))
-    registry.set_current(Current(version="brightness-2", promoted=datetime.now(UTC)), None)
+    registry.set_current(CurrentModel(version="brightness-2", promoted=datetime.now(UTC)), None)
     where = {"BINWATCH_S3_ENDPOINT_URL": s3.endpoint_url, "BINWATCH_MODEL_CACHE": str(tmp_path / "cache")}
     elsewhere = count_process(f"s3://{s3.bucket}/in/", "--json", **where)
     assert elsewhere.stderr == b"counted by brightness-1\n"

@@ -27,7 +27,7 @@ from testing.services.s3 import S3
 from tests.calibrations import category
 from worker.counting import Counting, open_records
 from worker.health import HealthChecks
-from worker.inference_sessions import CPU, Inferred
+from worker.inference_sessions import CPU_PROVIDER, Inferred
 from worker.reconcile import unrecorded
 from worker.tasks import _is_outage
 
@@ -85,7 +85,7 @@ def test_counted(counting: Counting, s3: S3, records: Any) -> None:
         "bin_id": "00123",
         "model_version": "brightness-1",
         "precision": "int8",
-        "provider": CPU,
+        "provider": CPU_PROVIDER,
         "reason": None,
         "detail": None,
         "predicted": 4,

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from binwatch.bundle import Bundle, write_card
-from binwatch.counts import MORE, CountRule, in_classes
+from binwatch.counts import MORE_THAN_5, CountRule, class_probabilities
 from binwatch.errors import BundleError
 from binwatch.settings import Settings
 from testing.brightness import brightness_of, jpeg, probabilities_of, write_brightness_bundle
@@ -48,8 +48,8 @@ def test_the_classes_are_a_view_of_the_distribution(bundle: Bundle, items: int) 
     assert found.distribution == pytest.approx(probabilities_of(brightness, HIGHEST), abs=1e-5)
     assert np.argmax(found.distribution) == items
     assert sum(found.distribution or []) == pytest.approx(1, abs=1e-5)
-    assert found.probabilities == pytest.approx(in_classes(np.array(found.distribution)).tolist(), abs=1e-5)
-    assert found.predicted == min(items, MORE)
+    assert found.probabilities == pytest.approx(class_probabilities(np.array(found.distribution)).tolist(), abs=1e-5)
+    assert found.predicted == min(items, MORE_THAN_5)
 
 
 @dataclass
@@ -64,7 +64,9 @@ class Undecided:
         return Inferred(numbers, np.zeros((len(photos), 1), np.float32), self.rule)
 
 
-@pytest.mark.parametrize(("rule", "items", "confidence"), [(CountRule.MODE, MORE, 0.45), (CountRule.MEDIAN, 5, 0.25)])
+@pytest.mark.parametrize(
+    ("rule", "items", "confidence"), [(CountRule.MODE, MORE_THAN_5, 0.45), (CountRule.MEDIAN, 5, 0.25)]
+)
 def test_the_count_follows_from_the_classes_by_the_rule(rule: CountRule, items: int, confidence: float) -> None:
     (found,) = infer_all(Undecided(rule), [np.zeros((224, 224, 3), np.uint8)])
     assert isinstance(found, Prediction)
@@ -85,7 +87,7 @@ def test_records_are_handed_both(bundle: Bundle) -> None:
     engine = Engine(bundle)
     answer = predicted(engine, brightness_of(9, HIGHEST))
     new = new_count(engine, answer, bucket="b", key="1.jpg", etag="e", modified_at=datetime(2026, 1, 1, tzinfo=UTC))
-    assert (new.predicted, new.probabilities) == (MORE, answer.probabilities)
+    assert (new.predicted, new.probabilities) == (MORE_THAN_5, answer.probabilities)
     assert new.distribution is not None
     assert np.argmax(new.distribution) == 9
 
@@ -99,7 +101,7 @@ def test_the_container_answers_both(bundle: Bundle, settings: Settings) -> None:
     found = Answer.model_validate_json(answer.line())
     assert found.distribution is not None
     assert (np.argmax(found.distribution), found.count) == (12, "more than 5")
-    assert found.probabilities == pytest.approx(in_classes(np.array(found.distribution)).tolist(), abs=1e-5)
+    assert found.probabilities == pytest.approx(class_probabilities(np.array(found.distribution)).tolist(), abs=1e-5)
 
 
 def test_the_command_prints_both(bundle: Bundle, count: Count, tmp_path: Path) -> None:  # noqa: F811

@@ -13,7 +13,17 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from binwatch.bundle import CARD, EMBEDDING, INPUT, PROBABILITIES, Bundle, Precision, Variant, describe, write_card
+from binwatch.bundle import (
+    CARD_FILE,
+    EMBEDDING_OUTPUT,
+    INPUT_NAME,
+    PROBABILITIES_OUTPUT,
+    Bundle,
+    Precision,
+    Variant,
+    make_variant,
+    write_card,
+)
 from binwatch.counts import CLASSES
 from binwatch.errors import BundleError
 from binwatch.settings import PrecisionChoice, Provider
@@ -22,7 +32,7 @@ from worker import engine as engine_module
 from worker import inference_sessions
 from worker.batch_padding import buckets
 from worker.engine import Engine, ProviderError
-from worker.inference_sessions import CPU, CUDA, Cuda
+from worker.inference_sessions import CPU_PROVIDER, CUDA, Cuda
 
 
 def _photos(levels: list[int]) -> np.ndarray:
@@ -45,7 +55,7 @@ def _with_model(folder: Path, **options: object) -> Bundle:
 
 
 def _signed(folder: Path, **changes: object) -> Bundle:
-    variants = {Precision.INT8: describe(folder / "model-int8.onnx")}
+    variants = {Precision.INT8: make_variant(folder / "model-int8.onnx")}
     write_card(folder, Bundle(folder).card.model_copy(update={"variants": variants, **changes}))
     return Bundle(folder)
 
@@ -62,7 +72,7 @@ def test_answers(engine: Engine, size: int) -> None:
 
 def test_black_is_0_and_white_is_more_than_5(engine: Engine) -> None:
     assert engine.infer(_photos([0, 255])).probabilities.argmax(axis=1).tolist() == [0, 6]
-    assert (engine.provider, engine.precision, engine.card.version) == (CPU, Precision.INT8, "brightness-1")
+    assert (engine.provider, engine.precision, engine.card.version) == (CPU_PROVIDER, Precision.INT8, "brightness-1")
 
 
 def test_eight_threads_at_once(engine: Engine) -> None:
@@ -99,7 +109,7 @@ def test_embedding_is_not_the_cards(tmp_path: Path) -> None:
         Engine(_signed(tmp_path, embedding_size=64))
 
 
-@pytest.mark.parametrize("output", [PROBABILITIES, EMBEDDING])
+@pytest.mark.parametrize("output", [PROBABILITIES_OUTPUT, EMBEDDING_OUTPUT])
 def test_missing_output(tmp_path: Path, output: str) -> None:
     write_brightness_bundle(tmp_path)
     path = tmp_path / "model-int8.onnx"
@@ -144,7 +154,7 @@ def test_variant_in_the_card_but_not_in_the_folder(tmp_path: Path) -> None:
 
 
 def test_cuda_wanted_but_not_built_in(brightness_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_module.ort, "get_available_providers", lambda: [CPU])
+    monkeypatch.setattr(engine_module.ort, "get_available_providers", lambda: [CPU_PROVIDER])
     with pytest.raises(ProviderError, match="BINWATCH_PROVIDER=cuda but the installed ONNX Runtime is built without"):
         Engine(Bundle(brightness_bundle), provider=Provider.CUDA)
 
@@ -152,7 +162,7 @@ def test_cuda_wanted_but_not_built_in(brightness_bundle: Path, monkeypatch: pyte
 # Without the libraries of CUDA, ONNX Runtime for GPUs lists CUDA, loads, and computes on the CPU; so does this.
 @pytest.fixture
 def _cuda_that_falls_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_module.ort, "get_available_providers", lambda: [CUDA, CPU])
+    monkeypatch.setattr(engine_module.ort, "get_available_providers", lambda: [CUDA, CPU_PROVIDER])
 
 
 @pytest.mark.usefixtures("_cuda_that_falls_back")
@@ -174,7 +184,7 @@ def test_auto_that_fell_back_takes_the_cpus_variant(tmp_path: Path, caplog: pyte
         pytest.skip("this ONNX Runtime has CUDA")
     _with_variants(tmp_path, [Precision.FP16, Precision.INT8])
     engine = Engine(Bundle(tmp_path), threads=1)
-    assert (engine.provider, engine.precision) == (CPU, Precision.INT8)
+    assert (engine.provider, engine.precision) == (CPU_PROVIDER, Precision.INT8)
     assert "computing on the CPU, although ONNX Runtime was built with CUDA: ONNX Runtime fell back" in caplog.text
     _assert_right(engine, [10, 200])
 
@@ -207,9 +217,9 @@ def _with_variants(folder: Path, precisions: list[Precision]) -> None:
     for precision in precisions:
         path = folder / f"model-{precision}.onnx"
         shutil.copy(folder / "model-int8.onnx", path) if not path.exists() else None
-        variants[precision] = describe(path)
+        variants[precision] = make_variant(path)
     write_card(folder, Bundle(folder).card.model_copy(update={"variants": variants}))
-    assert (folder / CARD).exists()
+    assert (folder / CARD_FILE).exists()
 
 
 class CudaStandIn:
@@ -222,11 +232,11 @@ class CudaStandIn:
         self.opened.append(self)
         self.providers = providers
         self.shapes: list[tuple[int, ...]] = []
-        self._session = SESSION(path, options, providers=[CPU])
+        self._session = SESSION(path, options, providers=[CPU_PROVIDER])
         self.get_inputs, self.get_outputs = self._session.get_inputs, self._session.get_outputs
 
     def get_providers(self) -> list[str]:
-        return [CUDA, CPU]
+        return [CUDA, CPU_PROVIDER]
 
     def run(self, outputs: list[str], inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
         self.shapes += [array.shape for array in inputs.values()]
@@ -239,7 +249,7 @@ SESSION = engine_module.ort.InferenceSession
 @pytest.fixture
 def _stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(CudaStandIn, "opened", [])
-    monkeypatch.setattr(engine_module.ort, "get_available_providers", lambda: [CUDA, CPU])
+    monkeypatch.setattr(engine_module.ort, "get_available_providers", lambda: [CUDA, CPU_PROVIDER])
     monkeypatch.setattr(engine_module.ort, "InferenceSession", CudaStandIn)
 
 
@@ -271,15 +281,15 @@ def test_how_cuda_is_used(brightness_bundle: Path) -> None:
     assert Engine(bundle).calls == 1
     other = Engine(bundle, batch_size=4, cuda=Cuda({"prefer_nhwc": "1"}, calls=2))
     assert other.calls == 2
-    assert CudaStandIn.opened[0].providers == [(CUDA, {"cudnn_conv_algo_search": "HEURISTIC"}), CPU]
-    assert CudaStandIn.opened[-1].providers == [(CUDA, {"prefer_nhwc": "1"}), CPU]
+    assert CudaStandIn.opened[0].providers == [(CUDA, {"cudnn_conv_algo_search": "HEURISTIC"}), CPU_PROVIDER]
+    assert CudaStandIn.opened[-1].providers == [(CUDA, {"prefer_nhwc": "1"}), CPU_PROVIDER]
 
 
 class NoMemory:
     """A GPU whose memory is full; on a CPU all is well."""
 
     def __new__(cls, path: str, options: object, providers: list[object], enable_fallback: int) -> object:
-        if providers != [CPU]:
+        if providers != [CPU_PROVIDER]:
             raise RuntimeError("CUDA failure 2: out of memory")
         return SESSION(path, options, providers=providers, enable_fallback=enable_fallback)
 
@@ -295,7 +305,7 @@ def test_a_gpu_that_cannot_load_the_model(
     with pytest.raises(ProviderError, match=message):
         Engine(Bundle(brightness_bundle), provider=Provider.CUDA)
     engine = Engine(Bundle(brightness_bundle), threads=1)
-    assert engine.provider == CPU
+    assert engine.provider == CPU_PROVIDER
     assert "computing on the CPU" in caplog.text
     _assert_right(engine, [10, 200])
 
@@ -326,8 +336,8 @@ def test_a_partial_batch_is_padded_on_cuda(
     pixels = np.random.default_rng(photos).integers(0, 256, (photos, 224, 224, 3), dtype=np.uint8)
     padded = cuda.infer(pixels)
     assert sorted(_batches()) == sorted(batches)
-    plain = SESSION(brightness_bundle / "model-int8.onnx", providers=[CPU])
-    probabilities, embeddings = plain.run([PROBABILITIES, EMBEDDING], {INPUT: pixels})
+    plain = SESSION(brightness_bundle / "model-int8.onnx", providers=[CPU_PROVIDER])
+    probabilities, embeddings = plain.run([PROBABILITIES_OUTPUT, EMBEDDING_OUTPUT], {INPUT_NAME: pixels})
     np.testing.assert_array_equal(padded.probabilities, probabilities)
     np.testing.assert_array_equal(padded.embeddings, embeddings)
 

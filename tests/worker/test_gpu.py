@@ -11,11 +11,11 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from binwatch.bundle import Bundle, Card, Precision, describe, write_card
+from binwatch.bundle import Bundle, Card, Precision, make_variant, write_card
 from binwatch.settings import PrecisionChoice, Provider
 from testing.brightness import probabilities_of, write_brightness_bundle
 from worker.engine import Engine
-from worker.inference_sessions import CPU, CUDA
+from worker.inference_sessions import CPU_PROVIDER, CUDA
 
 
 def _has_gpu() -> bool:
@@ -59,7 +59,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     model = build(ModelConfig(architecture="resnet18", weights="none")).eval()
     write_onnx(model, 1.0, fp32)
     write_fp16(fp32, fp16)
-    variants = {Precision.FP32: describe(fp32), Precision.FP16: describe(fp16)}
+    variants = {Precision.FP32: make_variant(fp32), Precision.FP16: make_variant(fp16)}
     card = Card(
         version="random", architecture="resnet18", created=datetime.now(UTC), embedding_size=model.head.size,
         temperature=1.0, variants=variants,
@@ -82,4 +82,4 @@ def test_it_says_what_a_cpu_says(network: Bundle, precision: Precision) -> None:
 def test_the_best_variant_for_a_gpu(network: Bundle) -> None:
     engine = Engine(network)
     assert (engine.provider, engine.precision) == (CUDA, Precision.FP16)
-    assert Engine(network, provider=Provider.CPU).provider == CPU
+    assert Engine(network, provider=Provider.CPU).provider == CPU_PROVIDER

@@ -17,7 +17,7 @@ from sqlalchemy import select
 
 from binwatch.bundle import Bundle
 from binwatch.events import ObjectCreated
-from binwatch.image import SIZE, load
+from binwatch.image import INPUT_SIZE, load_photo
 from binwatch.records.tables import Count
 from binwatch.settings import DEFAULT_MODEL
 from worker.counting import Counting
@@ -42,15 +42,15 @@ def test_a_photo_is_stored_as_a_jpeg_of_that_quality_and_read_back(monkeypatch, 
     """Also where the system has no files in memory."""
     if not in_the_system:
         monkeypatch.delattr(os, "memfd_create", raising=False)
-    plain = load(PHOTO.read_bytes()).pixels
-    found = load(PHOTO.read_bytes(), jpeg_quality=82).pixels
+    plain = load_photo(PHOTO.read_bytes()).pixels
+    found = load_photo(PHOTO.read_bytes(), jpeg_quality=82).pixels
     assert np.array_equal(found, np.asarray(Image.open(io.BytesIO(stored(plain, 82)))))
     assert mean_difference(found, plain) > 0.5
 
 
 def test_a_photo_that_was_stored_so_hardly_changes():
-    before = stored(load(PHOTO.read_bytes()).pixels, 82)
-    assert mean_difference(load(before, jpeg_quality=82).pixels, load(before).pixels) < 0.1
+    before = stored(load_photo(PHOTO.read_bytes()).pixels, 82)
+    assert mean_difference(load_photo(before, jpeg_quality=82).pixels, load_photo(before).pixels) < 0.1
 
 
 def test_what_a_photo_says_of_itself_is_not_stored():
@@ -59,8 +59,8 @@ def test_what_a_photo_says_of_itself_is_not_stored():
     comment.add_text("comment", "long" * 50_000)
     with Image.open(PHOTO) as photo:
         photo.save(file, "PNG", pnginfo=comment)
-        wanted = stored(np.asarray(photo.resize((SIZE, SIZE), Image.Resampling.BILINEAR)), 82)
-    found = load(file.getvalue(), jpeg_quality=82).pixels
+        wanted = stored(np.asarray(photo.resize((INPUT_SIZE, INPUT_SIZE), Image.Resampling.BILINEAR)), 82)
+    found = load_photo(file.getvalue(), jpeg_quality=82).pixels
     assert np.array_equal(found, np.asarray(Image.open(io.BytesIO(wanted))))
 
 
@@ -70,7 +70,7 @@ def expected() -> list[float]:
     engine = Engine(Bundle(DEFAULT_MODEL))
     assert engine.card.jpeg_quality == 82
     size = engine.card.input_size
-    photos = [load(PHOTO.read_bytes(), size=size, jpeg_quality=quality).pixels[None] for quality in (82, None)]
+    photos = [load_photo(PHOTO.read_bytes(), size=size, jpeg_quality=quality).pixels[None] for quality in (82, None)]
     wanted, without = (engine.infer(photo).probabilities[0] for photo in photos)
     assert np.abs(wanted - without).max() > 0.01
     return [round(float(value), 6) for value in wanted]

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from celery import Celery
 
-from binwatch.logs import MAX_MESSAGE, MAX_TRACEBACK, JsonFormatter, TextFormatter
+from binwatch.logs import MAX_MESSAGE_CHARS, MAX_TRACEBACK_CHARS, JsonFormatter, TextFormatter
 from worker.logs import _add_task
 
 
@@ -90,7 +90,7 @@ def test_outside_text_stays_within_its_line(form: type[logging.Formatter], text:
     for one in (record("failed: %s", text), record(text), record("failed", key=text, bin=text)):
         line = form().format(one)
         assert line.isprintable()
-        assert len(line.encode("utf-8")) < 12 * MAX_MESSAGE
+        assert len(line.encode("utf-8")) < 12 * MAX_MESSAGE_CHARS
         assert "failed" in line or "WARNING" in line or json.loads(line)["level"] == "warning"
 
 
@@ -104,7 +104,7 @@ def test_a_traceback_is_indented_and_bounded(form: type[logging.Formatter]) -> N
     lines = form().format(failed).split("\n")
     assert all(line.isprintable() for line in lines)
     assert all(line.startswith("    ") for line in lines[1:])
-    assert len("".join(lines)) < 2 * MAX_TRACEBACK
+    assert len("".join(lines)) < 2 * MAX_TRACEBACK_CHARS
     text = json.loads(lines[0])["error"] if form is JsonFormatter else "\n".join(lines)
     assert "Traceback (most recent call last)" in text
     assert text.endswith(" the end")

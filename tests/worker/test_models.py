@@ -20,7 +20,7 @@ from binwatch.errors import ObjectsError
 from binwatch.events import ObjectCreated
 from binwatch.records.store import Store
 from binwatch.records.tables import Count, Model
-from binwatch.registry import Current, Registry
+from binwatch.registry import CurrentModel, Registry
 from binwatch.settings import Settings
 from testing.brightness import write_brightness_bundle
 from testing.services.s3 import S3
@@ -40,7 +40,7 @@ def counting(settings: Settings, tmp_path: Path) -> Iterator[Counting]:
 def promote(counting: Counting, s3: S3, folder: Path, version: str) -> None:
     registry = Registry(counting.objects, s3.bucket, "models/")
     registry.publish(write_brightness_bundle(folder / version, version))
-    registry.set_current(Current(version=version, promoted=datetime.now(UTC)), registry.current())
+    registry.set_current(CurrentModel(version=version, promoted=datetime.now(UTC)), registry.current())
 
 
 def wait_for(counting: Counting, version: str) -> None:
@@ -148,21 +148,21 @@ def test_a_model_whose_card_names_another_is_not_loaded_anew_at_each_look(counti
     engine = counting.models.engine
     for name in ("model-int8.onnx", "card.json"):  # as people do by hand
         s3.client.copy_object(Bucket=s3.bucket, Key=f"models/v3/{name}", CopySource=f"{s3.bucket}/models/v2/{name}")
-    s3.put("models/current.json", Current(version="v3", promoted=datetime.now(UTC)).model_dump_json().encode())
+    s3.put("models/current.json", CurrentModel(version="v3", promoted=datetime.now(UTC)).model_dump_json().encode())
     counting.models.look()
     assert counting.models.engine is engine
     assert "model 'v3': the card in its folder is that of 'v2'" in caplog.text
 
 
 def test_a_model_that_fails_its_self_check_leaves_the_old_one_in_use(counting, s3, tmp_path, caplog):
-    other = self_check.answers(np.full((4, len(CLASSES)), 1 / len(CLASSES)), np.ones((4, 1)))
+    other = self_check.make_self_check(np.full((4, len(CLASSES)), 1 / len(CLASSES)), np.ones((4, 1)))
     folder = write_brightness_bundle(tmp_path / "v2", "v2")
     card = Bundle(folder).card
     variants = {name: each.model_copy(update={"self_check": other}) for name, each in card.variants.items()}
     write_card(folder, card.model_copy(update={"variants": variants}))
     registry = Registry(counting.objects, s3.bucket, "models/")
     registry.publish(folder)
-    registry.set_current(Current(version="v2", promoted=datetime.now(UTC)), registry.current())
+    registry.set_current(CurrentModel(version="v2", promoted=datetime.now(UTC)), registry.current())
     counting.models.look()
     assert counting.models.engine.card.version == "brightness-1"
     assert "fails its self-check" in caplog.text
@@ -170,7 +170,7 @@ def test_a_model_that_fails_its_self_check_leaves_the_old_one_in_use(counting, s
 
 
 def test_an_outage_refuses_no_model(counting, monkeypatch, caplog):
-    def current(_: Registry) -> Current:
+    def current(_: Registry) -> CurrentModel:
         raise ObjectsError("the store is away")
 
     monkeypatch.setattr(Registry, "current", current)

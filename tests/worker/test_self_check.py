@@ -11,7 +11,7 @@ import pytest
 from onnx import numpy_helper
 
 from binwatch import self_check
-from binwatch.bundle import Bundle, Precision, describe, write_card
+from binwatch.bundle import Bundle, Precision, make_variant, write_card
 from binwatch.errors import BundleError
 from binwatch.settings import DEFAULT_MODEL, PrecisionChoice, Provider
 from testing.brightness import probabilities_of, write_brightness_bundle
@@ -39,7 +39,7 @@ def _bundle(folder: Path, *precisions: Precision, wrong: tuple[Precision, ...] =
             scale = next(each for each in model.graph.initializer if each.name == "to_classes")
             scale.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(scale) * np.float32(0.5), "to_classes"))
             onnx.save(model, path)
-        variants[precision] = describe(path, self_check=checked)
+        variants[precision] = make_variant(path, self_check=checked)
     write_card(folder, Bundle(folder).card.model_copy(update={"variants": variants}))
     return Bundle(folder)
 
@@ -86,7 +86,7 @@ def test_a_variant_that_cannot_be_loaded_gives_way_too(tmp_path: Path, caplog: p
     """Such as with the option for CPUs without VNNI, which ONNX Runtime refuses for some graphs."""
     bundle = _bundle(tmp_path, Precision.FP32, Precision.INT8)
     (tmp_path / "model-int8.onnx").write_bytes(b"no model")
-    variants = bundle.card.variants | {Precision.INT8: describe(tmp_path / "model-int8.onnx")}
+    variants = bundle.card.variants | {Precision.INT8: make_variant(tmp_path / "model-int8.onnx")}
     write_card(tmp_path, bundle.card.model_copy(update={"variants": variants}))
     engine = Engine(Bundle(tmp_path), provider=Provider.CPU, threads=1)
     assert (engine.precision, engine.self_check) == (Precision.FP32, SelfCheckResult.FELL_BACK)
@@ -115,4 +115,4 @@ def test_photos_of_the_check_are_counted_alike_in_any_batch(tmp_path: Path) -> N
     bundle = _bundle(tmp_path, Precision.INT8)
     engine = Engine(bundle, provider=Provider.CPU, threads=3, batch_size=2)
     assert engine.self_check is SelfCheckResult.PASSED
-    assert len(self_check.photos(224)) > engine.sizes[-1]
+    assert len(self_check.make_photos(224)) > engine.sizes[-1]

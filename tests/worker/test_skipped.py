@@ -11,7 +11,7 @@ from sqlalchemy import select
 
 from binwatch.errors import Reason
 from binwatch.events import ObjectCreated
-from binwatch.keys import Skipped
+from binwatch.keys import SkipReason
 from binwatch.objects import Objects
 from binwatch.records.tables import Count
 from binwatch.settings import Settings, process_environment
@@ -33,8 +33,8 @@ AVIF = b"\0\0\0\x1cftypavif" + bytes(100)
 def test_the_tally_names_a_few_and_counts_all() -> None:
     tally = SkippedTally()
     assert not tally
-    tally.add([(Skipped.OTHER_ENDING, f"{n}.txt") for n in range(9)])
-    tally.add([(Skipped.NO_ENDING, "a\x1b[31m\nb")])
+    tally.add([(SkipReason.OTHER_ENDING, f"{n}.txt") for n in range(9)])
+    tally.add([(SkipReason.NO_ENDING, "a\x1b[31m\nb")])
     assert str(tally) == (
         "9 with a suffix of neither photos nor metadata ('0.txt', '1.txt', '2.txt', …);"
         " 1 without a suffix ('a\\x1b[31m\\nb')"
@@ -44,11 +44,11 @@ def test_the_tally_names_a_few_and_counts_all() -> None:
 def test_an_event_message_says_what_is_not_looked_at() -> None:
     body = event("1.jpg", "read.me", "photo", "models/1/x.txt", "nightly/work/plan-0001", "folder/")
     assert route(body, "bins", "models/", "nightly/").skipped == [
-        (Skipped.OTHER_ENDING, "read.me"),
-        (Skipped.NO_ENDING, "photo"),
+        (SkipReason.OTHER_ENDING, "read.me"),
+        (SkipReason.NO_ENDING, "photo"),
     ]
     removed = route(event("1.jpg", name="ObjectRemoved:Delete"), "bins", "models/")
-    assert removed.skipped == [(Skipped.OTHER_EVENT, "ObjectRemoved:Delete")]
+    assert removed.skipped == [(SkipReason.OTHER_EVENT, "ObjectRemoved:Delete")]
 
 
 def test_a_message_of_a_quarter_of_a_million_bad_records_has_a_short_reason() -> None:
@@ -69,7 +69,7 @@ def test_the_intake_counts_and_logs_it(queue: Queue, run: object, caplog: pytest
     assert published.keys == ["1.jpg"]
     found = {
         reason: metrics.registry.get_sample_value("binwatch_worker_skipped_objects_total", {"reason": reason})
-        for reason in Skipped
+        for reason in SkipReason
     }
     assert found == {"no_ending": 1, "other_ending": 1, "other_event": 1, "dot_segments": 0, "not_utf8": 0}
     assert "1 without a suffix ('photo')" in caplog.text
@@ -97,7 +97,7 @@ def test_every_photo_has_a_record_whatever_its_ending(settings: Settings, s3: S3
         **dict.fromkeys(NOT_DECODED, Reason.UNSUPPORTED_FORMAT),
     }
     assert {row.bin_id for row in rows} == set("abcdefghi")
-    assert sorted(page.skipped) == [(Skipped.NO_ENDING, "photo"), (Skipped.OTHER_ENDING, "notes.txt")]
+    assert sorted(page.skipped) == [(SkipReason.NO_ENDING, "photo"), (SkipReason.OTHER_ENDING, "notes.txt")]
 
 
 def test_the_command_lists_them(

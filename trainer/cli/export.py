@@ -11,7 +11,7 @@ from rich.console import Console
 from binwatch.bundle import Bundle, Precision
 from binwatch.console import remark
 from binwatch.counts import CountRule
-from binwatch.text import many
+from binwatch.text import count_noun
 from trainer.cli.options import Every, Index, Photos
 from trainer.cli.paths import data_changes
 from trainer.data.split import Split
@@ -78,13 +78,13 @@ def calibrate(
     card = update(bundle, photos, index, parts, Display(), split=split, every=every)
     if card.calibration and CardPart.CALIBRATION in parts:
         together = described(card.calibration, card.highest)
-        remark(f"{bundle}: calibrated with {many(card.calibration.photos, 'photo')} ({together})")
+        remark(f"{bundle}: calibrated with {count_noun(card.calibration.photos, 'photo')} ({together})")
     if card.reference and CardPart.REFERENCE in parts:
         found = card.reference
         remark(
             " ".join(
                 [
-                    f"{bundle}: reference of {many(found.photos, 'photo')} of {many(found.groups or 0, 'bin')}.",
+                    f"{bundle}: reference of {count_noun(found.photos, 'photo')} of {count_noun(found.groups or 0, 'bin')}.",
                     *small_reference(found),
                 ]
             )

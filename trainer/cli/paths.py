@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from binwatch.bundle import CARD, Bundle
+from binwatch.bundle import CARD_FILE, Bundle
 from trainer.config import Config, DataConfig
 from trainer.data import index, source
 from trainer.distributed import environment
@@ -53,7 +53,7 @@ def check_model(model: Path) -> None:
     """Raises CheckpointError, BundleError or ConfigError if there is no checkpoint or bundle."""
     if not model.is_dir():
         check_checkpoint(model)
-    elif (model / BEST).is_file() and not (model / CARD).exists():
+    elif (model / BEST).is_file() and not (model / CARD_FILE).exists():
         raise ConfigError(f"{model}: is the folder of a run; give its checkpoint, {model / BEST}")
     else:
         Bundle(model)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from pydantic import ValidationError
 
-from binwatch.image import SIZE
+from binwatch.image import INPUT_SIZE
 from binwatch.settings import load_settings
 from trainer.cli.table_options import with_options_of
 from trainer.errors import ConfigError
@@ -36,7 +36,7 @@ def prepare(
         raise ConfigError(f"prepare: {error.errors()[0]['msg']} (--list FILE, --per-class N, --all)") from error
     display = Display()
     display.say(outputs.text(run(*opened(config, load_settings()), out, display)))
-    kept = prepared_quality(out, SIZE)
+    kept = prepared_quality(out, INPUT_SIZE)
     quality = f" --set data.jpeg_quality={kept}" if kept else ""
     data = f"--photos {out / PHOTOS} --index {out / outputs.MANIFEST}"
     display.say(f"fit with it: python -m trainer fit {data} --out RUN{quality}")

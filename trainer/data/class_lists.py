@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path, PurePosixPath
 
-from binwatch.errors import shown
-from binwatch.keys import ObjectKind, bin_id, bin_of, kind_of
-from binwatch.numbers import whole
+from binwatch.errors import quote_value
+from binwatch.keys import ObjectKind, bin_of_key, kind_of, normalize_bin_id
+from binwatch.numbers import parse_int
 from trainer.errors import DataError
 
 SUFFIX = ".json"
@@ -24,9 +24,11 @@ def read_class_list(file: Path) -> dict[str, int]:
         raise DataError(f'{file}: is not a list like {{"1": ["data/metadata/100313.json", …], …}} ({error})') from error
     quantities: dict[str, int] = {}
     for key, text in listed:
-        quantity = whole(text)
+        quantity = parse_int(text)
         if quantity is None or quantity < 0:
-            raise DataError(f"{file}: {shown(text)} is not a number of items; the list must have photos by quantity")
+            raise DataError(
+                f"{file}: {quote_value(text)} is not a number of items; the list must have photos by quantity"
+            )
         if quantities.setdefault(key, quantity) != quantity:
             raise DataError(f"{file}: {key} is listed with {quantities[key]} and with {quantity} items; keep one")
     if not quantities:
@@ -36,4 +38,4 @@ def read_class_list(file: Path) -> dict[str, int]:
 
 def key_of(name: str) -> str:
     """The key in the name of a photo or metadata file; any other name is a key itself, including its dots."""
-    return bin_of(name) if kind_of(name) is not ObjectKind.OTHER else bin_id(PurePosixPath(name).name)
+    return bin_of_key(name) if kind_of(name) is not ObjectKind.OTHER else normalize_bin_id(PurePosixPath(name).name)

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from binwatch import image
-from binwatch.counts import CLASSES, class_of, names_of
+from binwatch.counts import CLASSES, class_of, column_names
 from binwatch.errors import PhotoError
 from trainer.config import DataConfig
 from trainer.data.index import Row, read_index
@@ -34,7 +34,7 @@ class PhotoSet:
 
     source: PhotoSource
     rows: tuple[Row, ...]
-    size: int = image.SIZE
+    size: int = image.INPUT_SIZE
     """Side in pixels of a decoded photo."""
     jpeg_quality: int | None = None
     """See DataConfig."""
@@ -77,7 +77,7 @@ class PhotoSet:
 
     def decode(self, key: str) -> npt.NDArray[np.uint8]:
         """One decoded photo, uint8 (size, size, 3). Raises PhotoError."""
-        return image.load(self.source.read(key), size=self.size, jpeg_quality=self.jpeg_quality).pixels
+        return image.load_photo(self.source.read(key), size=self.size, jpeg_quality=self.jpeg_quality).pixels
 
     def where(self, wanted: Callable[[Row], bool]) -> PhotoSet:
         """The photos whose rows are wanted."""
@@ -275,7 +275,7 @@ def _check_classes(config: DataConfig, splits: dict[Split, PhotoSet]) -> None:
         if not set(_classes(photos)) & set(learned):
             raise DataError(
                 f"{config.labels}: the {split} photos show only quantities that no training photo shows"
-                f" ({names_of(_classes(photos))}); more photos are needed"
+                f" ({column_names(_classes(photos))}); more photos are needed"
             )
 
 

@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from binwatch.counts import MORE
-from binwatch.errors import shown
-from binwatch.keys import bin_id
-from binwatch.numbers import whole
-from binwatch.safe_csv import original
+from binwatch.counts import MORE_THAN_5
+from binwatch.errors import quote_value
+from binwatch.keys import normalize_bin_id
+from binwatch.numbers import parse_int
+from binwatch.safe_csv import unescape_formula
 from trainer.config import GROUP_COLUMN, DataConfig
 from trainer.data import class_lists, folders
 from trainer.data.source import open_source
@@ -47,7 +47,7 @@ class Row:
     @property
     def of_a_class(self) -> bool:
         """Whether the photo's class is known: that of "3 or more" is not."""
-        return not self.at_least or self.quantity >= MORE
+        return not self.at_least or self.quantity >= MORE_THAN_5
 
 
 def read_index(config: DataConfig) -> list[Row]:
@@ -171,17 +171,17 @@ def _check_columns(config: DataConfig, found: Iterable[str]) -> None:
 
 
 def _row(config: DataConfig, line: int, record: dict[str, str | None]) -> Row:
-    key = bin_id(original(record[config.key_column] or ""))
+    key = normalize_bin_id(unescape_formula(record[config.key_column] or ""))
     label = record[config.label_column]
     grouped = config.group_column and config.group_column in record
-    group = original(record[config.group_column] or "") if grouped else key
+    group = unescape_formula(record[config.group_column] or "") if grouped else key
     if not key or not group:
         missing = config.group_column if key else config.key_column
         raise DataError(f"{config.index}, line {line}: {missing} is empty")
     quantity, at_least = _quantity(label or "")
     if quantity is None:
         raise DataError(
-            f"{config.index}, line {line}: label {shown(label)} of {key[:60]} is not a whole number, nor one with a +"
+            f"{config.index}, line {line}: label {quote_value(label)} of {key[:60]} is not a whole number, nor one with a +"
             " (6+ means six items or more)"
         )
     if quantity < 0:
@@ -196,9 +196,9 @@ def _quantity(label: str) -> tuple[int | None, bool]:
     text = label.strip()
     for before, after, more in ((">", "", 1), ("more than ", "", 1), ("", "+", 0)):
         if text.startswith(before) and text.endswith(after):
-            fewest = whole(text.removeprefix(before).removesuffix(after))
+            fewest = parse_int(text.removeprefix(before).removesuffix(after))
             return None if fewest is None else fewest + more, True
-    return whole(text), False
+    return parse_int(text), False
 
 
 def _split(config: DataConfig, line: int, record: dict[str, str | None], group: str) -> Split:
@@ -209,7 +209,7 @@ def _split(config: DataConfig, line: int, record: dict[str, str | None], group: 
         return Split(value or "")
     except ValueError:
         raise DataError(
-            f"{config.index}, line {line}: {config.split_column} is {shown(value)}, not one of {', '.join(Split)}"
+            f"{config.index}, line {line}: {config.split_column} is {quote_value(value)}, not one of {', '.join(Split)}"
         ) from None
 
 

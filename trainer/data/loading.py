@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from binwatch.counts import EVERY, class_of, names_of
-from binwatch.text import many
+from binwatch.counts import CLASS_INDEXES, class_of, column_names
+from binwatch.text import count_noun
 from trainer.config import DataConfig
 from trainer.data import index
 from trainer.data.dataset import DataSet, PhotoSet, load_dataset, load_photos
@@ -93,13 +93,13 @@ _SHOW = (
 
 def warn_of_absent_classes(config: DataConfig, data: DataSet, display: Display) -> None:
     """A model cannot learn classes that no training photo shows. The Udacity capstone's list, for example, has no 0."""
-    absent = [index for index in EVERY if index not in data.classes]
+    absent = [index for index in CLASS_INDEXES if index not in data.classes]
     if not absent:
         return
     held_out = sum(int(np.isin(data[split].labels, absent).sum()) for split in (Split.VALIDATION, Split.TEST))
-    wrong = f"; {many(held_out, *_SHOW)} as wrong" if held_out else ""
+    wrong = f"; {count_noun(held_out, *_SHOW)} as wrong" if held_out else ""
     display.warn(
-        f"{config.labels}: no training photo shows {names_of(absent)} items: the model will not be able to predict"
+        f"{config.labels}: no training photo shows {column_names(absent)} items: the model will not be able to predict"
         f" these{wrong}; add photos that show them: `prepare --per-class N` fetches N of each class,"
         " `prepare --list FILE --balance` as many of each class as the list has of its most common one"
     )

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Protocol, TypeVar
 
-from binwatch.keys import ENDINGS, PHOTO_SUFFIXES, bin_id
+from binwatch.keys import PHOTO_SUFFIXES, PHOTO_SUFFIXES_TEXT, normalize_bin_id
 from trainer.errors import DataError
 
 PREPARED = "prepared.json"
@@ -35,7 +35,7 @@ class FolderSource:
 
     def __init__(self, folder: Path) -> None:
         files = (path for path in sorted(folder.rglob("*")) if path.suffix.lower() in PHOTO_SUFFIXES and path.is_file())
-        self._files = _by_key(folder, ((bin_id(path.stem), path, path) for path in files))
+        self._files = _by_key(folder, ((normalize_bin_id(path.stem), path, path) for path in files))
         self._folder = folder
 
     def sizes(self) -> dict[str, int]:
@@ -58,7 +58,11 @@ class TarSource:
         except (tarfile.TarError, OSError) as error:
             raise DataError(f"{file}: is not an uncompressed tar ({error}); unpack it and give the folder") from error
         names = ((PurePosixPath(member.name), member) for member in members)
-        photos = ((bin_id(name.stem), name, member) for name, member in names if name.suffix.lower() in PHOTO_SUFFIXES)
+        photos = (
+            (normalize_bin_id(name.stem), name, member)
+            for name, member in names
+            if name.suffix.lower() in PHOTO_SUFFIXES
+        )
         self._members = _by_key(file, photos)
         self._file = file
 
@@ -110,5 +114,5 @@ def open_source(path: Path) -> PhotoSource:
     check_there(path)
     source: PhotoSource = FolderSource(path) if path.is_dir() else TarSource(path)
     if not source.sizes():
-        raise DataError(f"{path}: holds no photos ({ENDINGS})")
+        raise DataError(f"{path}: holds no photos ({PHOTO_SUFFIXES_TEXT})")
     return source

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from binwatch.cores import cores
-from binwatch.text import many
+from binwatch.cores import usable_cores
+from binwatch.text import count_noun
 from trainer.config import TrainConfig
 from trainer.display import Display
 from trainer.distributed.context import SINGLE_PROCESS, DistributedContext
@@ -30,7 +30,7 @@ def chosen(config: TrainConfig, display: Display, context: DistributedContext = 
 def prepare(config: TrainConfig, context: DistributedContext = SINGLE_PROCESS) -> None:
     """Set the number of threads, the GPU and its algorithms, and the seed. Raises ConfigError if the GPU is missing."""
     # Torch's default is a thread for each core of the machine, even if a container's quota grants fewer.
-    torch.set_num_threads(config.threads or min(torch.get_num_threads(), cores()))
+    torch.set_num_threads(config.threads or min(torch.get_num_threads(), usable_cores()))
     if torch.device(config.device).type == "cuda":
         _choose_gpu(config.device, context)
         # Batches have two sizes at most (see Sampler): cuDNN tries all algorithms once for each, and uses the fastest.
@@ -59,7 +59,7 @@ def _choose_gpu(device: str, context: DistributedContext) -> None:
         wanted = context.local_rank
     if wanted is not None and wanted >= found:
         raise ConfigError(
-            f"train.device={device}: this machine has {many(found, 'GPU')}, and GPU {wanted} is not among them"
+            f"train.device={device}: this machine has {count_noun(found, 'GPU')}, and GPU {wanted} is not among them"
         )
     torch.cuda.set_device(wanted or 0)
 
@@ -74,7 +74,7 @@ def hardware(config: TrainConfig) -> str:
     """The hardware of the training, for the model's card."""
     if torch.device(config.device).type == "cuda":
         return f"{torch.cuda.get_device_name(config.device)}, {_cpu()}"
-    return f"{_cpu()}, {many(torch.get_num_threads(), 'thread')}, no GPU"
+    return f"{_cpu()}, {count_noun(torch.get_num_threads(), 'thread')}, no GPU"
 
 
 def _cpu() -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-from binwatch.errors import shown
-from binwatch.numbers import whole
+from binwatch.errors import quote_value
+from binwatch.numbers import parse_int
 from trainer.errors import ConfigError
 
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -31,7 +31,7 @@ def address() -> str:
 
 
 def _number(name: str) -> int:
-    found = whole(os.environ[name])
+    found = parse_int(os.environ[name])
     if found is None:
-        raise ConfigError(f"{name} is {shown(os.environ[name])}, not a number")
+        raise ConfigError(f"{name} is {quote_value(os.environ[name])}, not a number")
     return found

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from binwatch.bundle import Bundle, Estimate, Metrics, Precision
-from binwatch.counts import names_of
+from binwatch.counts import column_names
 from trainer.data.split import Split
 from trainer.display import Display
 from trainer.errors import ConfigError
@@ -53,7 +53,7 @@ class ModelComparison:
             )
         gain, error = self.difference["accuracy"], self.difference["rmse"]
         lost = (
-            f"; it cannot predict {names_of(self.untested)}, which {self.current} can, and no {self.photos[:-1]} shows"
+            f"; it cannot predict {column_names(self.untested)}, which {self.current} can, and no {self.photos[:-1]} shows"
             " that: compare on photos of every quantity (--photos, --index)"
         )
         return (

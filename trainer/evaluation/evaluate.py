@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ValidationError
 
-from binwatch.bundle import CARD, Bundle, Metrics, Precision, QuantityErrors
-from binwatch.counts import EVERY, MORE, CountRule, in_classes, names_of
-from binwatch.text import noun
+from binwatch.bundle import CARD_FILE, Bundle, Metrics, Precision, QuantityErrors
+from binwatch.counts import CLASS_INDEXES, MORE_THAN_5, CountRule, class_probabilities, column_names
+from binwatch.text import pluralize
 from trainer.config import DataConfig, TrainConfig
 from trainer.data import folders
 from trainer.data.dataset import DataSet, PhotoSet
@@ -48,7 +48,7 @@ class Evaluation:
     photos: PhotoSet
     distribution: Probabilities
     """float (photos, quantities), in the order of `photos`."""
-    classes: tuple[int, ...] = EVERY
+    classes: tuple[int, ...] = CLASS_INDEXES
     """Indexes of the classes that the model can predict."""
     rule: CountRule = CountRule.MODE
     """How a distribution becomes a count."""
@@ -56,16 +56,16 @@ class Evaluation:
     @property
     def probabilities(self) -> Probabilities:
         """Probabilities of the classes, float (photos, classes)."""
-        return in_classes(self.distribution)
+        return class_probabilities(self.distribution)
 
     def limits(self) -> str:
         """A sentence that names the classes that the model cannot predict; empty if it can predict all."""
-        never = [index for index in EVERY if index not in self.classes]
+        never = [index for index in CLASS_INDEXES if index not in self.classes]
         if not never:
             return ""
         photos = int(np.isin(self.photos.labels, never).sum())
-        count = noun(photos, "shows that, and counts", "show that, and count")
-        return f"The model cannot predict {names_of(never)}; {photos:,} of these photos {count} as wrong."
+        count = pluralize(photos, "shows that, and counts", "show that, and count")
+        return f"The model cannot predict {column_names(never)}; {photos:,} of these photos {count} as wrong."
 
     @property
     def main(self) -> Metrics:
@@ -176,7 +176,7 @@ def evaluate(
     if challenge:
         found = {name: metrics for name, metrics in found.items() if name.endswith("(challenge)")}
     if not found:
-        raise DataError(f"no photo is labelled 0 to {MORE - 1}: there is nothing for --challenge to measure")
+        raise DataError(f"no photo is labelled 0 to {MORE_THAN_5 - 1}: there is nothing for --challenge to measure")
     return Evaluation(
         model.name, sample.name, sample.facts, devices.hardware(model.train), found, sample.photos, distribution,
         model.classes, model.rule,
@@ -235,8 +235,8 @@ def majorities(data: DataSet) -> Majorities:
 
 def majorities_of(photos: PhotoSet) -> Majorities:
     """The most common classes of these photos."""
-    found = np.bincount(photos.labels, minlength=MORE + 1)
-    return Majorities(int(found.argmax()), int(found[:MORE].argmax()))
+    found = np.bincount(photos.labels, minlength=MORE_THAN_5 + 1)
+    return Majorities(int(found.argmax()), int(found[:MORE_THAN_5].argmax()))
 
 
 def figures(
@@ -254,7 +254,7 @@ def figures(
     few, every = majority.up_to_five, np.ones(len(labels), np.bool_)
     found = {
         name: (counts, majority.overall, every),
-        f"{name} 0-5": (counts.where(labels < MORE), few, labels < MORE),
+        f"{name} 0-5": (counts.where(labels < MORE_THAN_5), few, labels < MORE_THAN_5),
         f"{name} 0-5 (challenge)": (challenge_counts(distribution, labels, photos.groups), few, None),
         f"{name} 1-5 (challenge)": (challenge_counts(distribution, labels, photos.groups, low=1), few, None),
         f"{name} ({other})": (counts_of(distribution, labels, photos.groups, other), majority.overall, None),
@@ -289,7 +289,7 @@ def _data_config(path: Path, saved: dict[str, Any], changes: dict[str, Any]) -> 
         return DataConfig.model_validate({**saved, **_of_folders(saved, changes)})
     except ValidationError as error:
         missing = ", ".join(str(part) for found in error.errors() for part in found["loc"])
-        what = CARD if path.is_dir() else path.name
+        what = CARD_FILE if path.is_dir() else path.name
         raise ConfigError(f"{path}: {what} does not say which {missing}; give --photos and --index") from error
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from binwatch.bundle import Estimate, Metrics, QuantityErrors
-from binwatch.counts import CLASSES, CountRule, counts_by, in_classes, median
+from binwatch.counts import CLASSES, CountRule, class_probabilities, median_counts, predict_counts
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -59,13 +59,13 @@ def counts_of(
 
     "More than 5" counts as 6.
     """
-    exact: Floats = in_classes(probabilities).astype(np.float64)
-    predicted = counts_by(rule, exact)
+    exact: Floats = class_probabilities(probabilities).astype(np.float64)
+    predicted = predict_counts(rule, exact)
     return Counts(
         predicted=predicted,
         confidence=exact[np.arange(len(exact)), predicted],
         mean=exact @ np.arange(exact.shape[1]),
-        median=median(exact),
+        median=median_counts(exact),
         labels=labels,
         groups=groups,
     )
@@ -108,7 +108,7 @@ def measure(counts: Counts, majority: int) -> Metrics:
 
 def quantity_errors(distribution: npt.NDArray[np.floating], quantities: Ints, groups: list[str]) -> QuantityErrors:
     """Errors of the medians of `distribution` (photos, quantities) against the true quantities, with 95 % intervals."""
-    error = (median(distribution) - quantities).astype(np.float64)
+    error = (median_counts(distribution) - quantities).astype(np.float64)
     names, member = np.unique(groups, return_inverse=True)
     columns = (np.ones_like(error), np.abs(error), error**2)
     sums: Floats = np.stack([np.bincount(member, column, len(names)) for column in columns], axis=1).astype(np.float64)

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from binwatch import self_check
-from binwatch.bundle import EMBEDDING, INPUT, PROBABILITIES, Bundle, Precision, SelfCheck
-from binwatch.cores import cores
+from binwatch.bundle import EMBEDDING_OUTPUT, INPUT_NAME, PROBABILITIES_OUTPUT, Bundle, Precision, SelfCheck
+from binwatch.cores import usable_cores
 from binwatch.errors import BundleError
 from binwatch.onnx_session import open_session
 from trainer.data.dataset import PhotoSet
@@ -30,30 +30,30 @@ class OnnxModel:
 
     def __init__(self, file: Path, threads: int = 0) -> None:
         # Threads that spin while they wait would take processor time from the decoding of the next photos.
-        self._session = open_session(file, threads=threads or cores(), spin=False)
+        self._session = open_session(file, threads=threads or usable_cores(), spin=False)
         self.side: int = self._session.get_inputs()[0].shape[1]
         """Side of its input in pixels."""
 
     @classmethod
     def of(cls, bundle: Bundle, precision: Precision) -> OnnxModel:
         """A bundle's variant. Raises BundleError if it does not pass the self-check of its card."""
-        path = bundle.model(precision)
+        path = bundle.model_path(precision)
         model = cls(path)
         expected = bundle.card.variants[precision].self_check
-        found = expected and self_check.difference(expected, *model(self_check.photos(model.side)))
+        found = expected and self_check.describe_mismatch(expected, *model(self_check.make_photos(model.side)))
         if found:
             raise BundleError(f"{path}: fails its self-check on this CPU: {found}; use another variant or machine")
         return model
 
     def __call__(self, photos: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """uint8 (batch, size, size, 3) → probabilities (batch, quantities) and embedding (batch, embedding)."""
-        probabilities, embedding = self._session.run([PROBABILITIES, EMBEDDING], {INPUT: photos})
+        probabilities, embedding = self._session.run([PROBABILITIES_OUTPUT, EMBEDDING_OUTPUT], {INPUT_NAME: photos})
         return probabilities, embedding
 
 
 def self_check_of(model: OnnxModel) -> SelfCheck:
     """The self-check for a card: the outputs of `model` for the generated images."""
-    return self_check.answers(*model(self_check.photos(model.side)))
+    return self_check.make_self_check(*model(self_check.make_photos(model.side)))
 
 
 def run(

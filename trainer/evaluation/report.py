@@ -15,8 +15,8 @@ import numpy as np
 from PIL import Image
 
 from binwatch.bundle import Estimate, Metrics
-from binwatch.counts import CLASSES, MORE, CountRule, counts_by, error_of
-from binwatch.text import many
+from binwatch.counts import CLASSES, MORE_THAN_5, CountRule, class_error, predict_counts
+from binwatch.text import count_noun
 from trainer.disk import write_json, write_whole
 from trainer.evaluation.evaluate import Evaluation, Probabilities
 from trainer.evaluation.metrics import ECE_BINS, Ints, challenge_counts, counts_of
@@ -63,7 +63,7 @@ def worst(
 ) -> list[int]:
     """Positions of photos that were counted wrong, the least likely label first."""
     given = probabilities[np.arange(len(labels)), labels]
-    wrong = np.flatnonzero(counts_by(rule, probabilities) != labels)
+    wrong = np.flatnonzero(predict_counts(rule, probabilities) != labels)
     return [int(position) for position in wrong[np.argsort(given[wrong], kind="stable")][:limit]]
 
 
@@ -97,7 +97,7 @@ def page(evaluation: Evaluation) -> str:
         _diagram(reliability(counts.confidence, counts.predicted == counts.labels)),
         "<h2>Worst photos</h2>",
         "<p>Photos that were counted wrong, the one with the least likely label first. Some labels are wrong.</p>",
-        _photos(evaluation, *((MORE, CountRule.MODE) if challenge else (len(CLASSES), evaluation.rule))),
+        _photos(evaluation, *((MORE_THAN_5, CountRule.MODE) if challenge else (len(CLASSES), evaluation.rule))),
     ]
     body = "\n".join(parts)
     return (
@@ -146,7 +146,7 @@ def _diagram(bins: list[ReliabilityBin]) -> str:
     dots = "".join(
         f'<circle cx="{SIDE * each.confidence:.1f}" cy="{SIDE * (1 - each.accuracy):.1f}"'
         f' r="{3 + 11 * (each.photos / most) ** 0.5:.1f}" fill="rgb(37 99 235 / 0.6)">'
-        f"<title>{many(each.photos, 'photo')}: confidence {each.confidence:.0%}, right"
+        f"<title>{count_noun(each.photos, 'photo')}: confidence {each.confidence:.0%}, right"
         f" {each.accuracy:.0%}</title></circle>"
         for each in bins
     )
@@ -165,11 +165,11 @@ def _photos(evaluation: Evaluation, classes: int, rule: CountRule) -> str:
     chosen = np.flatnonzero(photos.labels < classes)
     probabilities = evaluation.probabilities[chosen, :classes]
     figures = []
-    counts = counts_by(rule, probabilities)
+    counts = predict_counts(rule, probabilities)
     for position in worst(probabilities, photos.labels[chosen], rule=rule):
         row, given = photos.rows[chosen[position]], probabilities[position]
         answer = int(counts[position])
-        error = error_of(answer, row.quantity)
+        error = class_error(answer, row.quantity)
         figures.append(
             f'<figure><img src="{_picture(photos.decode(row.key))}" alt="photo {escape(row.key)}">'
             f"<figcaption><b>{escape(row.key)}</b><br>label {row.label}, counted {CLASSES[answer]}"

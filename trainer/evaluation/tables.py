@@ -9,7 +9,7 @@ from rich.table import Table
 
 from binwatch.bundle import Card, Estimate, Metrics
 from binwatch.counts import CLASSES
-from binwatch.registry import Current
+from binwatch.registry import CurrentModel
 
 NONE = "–"
 
@@ -68,7 +68,7 @@ def _items(estimate: Estimate | None) -> str:
     return f"{estimate.value:.2f} ({estimate.low:.2f}–{estimate.high:.2f})"
 
 
-def models(cards: list[Card], current: Current | None) -> Table:
+def models(cards: list[Card], current: CurrentModel | None) -> Table:
     """A row per model; the one in use is marked. Versions are never cut, because other commands need them."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in ("", "version", "created", "architecture", "variants", "accuracy on test, %"):

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from binwatch.counts import CLASSES, MORE, in_classes
-from binwatch.text import many
+from binwatch.counts import CLASSES, MORE_THAN_5, class_probabilities
+from binwatch.text import count_noun
 
 Floats = npt.NDArray[np.floating]
 
@@ -46,7 +46,7 @@ class PriorShift:
         seen = trained > 0
         found = np.zeros(len(CLASSES))
         found[seen] = np.log(np.array(self.shares)[seen] * trained.sum() / trained[seen])
-        return np.concatenate([found, np.repeat(found[MORE:], quantities - len(CLASSES))])
+        return np.concatenate([found, np.repeat(found[MORE_THAN_5:], quantities - len(CLASSES))])
 
     def weights(self, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
         """Weights of photos that give each class its share, float64 (photos,); their mean is 1."""
@@ -75,7 +75,7 @@ def log_loss(
     corrected by it and photos are weighted by its shares.
     """
     moved = 0.0 if shift is None else shift.logits(logits.shape[1])
-    given = in_classes(softmax(logits, temperature, moved))[np.arange(len(labels)), labels]
+    given = class_probabilities(softmax(logits, temperature, moved))[np.arange(len(labels)), labels]
     weights = None if shift is None else shift.weights(labels)
     return float(np.average(-np.log(np.maximum(given, 1e-300)), weights=weights))
 
@@ -106,6 +106,6 @@ def calibration_note(temperature: float, photos: int) -> list[str]:
     if photos >= FEW:
         return []
     return [
-        f"The temperature {temperature:.2f} was fitted to {many(photos, 'validation photo')}, and held near 1: with"
+        f"The temperature {temperature:.2f} was fitted to {count_noun(photos, 'validation photo')}, and held near 1: with"
         f" fewer than {FEW}, probabilities may be too high or too low."
     ]

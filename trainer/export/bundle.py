@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from binwatch.bundle import Bundle, Card, Metrics, Precision, SelfCheck, Variant, describe, write_card
-from binwatch.counts import CLASSES, EVERY, CountRule, names_of
+from binwatch.bundle import Bundle, Card, Metrics, Precision, SelfCheck, Variant, make_variant, write_card
+from binwatch.counts import CLASS_INDEXES, CLASSES, CountRule, column_names
 from trainer.config import DataConfig
 from trainer.data.dataset import DataSet, PhotoSet
 from trainer.data.loading import read_data
@@ -76,7 +76,7 @@ class Checked:
             if metrics.quantities:
                 found[name]["quantities"] = metrics.quantities.model_dump()
         found |= {"parity": self.parity, "photos_per_second": round(self.photos_per_second, 1)}
-        return describe(self.file, found, self.self_check)
+        return make_variant(self.file, found, self.self_check)
 
 
 class Exporter:
@@ -255,8 +255,8 @@ def taught_by(saved: Checkpoint) -> list[str]:
 
 def limits(saved: Checkpoint) -> list[str]:
     """A note for the card, if there are classes that the model cannot predict."""
-    never = [index for index in EVERY if index not in saved.classes]
-    return [f"Cannot predict {names_of(never)}: no training photo shows these."] if never else []
+    never = [index for index in CLASS_INDEXES if index not in saved.classes]
+    return [f"Cannot predict {column_names(never)}: no training photo shows these."] if never else []
 
 
 @contextmanager

@@ -53,7 +53,7 @@ def add_self_check(folder: Path) -> Card:
     """Write the outputs of each file of a bundle for a few generated images, on this machine, into its card."""
     bundle = Bundle(folder)
     variants = {
-        precision: variant.model_copy(update={"self_check": self_check_of(OnnxModel(bundle.model(precision)))})
+        precision: variant.model_copy(update={"self_check": self_check_of(OnnxModel(bundle.model_path(precision)))})
         for precision, variant in bundle.card.variants.items()
     }
     card = bundle.card.model_copy(update={"variants": variants})

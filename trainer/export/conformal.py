@@ -10,7 +10,7 @@ import numpy as np
 
 from binwatch import conformal
 from binwatch.bundle import Calibration
-from binwatch.counts import CLASSES, MORE, names_of
+from binwatch.counts import CLASSES, MORE_THAN_5, column_names
 from trainer.errors import DataError
 from trainer.export.model_outputs import ModelOutputs
 
@@ -23,11 +23,11 @@ def calibration_of(found: ModelOutputs) -> Calibration:
         # A photo labelled "n or more" would look less odd than it is. And if the model distinguishes numbers above 5,
         # no other class can stand in for "more than 5".
         kept = np.flatnonzero(photos.targets >= 0)
-        classes = tuple(index for index in classes if index != MORE or MORE in photos.labels[kept])
+        classes = tuple(index for index in classes if index != MORE_THAN_5 or MORE_THAN_5 in photos.labels[kept])
     if not np.isin(photos.labels[kept], classes).any():
         raise DataError(
             f"none of {len(photos)} {found.name} photos is labelled with a number that the model can predict"
-            f" ({names_of(found.classes)}); name others with --split or --index"
+            f" ({column_names(found.classes)}); name others with --split or --index"
         )
     groups = [photos.groups[place] for place in kept]
     return conformal.calibrate(found.distribution[kept], photos.quantities[kept], groups, found.name, answers=classes)
@@ -35,5 +35,5 @@ def calibration_of(found: ModelOutputs) -> Calibration:
 
 def described(calibration: Calibration, highest: int) -> str:
     """Which quantities are calibrated together, and with how many photos. `highest` is the model's highest quantity."""
-    parts = (f"{names_of(part.classes, highest)}: {len(part.either)}" for part in calibration.categories)
+    parts = (f"{column_names(part.classes, highest)}: {len(part.either)}" for part in calibration.categories)
     return "; ".join(parts)

@@ -10,8 +10,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from binwatch.bundle import EMBEDDING, INPUT, PROBABILITIES
-from binwatch.image import SIZE
+from binwatch.bundle import EMBEDDING_OUTPUT, INPUT_NAME, PROBABILITIES_OUTPUT
+from binwatch.image import INPUT_SIZE
 from trainer.export.notes import remove_notes
 from trainer.export.simplify import simplified
 from trainer.models.counter import Counter
@@ -42,7 +42,7 @@ def write_onnx(
     counter: Counter,
     temperature: float,
     file: Path,
-    size: int = SIZE,
+    size: int = INPUT_SIZE,
     shift: npt.NDArray[np.float64] | None = None,
 ) -> None:
     """Write the fp32 graph for photos of `size`×`size` pixels into one file, with a free batch dimension.
@@ -57,8 +57,8 @@ def write_onnx(
             deployed,
             (photos,),
             file,
-            input_names=[INPUT],
-            output_names=[PROBABILITIES, EMBEDDING],
+            input_names=[INPUT_NAME],
+            output_names=[PROBABILITIES_OUTPUT, EMBEDDING_OUTPUT],
             dynamic_shapes={"photos": {0: torch.export.Dim("batch")}},
             opset_version=OPSET,
             dynamo=True,

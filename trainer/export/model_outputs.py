@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from binwatch.counts import EVERY, CountRule, in_classes
+from binwatch.counts import CLASS_INDEXES, CountRule, class_probabilities
 from trainer.data.dataset import PhotoSet
 
 Floats = npt.NDArray[np.floating[Any]]
@@ -25,11 +25,11 @@ class ModelOutputs:
     """Shape (photos, quantities), in the order of `photos`."""
     embeddings: Floats
     """Shape (photos, embedding)."""
-    classes: tuple[int, ...] = EVERY
+    classes: tuple[int, ...] = CLASS_INDEXES
     """Indexes of the classes that the model can predict."""
     rule: CountRule = CountRule.MODE
 
     @property
     def probabilities(self) -> Floats:
         """Probabilities of the classes, shape (photos, classes)."""
-        return in_classes(self.distribution)
+        return class_probabilities(self.distribution)

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from binwatch.bundle import Precision
-from binwatch.counts import CountRule, counts_by, in_classes
-from binwatch.text import many
+from binwatch.counts import CountRule, class_probabilities, predict_counts
+from binwatch.text import count_noun
 from trainer.errors import ExportError
 from trainer.evaluation.onnx_model import OnnxModel
 
@@ -50,7 +50,7 @@ def check_outputs(file: Path, precision: Precision, found: Floats, wanted: Float
     broken = int((~np.isfinite(found).all(axis=1)).sum())
     if broken:
         raise ExportError(
-            f"{file.name}: the output for {broken} of {many(len(found), 'photo')} is not a number; {ADVICE[precision]}"
+            f"{file.name}: the output for {broken} of {count_noun(len(found), 'photo')} is not a number; {ADVICE[precision]}"
         )
     if not np.allclose(found.sum(axis=1), 1, atol=1e-3):
         raise ExportError(f"{file.name}: probabilities do not sum to 1")
@@ -74,7 +74,9 @@ def check_accuracy(
     rule: CountRule = CountRule.MODE,
 ) -> float:
     """Accuracy lost against the trained network, as a share. Raises ExportError if it is more than `max_loss`."""
-    before, after = (float((counts_by(rule, in_classes(each)) == labels).mean()) for each in (wanted, found))
+    before, after = (
+        float((predict_counts(rule, class_probabilities(each)) == labels).mean()) for each in (wanted, found)
+    )
     if before - after > max_loss + 1e-9:  # a loss of exactly the limit is allowed, despite rounding
         raise ExportError(
             f"{file.name}: counts {after:.2%} of {len(labels)} validation photos right, the trained network"

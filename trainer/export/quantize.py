@@ -16,7 +16,7 @@ from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, Q
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
-from binwatch.bundle import INPUT
+from binwatch.bundle import INPUT_NAME
 
 QUANTISED = ["Conv", "MatMul", "Relu", "Clip", "MaxPool"]
 """Operators that compute in int8. Residual sums stay in float: the ranges of their channels differ too much for one
@@ -62,7 +62,7 @@ class _Photos(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has n
             return None
         self._due -= 1
         self._left -= 1
-        return {INPUT: next(self._rest)}
+        return {INPUT_NAME: next(self._rest)}
 
 
 def write_int8(fp32: Path, int8: Path, pixels: Pixels, follow: Follow = lambda batches: batches) -> None:

@@ -6,8 +6,8 @@ import numpy as np
 
 from binwatch.bundle import Reference
 from binwatch.photo_stats import photo_stats
-from binwatch.reference import ENOUGH, Observed, Signal, independent, make_reference
-from binwatch.text import many
+from binwatch.reference import MIN_REFERENCE_BINS, ReferenceData, Signal, effective_sample_size, make_reference
+from binwatch.text import count_noun
 from trainer.evaluation.onnx_model import chunks
 from trainer.export.model_outputs import ModelOutputs
 
@@ -22,7 +22,7 @@ def reference_of(found: ModelOutputs) -> Reference:
     photos = found.photos
     stats = [photo_stats(pixels) for batch in chunks(photos) for pixels in batch]
     signals = [Signal.BRIGHTNESS, Signal.CONTRAST, *([Signal.SHARPNESS] if photos.jpeg_quality is None else [])]
-    observed = Observed(
+    observed = ReferenceData(
         probabilities=found.probabilities,
         labels=photos.labels,
         embeddings=found.embeddings,
@@ -35,7 +35,7 @@ def reference_of(found: ModelOutputs) -> Reference:
 
 def small_reference(reference: Reference) -> list[str]:
     """A note for the card, if the reference has too few bins for judging drift."""
-    bins = independent(reference)
-    if bins >= ENOUGH:
+    bins = effective_sample_size(reference)
+    if bins >= MIN_REFERENCE_BINS:
         return []
-    return [f"The drift reference is of {many(bins, 'bin')}: drift is judged with {ENOUGH} or more."]
+    return [f"The drift reference is of {count_noun(bins, 'bin')}: drift is judged with {MIN_REFERENCE_BINS} or more."]

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from binwatch.counts import CLASSES, EVERY
+from binwatch.counts import CLASS_INDEXES, CLASSES
 from trainer.models.targets import of_each
 
 NEVER = -1e4
@@ -26,7 +26,7 @@ class ClassMask(nn.Module):
 
     def __init__(self, quantities: int) -> None:
         super().__init__()
-        self.classes: tuple[int, ...] = EVERY
+        self.classes: tuple[int, ...] = CLASS_INDEXES
         self.register_buffer("absent", torch.zeros(quantities, dtype=torch.bool), persistent=False)
 
     def limit(self, classes: Iterable[int]) -> None:
@@ -37,6 +37,6 @@ class ClassMask(nn.Module):
         self.absent.copy_(of_each(absent, len(self.absent)))
 
     def forward(self, logits: Tensor) -> Tensor:
-        if self.classes == EVERY:
+        if self.classes == CLASS_INDEXES:
             return logits
         return logits.masked_fill(self.absent, NEVER)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from binwatch.counts import CLASSES, HIGHEST, MORE
+from binwatch.counts import CLASSES, MAX_EXACT_COUNT, MORE_THAN_5
 
 BEYOND = 35
 """Quantities further than this above the highest are treated as this one: their weight is on "more" in any case."""
@@ -24,10 +24,10 @@ def least(quantities: Tensor) -> Tensor:
 
 def classes_of(quantities: Tensor) -> Tensor:
     """Items per photo → the seven classes, 0 to 6, int64 (batch,)."""
-    return least(quantities).clamp(max=MORE)
+    return least(quantities).clamp(max=MORE_THAN_5)
 
 
-def soft_targets(quantities: Tensor, sigma: float, highest: int = HIGHEST) -> Tensor:
+def soft_targets(quantities: Tensor, sigma: float, highest: int = MAX_EXACT_COUNT) -> Tensor:
     """Items per photo, int64 (batch,) → target probabilities, float32 (batch, highest + 2).
 
     They are the probabilities of 0, 1, … `highest` items and of more: a bell around the quantity, whose part beyond
@@ -38,7 +38,7 @@ def soft_targets(quantities: Tensor, sigma: float, highest: int = HIGHEST) -> Te
         return functional.one_hot(quantities.clamp(max=highest + 1), highest + 2).float()
     numbers = torch.arange(highest + BEYOND + MARGIN, device=quantities.device)
     distance = numbers[None, :] - quantities.clamp(max=highest + BEYOND)[:, None]
-    width = sigma * (quantities.clamp(HIGHEST, highest).double() / HIGHEST)
+    width = sigma * (quantities.clamp(MAX_EXACT_COUNT, highest).double() / MAX_EXACT_COUNT)
     bell = torch.exp(-(distance**2) / (2 * width**2).float()[:, None])
     bell = bell / bell.sum(dim=1, keepdim=True)
     return torch.cat([bell[:, : highest + 1], bell[:, highest + 1 :].sum(dim=1, keepdim=True)], dim=1)
@@ -49,9 +49,9 @@ def logits_in_classes(logits: Tensor) -> Tensor:
 
     Seven logits are returned unchanged, bit for bit.
     """
-    return torch.cat([logits[:, :MORE], logits[:, MORE:].logsumexp(dim=1, keepdim=True)], dim=1)
+    return torch.cat([logits[:, :MORE_THAN_5], logits[:, MORE_THAN_5:].logsumexp(dim=1, keepdim=True)], dim=1)
 
 
 def of_each(classes: Tensor, quantities: int) -> Tensor:
     """Values of the seven classes, (7,) → values of `quantities` quantities; all beyond 5 get that of "more than 5"."""
-    return torch.cat([classes, classes[MORE:].expand(quantities - len(CLASSES))])
+    return torch.cat([classes, classes[MORE_THAN_5:].expand(quantities - len(CLASSES))])

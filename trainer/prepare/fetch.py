@@ -15,8 +15,8 @@ from typing import TypeVar
 from PIL import Image
 
 from binwatch.errors import MetadataError, ObjectsError, PhotoError
-from binwatch.image import ImageLimits, load
-from binwatch.metadata import ITEMS, expected_quantity
+from binwatch.image import ImageLimits, load_photo
+from binwatch.metadata import ARTICLES_FIELD, expected_quantity
 from trainer.disk import write_whole
 from trainer.errors import DiskError, PrepareError
 from trainer.prepare.place import METADATA, PHOTOS, Damaged, Missing, Place
@@ -116,7 +116,7 @@ class Fetcher:
         if known:
             return data if hashlib.sha256(data).hexdigest() == known else None
         try:
-            load(data, limits=self._limits)
+            load_photo(data, limits=self._limits)
         except PhotoError:
             return None
         return data
@@ -127,9 +127,9 @@ class Fetcher:
         Raises PhotoError if it cannot be decoded.
         """
         if not self._size:
-            return data, ENDINGS[load(data, limits=self._limits).format]
+            return data, ENDINGS[load_photo(data, limits=self._limits).format]
         file = io.BytesIO()
-        pixels = load(data, size=self._size, limits=self._limits).pixels
+        pixels = load_photo(data, size=self._size, limits=self._limits).pixels
         Image.fromarray(pixels).save(file, "JPEG", quality=JPEG_QUALITY)
         return file.getvalue(), ENDINGS["JPEG"]
 
@@ -151,7 +151,7 @@ def read_bin(key: str, data: bytes) -> BinMetadata | LeftOut:
     """Quantity and products of a metadata file."""
     try:
         document = json.loads(data.decode("utf-8-sig"))
-        products = document.get(ITEMS)
+        products = document.get(ARTICLES_FIELD)
         names = frozenset(products) if isinstance(products, dict) else frozenset()  # an empty bin may have null
     except (ValueError, RecursionError, AttributeError) as error:
         return LeftOut(key, f"the metadata is not the JSON of a bin ({error})")

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from binwatch.audit_file import AuditFileRow, RowKind, read_rows
-from binwatch.errors import shown
-from binwatch.numbers import whole
+from binwatch.audit_file import AuditFileRow, RowKind, read_audit_file
+from binwatch.errors import quote_value
+from binwatch.numbers import parse_int
 from binwatch.records.audits import AuditAnswer
 from trainer.data import class_lists
 from trainer.errors import DataError
@@ -39,9 +39,9 @@ def read_challenge(file: Path) -> frozenset[str]:
     found = []
     for number, line in enumerate(_text(file).splitlines(), start=1):
         if line.strip():
-            photo = whole(line)
+            photo = parse_int(line)
             if photo is None or photo < 0:
-                raise DataError(f"{file}, line {number}: {shown(line.strip())} is not the number of a photo")
+                raise DataError(f"{file}, line {number}: {quote_value(line.strip())} is not the number of a photo")
             found.append(f"{photo:05}")
     if not found:
         raise DataError(f"{file}: lists no photos")
@@ -64,7 +64,7 @@ def read_audits(file: Path, *, sighted: bool = False) -> AuditLabels:
     A bin's label is the last number among its blind audits (or with `sighted` among all its audits), unless the same
     auditor withdrew it with a later answer that is not a number. Raises BinwatchError.
     """
-    rows = read_rows(file, ("bin", "quantity"), "an audit is a bin and the quantity found in it")
+    rows = read_audit_file(file, ("bin", "quantity"), "an audit is a bin and the quantity found in it")
     _check_bucket(file, rows)
     of_bin: dict[str, list[AuditFileRow]] = {}
     for row in rows:
@@ -85,7 +85,7 @@ def read_audits(file: Path, *, sighted: bool = False) -> AuditLabels:
             if why is not None:
                 left_out[why] += 1
             else:
-                quantities[name] = last.items("quantity")
+                quantities[name] = last.quantity("quantity")
     return AuditLabels(quantities, +left_out)
 
 

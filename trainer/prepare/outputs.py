@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from binwatch.counts import CLASSES, class_of
-from binwatch.errors import shown
-from binwatch.numbers import whole
-from binwatch.safe_csv import original
-from binwatch.text import many
+from binwatch.errors import quote_value
+from binwatch.numbers import parse_int
+from binwatch.safe_csv import unescape_formula
+from binwatch.text import count_noun
 from trainer.data.split import Split
 from trainer.disk import write_csv, write_png, write_whole
 from trainer.errors import DataError
@@ -112,11 +112,11 @@ def text(report: Report) -> str:
         "",
         f"- source: {report.source}",
         f"- photos: {len(entries):,}{f', squashed to {report.size}×{report.size}' if report.size else ''}",
-        f"- bin groups: {len(groups):,}; the largest has {many(max(groups.values()), 'photo')}",
+        f"- bin groups: {len(groups):,}; the largest has {count_noun(max(groups.values()), 'photo')}",
         f"- labels from audits: {len(audits):,}; the others are expected quantities of the inventory",
         *(f"- audits left out: {audits:,}: {why}" for why, audits in sorted(report.audits_left_out.items())),
         f"- left out: {len(report.left_out):,} (left-out.csv)",
-        *(f"- not found: {many(missing, 'photo')} of {label} items" for label, missing in report.short.items()),
+        *(f"- not found: {count_noun(missing, 'photo')} of {label} items" for label, missing in report.short.items()),
         "",
         "| label | train | validation | test |",
         "| --- | --- | --- | --- |",
@@ -145,7 +145,7 @@ def _about_copies(entries: list[Entry]) -> list[str]:
         return []
     lines = [
         "",
-        f"{many(len(copies), 'photo exists', 'photos exist')} more than once, under"
+        f"{count_noun(len(copies), 'photo exists', 'photos exist')} more than once, under"
         f" {sum(map(len, copies)):,} keys (copies.csv).",
     ]
     lines[1] += " Copies are in one bin group, and so in one split."
@@ -157,10 +157,10 @@ def _about_copies(entries: list[Entry]) -> list[str]:
 
 
 def _entry(row: dict[str, str]) -> Entry:
-    label = whole(row["label"])
+    label = parse_int(row["label"])
     if label is None or label < 0:
-        raise ValueError(f"label {shown(row['label'])} of {shown(row['key'])}")
-    key, group = original(row["key"]), original(row["bin_group"])
+        raise ValueError(f"label {quote_value(row['label'])} of {quote_value(row['key'])}")
+    key, group = unescape_formula(row["key"]), unescape_formula(row["bin_group"])
     return Entry(key, label, row["label_source"], group, Split(row["split"]), row["sha256"])
 
 

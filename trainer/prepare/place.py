@@ -12,12 +12,12 @@ from typing import Protocol
 from unicodedata import normalize
 from urllib.parse import urlsplit
 
-from binwatch.bin_naming import BY_NAME, BinNaming
+from binwatch.bin_naming import BY_FILE_NAME, BinNaming
 from binwatch.errors import ObjectsError
-from binwatch.keys import METADATA_SUFFIX, ObjectKind, bin_of, kind_of
+from binwatch.keys import METADATA_SUFFIX, ObjectKind, bin_of_key, kind_of
 from binwatch.objects import ObjectRefused, Objects
 from binwatch.settings import Settings
-from binwatch.text import is_text, visible
+from binwatch.text import escape_unprintable, is_valid_unicode
 from trainer.errors import ConfigError
 
 PHOTOS, METADATA = "bin-images", "metadata"
@@ -68,7 +68,7 @@ class BucketPlace:
     bucket: str
     prefix: str
     settings: Settings
-    naming: BinNaming = BY_NAME
+    naming: BinNaming = BY_FILE_NAME
 
     @property
     def name(self) -> str:
@@ -94,7 +94,7 @@ class BucketPlace:
 
     def _fetch_either(self, stem: str, usual: str, limit: int) -> bytes:
         """The object with the usual suffix; if there is none, the one with another possible suffix."""
-        if self.naming is not BY_NAME:
+        if self.naming is not BY_FILE_NAME:
             return self._fetch(_only(stem, self._names), limit)
         try:
             return self._fetch(stem + usual, limit)
@@ -105,7 +105,7 @@ class BucketPlace:
     def _with_other_suffix(self, stem: str, error: Missing) -> str:
         """Name of the object. Raises `error` if there is none, or if it cannot be read or listed."""
         refused = error.__cause__
-        if not isinstance(refused, ObjectRefused) or refused.why != "missing":
+        if not isinstance(refused, ObjectRefused) or refused.reason != "missing":
             raise error
         forms = sorted({stem, normalize("NFD", stem)})  # a key of a bin is in NFC, an object's as macOS wrote it
         try:
@@ -139,7 +139,7 @@ class FolderPlace:
     """A folder in the same layout."""
 
     folder: Path
-    naming: BinNaming = BY_NAME
+    naming: BinNaming = BY_FILE_NAME
 
     @property
     def name(self) -> str:
@@ -148,9 +148,9 @@ class FolderPlace:
     def keys(self) -> Iterator[str]:
         files = sorted((self.folder / METADATA).rglob("*"))
         for path in files:
-            if not is_text(path.name):
+            if not is_valid_unicode(path.name):
                 raise ConfigError(
-                    f"'{visible(str(path))}': the name is not UTF-8, so it cannot be a key; rename the file"
+                    f"'{escape_unprintable(str(path))}': the name is not UTF-8, so it cannot be a key; rename the file"
                 )
         names = (path.relative_to(self.folder).as_posix() for path in files)
         return (self.naming(name) for name in names if kind_of(name) is ObjectKind.METADATA)
@@ -168,7 +168,7 @@ class FolderPlace:
         return _index("", (path.relative_to(self.folder).as_posix() for path in files), self.naming)
 
     def _read_either(self, stem: str, usual: str) -> bytes:
-        if self.naming is BY_NAME:
+        if self.naming is BY_FILE_NAME:
             try:
                 return self._read(self.folder / f"{stem}{usual}")
             except Missing:
@@ -210,7 +210,9 @@ def _only(stem: str, index: Index) -> str:
 def _other(stem: str, names: Iterable[str]) -> str | None:
     """The one of `names` with the bin and kind of `stem`; None if there is none. Raises Missing if several."""
     kind = ObjectKind.METADATA if stem.startswith(f"{METADATA}/") else ObjectKind.PHOTO
-    found = [name for name in names if kind_of(name) is kind and f"{PurePosixPath(name).parent}/{bin_of(name)}" == stem]
+    found = [
+        name for name in names if kind_of(name) is kind and f"{PurePosixPath(name).parent}/{bin_of_key(name)}" == stem
+    ]
     if len(found) > 1:
         raise Missing(f"{' and '.join(found)} are all of bin {stem.rpartition('/')[2]}; keep one of them")
     return found[0] if found else None
@@ -233,7 +235,9 @@ def open_place(where: str, settings: Settings, endpoint: str | None = None, *, a
     address = endpoint or (None if public else settings.s3_endpoint_url)
     objects = Objects(settings.model_copy(update={"s3_endpoint_url": address}), anonymous=anonymous or public)
     prefix = parts.path.strip("/")
-    return BucketPlace(objects, parts.netloc, f"{prefix}/" if prefix else "", settings, BY_NAME if public else naming)
+    return BucketPlace(
+        objects, parts.netloc, f"{prefix}/" if prefix else "", settings, BY_FILE_NAME if public else naming
+    )
 
 
 def _is_whole(data: bytes, etag: str) -> bool:

@@ -14,7 +14,7 @@ from binwatch.counts import CLASSES, class_of
 from binwatch.errors import ObjectsError
 from binwatch.image import ImageLimits
 from binwatch.settings import Settings
-from binwatch.text import many
+from binwatch.text import count_noun
 from trainer.data.read_ahead import read_ahead
 from trainer.data.source import PREPARED
 from trainer.data.split import Split, split_of
@@ -76,7 +76,7 @@ class Preparation:
         except (ObjectsError, DiskError, PrepareError) as error:
             here = "nothing was fetched"
             if hashes:
-                here = f"{many(len(hashes), 'photo is', 'photos are')} in {self._folder}"
+                here = f"{count_noun(len(hashes), 'photo is', 'photos are')} in {self._folder}"
             raise PrepareError(f"{error}; {here}: the same command continues") from error
         return self._write(hashes, {key: entry.group for key, entry in old.items()})
 
@@ -224,4 +224,4 @@ def _check_room(folder: Path, photos: int, size: int) -> None:
     missing = max(photos - sum(1 for _ in (folder / PHOTOS).iterdir()), 0)
     each = size * size * 0.4 if size else BYTES_PER_PHOTO
     advice = "make room, choose another --out, or keep them smaller with --size 224"
-    check_room(folder, missing * each, many(missing, "photo"), advice)
+    check_room(folder, missing * each, count_noun(missing, "photo"), advice)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from binwatch.text import many
+from binwatch.text import count_noun
 from trainer.config import Config
 from trainer.data.augment import augments_on_device
 from trainer.data.dataset import DataSet, PhotoSet, check_quality, decode_each, present_photos
@@ -154,7 +154,7 @@ class _Measuring:
         self._scoring_and_saving()
 
     def _reading(self, readers: int) -> float:
-        self._say(f"reading alone, {many(readers, 'thread')}")
+        self._say(f"reading alone, {count_noun(readers, 'thread')}")
         with closing(endless(self._batches(readers))) as source:
             for _ in range(max(AHEAD, readers) + 1):  # batches that were read ahead before the clock started
                 next(source)

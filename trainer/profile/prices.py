@@ -6,8 +6,8 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
-from binwatch.errors import shown
-from binwatch.numbers import number
+from binwatch.errors import quote_value
+from binwatch.numbers import parse_float
 from trainer.errors import ConfigError
 from trainer.profile.measure import Profile
 
@@ -86,7 +86,7 @@ def _positive(file: Path, line: int, row: dict[str, str | None], column: str) ->
     text = (row.get(column) or "").strip()
     if not text:
         return None
-    value = number(text)
+    value = parse_float(text)
     if value is None or not 0 < value < float("inf"):
-        raise ConfigError(f"{file}, line {line}: {column} is {shown(text)}, not a number above 0")
+        raise ConfigError(f"{file}, line {line}: {column} is {quote_value(text)}, not a number above 0")
     return value

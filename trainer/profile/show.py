@@ -10,7 +10,7 @@ from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from binwatch.text import many
+from binwatch.text import count_noun
 from trainer.data.split import Split
 from trainer.disk import write_json
 from trainer.profile.measure import Profile
@@ -35,7 +35,10 @@ def stages(found: Profile) -> Table:
     photos = found.config["train.batch_size"] * found.config["train.accumulate"] * found.config["processes"]
     awaited = ", each stage awaited" if found.machine.gpu else ""
     table = _table(
-        f"a step of {many(photos, 'photo')} (mean of {many(found.steps, 'step')}{awaited})", "", "ms", "share"
+        f"a step of {count_noun(photos, 'photo')} (mean of {count_noun(found.steps, 'step')}{awaited})",
+        "",
+        "ms",
+        "share",
     )
     total = sum(found.stages.values())
     for stage, seconds in found.stages.items():
@@ -53,7 +56,7 @@ def speeds(found: Profile) -> Table:
     what = "photos" if found.features is None else "features"
     for readers, speed in sorted(found.readers.items()):
         own = " (as configured)" if readers == found.config["train.readers"] else ""
-        threads = f"{many(readers, 'thread')}{own}"
+        threads = f"{count_noun(readers, 'thread')}{own}"
         table.add_row(f"reading {what} alone, {threads}", f"{speed:,.1f}")
     if found.features is not None:
         table.add_row("features of frozen layers, computed once", f"{found.features:,.1f}")

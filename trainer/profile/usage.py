@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import psutil  # type: ignore[import-untyped]
 import torch
 
-from binwatch.cores import core_numbers, cores
+from binwatch.cores import allowed_cores, usable_cores
 
 INTERVAL = 0.2
 """Seconds between two samples."""
@@ -50,7 +50,7 @@ class Usage:
 
 def machine(device: str) -> Machine:
     """This machine's resources for training on `device`."""
-    own, memory = cores(), psutil.virtual_memory().total / GB
+    own, memory = usable_cores(), psutil.virtual_memory().total / GB
     if not _cuda(device):
         return Machine(own, memory, "", 0.0)
     return Machine(own, memory, torch.cuda.get_device_name(), torch.cuda.mem_get_info()[1] / GB)
@@ -91,7 +91,7 @@ class UsageWatch:
 
     def _look(self) -> None:
         """Take samples until the end, and a last one then."""
-        own = core_numbers()
+        own = allowed_cores()
         psutil.cpu_percent(percpu=True)  # a thread's first call only starts the measurement
         ended = False
         while not ended:

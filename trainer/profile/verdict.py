@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from binwatch.text import many
+from binwatch.text import count_noun
 from trainer.profile.measure import Profile
 
 WAITS = 0.1
@@ -51,7 +51,7 @@ def _readers(found: Profile) -> Iterator[str]:
     best = max(found.readers, key=lambda readers: found.readers[readers])
     if found.readers[best] > BETTER * found.readers[own]:
         yield (
-            f"{many(best, 'reader')} instead of {own}: {speed(found.readers[best])} photos/s alone; try"
+            f"{count_noun(best, 'reader')} instead of {own}: {speed(found.readers[best])} photos/s alone; try"
             f" --set train.readers={best}"
         )
     else:

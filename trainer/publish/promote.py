@@ -9,9 +9,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from binwatch.bundle import CARD, Bundle
-from binwatch.counts import names_of
-from binwatch.registry import Current, Registry
+from binwatch.bundle import CARD_FILE, Bundle
+from binwatch.counts import column_names
+from binwatch.registry import CurrentModel, Registry
 from trainer.display import Display
 from trainer.errors import PromotionError
 from trainer.evaluation.compare import PREFERRED, ModelComparison, compare, in_use
@@ -58,8 +58,8 @@ def promote(
             # If the current model was trained on some of these photos, it only becomes harder to beat.
             comparison = compare(in_use(candidate, changes, display), in_use(current, changes, display), display)
             show(comparison)
-        if candidate.card.never:
-            display.warn(f"{version} cannot predict {names_of(candidate.card.never)}")
+        if candidate.card.unlearned_classes:
+            display.warn(f"{version} cannot predict {column_names(candidate.card.unlearned_classes)}")
         forced = comparison is not None and not comparison.better
         if forced and not force:
             assert comparison is not None
@@ -74,7 +74,7 @@ def promote(
         return decision
 
 
-def rollback(registry: Registry, to: str | None = None) -> Current:
+def rollback(registry: Registry, to: str | None = None) -> CurrentModel:
     """Promote the previous model, or the version `to`, again.
 
     It then has no previous one: a rollback that runs twice must not bring the bad model back.
@@ -89,13 +89,13 @@ def rollback(registry: Registry, to: str | None = None) -> Current:
         )
     if version == before.version:
         raise PromotionError(f"{version} is in use already")
-    current = Current(version=version, promoted=_now())
+    current = CurrentModel(version=version, promoted=_now())
     registry.set_current(current, before)
     return current
 
 
 def _bundled(folder: Path, display: Display) -> Bundle | None:
-    if (folder / CARD).is_file():
+    if (folder / CARD_FILE).is_file():
         return Bundle(folder)
     display.warn(f"{folder}: no model here (BINWATCH_MODEL_DIR), so the first promoted model has nothing to beat")
     return None
@@ -103,18 +103,20 @@ def _bundled(folder: Path, display: Display) -> Bundle | None:
 
 def _bundle(model: str, registry: Registry, cache: Path) -> Bundle:
     folder = Path(model)
-    if (folder / CARD).is_file():
+    if (folder / CARD_FILE).is_file():
         return Bundle(folder)
     if model not in registry.versions():
         raise PromotionError(
-            f"{model}: neither a folder with a {CARD} nor a published version (see: python -m trainer models)"
+            f"{model}: neither a folder with a {CARD_FILE} nor a published version (see: python -m trainer models)"
         )
     return registry.fetch(model, list(PREFERRED), cache)
 
 
-def _put_in_use(candidate: Bundle, registry: Registry, before: Current | None, decision: Decision) -> None:
+def _put_in_use(candidate: Bundle, registry: Registry, before: CurrentModel | None, decision: Decision) -> None:
     registry.publish(candidate.folder)
-    current = Current(version=decision.version, promoted=_now(), previous=decision.replaced, forced=decision.forced)
+    current = CurrentModel(
+        version=decision.version, promoted=_now(), previous=decision.replaced, forced=decision.forced
+    )
     registry.set_current(current, before)
     if decision.forced and decision.comparison:  # after the promotion, or the note might be wrong
         registry.annotate(

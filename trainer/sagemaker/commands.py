@@ -12,7 +12,7 @@ import typer
 
 from binwatch.console import progress_console
 from binwatch.settings import load_settings
-from binwatch.text import many
+from binwatch.text import count_noun
 from trainer.config import assignment
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def train(
     )  # fmt: skip
     _say(f"model: {done['ModelArtifacts']['S3ModelArtifacts']}")
     if "BillableTimeInSeconds" in done:
-        _say(f"billed: {many(done['BillableTimeInSeconds'] * options.job.instances, 'machine second')}")
+        _say(f"billed: {count_noun(done['BillableTimeInSeconds'] * options.job.instances, 'machine second')}")
 
 
 @app.command()
@@ -88,7 +88,7 @@ def tune(
         aws, "create_hyper_parameter_tuning_job", f"tuning job {name}",
         {"HyperParameterTuningJobName": name, **tuning_request(options, data, weights)},
     )  # fmt: skip
-    _say(f"tuning job {name}: {many(options.tuning.trials, 'training job')}, {options.tuning.parallel} at a time")
+    _say(f"tuning job {name}: {count_noun(options.tuning.trials, 'training job')}, {options.tuning.parallel} at a time")
     if not wait:
         return
     done = jobs.follow(
@@ -127,7 +127,7 @@ def pipeline(
         print(json.dumps(json.loads(made.definition()), indent=2))
         return
     pipeline.upsert(aws, made, options)
-    _say(f"pipeline {name}: {many(len(made.steps), 'step')}")
+    _say(f"pipeline {name}: {count_noun(len(made.steps), 'step')}")
     if not start:
         return
     arn = pipeline.start(aws, made)

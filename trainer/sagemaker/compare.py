@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 from pydantic import BaseModel
 
-from binwatch.bundle import CARD, Bundle
+from binwatch.bundle import CARD_FILE, Bundle
 from binwatch.registry import Registry
 from trainer.disk import make_folder, write_json
 from trainer.display import Display
@@ -71,6 +71,6 @@ def _unpacked(model: Path, work: Path) -> Path:
                     with (work / Path(member.name).name).open("wb") as file:
                         shutil.copyfileobj(content, file)
         model = work
-    if not (model / CARD).is_file():
-        raise SagemakerError(f"{model}: no {CARD} and no {ARCHIVE} with one; give the output of a training job")
+    if not (model / CARD_FILE).is_file():
+        raise SagemakerError(f"{model}: no {CARD_FILE} and no {ARCHIVE} with one; give the output of a training job")
     return model

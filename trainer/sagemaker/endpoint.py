@@ -10,7 +10,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from binwatch.sagemaker.requests import AwsError, explained, is_missing
+from binwatch.sagemaker.requests import AwsError, is_missing, translate_errors
 from trainer.errors import ConfigError
 from trainer.sagemaker import jobs, models
 from trainer.sagemaker.client import Aws, idempotent
@@ -66,7 +66,7 @@ def undeploy(aws: Aws, config: SagemakerConfig, say: Say) -> None:
 
     def remove(what: str, call: Callable[[], object]) -> None:
         try:
-            with explained(what, aws.region):
+            with translate_errors(what, aws.region):
                 _unless_missing(call)
         except AwsError as error:
             left.append(str(error))
@@ -90,7 +90,7 @@ def undeploy(aws: Aws, config: SagemakerConfig, say: Say) -> None:
 
 def describe(aws: Aws, name: str) -> dict[str, Any] | None:
     """The endpoint's description; None if there is no such endpoint."""
-    with explained(f"endpoint {name}", aws.region):
+    with translate_errors(f"endpoint {name}", aws.region):
         try:
             found: dict[str, Any] = aws.sagemaker.describe_endpoint(EndpointName=name)
         except ClientError as error:
@@ -119,14 +119,14 @@ def _ensure_config(aws: Aws, config: SagemakerConfig, model: str) -> str:
             "CaptureContentTypeHeader": {"JsonContentTypes": ["application/json"]},
         }
     name = models.named(_name(config), request)
-    with explained(f"endpoint configuration {name}", aws.region), idempotent():
+    with translate_errors(f"endpoint configuration {name}", aws.region), idempotent():
         aws.sagemaker.create_endpoint_config(EndpointConfigName=name, Tags=jobs.tags(config.job), **request)
     return name
 
 
 def _update(aws: Aws, config: SagemakerConfig, old: str, wanted: str) -> None:
     name = _name(config)
-    with explained(f"endpoint {name}", aws.region):
+    with translate_errors(f"endpoint {name}", aws.region):
         variants = aws.sagemaker.describe_endpoint_config(EndpointConfigName=old)["ProductionVariants"]
         if any(variant.get("InstanceType") != config.endpoint.instance_type for variant in variants):
             # AWS refuses another instance type while a variant is scaled. Autoscaling is set up again afterwards.
@@ -141,7 +141,7 @@ def _update(aws: Aws, config: SagemakerConfig, old: str, wanted: str) -> None:
 def _scale(aws: Aws, config: SagemakerConfig, say: Say) -> None:
     endpoint = config.endpoint
     most = max(endpoint.instances, endpoint.max_instances)
-    with explained(f"autoscaling of {endpoint.name}", aws.region):
+    with translate_errors(f"autoscaling of {endpoint.name}", aws.region):
         aws.scaling.register_scalable_target(
             **_target(endpoint.name), MinCapacity=endpoint.instances, MaxCapacity=most
         )  # fmt: skip
@@ -164,7 +164,7 @@ def _scale(aws: Aws, config: SagemakerConfig, say: Say) -> None:
 def _configs(aws: Aws, name: str) -> dict[str, list[str]]:
     """The endpoint's configurations, old ones included, and the models that they name."""
     own = models.named(name, {})[:-8]
-    with explained(f"configurations of {name}", aws.region):
+    with translate_errors(f"configurations of {name}", aws.region):
         pages = aws.sagemaker.get_paginator("list_endpoint_configs").paginate(NameContains=own)
         names = [found["EndpointConfigName"] for page in pages for found in page["EndpointConfigs"]]
         return {

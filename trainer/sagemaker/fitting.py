@@ -14,7 +14,7 @@ import torch
 
 from binwatch.bundle import Precision
 from binwatch.errors import BinwatchError
-from binwatch.image import SIZE
+from binwatch.image import INPUT_SIZE
 from trainer.config import Config, as_written, read
 from trainer.data.source import prepared_quality
 from trainer.data.split import Split
@@ -40,7 +40,7 @@ VARIANTS, MAX_LOSS, VERSION = "export.variants", "export.max_loss", "export.vers
 def configuration(layout: Layout) -> Config:
     """The configuration that follows from the job's hyperparameters and channels. Raises ConfigError."""
     changes = {name: value for name, value in layout.changes().items() if not name.startswith(EXPORT)}
-    size = changes.get("data.size", SIZE)
+    size = changes.get("data.size", INPUT_SIZE)
     folder = layout.channel(DATA)
     if not (folder / MANIFEST).is_file():
         raise ConfigError(

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from binwatch.sagemaker.requests import explained
+from binwatch.sagemaker.requests import translate_errors
 from trainer.sagemaker.client import Aws
 from trainer.sagemaker.errors import SagemakerError
 from trainer.sagemaker.options import JobConfig
@@ -56,7 +56,7 @@ def wait(
 
 def create(aws: Aws, operation: str, what: str, request: dict[str, Any]) -> dict[str, Any]:
     """Send a request that creates something. Raises AwsError."""
-    with explained(what, aws.region):
+    with translate_errors(what, aws.region):
         answer: dict[str, Any] = getattr(aws.sagemaker, operation)(**request)
         return answer
 
@@ -65,7 +65,7 @@ def describe(aws: Aws, operation: str, what: str, **which: str) -> Callable[[], 
     """A function that requests a description."""
 
     def ask() -> dict[str, Any]:
-        with explained(what, aws.region):
+        with translate_errors(what, aws.region):
             answer: dict[str, Any] = getattr(aws.sagemaker, operation)(**which)
             return answer
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from binwatch.objects import Objects
 from binwatch.registry import Registry
-from binwatch.sagemaker.requests import explained
+from binwatch.sagemaker.requests import translate_errors
 from binwatch.settings import Settings
 from trainer.errors import ConfigError
 from trainer.sagemaker.client import Aws, idempotent
@@ -72,7 +72,7 @@ def ensure(aws: Aws, config: SagemakerConfig, source: ModelSource) -> str:
             "SecurityGroupIds": list(config.job.security_groups),
         }
     name = named(source.version, request | {"endpoint": config.endpoint.name})
-    with explained(f"model {name}", aws.region), idempotent():
+    with translate_errors(f"model {name}", aws.region), idempotent():
         aws.sagemaker.create_model(ModelName=name, Tags=tags(config.job), **request)
     return name
 

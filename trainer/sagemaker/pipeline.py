@@ -22,7 +22,7 @@ from sagemaker.mlops.workflow.pipeline import Pipeline
 from sagemaker.mlops.workflow.steps import ProcessingStep, Step, StepTypeEnum
 
 from binwatch.objects import Objects
-from binwatch.sagemaker.requests import explained
+from binwatch.sagemaker.requests import translate_errors
 from binwatch.settings import Settings
 from trainer.errors import ConfigError
 from trainer.prepare.config import PrepareConfig
@@ -130,9 +130,9 @@ def upload_files(name: str, config: SagemakerConfig, objects: Objects) -> dict[s
 
 def upsert(aws: Aws, pipeline: Pipeline, config: SagemakerConfig) -> None:
     """Create the pipeline, or give it a new definition; and the model package group that it registers in."""
-    with explained(f"model package group {GROUP}", aws.region), idempotent():
+    with translate_errors(f"model package group {GROUP}", aws.region), idempotent():
         aws.sagemaker.create_model_package_group(ModelPackageGroupName=GROUP, Tags=jobs.tags(config.job))
-    with explained(f"pipeline {pipeline.name}", aws.region):
+    with translate_errors(f"pipeline {pipeline.name}", aws.region):
         pipeline.upsert(role_arn=config.job.role, tags=jobs.tags(config.job))
 
 

@@ -12,7 +12,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from binwatch.counts import EVERY, HIGHEST
+from binwatch.counts import CLASS_INDEXES, MAX_EXACT_COUNT
 from trainer.config import Config
 from trainer.disk import sync
 from trainer.distributed.context import SINGLE_PROCESS, DistributedContext
@@ -38,7 +38,7 @@ class Checkpoint:
     """One row of figures per epoch."""
     facts: dict[str, Any] = field(default_factory=dict)
     """Data, hardware and duration, for the model's card."""
-    classes: tuple[int, ...] = EVERY
+    classes: tuple[int, ...] = CLASS_INDEXES
     """Indexes of the classes that the model can predict."""
     training: dict[str, Any] = field(default_factory=dict)
     """The weights that are trained and the optimiser's state, for resuming. Empty in a best.pt."""
@@ -99,7 +99,7 @@ def load(file: Path, context: DistributedContext = SINGLE_PROCESS) -> Checkpoint
         raise CheckpointError(f"{file}: is not a checkpoint of this release of the trainer")
     try:
         options = json.loads(content["config"])
-        options["model"].setdefault("highest", HIGHEST)  # checkpoints of earlier versions lack it
+        options["model"].setdefault("highest", MAX_EXACT_COUNT)  # checkpoints of earlier versions lack it
         config = Config.model_validate(options)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
@@ -111,6 +111,8 @@ def load(file: Path, context: DistributedContext = SINGLE_PROCESS) -> Checkpoint
         weights=content["model"],
         history=content["history"],
         facts=json.loads(content["facts"]),
-        classes=tuple(content.get("classes", EVERY)),  # checkpoints of earlier versions lack it, and can predict all
+        classes=tuple(
+            content.get("classes", CLASS_INDEXES)
+        ),  # checkpoints of earlier versions lack it, and can predict all
         training=content["training"],
     )

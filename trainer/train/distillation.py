@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from binwatch.counts import names_of
+from binwatch.counts import column_names
 from trainer.config import DataConfig, DistilConfig, TrainConfig
 from trainer.data import index
 from trainer.data.dataset import PhotoSet
@@ -80,7 +80,7 @@ class Teachers:
             unknown = [index for index in classes if index not in each.model.class_mask.classes]
             if unknown:
                 raise ConfigError(
-                    f"distil.teachers: {each.name} cannot predict {names_of(unknown)}, which training photos show here;"
+                    f"distil.teachers: {each.name} cannot predict {column_names(unknown)}, which training photos show here;"
                     " use a teacher that was trained on such photos"
                 )
 

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from binwatch.text import many
+from binwatch.text import count_noun
 from trainer.config import AugmentConfig, TrainConfig
 from trainer.data.dataset import PhotoSet
 from trainer.data.loader import BaseLoader, Batch, Inputs, LoaderOptions
@@ -93,7 +93,7 @@ class FeatureCache:
         missing = [view for view, file in enumerate(files) if not file.exists()]
         blank = torch.zeros(1, photos.size, photos.size, 3, dtype=torch.uint8, device=self._train.device)
         row = _rows(extractor, blank)[0]
-        what = f"{extractor.name} of {many(len(photos), 'photo')} in {many(len(missing), 'view')}"
+        what = f"{extractor.name} of {count_noun(len(photos), 'photo')} in {count_noun(len(missing), 'view')}"
         check_room(self._folder, row.nbytes * len(photos) * len(missing), what, ADVICE)
         for view in missing:
             partial = files[view].with_suffix(".partial")

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from binwatch.counts import names_of
-from binwatch.text import many
+from binwatch.counts import column_names
+from binwatch.text import count_noun
 from trainer.config import Config, ModelConfig
 from trainer.data import index, source
 from trainer.data.augment import augments_on_device
@@ -66,7 +66,9 @@ def fit(
     if saved:
         restore_best(saved, folder, display, context)
     if saved and saved.epoch >= config.train.epochs:  # before any photo is read
-        display.say(f"{many(saved.epoch, 'epoch is', 'epochs are')} done already; a larger --epochs continues the run")
+        display.say(
+            f"{count_noun(saved.epoch, 'epoch is', 'epochs are')} done already; a larger --epochs continues the run"
+        )
         _draw(saved.history, folder, context)
         return folder / BEST
     config = config.model_copy(update={"train": devices.chosen(config.train, display, context)})
@@ -147,8 +149,8 @@ def continue_run(run: TrainingRun, saved: Checkpoint, display: Display) -> None:
     """Continue `run` where `saved` stopped. Another index or number of processes is noted in its facts."""
     if saved.classes != run.model.class_mask.classes:
         raise CheckpointError(
-            f"{run.folder}: was trained on photos of {names_of(saved.classes)}, and the training photos show"
-            f" {names_of(run.model.class_mask.classes)} now; restore the photos and the index, or start a new run"
+            f"{run.folder}: was trained on photos of {column_names(saved.classes)}, and the training photos show"
+            f" {column_names(run.model.class_mask.classes)} now; restore the photos and the index, or start a new run"
         )
     if saved.facts.get(distillation.INDEX, run.facts[distillation.INDEX]) != run.facts[distillation.INDEX]:
         display.warn(
@@ -233,8 +235,8 @@ def _loaders(
     train, validation = data[Split.TRAIN], data[Split.VALIDATION]
     if len(train) < FEWEST * context.world_size:
         raise DataError(
-            f"{config.data.labels}: {many(len(train), 'training photo is', 'training photos are')} too few for"
-            f" {many(context.world_size, 'process', 'processes')}"
+            f"{config.data.labels}: {count_noun(len(train), 'training photo is', 'training photos are')} too few for"
+            f" {count_noun(context.world_size, 'process', 'processes')}"
         )
     own = validation.share(context)
     options = config.train

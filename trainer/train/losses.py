@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from binwatch.counts import CLASSES, EVERY, HIGHEST
+from binwatch.counts import CLASS_INDEXES, CLASSES, MAX_EXACT_COUNT
 from trainer.config import DistilConfig, TrainConfig
 from trainer.models.targets import classes_of, least, of_each, soft_targets
 
@@ -28,8 +28,8 @@ class Loss:
         config: TrainConfig,
         weights: Tensor | None = None,
         distil: DistilConfig = NO_TEACHERS,
-        classes: Sequence[int] = EVERY,
-        highest: int = HIGHEST,
+        classes: Sequence[int] = CLASS_INDEXES,
+        highest: int = MAX_EXACT_COUNT,
     ) -> None:
         """`classes` are the indexes of the classes that are learned; targets of all others are 0."""
         self._sigma = config.ordinal_sigma if config.loss == "ordinal" else 0.0
@@ -38,7 +38,7 @@ class Loss:
         self._on_device = None if weights is None else weights.to(config.device)
         self._distil = distil
         self._learned = None
-        if tuple(classes) != EVERY:
+        if tuple(classes) != CLASS_INDEXES:
             learned = torch.zeros(len(CLASSES), device=config.device)
             learned[list(classes)] = 1
             self._learned = of_each(learned, highest + 2)

@@ -17,9 +17,9 @@ import optuna
 import torch
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from binwatch.cores import cores
+from binwatch.cores import usable_cores
 from binwatch.records.engine import sqlite_url
-from binwatch.text import many
+from binwatch.text import count_noun
 from trainer.config import Config, read
 from trainer.data.dataset import present_photos
 from trainer.disk import sole_process, write_csv, write_png
@@ -167,9 +167,9 @@ def _in_turn(tuning: Tuning, trials: int, display: Display) -> Iterator[None]:
 def _spread(tuning: Tuning, trials: int, display: Display) -> Iterator[None]:
     """Run trials in their own processes, which share the cores. Progress bars would overwrite each other."""
     display.say(
-        f"{many(trials, 'trial')}, {tuning.jobs} at a time; {tuning.folder}/trial-N/epochs.csv shows how far each is"
+        f"{count_noun(trials, 'trial')}, {tuning.jobs} at a time; {tuning.folder}/trial-N/epochs.csv shows how far each is"
     )
-    threads = max(cores() // tuning.jobs, 1)
+    threads = max(usable_cores() // tuning.jobs, 1)
     pool = ProcessPoolExecutor(
         tuning.jobs, get_context("spawn"), initializer=torch.set_num_threads, initargs=(threads,)
     )

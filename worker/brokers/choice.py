@@ -6,7 +6,7 @@ import logging
 from typing import NamedTuple
 
 from binwatch.settings import EventSource, Settings
-from binwatch.text import noun
+from binwatch.text import pluralize
 from worker.brokers.base import DeadLetterQueue, EventQueue, TaskQueue
 from worker.brokers.rabbitmq.events import RabbitEventQueue
 from worker.brokers.rabbitmq.tasks import RabbitTaskQueue
@@ -36,7 +36,7 @@ class Queues(NamedTuple):
             logger.info(
                 "RabbitMQ's user lacks the permission to configure the %s %s: properties not checked (docs/servers.md,"
                 " who may do what)",
-                noun(len(names), "queue"),
+                pluralize(len(names), "queue"),
                 ", ".join(names),
             )
 

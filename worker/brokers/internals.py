@@ -14,7 +14,7 @@ from amqp.basic_message import Message
 from kombu import transport as transports
 from kombu.transport import SQS
 
-from binwatch.errors import described
+from binwatch.errors import describe_error
 
 TRIED_WITH = {"amqp": "5.4.2", "celery": "5.7.0", "kombu": "5.7.0"}
 
@@ -40,7 +40,7 @@ def tolerate_unreadable() -> None:
         try:
             return load(self, class_id, buffer, offset)
         except Exception as error:  # of any kind
-            self.properties = {"application_headers": {UNREADABLE: described(error)}}
+            self.properties = {"application_headers": {UNREADABLE: describe_error(error)}}
             return len(buffer)
 
     tolerant.tolerant = True  # type: ignore[attr-defined]

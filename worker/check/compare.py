@@ -12,16 +12,16 @@ from pathlib import Path
 from rich.progress import TimeRemainingColumn
 
 from binwatch.bundle import Bundle, Card
-from binwatch.conformal import PValues
+from binwatch.conformal import PValueTable
 from binwatch.console import progress_bar
 from binwatch.counts import Suspicion
 from binwatch.documents import Document
-from binwatch.documents.writers import load_format, write
+from binwatch.documents.writers import import_library, write_document
 from binwatch.inventory.reading import InventoryQuantity
 from binwatch.records.engine import sqlite_url
 from binwatch.records.store import Store
 from binwatch.settings import Settings, load_settings
-from binwatch.text import many, noun, some_of, visible
+from binwatch.text import count_noun, escape_unprintable, pluralize, preview_names
 from worker.check.count import RunningCount, start
 from worker.check.document import Pictures, sheets
 from worker.check.findings import Findings, find
@@ -68,10 +68,10 @@ def compare(
         if new:
             counting = begun or start(settings, bundle, new)
             for path in wanted.out:
-                load_format(path)  # here, since photos are counted meanwhile
+                import_library(path)  # here, since photos are counted meanwhile
             with progress_bar("counted", len(new), TimeRemainingColumn()) as advance:
                 record_counts(store, settings.bucket, counting, advance, pictures.see)
-        values = PValues(card.calibration) if card.calibration else None
+        values = PValueTable(card.calibration) if card.calibration else None
         counts = read_counts(database, settings.bucket, card)
         findings = find(folder, counts, expected, values, settings.flag_level, settings.flag_direction)
         failed = sum(one.bin is not None for one in findings.failed)
@@ -87,7 +87,7 @@ def compare(
         for line in lines:
             say(line)
         for path in wanted.out:
-            say(f"written, the oddest bins first: {', '.join(map(_shown, write(document, path)))}")
+            say(f"written, the oddest bins first: {', '.join(map(_shown, write_document(document, path)))}")
         for line in _how_to_open(wanted, settings, left_over(database, settings.bucket, folder.photos, expected)):
             say(line)
         return done
@@ -96,41 +96,41 @@ def compare(
 def _summary(
     done: CheckResult, wanted: CheckOptions, folder: ScannedFolder, settings: Settings, card: Card
 ) -> list[str]:
-    found, measured = done.findings, card.measured(done.variant)
+    found, measured = done.findings, card.metrics_of(done.variant)
     compared, wrong, photos = len(found.compared), found.wrong, len(folder.photos)
     failed = sum(one.bin is not None for one in found.failed)
     several = sum(number > 1 for number in found.photos_of.values())
     lines = [
-        f"{many(photos, 'photo')} in {_shown(folder.path)}: {done.counted:,} counted now with model {card.version},"
+        f"{count_noun(photos, 'photo')} in {_shown(folder.path)}: {done.counted:,} counted now with model {card.version},"
         f" {photos - done.counted - failed:,} before and kept in {_shown(wanted.records)}"
     ]
     others = len(found.failed) - found.failed_photos
     left = ((found.failed_photos, "photo", "counted"), (others, "other file", "read"))
-    said = [f"{many(number, what)} not {done_to}" for number, what, done_to in left if number]
+    said = [f"{count_noun(number, what)} not {done_to}" for number, what, done_to in left if number]
     if said:
         lines.append(f"{', '.join(said)}: 'Failed' says what to do")
     if found.unexpected:
-        bins = noun(len(found.unexpected), "a bin", "bins")
+        bins = pluralize(len(found.unexpected), "a bin", "bins")
         lines.append(
-            f"{many(len(found.unexpected), 'photo')} of {bins} that the inventory file does not have"
-            f" ({some_of([photo.key for photo, _ in found.unexpected], 3)}); if photos are not named after bins, see"
+            f"{count_noun(len(found.unexpected), 'photo')} of {bins} that the inventory file does not have"
+            f" ({preview_names([photo.key for photo, _ in found.unexpected], 3)}); if photos are not named after bins, see"
             " --bin-pattern and --bin-list"
         )
     if found.without_photo:
-        lines.append(f"{many(len(found.without_photo), 'bin')} of the inventory file without a photo")
+        lines.append(f"{count_noun(len(found.without_photo), 'bin')} of the inventory file without a photo")
     if several:
-        lines.append(f"{many(several, 'bin')} with several photos: each is compared separately")
+        lines.append(f"{count_noun(several, 'bin')} with several photos: each is compared separately")
     errors = ""
     if wrong and "test" in measured:
         right = measured["test"].accuracy.value
         errors = f"; the model counts {right:.0%} of its test photos right, so it is wrong about many of these"
-    lines.append(f"{many(compared, 'photo')} compared: {compared - wrong:,} as expected, {wrong:,} not{errors}")
+    lines.append(f"{count_noun(compared, 'photo')} compared: {compared - wrong:,} as expected, {wrong:,} not{errors}")
     if card.calibration is None:
         lines.append("the model has no calibration: bins are ranked by its probability of the expected quantity")
     else:
         lines.append(_stands_out(found.flagged, found.judged, settings))
         if found.judged < compared:
-            rest = many(compared - found.judged, "photo")
+            rest = count_noun(compared - found.judged, "photo")
             lines.append(
                 f"{rest} not judged: the model cannot predict the expected quantity, or has no calibration photos of"
                 " it, so check these bins yourself"
@@ -141,12 +141,12 @@ def _summary(
 def _stands_out(flagged: int, judged: int, settings: Settings) -> str:
     by_chance = settings.flag_level * judged
     at_most = f"about {by_chance:.0f}" if by_chance >= 1 else "fewer than 1"
-    chance = f"{at_most} would be flagged by chance if all {many(judged, 'record')} were correct"
+    chance = f"{at_most} would be flagged by chance if all {count_noun(judged, 'record')} were correct"
     odd = f"{_ODD[settings.flag_direction]} (p-value at most {settings.flag_level:g})"
     if not flagged:
         return f"no bin stands out: none has a p-value of at most {settings.flag_level:g}; {chance}"
     all_chance = ": these may all be chance" if flagged <= by_chance else ""
-    return f"look first at {many(flagged, 'bin')}: {odd}; {chance}{all_chance}"
+    return f"look first at {count_noun(flagged, 'bin')}: {odd}; {chance}{all_chance}"
 
 
 _ODD = {
@@ -188,11 +188,11 @@ def _how_to_open(wanted: CheckOptions, settings: Settings, left_over: int) -> li
     ]
     if left_over:
         lines.append(
-            f"its pages also show {many(left_over, 'bin')} of earlier runs without a photo or a quantity now; to leave"
+            f"its pages also show {count_noun(left_over, 'bin')} of earlier runs without a photo or a quantity now; to leave"
             " them out, name a new folder with --records"
         )
     return lines
 
 
 def _shown(path: Path) -> str:
-    return visible(str(path))
+    return escape_unprintable(str(path))

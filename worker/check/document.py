@@ -7,13 +7,13 @@ from concurrent.futures import Executor
 from pathlib import Path
 
 from binwatch.counts import class_of
-from binwatch.documents import SIDE, Cell, PhotoLink, Sheet
+from binwatch.documents import PICTURE_SIDE, Cell, PhotoLink, Sheet
 from binwatch.errors import PhotoError
 from binwatch.image import ImageLimits, Photo
 from binwatch.inventory.reading import InventoryQuantity
-from binwatch.metadata import articles_in_words
-from binwatch.text import visible
-from binwatch.thumbnails import shrink, shrink_decoded
+from binwatch.metadata import describe_articles
+from binwatch.text import escape_unprintable
+from binwatch.thumbnails import make_thumbnail, thumbnail_of_photo
 from worker.check.findings import Finding, Findings
 from worker.check.folder import PhotoFile, ScannedFolder
 from worker.check.layout import BINS, FAILED, UNEXPECTED, WITHOUT_PHOTO, columns
@@ -42,7 +42,7 @@ def sheets(findings: Findings, folder: ScannedFolder, kept: Sequence[str] = ()) 
             [
                 (
                     _link(one.photo, paths.get(one.photo)),
-                    visible(one.bin or ""),
+                    escape_unprintable(one.bin or ""),
                     one.reason.replace("_", " "),
                     one.detail,
                     one.do,
@@ -57,7 +57,7 @@ def sheets(findings: Findings, folder: ScannedFolder, kept: Sequence[str] = ()) 
             [
                 (
                     _link(photo.key, photo.path),
-                    visible(photo.bin),
+                    escape_unprintable(photo.bin),
                     count.in_words,
                     count.confidence,
                 )
@@ -69,7 +69,7 @@ def sheets(findings: Findings, folder: ScannedFolder, kept: Sequence[str] = ()) 
             WITHOUT_PHOTO,
             ("bin", *kept, "expected", "articles"),
             [
-                (visible(one.bin), *one.kept, one.quantity, articles_in_words(one.contents or []))
+                (escape_unprintable(one.bin), *one.kept, one.quantity, describe_articles(one.contents or []))
                 for one in findings.without_photo
             ],
         ),
@@ -87,7 +87,7 @@ class Pictures:
         """Keep a picture of a decoded photo whose count differs, since its bin may be among the oddest."""
         differs = self._expected.get(photo.bin, predicted) != predicted
         if differs and len(self._kept) < _KEPT:
-            self._kept[photo.path] = shrink_decoded(decoded, SIDE)
+            self._kept[photo.path] = thumbnail_of_photo(decoded, PICTURE_SIDE)
 
     def of(self, findings: Findings, limits: ImageLimits, pool: Executor) -> dict[Path, bytes]:
         """Pictures of the oddest bins, by file; without files that cannot be read any more."""
@@ -99,7 +99,7 @@ class Pictures:
 def _bin(finding: Finding) -> tuple[Cell, ...]:
     return (
         finding.verdict,
-        visible(finding.photo.bin),
+        escape_unprintable(finding.photo.bin),
         *finding.kept,
         _link(finding.photo.key, finding.photo.path),
         finding.expected,
@@ -110,16 +110,16 @@ def _bin(finding: Finding) -> tuple[Cell, ...]:
         finding.judged.missing,
         finding.judged.surplus,
         *finding.probabilities,
-        articles_in_words(finding.articles),
+        describe_articles(finding.articles),
     )
 
 
 def _link(key: str, path: Path | None) -> Cell:
-    return PhotoLink(visible(key), path) if path else visible(key)
+    return PhotoLink(escape_unprintable(key), path) if path else escape_unprintable(key)
 
 
 def _picture(photo: PhotoFile, limits: ImageLimits) -> bytes | None:
     try:
-        return shrink(file_source(photo.path, limits.max_bytes).read(), limits, SIDE)
+        return make_thumbnail(file_source(photo.path, limits.max_bytes).read(), limits, PICTURE_SIDE)
     except PhotoError:
         return None  # deleted since it was counted; the row still has the link

@@ -7,29 +7,29 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from binwatch.conformal import Judgement, PValues, judge
+from binwatch.conformal import Judgement, PValueTable, judge
 from binwatch.counts import (
-    Beyond,
+    LargeCount,
     Suspicion,
-    beyond,
-    count_in_words,
-    difference_in_words,
-    difference_of,
+    describe_count,
+    describe_difference,
+    estimate_large_count,
     is_suspect,
+    item_difference,
 )
 from binwatch.errors import REMEDIES, Reason
 from binwatch.inventory.reading import InventoryQuantity
-from binwatch.keys import ObjectKind, Skipped, kind_of
-from binwatch.metadata import Article, contents
+from binwatch.keys import ObjectKind, SkipReason, kind_of
+from binwatch.metadata import Article, parse_articles
 from binwatch.records.settlement import doubt_of
 from worker.check.folder import PhotoFile, ScannedFolder
 from worker.check.records import Counted
 from worker.skipped import WORDS
 
 _DO_WITH_SKIPPED = {
-    Skipped.NO_ENDING: "if it is a photo, save it as JPEG or PNG",
-    Skipped.OTHER_ENDING: "if it is a photo, save it as JPEG or PNG",
-    Skipped.NOT_UTF8: "rename the file, so that its name is valid UTF-8",
+    SkipReason.NO_ENDING: "if it is a photo, save it as JPEG or PNG",
+    SkipReason.OTHER_ENDING: "if it is a photo, save it as JPEG or PNG",
+    SkipReason.NOT_UTF8: "rename the file, so that its name is valid UTF-8",
 }
 
 
@@ -48,17 +48,17 @@ class Finding:
     articles: Sequence[Article] = ()
     kept: Sequence[str] = ()
     """Texts copied from the inventory file's columns."""
-    finer: Beyond | None = None
+    finer: LargeCount | None = None
 
     @property
     def count(self) -> str:
         """The count in words."""
-        return count_in_words(self.predicted, self.finer)
+        return describe_count(self.predicted, self.finer)
 
     @property
     def difference(self) -> int:
         """Counted − expected in items; for an open-ended count, the lower bound."""
-        return difference_of(self.predicted, self.expected, self.finer)
+        return item_difference(self.predicted, self.expected, self.finer)
 
     @property
     def suspect(self) -> bool:
@@ -85,7 +85,7 @@ class Finding:
     @property
     def words(self) -> str:
         """The difference in words."""
-        return difference_in_words(self.predicted, self.expected, self.finer)
+        return describe_difference(self.predicted, self.expected, self.finer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +139,7 @@ def find(
     folder: ScannedFolder,
     counts: Mapping[tuple[str, str], Counted],
     expected: Sequence[InventoryQuantity],
-    values: PValues | None,
+    values: PValueTable | None,
     level: float,
     suspicion: Suspicion = Suspicion.EITHER,
 ) -> Findings:
@@ -158,7 +158,7 @@ def find(
         else:
             articles = of_bin.contents or _articles(folder.metadata.get(photo.bin))
             judged = judge(count.probabilities, of_bin.quantity, values, count.distribution)
-            finer = beyond(count.predicted, count.distribution)
+            finer = estimate_large_count(count.predicted, count.distribution)
             found.compared.append(
                 Finding(
                     photo=photo,
@@ -190,6 +190,6 @@ def _rank(finding: Finding) -> tuple[bool, bool, float, float, str]:
 
 def _articles(metadata: Path | None) -> list[Article]:
     try:
-        return (contents(metadata.read_bytes()) if metadata else None) or []
+        return (parse_articles(metadata.read_bytes()) if metadata else None) or []
     except OSError:
         return []  # not needed: articles only help a person to find the items

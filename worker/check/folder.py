@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from binwatch.bin_naming import BY_NAME, BinNaming
+from binwatch.bin_naming import BY_FILE_NAME, BinNaming
 from binwatch.errors import BinwatchError
 from binwatch.file_versions import file_version
-from binwatch.keys import ENDINGS, ObjectKind, Skipped, kind_of
-from binwatch.keys import skipped as why_skipped
-from binwatch.text import is_text, many
+from binwatch.keys import PHOTO_SUFFIXES_TEXT, ObjectKind, SkipReason, kind_of, skip_reason
+from binwatch.text import count_noun, is_valid_unicode
 from worker.photo_inputs import files_below, has_photo
 
 
@@ -35,10 +34,10 @@ class ScannedFolder:
     photos: list[PhotoFile] = field(default_factory=list)
     metadata: dict[str, Path] = field(default_factory=dict)
     """Bin → metadata file."""
-    skipped: list[tuple[str, Skipped]] = field(default_factory=list)
+    skipped: list[tuple[str, SkipReason]] = field(default_factory=list)
 
 
-def look_through(path: Path, own: Callable[[Path], bool], naming: BinNaming = BY_NAME) -> ScannedFolder:
+def look_through(path: Path, own: Callable[[Path], bool], naming: BinNaming = BY_FILE_NAME) -> ScannedFolder:
     """Find the photos. Files for which `own` is true (the check's own files) are ignored.
 
     `naming` maps a path below the folder to a bin. Raises BinwatchError if there are no photos.
@@ -50,8 +49,8 @@ def look_through(path: Path, own: Callable[[Path], bool], naming: BinNaming = BY
         if not own(file):
             _sort_in(folder, file.relative_to(path).as_posix(), file, naming)
     if not folder.photos:
-        others = f", only {many(len(folder.skipped), 'other file')}" if folder.skipped else ""
-        raise BinwatchError(f"{path}: no photos here ({ENDINGS}){others}; name the folder with the photos")
+        others = f", only {count_noun(len(folder.skipped), 'other file')}" if folder.skipped else ""
+        raise BinwatchError(f"{path}: no photos here ({PHOTO_SUFFIXES_TEXT}){others}; name the folder with the photos")
     return folder
 
 
@@ -64,11 +63,11 @@ def _version(file: Path) -> tuple[str, datetime]:
 
 def _sort_in(folder: ScannedFolder, key: str, file: Path, naming: BinNaming) -> None:
     kind = kind_of(key)
-    if not is_text(key):
-        folder.skipped.append((key, Skipped.NOT_UTF8))
+    if not is_valid_unicode(key):
+        folder.skipped.append((key, SkipReason.NOT_UTF8))
     elif kind is ObjectKind.PHOTO or (kind is ObjectKind.OTHER and has_photo(file)):
         folder.photos.append(PhotoFile(key, file, *_version(file), naming(key)))
     elif kind is ObjectKind.METADATA:
         folder.metadata[naming(key)] = file
     else:
-        folder.skipped.append((key, why_skipped(key) or Skipped.OTHER_ENDING))
+        folder.skipped.append((key, skip_reason(key) or SkipReason.OTHER_ENDING))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from binwatch.counts import CLASSES
-from binwatch.documents import ODDNESS
+from binwatch.documents import P_VALUE_COLUMNS
 from binwatch.errors import BinwatchError
 
 BINS, FAILED = "bins", "failed"
@@ -14,7 +14,7 @@ UNEXPECTED, WITHOUT_PHOTO = "photos-without-expectation", "expectations-without-
 
 _OF_BIN = ("verdict", "bin")
 _OF_PHOTO = ("photo", "expected", "counted", "difference", "in words")
-_OF_MODEL = (*ODDNESS, *(f"p({name})" for name in CLASSES), "articles")
+_OF_MODEL = (*P_VALUE_COLUMNS, *(f"p({name})" for name in CLASSES), "articles")
 
 
 def columns(kept: Sequence[str]) -> list[str]:

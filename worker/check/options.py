@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from binwatch.documents.writers import files_of
+from binwatch.documents.writers import output_files
 from binwatch.errors import BinwatchError
 from binwatch.inventory.columns import ColumnNames
 from worker.check.layout import FAILED, UNEXPECTED, WITHOUT_PHOTO
@@ -35,7 +35,7 @@ class CheckOptions:
 
     def check_files(self, bin_list: Path | None) -> None:
         """Raise BinwatchError if an input file would be overwritten."""
-        lists = (file for out in self.out for file in files_of(out, (FAILED, UNEXPECTED, WITHOUT_PHOTO)))
+        lists = (file for out in self.out for file in output_files(out, (FAILED, UNEXPECTED, WITHOUT_PHOTO)))
         written = {file.resolve() for file in (*lists, self.refused_rows)}
         for file in filter(None, (self.expected, bin_list)):
             if file.resolve() in written:

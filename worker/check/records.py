@@ -14,7 +14,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
 from binwatch.bundle import Card
-from binwatch.counts import beyond, count_in_words
+from binwatch.counts import describe_count, estimate_large_count
 from binwatch.errors import BinwatchError
 from binwatch.image import Photo
 from binwatch.inventory.importing import CHUNK, new_expectation
@@ -23,7 +23,7 @@ from binwatch.records.engine import cause, connect, sqlite_url
 from binwatch.records.schema import UnknownSchemaError, prepare
 from binwatch.records.store import NewCount, Store
 from binwatch.records.tables import Bin, Count, Expectation
-from binwatch.text import visible
+from binwatch.text import escape_unprintable
 from worker.check.count import RunningCount
 from worker.check.folder import PhotoFile
 from worker.new_counts import new_count
@@ -46,7 +46,9 @@ class Counted(NamedTuple):
     def in_words(self) -> str:
         """The count in words; empty if there is none."""
         return (
-            "" if self.predicted is None else count_in_words(self.predicted, beyond(self.predicted, self.distribution))
+            ""
+            if self.predicted is None
+            else describe_count(self.predicted, estimate_large_count(self.predicted, self.distribution))
         )
 
     @property
@@ -111,7 +113,7 @@ def record_expected(
     )
     with database.connect() as connection:
         known = {row.bin_id: row.quantity for row in connection.execute(current)}
-    now, source = datetime.now(UTC), visible(file.name)
+    now, source = datetime.now(UTC), escape_unprintable(file.name)
     news = [new_expectation(one, bucket, source, "", now) for one in expected if known.get(one.bin) != one.quantity]
     for start in range(0, len(news), CHUNK):
         store.add_expectations(news[start : start + CHUNK])

@@ -12,7 +12,7 @@ from binwatch.inventory.bins import BinIndex
 from binwatch.inventory.reading import OF_QUANTITIES, InventoryQuantity, InventoryReport, Refusals, read_expected
 from binwatch.inventory.tables import first_bytes, open_table
 from binwatch.settings import Settings
-from binwatch.text import visible
+from binwatch.text import escape_unprintable
 from worker.check.count import start
 from worker.check.folder import ScannedFolder, look_through
 from worker.check.layout import columns
@@ -62,5 +62,5 @@ def _nothing_to_compare(report: InventoryReport, folder: ScannedFolder) -> Binwa
         )
     return BinwatchError(
         f"{report.file}: no row names a bin that has a photo; photos are named after bins, such as"
-        f" {visible(folder.photos[0].key)!r}: rename them, or say which column has such names with --bin-column"
+        f" {escape_unprintable(folder.photos[0].key)!r}: rename them, or say which column has such names with --bin-column"
     )

@@ -7,9 +7,9 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 
-from binwatch.errors import described
+from binwatch.errors import describe_error
 from binwatch.events import ObjectCreated
-from binwatch.text import many
+from binwatch.text import count_noun
 from worker.brokers.base import EventMessage, EventQueue
 from worker.intake.grouping import Group, chunks
 from worker.intake.routing import route
@@ -93,7 +93,9 @@ class IntakeLoop:
             if self._group.since is not None:
                 self._hand_over()
         except Exception as error:
-            logger.warning("intake: %s; to be redelivered: %s", error, many(len(self._group.receipts), "event message"))
+            logger.warning(
+                "intake: %s; to be redelivered: %s", error, count_noun(len(self._group.receipts), "event message")
+            )
             self._requeue(self._group.receipts, 0)
         with contextlib.suppress(Exception):  # the messages are safe in the queue
             self._events.close()
@@ -138,7 +140,7 @@ class IntakeLoop:
         except Exception as error:
             logger.warning(
                 "event message %s (%s) cannot be dead-lettered (%s); it is redelivered",
-                *(message.id, reason, described(error)),
+                *(message.id, reason, describe_error(error)),
             )
             self._group.receipts.remove(message)
             self._requeue([message], REFUSED_WAIT_S)

@@ -6,9 +6,9 @@ import logging
 from dataclasses import dataclass, field
 
 from binwatch.errors import EventError
-from binwatch.events import MAX_NAMED, Dialect, ObjectCreated, parse
-from binwatch.keys import ObjectKind, Skipped, kind_of, skipped
-from binwatch.text import shortened
+from binwatch.events import MAX_LISTED_MALFORMED, Dialect, ObjectCreated, parse_message
+from binwatch.keys import ObjectKind, SkipReason, kind_of, skip_reason
+from binwatch.text import truncate
 
 logger = logging.getLogger(__name__)
 
@@ -20,7 +20,7 @@ class Routed:
     photos: list[ObjectCreated] = field(default_factory=list)
     metadata: list[ObjectCreated] = field(default_factory=list)
     rejected: str | None = None
-    skipped: list[tuple[Skipped, str]] = field(default_factory=list)
+    skipped: list[tuple[SkipReason, str]] = field(default_factory=list)
     """Other objects and events: the reason for skipping each, and its key or name."""
 
 
@@ -30,7 +30,7 @@ def route(body: bytes | str, bucket: str, models_prefix: str, *own_prefixes: str
     `own_prefixes` are key prefixes of Binwatch's own objects, which are ignored without being listed as skipped.
     """
     try:
-        message = parse(body)
+        message = parse_message(body)
     except EventError as error:
         return Routed(rejected=str(error))
     if message.dialect is Dialect.TEST:
@@ -38,16 +38,18 @@ def route(body: bytes | str, bucket: str, models_prefix: str, *own_prefixes: str
     kinds = [(kind_of(item.key, models_prefix), item) for item in message.created if item.bucket == bucket]
     # Objects of another bucket could not be fetched, and would be retried for ever.
     foreign = sorted({item.bucket for item in message.created} - {bucket})
-    strangers = [f"bucket {shortened(name, 63)!r} is not BINWATCH_BUCKET, {bucket!r}" for name in foreign[:MAX_NAMED]]
+    strangers = [
+        f"bucket {truncate(name, 63)!r} is not BINWATCH_BUCKET, {bucket!r}" for name in foreign[:MAX_LISTED_MALFORMED]
+    ]
     problems = [*message.malformed, *strangers]
     others = [item.key for kind, item in kinds if kind is ObjectKind.OTHER]
-    reasons = [(skipped(key, models_prefix, *own_prefixes), key) for key in others]
+    reasons = [(skip_reason(key, models_prefix, *own_prefixes), key) for key in others]
     return Routed(
         photos=[item for kind, item in kinds if kind is ObjectKind.PHOTO],
         metadata=[item for kind, item in kinds if kind is ObjectKind.METADATA],
         rejected="; ".join(problems) or None,
         skipped=[
             *((reason, key) for reason, key in reasons if reason is not None),
-            *((Skipped.OTHER_EVENT, name) for name in message.ignored),
+            *((SkipReason.OTHER_EVENT, name) for name in message.ignored),
         ],
     )

@@ -9,7 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from binwatch.errors import BinwatchError
 from binwatch.settings import NightlyBackend, Settings
-from binwatch.text import many
+from binwatch.text import count_noun
 from worker.counting import Counting
 from worker.nightly.selection import current_version
 from worker.publisher import Publisher
@@ -47,7 +47,7 @@ class WorkersBackend:
         counting = self._counting
         version = current_version(counting.objects, self._settings)
         sent = send_unrecorded(counting.objects, counting.database, self._settings, self._publisher, model=version)
-        logger.info("nightly: sent %s that %s has no record of", many(sent.objects, "photo"), version)
+        logger.info("nightly: sent %s that %s has no record of", count_noun(sent.objects, "photo"), version)
         return True
 
     def poll(self) -> bool:

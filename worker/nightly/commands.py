@@ -5,7 +5,7 @@ from __future__ import annotations
 from binwatch.console import remark
 from binwatch.objects import Objects
 from binwatch.settings import NightlyBackend, Settings
-from binwatch.text import many, noun
+from binwatch.text import count_noun, pluralize
 from worker.counting import open_records
 from worker.nightly.selection import Selection, current_version, photos
 from worker.reconcile import Grace, as_created
@@ -34,7 +34,7 @@ def _by_workers(settings: Settings, prefix: str) -> None:
     progress = backfill_with_progress(settings, settings.bucket, prefix, _PATIENCE_S, grace, version)
     failed = f", {progress.failed:,} failed" if progress.failed else ""
     now = f"{progress.since - progress.failed:,} counted now by {version}{failed}"
-    remark(f"{many(progress.seen, 'photo')}: {now}, {progress.before:,} before")
+    remark(f"{count_noun(progress.seen, 'photo')}: {now}, {progress.before:,} before")
     _show_young(grace)
 
 
@@ -46,7 +46,7 @@ def _send_all(settings: Settings, prefix: str) -> None:
     for page in photos(Objects(settings), open_records(settings), settings, selection, grace):
         sender.count(as_created(settings.bucket, page))
         sent += len(page)
-    remark(f"sent {many(sent, 'photo')} to the workers")
+    remark(f"sent {count_noun(sent, 'photo')} to the workers")
     _show_young(grace)
 
 
@@ -61,7 +61,7 @@ def _show_plan(settings: Settings, backend: NightlyBackend, selection: Selection
         found += len(page)
         if estimate is not None:
             estimate.add(page)
-    print(f"{many(found, 'photo')} to count by {selection.model}; nothing was started")
+    print(f"{count_noun(found, 'photo')} to count by {selection.model}; nothing was started")
     if estimate is not None and found:
         print(estimate.in_words())
     _show_young(grace)
@@ -71,8 +71,8 @@ def _show_young(grace: Grace) -> None:
     """Mention the photos that are too young to be counted, so that the printed numbers add up."""
     if grace.young:
         remark(
-            f"{many(grace.young, 'more photo was', 'more photos were')} stored in the last {grace.seconds:g} s and"
-            f" {noun(grace.young, 'is left to its event', 'are left to their events')} (BINWATCH_RECONCILE_GRACE_S)"
+            f"{count_noun(grace.young, 'more photo was', 'more photos were')} stored in the last {grace.seconds:g} s and"
+            f" {pluralize(grace.young, 'is left to its event', 'are left to their events')} (BINWATCH_RECONCILE_GRACE_S)"
         )
 
 

@@ -10,7 +10,7 @@ from sqlalchemy import Engine as Database
 
 from binwatch.bundle import Bundle
 from binwatch.keys import ObjectKind, kind_of
-from binwatch.objects import Listed, Objects
+from binwatch.objects import ListedObject, Objects
 from binwatch.records.queries import unrecorded_photos
 from binwatch.registry import Registry
 from binwatch.settings import Settings
@@ -30,7 +30,7 @@ class Selection:
 
 def photos(
     objects: Objects, database: Database, settings: Settings, selection: Selection, grace: Grace
-) -> Iterator[list[Listed]]:
+) -> Iterator[list[ListedObject]]:
     """The photos of the selection, a page at a time, in the order of their keys."""
     listing = grace.older(
         listed

@@ -16,7 +16,7 @@ import uvicorn
 
 from binwatch.listening import listen
 from binwatch.web.connections import ConnectionLimits
-from binwatch.web.requests import PROBES_AT_ONCE, Receive, RequestLimit, Scope, Send, unavailable
+from binwatch.web.requests import MAX_REQUESTS_PER_PROBE, Receive, RequestLimit, Scope, Send, send_unavailable
 from binwatch.web.server import make_config
 
 WITHIN_S = 30
@@ -73,7 +73,7 @@ def serve(app: App) -> Iterator[Serve]:
 
 @contextlib.contextmanager
 def _serving(app: App, limits: ConnectionLimits) -> Iterator[int]:
-    limited = RequestLimit(app, 4, ["/healthz"], unavailable)
+    limited = RequestLimit(app, 4, ["/healthz"], send_unavailable)
     listener = listen("127.0.0.1", 0)
     server = uvicorn.Server(make_config(limited, limited.total, grace_s=1, limits=limits))
     app.connections = lambda: server.server_state.connections
@@ -190,8 +190,8 @@ def test_requests_in_flight_leave_a_way_in_for_probes(serve: Serve, app: App) ->
 def test_probes_have_an_end_too(serve: Serve, app: App) -> None:
     port = serve(PATIENT)
     head = b"POST /healthz HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\n"
-    clients = [opened(port, head) for _ in range(PROBES_AT_ONCE)]
-    wait_until(lambda: app.at_work == PROBES_AT_ONCE)
+    clients = [opened(port, head) for _ in range(MAX_REQUESTS_PER_PROBE)]
+    wait_until(lambda: app.at_work == MAX_REQUESTS_PER_PROBE)
     assert get(port, "/healthz")[0] == 503
     assert get(port)[0] == 200
     for client in clients:

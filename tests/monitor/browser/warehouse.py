@@ -15,7 +15,7 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from binwatch.events import ObjectCreated
-from binwatch.metadata import QUANTITY
+from binwatch.metadata import QUANTITY_FIELD
 from binwatch.settings import Settings
 from testing.services.s3 import S3
 from worker.counting import Counting
@@ -81,4 +81,4 @@ def counting(settings: Settings) -> Iterator[Counting]:
 def _as_recorded(file: Path) -> bytes:
     if file.suffix != ".json" or file.stem not in MISTAKES:
         return file.read_bytes()
-    return json.dumps(json.loads(file.read_bytes()) | {QUANTITY: MISTAKES[file.stem]}).encode()
+    return json.dumps(json.loads(file.read_bytes()) | {QUANTITY_FIELD: MISTAKES[file.stem]}).encode()

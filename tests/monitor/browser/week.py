@@ -17,7 +17,7 @@ from unittest import mock
 
 from PIL import Image, ImageEnhance
 
-from binwatch.bundle import CARD
+from binwatch.bundle import CARD_FILE
 from binwatch.settings import DEFAULT_MODEL
 from testing.services.s3 import S3
 from tests.monitor.browser.warehouse import Warehouse, contents, counting, settings_of, upload
@@ -48,8 +48,8 @@ def _renamed(folder: Path) -> Path:
     """The model of the samples, under the name of an earlier one."""
     bundle = folder / EARLIER
     shutil.copytree(DEFAULT_MODEL, bundle)
-    card = json.loads((bundle / CARD).read_text(encoding="utf-8"))
-    (bundle / CARD).write_text(json.dumps(card | {"version": EARLIER}), encoding="utf-8")
+    card = json.loads((bundle / CARD_FILE).read_text(encoding="utf-8"))
+    (bundle / CARD_FILE).write_text(json.dumps(card | {"version": EARLIER}), encoding="utf-8")
     return bundle
 
 

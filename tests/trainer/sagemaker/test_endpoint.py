@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError
 from botocore.stub import ANY, Stubber
 
 from binwatch.objects import Objects
-from binwatch.registry import Current, Registry
+from binwatch.registry import CurrentModel, Registry
 from binwatch.settings import Settings
 from testing.services.s3 import S3
 from tests.trainer.drawn import run_cli
@@ -77,7 +77,7 @@ def registry(s3: S3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Registr
     monkeypatch.setenv("BINWATCH_S3_ENDPOINT_URL", s3.endpoint_url)
     found = Registry(Objects(Settings(s3_endpoint_url=s3.endpoint_url)), s3.bucket, "models/")
     card = found.publish(write_grey_bundle(tmp_path, "grey-1"))
-    found.set_current(Current(version=card.version, promoted=card.created), found.current())
+    found.set_current(CurrentModel(version=card.version, promoted=card.created), found.current())
     return found
 
 

@@ -251,7 +251,7 @@ def test_a_region_that_does_not_answer_is_named(
     file: Path, cli_error: CliError, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
     monkeypatch.setenv("BINWATCH_REGION", "eu-west-9")
-    monkeypatch.setattr("binwatch.sagemaker.requests._TRIES", 1)
+    monkeypatch.setattr("binwatch.sagemaker.requests._MAX_ATTEMPTS", 1)
     said = cli_error("sagemaker", "train", "--config", file, "--data", "s3://b-1/p/", "--name", "t")
     assert "AWS cannot be reached in region 'eu-west-9'" in said
     assert "check BINWATCH_REGION" in said

@@ -11,8 +11,8 @@ from typing import Any
 from amqp.exceptions import AMQPError, MessageNacked
 from kombu.connection import Connection
 
-from binwatch.errors import described
-from binwatch.text import many
+from binwatch.errors import describe_error
+from binwatch.text import count_noun
 from worker.brokers.base import DeadLetter, DeadLetterQueue, QueueError
 from worker.brokers.rabbitmq.connections import BrokerBlocked, connect_to
 
@@ -61,7 +61,7 @@ class RabbitDeadLetters(DeadLetterQueue):
             yield channel, messages
         except _BROKEN as error:
             raise QueueError(
-                f"RabbitMQ failed ({described(error)}) before all {many(len(messages), 'message')} of {self._name!r}"
+                f"RabbitMQ failed ({describe_error(error)}) before all {count_noun(len(messages), 'message')} of {self._name!r}"
                 " were processed; repeat the command for the rest"
             ) from error
         finally:
@@ -85,9 +85,9 @@ class RabbitDeadLetters(DeadLetterQueue):
                 if time.monotonic() > deadline:
                     raise QueueError(
                         f"RabbitMQ answers, but its queue {self._name!r} did not within {PATIENCE_S:.0f} s"
-                        f" ({described(error)}); if the broker has just started, try again, else see its log"
+                        f" ({describe_error(error)}); if the broker has just started, try again, else see its log"
                     ) from error
-                logger.warning("queue %r is not ready (%s); trying again", self._name, described(error))
+                logger.warning("queue %r is not ready (%s); trying again", self._name, describe_error(error))
                 time.sleep(_RETRY_S)
             else:
                 return connection, channel, messages

@@ -11,7 +11,7 @@ from kombu.connection import Connection
 from kombu.entity import Exchange, Queue
 from kombu.messaging import Producer
 
-from binwatch.text import noun
+from binwatch.text import pluralize
 from worker.brokers.base import BrokerQueue, BrokerUnreachable, DeadLetterQueue, QueueError
 from worker.brokers.internals import tolerate_unreadable
 from worker.brokers.rabbitmq.connections import BrokerBlocked, check_takes_messages, connect_to
@@ -136,9 +136,9 @@ def declare(connection: Connection, queues: Sequence[Queue]) -> None:
             raise _unreachable(connection, error) from error
     missing = [repr(queue.name) for queue in refused if not _exists(connection, queue)]
     if missing:
-        it = noun(len(missing), "it", "them")
+        it = pluralize(len(missing), "it", "them")
         raise QueueError(
-            f"{noun(len(missing), 'queue')} {', '.join(missing)} {noun(len(missing), 'does', 'do')} not exist, and"
+            f"{pluralize(len(missing), 'queue')} {', '.join(missing)} {pluralize(len(missing), 'does', 'do')} not exist, and"
             f" RabbitMQ's user {connection.userid!r} lacks the permission to configure {it}: grant the permission, or"
             " run python -m worker setup as a user who has it"
         )

@@ -18,7 +18,7 @@ from botocore.parsers import ResponseParserError
 from celery.worker import state
 from kombu.transport import SQS, virtual
 
-from binwatch.errors import BinwatchError, described
+from binwatch.errors import BinwatchError, describe_error
 from worker.brokers.internals import SqsChannel
 from worker.brokers.sqs.queues import reason_attribute, refuse_strangers
 
@@ -62,7 +62,7 @@ class Polls:
         failing_s = time.monotonic() - since
         if failing_s > LIMIT_S:
             raise PollsFail(
-                f"SQS has delivered no task for {failing_s:.0f} s ({described(error)}); check the credentials,"
+                f"SQS has delivered no task for {failing_s:.0f} s ({describe_error(error)}); check the credentials,"
                 " BINWATCH_BROKER_URL and the network. The worker continues by itself once SQS answers"
             )
 
@@ -114,7 +114,7 @@ class TaskChannel(SqsChannel):
             self._pause_s = min(_MAX_PAUSE_S, max(0.5, self._pause_s * 2))
             self._poll_at = time.monotonic() + self._pause_s
             self._polls.failed(error)
-            logger.warning("no tasks from SQS (%s); next try in %.1f s", described(error), self._pause_s)
+            logger.warning("no tasks from SQS (%s); next try in %.1f s", describe_error(error), self._pause_s)
             return []
         self._pause_s, self._cannot_requeue = 0.0, False
         self._polls.succeeded()
@@ -130,7 +130,7 @@ class TaskChannel(SqsChannel):
             payload["properties"]["delivery_info"] |= {"exchange": "", "routing_key": queue}
             self.Message(payload, channel=self)
         except Exception as error:  # a foreign message can fail in any way
-            self._dead_letter_raw(message, queue, f"it cannot be read ({described(error)})")
+            self._dead_letter_raw(message, queue, f"it cannot be read ({describe_error(error)})")
         else:
             self.deliver(payload, queue)
 
@@ -138,7 +138,7 @@ class TaskChannel(SqsChannel):
         try:
             self.dead_letter(message, queue, reason)
         except Exception as error:
-            logger.warning("task message not dead-lettered (%s), redelivered later: %s", described(error), reason)
+            logger.warning("task message not dead-lettered (%s), redelivered later: %s", describe_error(error), reason)
             return
         logger.warning("task message dead-lettered: %s", reason)
         self._try_delete(self.queue_url(queue), message["ReceiptHandle"])
@@ -171,7 +171,7 @@ class TaskChannel(SqsChannel):
         except Exception as error:
             # Further attempts would only use up the time that the worker has for stopping.
             self._cannot_requeue = True
-            logger.warning("tasks cannot be requeued on SQS (%s); they are redelivered later", described(error))
+            logger.warning("tasks cannot be requeued on SQS (%s); they are redelivered later", describe_error(error))
 
     def _try_delete(self, url: str, receipt: str) -> bool:
         try:
@@ -179,7 +179,7 @@ class TaskChannel(SqsChannel):
         except Exception as error:
             if isinstance(error, ClientError) and error.response["Error"].get("Code") in _GONE:
                 return True
-            logger.warning("a finished task could not be deleted from SQS (%s); retried", described(error))
+            logger.warning("a finished task could not be deleted from SQS (%s); retried", describe_error(error))
             self._not_deleted.append((url, receipt))
             return False
         return True

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 
 from binwatch.console import remark
-from binwatch.objects import Listed, Objects
+from binwatch.objects import ListedObject, Objects
 from binwatch.settings import Settings
 from worker.counting import open_records
 from worker.sagemaker.nightly import cost
@@ -43,7 +43,7 @@ class CostEstimate:
         self._paths = paths_of(settings, "00000000-00000000")  # of the same length as a real token
         self._sent = self._kept = 0
 
-    def add(self, photos: Sequence[Listed]) -> None:
+    def add(self, photos: Sequence[ListedObject]) -> None:
         """Add photos to be counted."""
         sent = sum(can_be_sent(photo, self._settings, self._paths) for photo in photos)
         self._sent += sent

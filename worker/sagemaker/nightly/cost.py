@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from binwatch.settings import Settings
-from binwatch.text import many
+from binwatch.text import count_noun
 from worker.sagemaker.nightly.run_store import NightlyRun
 
 _HOUR = 3600
@@ -35,5 +35,5 @@ def in_words(settings: Settings, instance_seconds: float) -> str:
 def estimate(settings: Settings, *, sent: int, kept: int, rate: float) -> str:
     """Estimated cost in words, at `rate` photos per second and instance, of a run that has not started."""
     spent = in_words(settings, sent / rate)
-    who = f"{many(sent, 'photo')} for SageMaker, {kept:,} for local workers"
+    who = f"{count_noun(sent, 'photo')} for SageMaker, {kept:,} for local workers"
     return f"{who}; about {spent}, if it counts {rate:.1f} photos/s"

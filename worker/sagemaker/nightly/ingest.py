@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from sqlalchemy import Engine as Database
 
 from binwatch.errors import BinwatchError
-from binwatch.objects import Listed, ObjectRefused, Objects
+from binwatch.objects import ListedObject, ObjectRefused, Objects
 from binwatch.records.store import NewCount, Store
 from binwatch.settings import Settings
 from worker.metrics import WorkerMetrics
@@ -106,7 +106,12 @@ class Ingest:
             return Progress()
 
     def _finish(
-        self, run: NightlyRun, part: RunPart, progress: Progress, photos: list[Listed], found: list[NewCount | None]
+        self,
+        run: NightlyRun,
+        part: RunPart,
+        progress: Progress,
+        photos: list[ListedObject],
+        found: list[NewCount | None],
     ) -> Progress:
         counts = [count for count in found if count is not None]
         left = [photo for photo, count in zip(photos, found, strict=True) if count is None]

@@ -12,7 +12,7 @@ from datetime import datetime
 from botocore.exceptions import ClientError
 
 from binwatch.errors import SettingsError
-from binwatch.sagemaker.requests import aws_client, explained, is_missing, is_taken
+from binwatch.sagemaker.requests import aws_client, is_missing, is_taken, translate_errors
 from binwatch.settings import Settings, advice
 
 CONTENT_TYPE = "application/x-image"
@@ -54,7 +54,7 @@ class TransformJobs:
         """Create the model unless it exists."""
         role, image = role_and_image(self._settings)
         container = {"Image": image, "ModelDataUrl": archive_url, "Environment": dict(environment)}
-        with explained(f"model {name}", self._region):
+        with translate_errors(f"model {name}", self._region):
             try:
                 self._client.create_model(ModelName=name, PrimaryContainer=container, ExecutionRoleArn=role, Tags=_TAGS)
             except ClientError as error:
@@ -64,7 +64,7 @@ class TransformJobs:
     def start(self, name: str, model: str, *, manifest_url: str, outputs_url: str) -> None:
         """Start the job unless it exists."""
         settings = self._settings
-        with explained(f"transform job {name}", self._region):
+        with translate_errors(f"transform job {name}", self._region):
             try:
                 self._client.create_transform_job(
                     TransformJobName=name,
@@ -99,7 +99,7 @@ class TransformJobs:
 
     def state(self, name: str) -> JobState | None:
         """State of a job; None if it was never started."""
-        with explained(f"transform job {name}", self._region):
+        with translate_errors(f"transform job {name}", self._region):
             try:
                 found = self._client.describe_transform_job(TransformJobName=name)
             except ClientError as error:
@@ -117,12 +117,12 @@ class TransformJobs:
 
     def stop(self, name: str) -> None:
         """Stop a job."""
-        with explained(f"transform job {name}", self._region):
+        with translate_errors(f"transform job {name}", self._region):
             self._client.stop_transform_job(TransformJobName=name)
 
     def delete_model(self, name: str) -> None:
         """Delete a model, if it exists."""
-        with explained(f"model {name}", self._region):
+        with translate_errors(f"model {name}", self._region):
             try:
                 self._client.delete_model(ModelName=name)
             except ClientError as error:

@@ -9,7 +9,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from binwatch.bundle import CARD, Bundle, Card, Precision
+from binwatch.bundle import CARD_FILE, Bundle, Card, Precision
 from binwatch.objects import ObjectRefused, Objects
 from binwatch.registry import Registry
 from binwatch.settings import Settings
@@ -65,7 +65,7 @@ def archive(bundle: Bundle) -> bytes:
             gzip.GzipFile("", "wb", _COMPRESSION, file, mtime=0) as packed,
             tarfile.open(fileobj=packed, mode="w") as tar,
         ):
-            for path in (bundle.folder / CARD, *_models(bundle)):
+            for path in (bundle.folder / CARD_FILE, *_models(bundle)):
                 tar.add(path, path.name, filter=_anonymous)
         file.seek(0)
         return file.read()
@@ -81,7 +81,7 @@ def _anonymous(info: tarfile.TarInfo) -> tarfile.TarInfo:
 def _models(bundle: Bundle) -> list[Path]:
     """ONNX files of the variants in the folder: a cache may hold only those that this machine uses."""
     here = [name for name, variant in bundle.card.variants.items() if (bundle.folder / variant.file).exists()]
-    return [bundle.model(name) for name in here or bundle.card.variants]
+    return [bundle.model_path(name) for name in here or bundle.card.variants]
 
 
 def _bundle(objects: Objects, settings: Settings, version: str) -> Bundle:

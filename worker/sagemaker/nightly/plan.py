@@ -9,9 +9,9 @@ from datetime import datetime
 
 from binwatch.errors import BinwatchError
 from binwatch.keys import has_dot_segments
-from binwatch.objects import Listed, Objects
+from binwatch.objects import ListedObject, Objects
 from binwatch.settings import Settings
-from binwatch.text import many
+from binwatch.text import count_noun
 from worker.sagemaker.nightly.run_paths import RunPaths
 from worker.sagemaker.nightly.run_store import RunPart
 
@@ -22,14 +22,16 @@ _PLAIN_KEY = re.compile(r"[A-Za-z0-9!_.*'()-]+(/[A-Za-z0-9!_.*'()-]+)*")
 """Keys of S3's safe characters only. How SageMaker treats others in a manifest is not documented."""
 
 
-def write_plan(pages: Iterator[list[Listed]], objects: Objects, settings: Settings, paths: RunPaths) -> list[RunPart]:
+def write_plan(
+    pages: Iterator[list[ListedObject]], objects: Objects, settings: Settings, paths: RunPaths
+) -> list[RunPart]:
     """Divide the photos into parts, and write the plan and the manifest of each.
 
     At most two parts are in memory: one for SageMaker and one for local workers.
     """
     writer = _Writer(objects, paths)
-    sent: list[Listed] = []
-    kept: list[Listed] = []
+    sent: list[ListedObject] = []
+    kept: list[ListedObject] = []
     for page in pages:
         for photo in page:
             chosen = sent if can_be_sent(photo, settings, paths) else kept
@@ -42,7 +44,7 @@ def write_plan(pages: Iterator[list[Listed]], objects: Objects, settings: Settin
     return writer.parts
 
 
-def can_be_sent(photo: Listed, settings: Settings, paths: RunPaths) -> bool:
+def can_be_sent(photo: ListedObject, settings: Settings, paths: RunPaths) -> bool:
     """Whether SageMaker can be relied on to read the photo and to write its answer under the expected key."""
     return (
         photo.size <= min(settings.sagemaker.max_payload_mb * _MB, settings.max_photo_bytes)
@@ -52,18 +54,18 @@ def can_be_sent(photo: Listed, settings: Settings, paths: RunPaths) -> bool:
     )
 
 
-def read_plan(objects: Objects, paths: RunPaths, part: RunPart) -> list[Listed]:
+def read_plan(objects: Objects, paths: RunPaths, part: RunPart) -> list[ListedObject]:
     """The photos of a part. Raises BinwatchError if some are missing."""
     data = objects.fetch(paths.bucket, paths.plan(part.number), max_bytes=_MAX_PLAN_BYTES).data
     planned = [_parse(line) for line in data.splitlines()]
     if len(planned) != part.photos:
         raise BinwatchError(
-            f"{paths.url(paths.plan(part.number))}: {many(len(planned), 'photo')} instead of {part.photos:,}"
+            f"{paths.url(paths.plan(part.number))}: {count_noun(len(planned), 'photo')} instead of {part.photos:,}"
         )
     return planned
 
 
-def manifest(bucket: str, photos: list[Listed]) -> bytes:
+def manifest(bucket: str, photos: list[ListedObject]) -> bytes:
     """The photos in SageMaker's ManifestFile format: the common prefix, then the rest of each key."""
     return json.dumps([{"prefix": f"s3://{bucket}/"}, *(photo.key for photo in photos)]).encode()
 
@@ -74,7 +76,7 @@ class _Writer:
         self._paths = paths
         self.parts: list[RunPart] = []
 
-    def write(self, photos: list[Listed], *, to_sagemaker: bool) -> None:
+    def write(self, photos: list[ListedObject], *, to_sagemaker: bool) -> None:
         if not photos:
             return
         number, bucket = len(self.parts) + 1, self._paths.bucket
@@ -86,10 +88,10 @@ class _Writer:
         self.parts.append(RunPart(number=number, photos=len(photos), job=job))
 
 
-def _line(photo: Listed) -> bytes:
+def _line(photo: ListedObject) -> bytes:
     return json.dumps([photo.key, photo.etag, photo.size, photo.modified.isoformat()]).encode() + b"\n"
 
 
-def _parse(line: bytes) -> Listed:
+def _parse(line: bytes) -> ListedObject:
     key, etag, size, modified = json.loads(line)
-    return Listed(key, etag, size, datetime.fromisoformat(modified))
+    return ListedObject(key, etag, size, datetime.fromisoformat(modified))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from binwatch.errors import ObjectsError
 from binwatch.events import ObjectCreated
 from binwatch.settings import Settings
-from binwatch.text import many
+from binwatch.text import count_noun
 from worker.counting import Counting
 
 logger = logging.getLogger(__name__)
@@ -52,4 +52,6 @@ class InProcess:
             logger.warning("nightly: %s; retried", error)
         if not counting.fail_photos(outages):
             return
-        raise ObjectsError(f"{error}; {many(len(photos), 'photo is', 'photos are')} left to the next run") from error
+        raise ObjectsError(
+            f"{error}; {count_noun(len(photos), 'photo is', 'photos are')} left to the next run"
+        ) from error

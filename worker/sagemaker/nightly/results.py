@@ -11,7 +11,7 @@ from itertools import islice
 from pydantic import ValidationError
 
 from binwatch.errors import NOT_FETCHED, BinwatchError, Reason
-from binwatch.objects import Listed, ObjectHead, ObjectRefused, Objects
+from binwatch.objects import ListedObject, ObjectHead, ObjectRefused, Objects
 from binwatch.records.store import NewCount
 from worker.sagemaker.nightly.run_paths import RunPaths
 from worker.sagemaker.serving.answers import Answer
@@ -42,7 +42,7 @@ class Results:
         self._part = part
         self._model = model
 
-    def count_of(self, photo: Listed) -> NewCount | None:
+    def count_of(self, photo: ListedObject) -> NewCount | None:
         """The record of a photo; None if a local worker must count it. Raises ObjectsError in an outage."""
         answer = self._answer(photo)
         if answer is None:
@@ -53,7 +53,7 @@ class Results:
             return None
         return _record(self._paths.bucket, photo.key, upload, answer)
 
-    def check_names(self, photos: Sequence[Listed]) -> None:
+    def check_names(self, photos: Sequence[ListedObject]) -> None:
         """Raise BinwatchError if all answers have unexpected keys, so that they are not treated as missing."""
         expected = {self._paths.output(self._part, photo.key) for photo in photos}
         listing = self._objects.list(self._paths.bucket, self._paths.outputs(self._part))
@@ -64,7 +64,7 @@ class Results:
                 " nothing was recorded, and the answers are kept; please report this"
             )
 
-    def _answer(self, photo: Listed) -> Answer | None:
+    def _answer(self, photo: ListedObject) -> Answer | None:
         key = self._paths.output(self._part, photo.key)
         try:
             data = self._objects.fetch(self._paths.bucket, key, max_bytes=_MAX_BYTES).data
@@ -82,7 +82,7 @@ class Results:
             return False
         return answer.reason is None or (answer.reason in set(Reason) and answer.reason not in _PASSING)
 
-    def _upload(self, photo: Listed, answer: Answer) -> CountedUpload | None:
+    def _upload(self, photo: ListedObject, answer: Answer) -> CountedUpload | None:
         """The upload that SageMaker has read, which its answer does not name; None if it cannot be determined.
 
         It is the listed one if that is still the present upload. If it was replaced, the MD5 of the bytes in the answer
@@ -102,7 +102,7 @@ class Results:
         return None
 
 
-def _is_as_listed(head: ObjectHead, photo: Listed) -> bool:
+def _is_as_listed(head: ObjectHead, photo: ListedObject) -> bool:
     """Whether the object is the listed one. Compares whole seconds: some stores list finer times than headers have."""
     same_second = int(head.modified.timestamp()) == int(photo.modified.timestamp())
     return head.etag == photo.etag and same_second

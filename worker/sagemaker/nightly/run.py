@@ -18,7 +18,7 @@ from binwatch.errors import BinwatchError
 from binwatch.objects import ObjectRefused, Objects
 from binwatch.sagemaker.requests import QuotaError
 from binwatch.settings import Settings
-from binwatch.text import many
+from binwatch.text import count_noun
 from worker.metrics import WorkerMetrics
 from worker.nightly.selection import Selection, current_version, photos
 from worker.reconcile import Grace
@@ -149,7 +149,7 @@ class Nightly:
                 raise
             logger.info("nightly: %s; waiting for %s", error, ", ".join(job.name for job in running))
         else:
-            logger.info("nightly: %s started for %s", name, many(part.photos, "photo"))
+            logger.info("nightly: %s started for %s", name, count_noun(part.photos, "photo"))
 
     def _read(self, run: NightlyRun, part: RunPart, state: JobState | None, until: float) -> bool:
         if part.job is not None and (state is None or state.running):
@@ -180,7 +180,7 @@ class Nightly:
             raise ValueError(f"run {run.number} has not ended")
         bad = [f"{job.name} {job.status} ({job.reason})" for job in run.outcome.jobs if job.status != "Completed"]
         failed = f" ({run.outcome.failed} failed)" if run.outcome.failed else ""
-        words = f"{many(run.outcome.recorded, 'photo')} recorded{failed}, {run.outcome.local:,} by local workers"
+        words = f"{count_noun(run.outcome.recorded, 'photo')} recorded{failed}, {run.outcome.local:,} by local workers"
         spent = cost.in_words(self._settings, run.outcome.instance_seconds)
         return "; ".join([words, f"cost: {spent}", *bad])
 

@@ -11,7 +11,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from binwatch.bundle import Version
 from binwatch.errors import BinwatchError
-from binwatch.objects import Fetched, Objects
+from binwatch.objects import FetchedObject, Objects
 from binwatch.settings import Settings
 
 _MAX_BYTES = 2**20
@@ -98,7 +98,7 @@ class RunStore:
 
     def claim(self, run: NightlyRun) -> bool:
         """Make `run` the active one; False if its number is taken."""
-        return self._objects.put_new(self._bucket, self._key(run), run.model_dump_json(indent=1).encode())
+        return self._objects.put_if_absent(self._bucket, self._key(run), run.model_dump_json(indent=1).encode())
 
     def save(self, run: NightlyRun) -> None:
         """Write the present state of a run."""
@@ -109,7 +109,9 @@ class RunStore:
         found = self._objects.fetch(self._bucket, self._key(run), max_bytes=_MAX_BYTES)
         if self._parsed(self._key(run), found).ended is not None:
             return False
-        return self._objects.put_over(self._bucket, self._key(run), run.model_dump_json(indent=1).encode(), found)
+        return self._objects.put_if_unchanged(
+            self._bucket, self._key(run), run.model_dump_json(indent=1).encode(), found
+        )
 
     def now(self, run: NightlyRun) -> NightlyRun:
         """The stored state of a run, which another process may have advanced."""
@@ -125,7 +127,7 @@ class RunStore:
     def _read(self, key: str) -> NightlyRun:
         return self._parsed(key, self._objects.fetch(self._bucket, key, max_bytes=_MAX_BYTES))
 
-    def _parsed(self, key: str, found: Fetched) -> NightlyRun:
+    def _parsed(self, key: str, found: FetchedObject) -> NightlyRun:
         try:
             return NightlyRun.model_validate_json(found.data)
         except ValidationError as error:

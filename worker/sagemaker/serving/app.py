@@ -17,9 +17,9 @@ from typing import NamedTuple
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from binwatch.errors import ObjectsError
-from binwatch.sagemaker.settings import TRANSFORM_MB, TransformEnvironment
+from binwatch.sagemaker.settings import MAX_TRANSFORM_MB, TransformEnvironment
 from binwatch.settings import Settings
-from binwatch.text import many
+from binwatch.text import count_noun
 from binwatch.web.requests import Receive, Reply, Scope, Send, send_reply
 from worker.metrics import WorkerMetrics
 from worker.pipeline import EngineBroken
@@ -78,7 +78,7 @@ class App:
         # SageMaker sends at most as many requests as it announced. These must fit, or its job would fail.
         self.most = max(settings.serve_queue, environment.max_concurrent_transforms)
         """Most requests with photos or links in flight."""
-        of_a_job = TRANSFORM_MB * 2**20 if environment.batch else 0
+        of_a_job = MAX_TRANSFORM_MB * 2**20 if environment.batch else 0
         self._bodies = ByteBudget(max(settings.serve_memory_bytes, settings.max_photo_bytes, of_a_job))
         self._metrics = metrics
         self._in_hand = 0
@@ -125,8 +125,8 @@ class App:
         A photo over the payload limit fails the job, so that limit is at least SageMaker's usual 6 MB.
         """
         largest = -(-self._settings.max_photo_bytes // 2**20)
-        concurrent = min(self._settings.batch_size, TRANSFORM_MB // min(largest, _USUAL_MB))
-        payload = min(largest, TRANSFORM_MB // concurrent)
+        concurrent = min(self._settings.batch_size, MAX_TRANSFORM_MB // min(largest, _USUAL_MB))
+        payload = min(largest, MAX_TRANSFORM_MB // concurrent)
         return _json(200, MaxConcurrentTransforms=concurrent, BatchStrategy="SINGLE_RECORD", MaxPayloadInMB=payload)
 
     async def _scrape(self, headers: Headers, receive: Receive) -> Reply:
@@ -142,7 +142,7 @@ class App:
             self._metrics.refused_requests.inc()
             raise Refused(
                 503,
-                f"{many(self._in_hand, 'request is', 'requests are')} in flight already; try again",
+                f"{count_noun(self._in_hand, 'request is', 'requests are')} in flight already; try again",
                 retry_after_s=1,
             )
         self._in_hand += 1

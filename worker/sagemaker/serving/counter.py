@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from binwatch.cores import cores
+from binwatch.cores import usable_cores
 from binwatch.errors import ObjectsError, PhotoError, Reason
 from binwatch.objects import ObjectRefused, Objects
 from binwatch.photo_stats import photo_stats
@@ -50,7 +50,7 @@ class PhotoCounter:
         self._metrics = metrics
         measured, wait_s = InstrumentedEngine(engine, metrics), settings.serve_batch_wait_ms / 1000
         self._batcher = Batcher(measured, settings.batch_size, wait_s, engine.calls)
-        self._decoders = ThreadPoolExecutor(cores(), thread_name_prefix="decode")
+        self._decoders = ThreadPoolExecutor(usable_cores(), thread_name_prefix="decode")
         self._fetchers = ThreadPoolExecutor(settings.fetch_threads, thread_name_prefix="fetch")
         self._first_link = threading.Lock()
         self._allowed = AllowedLinks(settings)
@@ -70,7 +70,7 @@ class PhotoCounter:
             try:
                 data = await asyncio.get_running_loop().run_in_executor(self._fetchers, self._fetch, link)
             except ObjectRefused as error:
-                return self._refuse_link(link, Reason(error.why), str(error))
+                return self._refuse_link(link, Reason(error.reason), str(error))
             share.resize(min(len(data), self._fetched.most))
             return self._answer(*await self._count(data), link)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from binwatch.bundle import CARD, Bundle
+from binwatch.bundle import CARD_FILE, Bundle
 from binwatch.errors import BundleError
 from binwatch.sagemaker.settings import TransformEnvironment
 from binwatch.settings import Settings
@@ -44,6 +44,6 @@ def find_bundle(settings: Settings) -> Bundle:
     if not given.exists():
         return Bundle(settings.model_dir)
     for folder in (given, *sorted(path for path in given.iterdir() if path.is_dir())):
-        if (folder / CARD).is_file():
+        if (folder / CARD_FILE).is_file():
             return Bundle(folder)
-    raise BundleError(f"{given}: no {CARD} here or in a folder below; archive the files of a model bundle")
+    raise BundleError(f"{given}: no {CARD_FILE} here or in a folder below; archive the files of a model bundle")

@@ -14,7 +14,7 @@ import uvicorn
 from binwatch.listening import is_loopback, listen
 from binwatch.sagemaker.settings import TransformEnvironment
 from binwatch.settings import Settings
-from binwatch.web.requests import RequestLimit, unavailable
+from binwatch.web.requests import RequestLimit, send_unavailable
 from binwatch.web.server import make_config
 from worker.metrics import WorkerMetrics
 from worker.sagemaker.serving.app import App
@@ -35,7 +35,7 @@ class Server(uvicorn.Server):
     """Serves the app while the model is loaded, so that /ping is answered from the start."""
 
     def __init__(self, settings: Settings, app: App, metrics: WorkerMetrics) -> None:
-        limited = RequestLimit(app, app.most + _OTHERS, ["/ping", "/metrics"], unavailable)
+        limited = RequestLimit(app, app.most + _OTHERS, ["/ping", "/metrics"], send_unavailable)
         super().__init__(make_config(limited, limited.total, grace_s=GRACE_S))
         self.error: Exception | None = None
         self._settings = settings
