@@ -1,6 +1,6 @@
-"""The command `binwatch`: runs the command line of a package by its name.
+"""The command `binwatch`: runs the command line of one package, given by the first argument.
 
-Only that package is imported: the trainer takes seconds, and a package may not be installed.
+Only that package is imported: the trainer takes seconds to import, and a package may not be installed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from binwatch.version import version
 
 
 class Subcommand(NamedTuple):
-    """A subcommand: its module and app, the extra that installs it, and its purpose."""
+    """A subcommand: its module, the name of its app, the extra that installs it, and a summary for the help."""
 
     module: str
     app: str
@@ -56,16 +56,16 @@ def main() -> None:
     elif name == "--version":
         print(f"binwatch {version()}")
     elif name in SUBCOMMANDS:
-        part = SUBCOMMANDS[name]
+        subcommand = SUBCOMMANDS[name]
         sys.argv = [f"binwatch {name}", *("--help" if argument == "-h" else argument for argument in rest)]
-        command_line.run(lambda: _load_app(part)(prog_name=sys.argv[0]), part.extra, status_by_error=True)
+        command_line.run(lambda: _load_app(subcommand)(prog_name=sys.argv[0]), subcommand.extra, status_by_error=True)
     else:
         print(f"error: there is no command {name!r}\n\n{_usage()}", file=sys.stderr)
         sys.exit(command_line.USAGE_STATUS)
 
 
 def _apply_log_options(arguments: list[str]) -> list[str]:
-    """The arguments after `--log-level LEVEL` or `--quiet`, which both set BINWATCH_LOG_LEVEL."""
+    """Set BINWATCH_LOG_LEVEL by a leading `--log-level LEVEL` or `--quiet`; returns the remaining arguments."""
     option, equals, level = arguments[0].partition("=") if arguments else ("", "", "")
     if option in _QUIET_OPTIONS:
         os.environ[f"{PREFIX}LOG_LEVEL"] = LogLevel.WARNING
@@ -76,27 +76,27 @@ def _apply_log_options(arguments: list[str]) -> list[str]:
     return arguments[1 if equals else 2 :]
 
 
-def _load_app(part: Subcommand) -> Callable[..., object]:
-    app: Callable[..., object] = getattr(import_module(part.module), part.app)
+def _load_app(subcommand: Subcommand) -> Callable[..., object]:
+    app: Callable[..., object] = getattr(import_module(subcommand.module), subcommand.app)
     command_line.check_arguments(app)
     return app
 
 
-def _combined_app(wanted: Sequence[str]) -> typer.Typer:
-    """All subcommands in one application, for completion; those not in `wanted` without their own commands."""
-    whole = typer.Typer(name="binwatch")
-    for name, part in SUBCOMMANDS.items():
-        app = getattr(import_module(part.module), part.app) if name in wanted else typer.Typer()
+def _combined_app(loaded: Sequence[str]) -> typer.Typer:
+    """Combine all subcommands in one application, for completion. Only those in `loaded` have their own commands."""
+    combined = typer.Typer(name="binwatch")
+    for name, subcommand in SUBCOMMANDS.items():
+        app = getattr(import_module(subcommand.module), subcommand.app) if name in loaded else typer.Typer()
         if app.registered_groups or len(app.registered_commands) > 1:
-            whole.add_typer(app, name=name, help=part.summary)
+            combined.add_typer(app, name=name, help=subcommand.summary)
         else:
             callback: Any = next((command.callback for command in app.registered_commands), lambda: None)
-            whole.command(name, help=part.summary)(callback)
-    return whole
+            combined.command(name, help=subcommand.summary)(callback)
+    return combined
 
 
 def _usage() -> str:
-    commands = "\n".join(f"  {name:8} {part.summary}" for name, part in SUBCOMMANDS.items())
+    commands = "\n".join(f"  {name:8} {subcommand.summary}" for name, subcommand in SUBCOMMANDS.items())
     return (
         f"Usage: binwatch [--quiet | --log-level LEVEL] COMMAND [ARGUMENTS]\n\n{commands}\n\n"
         "  -h, --help   also after a command\n  --version\n"

@@ -1,4 +1,4 @@
-"""The bin of a photo or a metadata file: by a list, else by a pattern in its key, else by its name."""
+"""Determines the bin of a photo or a metadata file: by a list, else by a pattern in its key, else by its file name."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ BIN_GROUP = "bin"
 
 @dataclass(frozen=True, slots=True)
 class BinNaming:
-    """Key → bin."""
+    """Maps keys to bins."""
 
     pattern: re.Pattern[str] | None = None
-    """Searched in the key; its group `bin` matches the id. A key without a match is named by its file name."""
+    """Searched in the key; its group `bin` is the id. The bin of a key without a match is its file name."""
     listed: Mapping[str, str] = field(default_factory=dict)
-    """Key, or name without folders, → bin. Both in Unicode form NFC."""
+    """Key, or name without folders → bin. Both are in Unicode form NFC."""
 
     def __call__(self, key: str) -> str:
-        """Id of the bin that the object at `key` belongs to."""
-        normal = normalize("NFC", key)
-        listed = self.listed.get(normal) or self.listed.get(PurePosixPath(normal).name)
+        """Return the id of the bin that the object at `key` belongs to."""
+        normalized = normalize("NFC", key)
+        listed = self.listed.get(normalized) or self.listed.get(PurePosixPath(normalized).name)
         if listed:
             return listed
         match = self.pattern.search(key) if self.pattern else None
@@ -35,11 +35,11 @@ class BinNaming:
 
 
 BY_FILE_NAME = BinNaming()
-"""The default: the file's name without folders and endings."""
+"""The default: the bin is the file's name without folders and suffixes."""
 
 
 def make_bin_naming(pattern: str | None, file: Path | None) -> BinNaming:
-    """A naming by a pattern, a list, both or neither. Raises SettingsError."""
+    """Make a naming by a pattern, a list, both or neither. Raises SettingsError."""
     if not pattern and not file:
         return BY_FILE_NAME
     try:
@@ -49,20 +49,20 @@ def make_bin_naming(pattern: str | None, file: Path | None) -> BinNaming:
 
 
 def compile_bin_pattern(pattern: str) -> re.Pattern[str]:
-    """Compile a bin pattern. Raises ValueError if it is not a regular expression, or has no group `bin`."""
+    """Compile a bin pattern. Raises ValueError unless it is a regular expression with a group `bin`."""
     try:
-        found = re.compile(pattern)
+        compiled = re.compile(pattern)
     except re.error as error:
         raise ValueError(f"is not a regular expression ({error})") from error
-    if BIN_GROUP not in found.groupindex:
+    if BIN_GROUP not in compiled.groupindex:
         raise ValueError(
             f"has no group (?P<{BIN_GROUP}>…); the folder as the bin, for example, is (?P<bin>[^/]+)/[^/]+$"
         )
-    return found
+    return compiled
 
 
 def read_bin_list(file: Path) -> dict[str, str]:
-    """Photo → bin, from a table with the columns `photo` (a key or a name) and `bin`. Raises SettingsError.
+    """Read photo → bin from a table with the columns `photo` (a key or a file name) and `bin`. Raises SettingsError.
 
     The formats are those of inventory files: XLSX, XLS, ODS, CSV with any usual delimiter and encoding, or Parquet.
     """
@@ -73,11 +73,11 @@ def read_bin_list(file: Path) -> dict[str, str]:
         rows = list(open_table(file, ColumnNames(bin="bin", quantity="photo", options=False)).rows())
     except BinwatchError as error:
         raise SettingsError(f"{error}; the list needs a row for each photo: photo,bin") from error
-    found: dict[str, str] = {}
+    bins: dict[str, str] = {}
     for row in rows:
-        photo, name = normalize("NFC", text_of(row.quantity).strip()), normalize_bin_id(row.bin)
-        if not photo or not name:
+        photo, bin_id = normalize("NFC", text_of(row.quantity).strip()), normalize_bin_id(row.bin)
+        if not photo or not bin_id:
             raise SettingsError(f"{file}, row {row.row}: photo or bin is empty")
-        if found.setdefault(photo, name) != name:
-            raise SettingsError(f"{file}, row {row.row}: {photo} is listed for two bins, {found[photo]} and {name}")
-    return found
+        if bins.setdefault(photo, bin_id) != bin_id:
+            raise SettingsError(f"{file}, row {row.row}: {photo} is listed for two bins, {bins[photo]} and {bin_id}")
+    return bins

@@ -1,4 +1,4 @@
-"""The object store: S3 or a server with the same protocol. The client is shared by threads."""
+"""The object store: S3 or a server with the same protocol. Clients may be shared by threads."""
 
 from __future__ import annotations
 
@@ -28,74 +28,74 @@ logger = logging.getLogger(__name__)
 
 _MISSING_CODES = {"NoSuchKey", "NoSuchVersion", "404", "NotFound", "KeyTooLongError"}
 _INVALID_KEY_CODES = {"InvalidURI", "XMinioInvalidObjectName"}
-"""Error codes of S3 and MinIO for impossible keys."""
-# AccessDenied concerns one object; a wrong or expired credential (also a 403) concerns all objects: an outage.
+"""Error codes of S3 and MinIO for invalid keys."""
+# AccessDenied concerns one object. A wrong or expired credential, which is also a 403, concerns all: an outage.
 _FORBIDDEN_CODES = {
     "AccessDenied",
     "AllAccessDisabled",
-    "InvalidRequest",  # encrypted with a key that only its uploader has
+    "InvalidRequest",  # the object is encrypted with a key that only its uploader has
     "KMS.DisabledException",
-    "KMS.KMSInvalidStateException",  # about to be deleted
+    "KMS.KMSInvalidStateException",  # the key is about to be deleted
     "KMS.NotFoundException",
 }
 
 _ANNOUNCED_EVENTS = ("s3:ObjectCreated:*", "s3:ObjectRestore:Completed")
-"""Events that announce a new object, or one that can be fetched again (binwatch.events)."""
+"""Events for a new object, or for one that can be fetched again (binwatch.events)."""
 _PRECONDITION_FAILED, _CONFLICT = "PreconditionFailed", "ConditionalRequestConflict"
 _KEY_EXISTS_CODES = {_PRECONDITION_FAILED, _CONFLICT}
 _CONFLICT_TRIES = 5
 _MAX_DELETED_KEYS = 1000  # S3's limit
 _BOTO_ERRORS = (ClientError, BotoCoreError, ResponseParserError, KeyError)
-"""boto3's errors, and KeyError for a response without the fields that every response of S3 has."""
+"""boto3's errors, and KeyError for a response that lacks a field of every S3 response."""
 _CONNECTION_ADVICE = "check the endpoint, the credentials and the network"
 _CREDENTIALS_ADVICE = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, log in to AWS, or give the machine a role"
 
 
 class ObjectRefused(BinwatchError):
-    """One object cannot be fetched, and a retry will not help."""
+    """One object cannot be fetched, and a retry would not help."""
 
     def __init__(
         self,
-        why: Literal["missing", "too_large", "forbidden", "archived", "bad_encoding"],
+        reason: Literal["missing", "too_large", "forbidden", "archived", "bad_encoding"],
         message: str,
         etag: str = "",
         modified: datetime | None = None,
     ) -> None:
-        """`etag` and `modified` (by the store's clock) if the store has returned them."""
+        """`etag` and `modified` (by the store's clock) are given if the store has returned them."""
         super().__init__(message)
-        self.reason = why
+        self.reason = reason
         self.etag = etag
         self.modified = modified
 
 
 @dataclass(frozen=True, slots=True)
 class ListedObject:
-    """An object in a listing; `size` in bytes, `modified` in whole seconds, as in a fetch."""
+    """An object in a listing. `size` is in bytes, `modified` in whole seconds, as in a fetch."""
 
     key: str
     etag: str
     size: int
     modified: datetime
     restored: bool = False
-    """Whether the object is archived, and a temporarily restored copy can be fetched."""
+    """Whether the object is archived and has a restored copy, which can be fetched for a limited time."""
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectHead:
-    """The present upload of an object, without its bytes."""
+    """The metadata of an object's current upload."""
 
     etag: str
     version_id: str | None
     modified: datetime
     encoding: str = ""
-    """Its Content-Encoding."""
+    """Content-Encoding of the object."""
 
 
 @dataclass(frozen=True, slots=True)
 class FetchedObject:
-    """An object's bytes and their upload: `etag` without quotes, `modified` by the store's clock.
+    """An object's bytes, without its Content-Encoding, and the metadata of the upload.
 
-    The object's Content-Encoding is removed from the bytes.
+    `etag` has no quotes; `modified` is by the store's clock.
     """
 
     data: bytes
@@ -108,7 +108,7 @@ class Objects:
     """Reads and writes objects. Raises ObjectRefused for one bad object and ObjectsError for an outage."""
 
     def __init__(self, settings: Settings, *, anonymous: bool = False) -> None:
-        """`anonymous`: send requests without credentials, which public buckets allow."""
+        """`anonymous`: send requests without credentials, as public buckets allow."""
         self._client: Any = make_client(
             "s3",
             endpoint_url=settings.s3_endpoint_url,
@@ -117,10 +117,10 @@ class Objects:
                 signature_version=UNSIGNED if anonymous else None,
                 connect_timeout=settings.s3_timeout_s,
                 read_timeout=settings.s3_timeout_s,
-                # One connection per fetching thread, or threads wait for connections.
+                # One connection per fetching thread, so that no thread waits for a connection.
                 max_pool_connections=settings.fetch_threads * settings.worker_concurrency,
                 retries={"mode": "standard", "max_attempts": 3},
-                # Other servers than AWS may not know boto3's newer default checksums.
+                # Servers other than AWS may not support boto3's newer default checksums.
                 request_checksum_calculation="when_required",
                 response_checksum_validation="when_required",
                 s3={"addressing_style": "path"} if settings.s3_endpoint_url else {},
@@ -128,35 +128,35 @@ class Objects:
         )
 
     def fetch(self, bucket: str, key: str, *, max_bytes: int, version_id: str | None = None) -> FetchedObject:
-        """The object as it is now, or a version that the bucket has kept.
+        """Fetch the current object, or an older version that the bucket has kept.
 
         An object over `max_bytes` is refused before its body is read.
         """
         version = {"VersionId": version_id} if version_id else {}
         _check_key(bucket, key)
         try:
-            answer = self._client.get_object(Bucket=bucket, Key=key, **version)
-            # Not `with answer["Body"]`: that gives urllib3's stream, whose errors botocore does not translate.
-            with closing(answer["Body"]) as body:
-                size, modified = answer["ContentLength"], answer["LastModified"]
-                etag = _etag_or_substitute(_etag_header(answer), size, modified)
+            response = self._client.get_object(Bucket=bucket, Key=key, **version)
+            # Not `with response["Body"]`: that gives urllib3's stream, whose errors botocore does not translate.
+            with closing(response["Body"]) as body:
+                size, modified = response["ContentLength"], response["LastModified"]
+                etag = _etag_or_substitute(_etag_header(response), size, modified)
                 if size > max_bytes:
                     raise ObjectRefused(
                         "too_large", f"{key!r} has {size:,} bytes, over the limit of {max_bytes:,}", etag, modified
                     )
-                data = _decode_body(body.read(), answer.get("ContentEncoding", ""), max_bytes, key, etag, modified)
-                return FetchedObject(data, etag, answer.get("VersionId"), modified)
+                data = _decode_body(body.read(), response.get("ContentEncoding", ""), max_bytes, key, etag, modified)
+                return FetchedObject(data, etag, response.get("VersionId"), modified)
         except _BOTO_ERRORS as error:
             raise _translate_error(error, bucket, key) from error
 
     def head(self, bucket: str, key: str) -> ObjectHead:
-        """The present upload of the object."""
+        """Fetch the metadata of the current object."""
         _check_key(bucket, key)
         try:
-            answer = self._client.head_object(Bucket=bucket, Key=key)
-            size, modified = answer["ContentLength"], answer["LastModified"]
-            etag = _etag_or_substitute(_etag_header(answer), size, modified)
-            return ObjectHead(etag, answer.get("VersionId"), modified, answer.get("ContentEncoding", ""))
+            response = self._client.head_object(Bucket=bucket, Key=key)
+            size, modified = response["ContentLength"], response["LastModified"]
+            etag = _etag_or_substitute(_etag_header(response), size, modified)
+            return ObjectHead(etag, response.get("VersionId"), modified, response.get("ContentEncoding", ""))
         except _BOTO_ERRORS as error:
             raise _translate_error(error, bucket, key) from error
 
@@ -168,7 +168,7 @@ class Objects:
             raise _translate_error(error, bucket, key) from error
 
     def put_if_absent(self, bucket: str, key: str, data: bytes) -> bool:
-        """Write an object unless the key exists; returns whether it was written. One of several writers succeeds."""
+        """Write an object unless its key exists; returns whether it was written. One of several writers succeeds."""
         try:
             self._client.put_object(Bucket=bucket, Key=key, Body=data, IfNoneMatch="*")
         except _BOTO_ERRORS as error:
@@ -181,8 +181,8 @@ class Objects:
         """Write an object unless it has changed since `before` was fetched; returns whether it was written.
 
         `before` is None if there was no object. Only one of several writers with the same `before` succeeds. If the
-        store does not support the condition (an old server, or one whose ETags a proxy has weakened), the object is
-        read again just before it is written, which leaves a moment in which several writers may succeed.
+        store does not support conditional writes (an old server, or one whose ETags a proxy has weakened), the ETag is
+        compared just before the write, which leaves a short time in which several writers may succeed.
         """
         for _ in range(_CONFLICT_TRIES):
             condition = {"IfNoneMatch": "*"} if before is None else {"IfMatch": f'"{before.etag}"'}
@@ -190,9 +190,9 @@ class Objects:
                 self._client.put_object(Bucket=bucket, Key=key, Body=data, **condition)
             except _BOTO_ERRORS as error:
                 code = error.response["Error"].get("Code", "") if isinstance(error, ClientError) else ""
-                if code == _CONFLICT:  # another write was in progress, and has finished by now
+                if code == _CONFLICT:  # another write was in progress
                     continue
-                if code in _MISSING_CODES:  # it was deleted
+                if code in _MISSING_CODES:  # the object was deleted
                     return False
                 if code not in (_PRECONDITION_FAILED, "NotImplemented"):
                     raise _translate_error(error, bucket, key) from error
@@ -201,14 +201,14 @@ class Objects:
         return False
 
     def _put_checked(self, bucket: str, key: str, data: bytes, before: FetchedObject | None, code: str) -> bool:
-        """Write an object unless it has changed since `before`. The store has refused the condition with `code`."""
+        """Compare the ETag with that of `before`, then write. The store has refused a conditional write with `code`."""
         try:
-            now = self.head(bucket, key).etag
+            current_etag = self.head(bucket, key).etag
         except ObjectRefused as error:
             if error.reason != "missing":
                 raise
-            now = None
-        if now != (before.etag if before else None):
+            current_etag = None
+        if current_etag != (before.etag if before else None):
             return False
         logger.warning("s3://%s/%s: written without a condition: the store refuses it (%s)", bucket, key, code)
         self.put(bucket, key, data)
@@ -218,15 +218,15 @@ class Objects:
         """Delete objects, a thousand per request. Missing objects are ignored."""
         remaining = iter(keys)
         try:
-            while some := [{"Key": key} for key in islice(remaining, _MAX_DELETED_KEYS)]:
-                answer = self._client.delete_objects(Bucket=bucket, Delete={"Objects": some, "Quiet": True})
-                for refused in answer.get("Errors", ()):
+            while batch := [{"Key": key} for key in islice(remaining, _MAX_DELETED_KEYS)]:
+                response = self._client.delete_objects(Bucket=bucket, Delete={"Objects": batch, "Quiet": True})
+                for refused in response.get("Errors", ()):
                     raise ObjectsError(f"s3://{bucket}/{refused['Key']} cannot be deleted ({refused['Code']})")
         except _BOTO_ERRORS as error:
             raise _translate_error(error, bucket, "") from error
 
     def check(self, bucket: str) -> None:
-        """Raise BinwatchError unless the bucket exists and answers."""
+        """Raise BinwatchError unless the bucket exists and can be accessed."""
         try:
             self._client.head_bucket(Bucket=bucket)
         except _BOTO_ERRORS as error:
@@ -244,11 +244,11 @@ class Objects:
         else:
             return False
         region = self._client.meta.region_name
-        place = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
+        location = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
         try:
-            self._client.create_bucket(Bucket=bucket, **place)
+            self._client.create_bucket(Bucket=bucket, **location)
         except self._client.exceptions.BucketAlreadyOwnedByYou:
-            return False  # created by another process meanwhile
+            return False  # another process has just created it
         except _BOTO_ERRORS as error:
             raise _translate_error(error, bucket, "") from error
         return True
@@ -256,31 +256,31 @@ class Objects:
     def send_events(self, bucket: str, queue_arn: str) -> bool:
         """Have the bucket send its events to an SQS queue; returns whether its configuration was changed.
 
-        Other targets are kept. If the bucket already sends events to this queue, even of some keys only, nothing
-        changes.
+        Other targets are kept. Nothing changes if the bucket already sends events to this queue, even if only for some
+        keys.
         """
         try:
-            found = self._client.get_bucket_notification_configuration(Bucket=bucket)
-            queues = found.get("QueueConfigurations", [])
-            if any(one["QueueArn"] == queue_arn for one in queues):
+            response = self._client.get_bucket_notification_configuration(Bucket=bucket)
+            queues = response.get("QueueConfigurations", [])
+            if any(queue["QueueArn"] == queue_arn for queue in queues):
                 return False
-            others = {name: value for name, value in found.items() if name != "ResponseMetadata"}
-            ours = {"Id": "binwatch", "QueueArn": queue_arn, "Events": list(_ANNOUNCED_EVENTS)}
+            configuration = {name: value for name, value in response.items() if name != "ResponseMetadata"}
+            added = {"Id": "binwatch", "QueueArn": queue_arn, "Events": list(_ANNOUNCED_EVENTS)}
             self._client.put_bucket_notification_configuration(
-                Bucket=bucket, NotificationConfiguration=others | {"QueueConfigurations": [*queues, ours]}
+                Bucket=bucket, NotificationConfiguration=configuration | {"QueueConfigurations": [*queues, added]}
             )
         except _BOTO_ERRORS as error:
             raise _translate_error(error, bucket, "") from error
         return True
 
     def list(self, bucket: str, prefix: str = "") -> Iterator[ListedObject]:
-        """Every object under `prefix`, in the order of the keys, requested in pages of 1,000."""
+        """Yield all objects under `prefix` in key order. They are requested in pages of 1,000."""
         pages = self._client.get_paginator("list_objects_v2").paginate(
             Bucket=bucket, Prefix=prefix, OptionalObjectAttributes=["RestoreStatus"]
         )
         try:
             for page in pages:
-                page["IsTruncated"]  # in every listing; without it, a proxy's page would look like an empty bucket
+                page["IsTruncated"]  # KeyError for a proxy's page, which would otherwise look like an empty bucket
                 for entry in page.get("Contents", ()):
                     size, modified = entry["Size"], entry["LastModified"].replace(microsecond=0)
                     restored = "RestoreExpiryDate" in entry.get("RestoreStatus", {})
@@ -292,7 +292,7 @@ class Objects:
 
 
 def _check_key(bucket: str, key: str) -> None:
-    """Raise ObjectRefused for a key that HTTP clients, proxies or servers may change."""
+    """Raise ObjectRefused for a key that HTTP clients, proxies or servers may rewrite."""
     if has_dot_segments(key):
         raise ObjectRefused(
             "missing",
@@ -304,26 +304,26 @@ def _decode_body(data: bytes, encoding: str, max_bytes: int, key: str, etag: str
     try:
         return decode(data, encoding, max_bytes)
     except DecodedTooLargeError as error:
-        why = f"{key!r} has over {max_bytes:,} bytes, the limit, once its Content-Encoding {encoding!r} is undone"
-        raise ObjectRefused("too_large", why, etag, modified) from error
+        message = f"{key!r} has over {max_bytes:,} bytes, the limit, once its Content-Encoding {encoding!r} is undone"
+        raise ObjectRefused("too_large", message, etag, modified) from error
     except EncodingError as error:
-        why = f"{key!r}: its Content-Encoding {truncate(encoding, 40)!r} {error}"
-        raise ObjectRefused("bad_encoding", why, etag, modified) from error
+        message = f"{key!r}: its Content-Encoding {truncate(encoding, 40)!r} {error}"
+        raise ObjectRefused("bad_encoding", message, etag, modified) from error
 
 
-def _etag_header(answer: dict[str, Any]) -> str:
-    """The ETag header; "" if the object store has none. Raises KeyError if the response is a proxy's page."""
-    speaks_s3 = "x-amz-request-id" in answer["ResponseMetadata"]["HTTPHeaders"]
-    return str(answer.get("ETag", "") if speaks_s3 else answer["ETag"])
+def _etag_header(response: dict[str, Any]) -> str:
+    """Return the ETag header; "" if the object store sent none. Raises KeyError if the response is a proxy's page."""
+    is_s3 = "x-amz-request-id" in response["ResponseMetadata"]["HTTPHeaders"]
+    return str(response.get("ETag", "") if is_s3 else response["ETag"])
 
 
-def _etag_or_substitute(stated: str, size: int, modified: datetime) -> str:
-    """The ETag, which distinguishes the uploads of a key.
+def _etag_or_substitute(header: str, size: int, modified: datetime) -> str:
+    """Return the ETag, which distinguishes the uploads of a key, or a substitute if the object has none.
 
-    versitygw has no ETag for a file that was copied into its folder. Then it is made of size and time, which are the
-    same in a listing and a fetch, since S3 has whole seconds in both.
+    versitygw has no ETag for a file that was copied into its folder. The substitute is made from size and time, which
+    are the same in a listing and a fetch, since S3 has whole seconds in both.
     """
-    return bare_etag(stated) or file_etag(size, modified)
+    return bare_etag(header) or file_etag(size, modified)
 
 
 def _translate_error(error: Exception, bucket: str, key: str) -> BinwatchError:

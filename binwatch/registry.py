@@ -1,10 +1,10 @@
 """Models in the bucket: `models/<version>/` has a bundle, `models/current.json` names the model in use.
 
-The trainer publishes and promotes models; workers fetch the one in use. A bundle is complete once its card exists,
-since the card is uploaded last, and never changes afterwards, except for notes in its card.
+The trainer publishes and promotes models, and workers fetch the one in use. A bundle is complete once its card exists,
+since the card is uploaded last. Afterwards, only the notes in its card change.
 
-Several people and jobs may publish and promote concurrently. Every write has a condition (If-None-Match, If-Match), so
-that no file, note or decision is overwritten by somebody who has not seen it.
+Several people and jobs may publish and promote concurrently. Every write is conditional (If-None-Match, If-Match), so
+that nobody overwrites a file, note or decision that they have not seen.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
-from binwatch.bundle import CARD_FILE, Bundle, Card, Precision, Version
+from binwatch.bundle import CARD_FILE, Bundle, Card, Precision, Version, describe_first_error
 from binwatch.errors import BundleError, ObjectsError, PromotionConflictError
 from binwatch.objects import FetchedObject, ObjectRefused, Objects
 
@@ -33,9 +33,9 @@ class CurrentModel(BaseModel):
     version: Version
     promoted: AwareDatetime
     previous: Version | None = None
-    """The version that this one replaced, for a rollback."""
+    """The version that it replaced, for a rollback."""
     forced: bool = False
-    """Whether it was promoted without being better."""
+    """Whether the model was promoted without being better."""
 
 
 class Registry:
@@ -47,94 +47,95 @@ class Registry:
         self._prefix = prefix
 
     def current(self) -> CurrentModel | None:
-        """The model in use; None if none was ever promoted. Raises ObjectsError in an outage."""
-        return self._current()[0]
+        """Fetch the model in use; None if no model was ever promoted. Raises ObjectsError in an outage."""
+        return self._fetch_current()[0]
 
-    def _current(self) -> tuple[CurrentModel | None, FetchedObject | None]:
+    def _fetch_current(self) -> tuple[CurrentModel | None, FetchedObject | None]:
         key = self._prefix + CURRENT_FILE
         try:
-            found = self._objects.fetch(self._bucket, key, max_bytes=_MAX_JSON_BYTES)
+            fetched = self._objects.fetch(self._bucket, key, max_bytes=_MAX_JSON_BYTES)
         except ObjectRefused as error:
             if error.reason == "missing":
                 return None, None
             raise
         try:
-            return CurrentModel.model_validate_json(found.data), found
+            return CurrentModel.model_validate_json(fetched.data), fetched
         except ValidationError as error:
             raise BundleError(
-                f"s3://{self._bucket}/{key} is damaged: {_first_error(error)}; delete it and promote a model again"
+                f"s3://{self._bucket}/{key} is damaged: {describe_first_error(error)}; delete it and promote a model again"
             ) from error
 
     def set_current(self, current: CurrentModel, before: CurrentModel | None) -> None:
         """Put a published model in use, in place of `before`.
 
-        Raises OvertakenError if another model than `before` is in use now.
+        Raises PromotionConflictError if the model in use is no longer `before`.
         """
         self.card(current.version)
-        now, found = self._current()
-        if now == before:
+        in_use, fetched = self._fetch_current()
+        if in_use == before:
             data = current.model_dump_json(indent=2).encode()
-            self._objects.put_if_unchanged(self._bucket, self._prefix + CURRENT_FILE, data, found)
+            self._objects.put_if_unchanged(self._bucket, self._prefix + CURRENT_FILE, data, fetched)
             # Read it back: the response to the write may be lost, and some stores ignore the condition.
-            now = self.current()
-        if now != current:
-            what = f"{now.version} was put in use" if now else f"{CURRENT_FILE} was deleted"
+            in_use = self.current()
+        if in_use != current:
+            change = f"{in_use.version} was put in use" if in_use else f"{CURRENT_FILE} was deleted"
             raise PromotionConflictError(
-                f"{what} meanwhile, by someone else; compare with the model in use: promote again"
+                f"{change} meanwhile, by someone else; compare with the model in use: promote again"
             )
 
     def versions(self) -> list[str]:
-        """Versions of all complete bundles, in alphabetical order."""
+        """List the versions of all complete bundles, in alphabetical order."""
         suffix = "/" + CARD_FILE
         keys = (listed.key for listed in self._objects.list(self._bucket, self._prefix))
         return [key.removeprefix(self._prefix).removesuffix(suffix) for key in keys if key.endswith(suffix)]
 
     def card(self, version: str) -> Card:
-        """Card of a published bundle. Raises BundleError if the version does not exist."""
-        return self._card(version)[0]
+        """Fetch the card of a published bundle. Raises BundleError if the version does not exist."""
+        return self._fetch_card(version)[0]
 
-    def _card(self, version: str) -> tuple[Card, FetchedObject]:
+    def _fetch_card(self, version: str) -> tuple[Card, FetchedObject]:
         try:
-            found = self._objects.fetch(self._bucket, self._card_key(version), max_bytes=_MAX_JSON_BYTES)
+            fetched = self._objects.fetch(self._bucket, self._card_key(version), max_bytes=_MAX_JSON_BYTES)
         except ObjectRefused as error:
             raise BundleError(f"model {version!r}: {error}; see: python -m trainer models") from error
         try:
-            card = Card.model_validate_json(found.data)
+            card = Card.model_validate_json(fetched.data)
         except ValidationError as error:
             raise BundleError(
-                f"model {version!r}: its card is damaged: {_first_error(error)}; publish it again"
+                f"model {version!r}: its card is damaged: {describe_first_error(error)}; publish it again"
             ) from error
         if card.version != version:
             raise BundleError(
                 f"model {version!r}: the card in its folder is that of {card.version!r}; do not copy or rename folders"
                 " in the bucket: export the model under the version that you want, and publish that"
             )
-        return card, found
+        return card, fetched
 
     def _card_key(self, version: str) -> str:
         return f"{self._prefix}{version}/{CARD_FILE}"
 
     def publish(self, folder: Path) -> Card:
-        """Upload the bundle in `folder`. Raises BundleError if its version is taken by another bundle."""
+        """Upload the bundle in `folder`. Raises BundleError if another bundle has its version."""
         bundle = Bundle(folder)
         card = bundle.card
         if card.version in self.versions():
-            return self._check_same(card)
+            return self._check_identical(card)
         for precision in card.variants:
             self._upload(card.version, bundle.model_path(precision))
         if not self._objects.put_if_unchanged(
             self._bucket, self._card_key(card.version), (folder / CARD_FILE).read_bytes(), None
         ):
-            return self._check_same(card)
+            return self._check_identical(card)
         return card
 
-    def _check_same(self, card: Card) -> Card:
+    def _check_identical(self, card: Card) -> Card:
+        """Return `card`. Raises BundleError unless it equals the published card of its version, except for notes."""
         if self.card(card.version).model_copy(update={"notes": card.notes}) != card:
             raise BundleError(f"model {card.version!r} exists and is another one; export under a new version")
         return card
 
     def _upload(self, version: str, path: Path) -> None:
-        """Upload a bundle's file. An existing one must be identical, from an interrupted publication."""
+        """Upload a bundle's file. A file that an interrupted publication has left must be identical."""
         key, data = f"{self._prefix}{version}/{path.name}", path.read_bytes()
         if not self._objects.put_if_unchanged(self._bucket, key, data, None) and self._fetch_file(key) != data:
             raise BundleError(
@@ -144,24 +145,24 @@ class Registry:
             )
 
     def annotate(self, version: str, note: str) -> None:
-        """Add a note to a published card. Only the notes of a bundle may change."""
+        """Add a note to a published card."""
         for _ in range(_NOTE_TRIES):
-            card, found = self._card(version)
+            card, fetched = self._fetch_card(version)
             if note in card.notes:
                 return
             noted = card.model_copy(update={"notes": [*card.notes, note]})
             data = (noted.model_dump_json(indent=2) + "\n").encode()
-            if self._objects.put_if_unchanged(self._bucket, self._card_key(version), data, found):
+            if self._objects.put_if_unchanged(self._bucket, self._card_key(version), data, fetched):
                 return
         raise ObjectsError(
             f"model {version!r}: its card was changed concurrently several times; the note was not added: {note}"
         )
 
     def fetch(self, version: str, precisions: list[Precision], cache: Path) -> Bundle:
-        """The bundle with the wanted variants, in a folder below `cache`, downloaded unless it is cached.
+        """Return a bundle with the wanted variants, in a folder below `cache`. Downloads the files that are not cached.
 
-        Variants that the bundle lacks are ignored; if it lacks all, all of its variants are fetched. Every file is
-        checked.
+        Variants that the bundle lacks are ignored; if it lacks all of them, all its variants are fetched. Every file is
+        verified.
         """
         card = self.card(version)
         wanted = [precision for precision in precisions if precision in card.variants] or list(card.variants)
@@ -171,8 +172,7 @@ class Registry:
             for precision in wanted:
                 variant = card.variants[precision]
                 if not (folder / variant.file).exists():
-                    key = f"{self._prefix}{version}/{variant.file}"
-                    data = self._fetch_file(key)
+                    data = self._fetch_file(f"{self._prefix}{version}/{variant.file}")
                     (Path(partial) / variant.file).write_bytes(data)
             folder.mkdir(exist_ok=True)
             (Path(partial) / CARD_FILE).write_text(card.model_dump_json(), encoding="utf-8")
@@ -182,7 +182,7 @@ class Registry:
         for precision in wanted:
             try:
                 bundle.model_path(precision)
-            except BundleError:  # a damaged file must not stay in the cache, or no later try could succeed
+            except BundleError:  # a damaged file must not stay in the cache, or every retry would fail
                 shutil.rmtree(bundle.folder, ignore_errors=True)
                 raise
         return bundle
@@ -192,9 +192,3 @@ class Registry:
             return self._objects.fetch(self._bucket, key, max_bytes=_MAX_MODEL_BYTES).data
         except ObjectRefused as error:
             raise BundleError(f"{error}; publish the model again") from error
-
-
-def _first_error(error: ValidationError) -> str:
-    """The first error only: a card has thousands of numbers, and pydantic would name each wrong one."""
-    found = error.errors(include_url=False)[0]
-    return f"{'.'.join(str(part) for part in found['loc']) or 'the file'}: {found['msg']}"

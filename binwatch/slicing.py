@@ -8,19 +8,19 @@ from dataclasses import dataclass
 from binwatch.errors import SettingsError
 
 OTHER_SLICE = "other"
-"""Slice of photos whose keys do not match, and of all values beyond the first MOST."""
+"""Slice of photos whose keys do not match, and of all values beyond the first MAX_SLICES."""
 MAX_SLICES = 200
-"""Most slices of one rule, since each is a value of a metric's label."""
+"""Maximum number of slices per rule, since each slice is a value of a metric's label."""
 MAX_SLICE_CHARS = 100
-"""Most characters of a slice's name. A longer value means that the rule matches too much."""
+"""Maximum length of a slice's name. A longer value means that the rule matches too much."""
 
 
 @dataclass(frozen=True, slots=True)
 class Slicing:
-    """Key → slice. Two rules with the same expression have the same slices."""
+    """Maps keys to slices. Two rules with the same expression have the same slices."""
 
     pattern: re.Pattern[str]
-    """Searched in the key; its only group matches the slice."""
+    """Searched in the key. Its only group is the name of the slice."""
 
     @property
     def rule(self) -> str:
@@ -28,16 +28,16 @@ class Slicing:
         return self.pattern.pattern
 
     def __call__(self, key: str) -> str:
-        """Slice of the photo at `key`; OTHER if the group matches nothing, or too much."""
+        """Return the slice of the photo at `key`; OTHER_SLICE if the group is empty or too long."""
         match = self.pattern.search(key)
         name = (match and match[1]) or OTHER_SLICE
         return name if len(name) <= MAX_SLICE_CHARS else OTHER_SLICE
 
 
 def make_slicing(pattern: str | None, depth: int | None) -> Slicing | None:
-    """Slicing by a regular expression, or by the first `depth` folders of the key; None without either.
+    """Make a slicing by a regular expression, or by the first `depth` folders of the key; None without either.
 
-    Raises SettingsError if both are given, and ValueError as `compiled` does.
+    Raises SettingsError if both are given, and ValueError for an invalid pattern.
     """
     if pattern and depth:
         raise SettingsError(
@@ -51,12 +51,12 @@ def make_slicing(pattern: str | None, depth: int | None) -> Slicing | None:
 def compile_slice_pattern(pattern: str) -> re.Pattern[str]:
     """Compile a slice pattern. Raises ValueError unless it is a regular expression with exactly one group."""
     try:
-        found = re.compile(pattern)
+        compiled = re.compile(pattern)
     except re.error as error:
         raise ValueError(f"is not a regular expression ({error})") from error
-    if found.groups != 1:
+    if compiled.groups != 1:
         raise ValueError(
-            f"has {found.groups} groups instead of one, which is the slice; write others as (?:…). The first folder,"
+            f"has {compiled.groups} groups instead of one, which is the slice; write others as (?:…). The first folder,"
             " for example, is ^([^/]+)/"
         )
-    return found
+    return compiled

@@ -1,4 +1,4 @@
-"""Thumbnails of photos."""
+"""Makes thumbnails of photos."""
 
 from __future__ import annotations
 
@@ -14,15 +14,12 @@ JPEG_QUALITY = 82
 
 
 def make_thumbnail(data: bytes, limits: ImageLimits, side: int = MAX_SIDE) -> bytes:
-    """An upright JPEG of at most `side`×`side` pixels. Raises PhotoError if the photo cannot be decoded.
-
-    Binwatch's only decoder of external data gives squares, which are stretched back here.
-    """
+    """Make an upright JPEG of at most `side` × `side` pixels. Raises PhotoError if the photo cannot be decoded."""
     return thumbnail_of_photo(load_photo(data, size=side, limits=limits), side)
 
 
 def thumbnail_of_photo(photo: Photo, side: int = MAX_SIDE) -> bytes:
-    """Like `shrink`, for a photo that is already decoded to a square."""
+    """Make a thumbnail of a decoded photo. Decoded photos are square, so the aspect ratio is restored here."""
     width, height = (photo.height, photo.width) if photo.sides_swapped else (photo.width, photo.height)
     scale = side / max(width, height)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
