@@ -1,6 +1,7 @@
-"""Validates URLs and regions in settings before anything connects to them. No message repeats a part of a password.
+"""Validates URLs and regions in settings before they are used. Messages never contain a part of a password.
 
-Later, a wrong URL has worse effects: a driver's traceback may print the password, and a client may retry for ever.
+Without this check, an invalid URL has worse effects: a driver's traceback may print the password, and a client may
+retry for ever.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _TLS_OPTIONS = {
     "ssl_certfile": None,
     "ssl_keyfile": None,
 }
-"""Options allowed in a RabbitMQ URL, with their values; None: any value."""
+"""Allowed option of a RabbitMQ URL → its allowed values; None: any value."""
 
 
 def check_endpoint(url: str) -> None:
@@ -46,10 +47,10 @@ def check_broker(url: str, schemes: Collection[str] = (SQS_SCHEME, *RABBITMQ_SCH
     """Raise ValueError unless Celery can use the broker URL: SQS, or one or more RabbitMQ URLs separated by `;`."""
     example = "amqp://USER:PASSWORD@HOST:5672//" + (", or sqs:// for SQS" if SQS_SCHEME in schemes else "")
     brokers = url.split(";")
-    if not all("://" in one for one in brokers[1:]):
+    if not all("://" in broker for broker in brokers[1:]):
         raise ValueError(f"the part after a ; is not a URL; {ESCAPE_ADVICE}")
-    for one in brokers:
-        parts = split_url(one, schemes, example)
+    for broker in brokers:
+        parts = split_url(broker, schemes, example)
         for name, value in parse_qsl(parts.query, keep_blank_values=True):
             if parts.scheme == SQS_SCHEME or name not in _TLS_OPTIONS:
                 options = "none" if parts.scheme == SQS_SCHEME else ", ".join(_TLS_OPTIONS)
@@ -60,7 +61,7 @@ def check_broker(url: str, schemes: Collection[str] = (SQS_SCHEME, *RABBITMQ_SCH
 
 
 def check_region(name: str, *, on_aws: bool) -> None:
-    """Raise ValueError unless `name` can be a region; with `on_aws`, unless it is an AWS region."""
+    """Raise ValueError unless `name` is a valid region name; with `on_aws`, it must be an AWS region."""
     advice = "write one such as eu-central-1"
     if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?", name):
         raise ValueError(f"{name!r} is not the name of a region; {advice}")
@@ -69,18 +70,21 @@ def check_region(name: str, *, on_aws: bool) -> None:
 
 
 def split_url(url: str, schemes: Collection[str], example: str) -> SplitResult:
-    """The parts of a URL. Raises ValueError, also if unescaped characters of a password make the host ambiguous."""
+    """Split a URL into its parts. Raises ValueError for an invalid URL.
+
+    That includes a URL whose host is ambiguous because of unescaped characters in the password.
+    """
     scheme, separator, rest = url.partition("://")
     if not separator:
         raise ValueError(f"no URL; write {example}")
     if scheme not in schemes:
-        known = f"{scheme}:// is not supported" if _SCHEME.fullmatch(scheme) else "no URL"
-        raise ValueError(f"{known}; write {example}")
+        problem = f"{scheme}:// is not supported" if _SCHEME.fullmatch(scheme) else "no URL"
+        raise ValueError(f"{problem}; write {example}")
     if any(character.isspace() or not character.isprintable() for character in rest):
         raise ValueError(f"contains white space; {ESCAPE_ADVICE}")
     try:
         parts = urlsplit(url)
-    except ValueError:  # whose text may have the password
+    except ValueError:  # its message may contain the password
         raise ValueError(f"no URL; {ESCAPE_ADVICE}") from None
     user, _, host = parts.netloc.rpartition("@")
     if parts.fragment or url.endswith("#") or "@" in user or ("@" in rest and "@" not in parts.netloc):
@@ -92,7 +96,10 @@ def split_url(url: str, schemes: Collection[str], example: str) -> SplitResult:
 
 
 def _check_host(host: str, parts: SplitResult, example: str) -> None:
-    """Raise ValueError for a wrong host or port. The message does not repeat it: it may be a password without its @."""
+    """Raise ValueError for an invalid host or port.
+
+    The message does not contain it, since it may be a part of a password whose `@` is missing.
+    """
     try:
         port = parts.port
     except ValueError:
@@ -106,7 +113,7 @@ def _check_host(host: str, parts: SplitResult, example: str) -> None:
 def _is_aws_region(name: str) -> bool:
     if _AWS_REGION.fullmatch(name):
         return True
-    from botocore.session import get_session  # its data takes a while to load
+    from botocore.session import get_session  # imported here, since it is slow
 
     partitions = get_session().get_component("data_loader").load_data("partitions")["partitions"]
-    return any(name in one["regions"] for one in partitions)
+    return any(name in partition["regions"] for partition in partitions)

@@ -1,4 +1,4 @@
-"""AWS clients."""
+"""Makes AWS clients."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from binwatch.errors import SettingsError
 
 
 def make_client(service: str, **options: Any) -> Any:
-    """A boto3 client. Raises SettingsError if the settings or AWS' own variables are invalid."""
+    """Make a boto3 client. Raises SettingsError if the settings or AWS' own variables are invalid."""
     try:
         return boto3.client(service, **options)
     except (BotoCoreError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""Base of all settings classes: each field is an environment variable, read once and validated strictly."""
+"""Base class of all settings: each field is an environment variable, read once and validated strictly."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PREFIX = "BINWATCH_"
 
 
 class EnvironmentSettings(BaseSettings):
-    """Settings of one part of Binwatch. A field of such a class has variables with that class's prefix."""
+    """Settings of one part of Binwatch. A field that is itself such a class has variables with its own prefix."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
@@ -27,33 +27,34 @@ class EnvironmentSettings(BaseSettings):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _plain_number(cls, value: object, info: ValidationInfo) -> object:
-        wanted = str(cls.model_fields[info.field_name or ""].annotation)
-        if isinstance(value, str) and any(kind in wanted for kind in ("int", "float")) and parse_float(value) is None:
+    def _check_number(cls, value: object, info: ValidationInfo) -> object:
+        annotation = str(cls.model_fields[info.field_name or ""].annotation)
+        is_numeric = "int" in annotation or "float" in annotation
+        if isinstance(value, str) and is_numeric and parse_float(value) is None:
             raise ValueError("expected a number, in digits")  # pydantic accepts 1_0 as 10
         return value
 
     @classmethod
     def variables(cls) -> dict[str, FieldInfo]:
-        """Variable → field."""
-        found: dict[str, FieldInfo] = {}
+        """Return environment variable → field, including those of nested settings."""
+        variables: dict[str, FieldInfo] = {}
         for name, field in cls.model_fields.items():
-            part = field.annotation
-            if isinstance(part, type) and issubclass(part, EnvironmentSettings):
-                found |= part.variables()
+            annotation = field.annotation
+            if isinstance(annotation, type) and issubclass(annotation, EnvironmentSettings):
+                variables |= annotation.variables()
             else:
-                found[cls.variable(name)] = field
-        return found
+                variables[cls.variable(name)] = field
+        return variables
 
     @classmethod
     def variable(cls, name: str) -> str:
-        """Name of a field's variable."""
+        """Return the environment variable of a field."""
         return f"{cls.model_config.get('env_prefix')}{name.upper()}"
 
     def values(self) -> dict[str, Any]:
-        """Variable → value."""
-        found: dict[str, Any] = {}
+        """Return environment variable → value, including those of nested settings."""
+        values: dict[str, Any] = {}
         for name in type(self).model_fields:
             value = getattr(self, name)
-            found |= value.values() if isinstance(value, EnvironmentSettings) else {self.variable(name): value}
-        return found
+            values |= value.values() if isinstance(value, EnvironmentSettings) else {self.variable(name): value}
+        return values

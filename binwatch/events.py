@@ -1,9 +1,9 @@
-"""S3 event messages → the created objects. One parser for all dialects.
+"""Parses S3 event messages, in all dialects, to the created objects.
 
-AWS, moto, versitygw, Ceph and MinIO send `Records`; SNS wraps a message in another; EventBridge has its own format. The
-dialects differ in the encoding of keys, in names and in missing fields. Sources: AWS' page on the content and structure
-of notifications (AWS, EventBridge), moto 5.2's s3/notifications.py, versitygw's s3event/event.go, Ceph's
-doc/radosgw/notifications.rst and src/rgw/rgw_pubsub.cc, MinIO's cmd/event-notification.go.
+AWS, moto, versitygw, Ceph and MinIO send `Records`; SNS wraps such a message in its own; EventBridge has another
+format. The dialects differ in names, in the encoding of keys and in the fields that they omit. Sources: AWS' page on
+the content and structure of notifications (AWS, EventBridge), moto 5.2's s3/notifications.py, versitygw's
+s3event/event.go, Ceph's doc/radosgw/notifications.rst and src/rgw/rgw_pubsub.cc, MinIO's cmd/event-notification.go.
 """
 
 from __future__ import annotations
@@ -21,64 +21,66 @@ from binwatch.keys import has_dot_segments
 from binwatch.text import count_noun
 
 MAX_BODY_BYTES = 2**20
-"""S3's events have at most 64 KiB, SQS messages at most 1 MiB. A larger body is not an event."""
+"""Maximum size of a message. S3's events have at most 64 KiB, and SQS messages at most 1 MiB."""
 MAX_KEY_BYTES = 1024
-"""S3's own limit on a key, in UTF-8."""
+"""Maximum length of a key in UTF-8: S3's own limit."""
 MAX_EVENT_NAME_CHARS = 80
-"""Characters of an event's name; the longest that AWS documents has 43."""
+"""Maximum length of an event's name. The longest name that AWS documents has 43 characters."""
 MAX_LISTED_MALFORMED = 20
-"""Most malformed records that are named. A message may have a quarter of a million of them."""
+"""Maximum number of malformed records that are described. A message may have a quarter of a million of them."""
 
 
 class Dialect(StrEnum):
-    """Sender of the message."""
+    """Dialect of a message, by its sender."""
 
     S3 = "s3"
     """AWS and moto: keys are form-encoded."""
     VERSITYGW = "versitygw"
-    """Keys are already decoded: decoding again would corrupt `+` and `%`. They need not be normalised paths."""
+    """Keys are not encoded: decoding would corrupt `+` and `%`. They may be paths that are not normalised."""
     CEPH = "ceph"
-    """Keys are not encoded. In older releases, names of events begin with `s3:`."""
+    """Keys are not encoded. In older releases, event names begin with `s3:`."""
     MINIO = "minio"
-    """Keys are form-encoded. Names of events begin with `s3:`."""
+    """Keys are form-encoded. Event names begin with `s3:`."""
     EVENTBRIDGE = "eventbridge"
     """Keys are not encoded."""
     TEST = "test"
-    """`s3:TestEvent`, sent when notifications are set up, without an object."""
+    """`s3:TestEvent`, which is sent when notifications are set up, and has no object."""
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectCreated:
-    """An object that was created, overwritten or restored from an archive at `time`. It may be replaced before it is
-    fetched."""
+    """An object that was created, overwritten or restored from an archive at `time`.
+
+    It may be replaced before it is fetched.
+    """
 
     bucket: str
     key: str
     time: datetime | None = None
     etag: str = field(default="", compare=False)
-    """Announced or listed ETag, without quotes; empty if unknown. The fetched object may have another."""
+    """ETag in the event or listing, without quotes; empty if unknown. The fetched object may have another one."""
 
 
 @dataclass(frozen=True, slots=True)
 class EventMessage:
-    """The contents of one message. Malformed records are named in `malformed`; the others are still processed."""
+    """The contents of one message. Malformed records do not affect the others."""
 
     dialect: Dialect
     created: list[ObjectCreated] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
     """Names of events that announce no new object, such as a deletion."""
     malformed: list[str] = field(default_factory=list)
+    """Descriptions of the malformed records."""
 
 
 _ANNOUNCING_PREFIXES = ("ObjectCreated:", "ObjectRestore:Completed")
-"""Prefixes of the names of events that announce a new object, or one that can be fetched again."""
+"""Prefixes of the names of events for a new object, or for one that can be fetched again."""
 _ANNOUNCING_EVENTBRIDGE_NAMES = frozenset({"Object Created", "Object Restore Completed"})
 _VERSITYGW_PREFIX = "s3:"
-"""Prefix of versitygw's event names, which AWS and moto omit."""
-
+"""Prefix of versitygw's event names. AWS and moto omit it."""
 
 _AWS_SOURCE, _CEPH_SOURCE, _MINIO_SOURCE = "aws:s3", "ceph:s3", "minio:s3"
-"""Values of `eventSource`; versitygw has AWS'."""
+"""Values of `eventSource`. versitygw uses AWS' value."""
 
 
 class _MalformedRecord(ValueError):
@@ -86,11 +88,11 @@ class _MalformedRecord(ValueError):
 
 
 def parse_message(body: bytes | str) -> EventMessage:
-    """Read one message body. Raises EventError if it is not an S3 event in any dialect."""
+    """Parse a message body. Raises EventError if it is not an S3 event in any dialect."""
     document = _load_json(body)
     if isinstance(document, dict) and isinstance(document.get("Message"), str) and "TopicArn" in document:
         document = _load_json(document["Message"])  # SNS without raw delivery
-    if isinstance(document, list):  # versitygw up to 1.0 sends the bare list
+    if isinstance(document, list):  # versitygw up to 1.0 sends the list without an object around it
         document = {"Records": document}
     if not isinstance(document, dict):
         raise EventError(f"a JSON {type(document).__name__} is not an S3 event")
@@ -125,24 +127,24 @@ def _detect_dialect(records: list[Any]) -> Dialect:
 
 def _parse_records(dialect: Dialect, records: list[Any]) -> EventMessage:
     message = EventMessage(dialect)
-    read = _parse_eventbridge if dialect is Dialect.EVENTBRIDGE else _parse_record
-    unnamed = 0
+    parse = _parse_eventbridge if dialect is Dialect.EVENTBRIDGE else _parse_record
+    unlisted = 0
     for position, record in enumerate(records):
         try:
-            name, created = read(record)
+            name, created = parse(record)
         except _MalformedRecord as error:
             if len(message.malformed) < MAX_LISTED_MALFORMED:
                 message.malformed.append(f"record {position}: {error}")
             else:
-                unnamed += 1
+                unlisted += 1
             continue
         if created is None:
             message.ignored.append(name)
         else:
             message.created.append(created)
-    if unnamed:
+    if unlisted:
         message.malformed.append(
-            f"and {count_noun(unnamed, 'more record that is not an S3 event', 'more records that are not S3 events')}"
+            f"and {count_noun(unlisted, 'more record that is not an S3 event', 'more records that are not S3 events')}"
         )
     if not message.created and not message.ignored:
         raise EventError(f"no record is an S3 event: {'; '.join(message.malformed[:3])}")
@@ -150,8 +152,9 @@ def _parse_records(dialect: Dialect, records: list[Any]) -> EventMessage:
 
 
 def _parse_record(record: object) -> tuple[str, ObjectCreated | None]:
-    sent = _get_event_name(record, "eventName")
-    name = sent.removeprefix(_VERSITYGW_PREFIX)
+    """Parse one of `Records`; returns the event's name, and the object unless the event is ignored."""
+    full_name = _get_event_name(record, "eventName")
+    name = full_name.removeprefix(_VERSITYGW_PREFIX)
     source = _get_text(record, "eventSource")
     if source not in (_AWS_SOURCE, _CEPH_SOURCE, _MINIO_SOURCE):
         raise _MalformedRecord(
@@ -160,13 +163,13 @@ def _parse_record(record: object) -> tuple[str, ObjectCreated | None]:
     if not name.startswith(_ANNOUNCING_PREFIXES):
         return name, None
     data = _get_object(record, "s3")
-    bucket, stored = _get_text(_get_object(data, "bucket"), "name"), _get_object(data, "object")
-    key = _get_text(stored, "key")
-    if source == _MINIO_SOURCE or (source == _AWS_SOURCE and sent == name):
+    bucket, s3_object = _get_text(_get_object(data, "bucket"), "name"), _get_object(data, "object")
+    key = _get_text(s3_object, "key")
+    if source == _MINIO_SOURCE or (source == _AWS_SOURCE and full_name == name):
         key = _decode_key(key)
     elif source == _AWS_SOURCE:
         key = _normalize_key(key)
-    return name, _make_created(bucket, key, _event_time(record, "eventTime"), stored.get("eTag"))
+    return name, _make_created(bucket, key, _event_time(record, "eventTime"), s3_object.get("eTag"))
 
 
 def _parse_eventbridge(record: object) -> tuple[str, ObjectCreated | None]:
@@ -177,8 +180,9 @@ def _parse_eventbridge(record: object) -> tuple[str, ObjectCreated | None]:
     if name not in _ANNOUNCING_EVENTBRIDGE_NAMES:
         return name, None
     detail = _get_object(record, "detail")
-    bucket, stored = _get_text(_get_object(detail, "bucket"), "name"), _get_object(detail, "object")
-    return name, _make_created(bucket, _get_text(stored, "key"), _event_time(record, "time"), stored.get("etag"))
+    bucket, s3_object = _get_text(_get_object(detail, "bucket"), "name"), _get_object(detail, "object")
+    key, time = _get_text(s3_object, "key"), _event_time(record, "time")
+    return name, _make_created(bucket, key, time, s3_object.get("etag"))
 
 
 def _make_created(bucket: str, key: str, time: datetime | None, etag: object) -> ObjectCreated:
@@ -186,23 +190,26 @@ def _make_created(bucket: str, key: str, time: datetime | None, etag: object) ->
         _check_storable(name)
     if has_dot_segments(key):
         raise _MalformedRecord(f"key {key[:40]!r} has '.' or '..' as a path segment, which HTTP clients may remove")
-    # S3's own ETags are 32 hexadecimal digits and a number of parts. An odd one counts as missing, which is no error.
+    # S3's own ETags are 32 hexadecimal digits and a number of parts. A strange one counts as missing.
     if not isinstance(etag, str) or len(etag) > MAX_EVENT_NAME_CHARS or not (etag.isascii() and etag.isprintable()):
         etag = ""
     return ObjectCreated(bucket, key, time, bare_etag(etag))
 
 
-def bare_etag(stated: str) -> str:
-    """An ETag without quotes, and without the weak mark `W/`, which compressing proxies add."""
-    return stated.removeprefix("W/").strip('"')
+def bare_etag(header: str) -> str:
+    """Remove the quotes of an ETag, and the prefix `W/` of weak ETags, which compressing proxies add."""
+    return header.removeprefix("W/").strip('"')
 
 
 def _event_time(record: object, name: str) -> datetime | None:
-    """The event's time in UTC. It is used only if S3 gives no time for the object, so a missing one is no error."""
+    """Return the event's time in UTC; None if it is missing or invalid.
+
+    It is used only if S3 gives no time for the object.
+    """
     try:
         time = datetime.fromisoformat(_get_text(record, name))
         return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
-    except (ValueError, OverflowError):  # in the years 1 and 9999
+    except (ValueError, OverflowError):  # OverflowError in the years 1 and 9999
         return None
 
 
@@ -226,7 +233,7 @@ def _decode_key(key: str) -> str:
 
 
 def _normalize_key(key: str) -> str:
-    """Normalise versitygw's keys: it announces a key as sent, but lists the file's path, `a/b` for `/a//b`."""
+    """Normalise a versitygw key: its events have the key as sent, its listings the file's path, `a/b` for `/a//b`."""
     path = normpath("/" + key).lstrip("/")
     return path + "/" if key.endswith("/") else path
 
@@ -246,7 +253,7 @@ def _get_text(record: object, name: str) -> str:
 
 
 def _get_event_name(record: object, name: str) -> str:
-    """An event's name. It is logged, so it must be short and printable."""
+    """Return an event's name. It is logged, so it must be short and printable."""
     value = _get_text(record, name)
     if len(value) > MAX_EVENT_NAME_CHARS or not (value.isascii() and value.isprintable()):
         raise _MalformedRecord(f"{name} {value[:40]!r}… is not the name of an event")

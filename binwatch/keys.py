@@ -1,4 +1,4 @@
-"""Classifies objects by their keys: photo, metadata file or other, and the bin that they belong to."""
+"""Classifies objects by their keys (photo, metadata file or other) and determines the bins that they belong to."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ PHOTO_SUFFIXES = frozenset(
     }
 )
 """Suffixes of photos from cameras, phones and scanners. HEIF is decoded if pillow-heif is installed. The formats in the
-last line are not decoded; such photos are recorded as failed, so that somebody notices."""
+last line are not decoded: such photos are recorded as failed, so that operators notice them."""
 METADATA_SUFFIX = ".json"
 _SUFFIXES = PHOTO_SUFFIXES | {METADATA_SUFFIX}
 PHOTO_SUFFIXES_TEXT = ".jpg, .jpeg, .png, .webp, .bmp, .gif and others of the same formats"
-"""For messages."""
+"""Supported suffixes, for messages."""
 
 _DOT_SEGMENT = re.compile(r"(^|/)\.\.?(/|$)")
 
@@ -34,29 +34,29 @@ class ObjectKind(StrEnum):
 
 
 class SkipReason(StrEnum):
-    """Why an object or an event is skipped. Used as a metric label, so the set is closed."""
+    """Why an object or event is skipped. Used as a metric label, so the set is closed."""
 
     NO_ENDING = "no_ending"
     OTHER_ENDING = "other_ending"
     DOT_SEGMENTS = "dot_segments"
     NOT_UTF8 = "not_utf8"
-    """Only for files on a disk: their name cannot be a key."""
+    """Only for local files: the name cannot be a key."""
     OTHER_EVENT = "other_event"
-    """An event that announces no new object, such as a deletion."""
+    """An event without a new object, such as a deletion."""
 
 
 def kind_of(key: str, models_prefix: str = "models/") -> ObjectKind:
-    """Kind of the object at `key`. Models live in the same bucket and are neither photo nor metadata.
+    """Return the kind of the object at `key`. Objects under `models_prefix` are neither photos nor metadata.
 
-    Space around the name and the case of its ending do not matter: "00123.JPG " is a photo.
+    Space around the name and the case of its suffix do not matter: "00123.JPG " is a photo.
     """
     return ObjectKind.OTHER if key.startswith(models_prefix) else _kind_by_name(key)
 
 
 def skip_reason(key: str, *own_prefixes: str) -> SkipReason | None:
-    """Why an object is skipped.
+    """Return why an object is skipped.
 
-    None for photos and metadata files, and for objects that need no mention: folder markers, and keys under
+    None for photos and metadata files, and for objects that are not reported: folder markers, and keys under
     `own_prefixes` (models, nightly runs).
     """
     if _kind_by_name(key) is not ObjectKind.OTHER or key.rstrip().endswith("/") or key.startswith(own_prefixes):
@@ -67,18 +67,18 @@ def skip_reason(key: str, *own_prefixes: str) -> SkipReason | None:
 
 
 def has_dot_segments(key: str) -> bool:
-    """Whether a path segment of the key is "." or "..", as in "../a.jpg".
+    """Return whether a path segment of the key is "." or "..", as in "../a.jpg".
 
-    HTTP clients, proxies and servers resolve such segments, so a request for the key may reach another object, or
+    HTTP clients, proxies and servers resolve such segments, so a request for the key may reach another object or even
     another bucket.
     """
     return _DOT_SEGMENT.search(key) is not None
 
 
 def bin_of_key(key: str) -> str:
-    """Id of the bin that a photo or metadata file belongs to: the key's name without folders and suffixes.
+    """Return the id of the bin that a photo or metadata file belongs to: its file name without suffixes.
 
-    "00123.jpg.json" belongs to bin 00123, too: some cameras name the metadata of 00123.jpg so.
+    "00123.jpg.json" also belongs to bin 00123, since some cameras name the metadata of 00123.jpg in this way.
     """
     name = _file_name(key)
     if name.suffix.lower() not in _SUFFIXES:
@@ -89,9 +89,9 @@ def bin_of_key(key: str) -> str:
 
 
 def normalize_bin_id(text: str) -> str:
-    """The normal form of a bin's id: Unicode form NFC, without surrounding space.
+    """Normalise a bin's id to Unicode form NFC, without surrounding space.
 
-    Unicode has two encodings of "é", and macOS uses the other one (NFD) for file names. Without normalising, two ids
+    Unicode has two encodings of "é", and macOS uses the other one (NFD) for file names. Otherwise, two different ids
     could look the same.
     """
     return normalize("NFC", text).strip()
@@ -107,5 +107,5 @@ def _kind_by_name(key: str) -> ObjectKind:
 
 
 def _file_name(key: str) -> PurePosixPath:
-    """The key's last segment, without surrounding space."""
+    """Return the last segment of a key, without surrounding space."""
     return PurePosixPath(PurePosixPath(key.rstrip()).name.strip())

@@ -1,4 +1,4 @@
-"""Photos in a folder instead of a bucket: a key is a path below the folder, as in the records of `binwatch check`."""
+"""Reads photos from a folder instead of a bucket. Keys are paths below the folder, as `binwatch check` records them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class PhotoFolder:
         self._folder = folder
 
     def fetch(self, bucket: str, key: str, *, max_bytes: int, version_id: str | None = None) -> FetchedObject:
-        """The present file. Bucket and version are ignored. Raises ObjectRefused."""
+        """Read the current file. `bucket` and `version_id` are ignored. Raises ObjectRefused."""
         if has_dot_segments(key) or key.startswith("/"):
             raise ObjectRefused("missing", f"{key!r} is not a file in {self._folder}")
         path = self._folder / key

@@ -62,7 +62,8 @@ class Registry:
             return CurrentModel.model_validate_json(fetched.data), fetched
         except ValidationError as error:
             raise BundleError(
-                f"s3://{self._bucket}/{key} is damaged: {describe_first_error(error)}; delete it and promote a model again"
+                f"s3://{self._bucket}/{key} is damaged: {describe_first_error(error)}; delete it and promote a model"
+                " again"
             ) from error
 
     def set_current(self, current: CurrentModel, before: CurrentModel | None) -> None:

@@ -1,4 +1,4 @@
-"""All settings: name, type, default and description in one place, read once and passed on as an object.
+"""All settings, with name, type, default and description in one place. They are read once and passed on as an object.
 
 Each field is set by the environment variable BINWATCH_ plus its name in capitals. An unknown BINWATCH_ variable is an
 error, since a misspelt limit that is silently ignored is worse than a service that does not start.
@@ -30,7 +30,7 @@ S = TypeVar("S", bound=EnvironmentSettings)
 
 
 def _default_model() -> Path:
-    """Folder of the starter model: in the repository, or in the installation."""
+    """Return the folder of the starter model, in the repository or in the installation."""
     in_repository = Path(__file__).parent.parent / "samples" / "model"
     schemes = [sysconfig.get_default_scheme(), sysconfig.get_preferred_scheme("user")]
     installed = [Path(sysconfig.get_path("data", scheme)) / "share" / "binwatch" / "model" for scheme in schemes]
@@ -71,12 +71,12 @@ class AuditView(StrEnum):
 
 
 class DriftReference(StrEnum):
-    """The photos with which recent photos are compared for drift alarms."""
+    """Photos that recent photos are compared with for drift alarms."""
 
     TRAINING = "training"
-    """The reference in the model's bundle."""
+    """The drift reference in the model's bundle."""
     SAME_HOURS = "same_hours"
-    """The photos of the same hours of the week in the four weeks before."""
+    """The photos of the same hours of the week in the previous four weeks."""
 
 
 class LogFormat(StrEnum):
@@ -393,10 +393,10 @@ class Settings(EnvironmentSettings):
 
     @property
     def file_threads(self) -> int:
-        """Photos in files that are read and decoded concurrently.
+        """Number of local photo files that are read and decoded concurrently.
 
-        Files need no network, and on more threads than that, decoding and inference wait for the interpreter lock: a
-        small model counted a fifth fewer photos on 16 threads than on 4 (two cores).
+        Local files need no network. With more than two threads per core, decoding and inference wait for the
+        interpreter lock: a small model counted a fifth fewer photos on 16 threads than on 4 (two cores).
         """
         return min(self.fetch_threads, 2 * usable_cores())
 
@@ -412,7 +412,7 @@ class Settings(EnvironmentSettings):
 
 
 def load_settings() -> Settings:
-    """Read the environment. Raises SettingsError that names all variables that are unknown or invalid."""
+    """Read the environment. Raises SettingsError, which names all unknown and invalid variables."""
     _reject_unknown_variables()
     _share_ca_certificates()
     errors: list[str] = []
@@ -432,42 +432,42 @@ def load_settings() -> Settings:
 
 def require_region(settings: Settings, *, on_aws: bool) -> None:
     """Raise SettingsError unless the region is valid; with `on_aws`, it must be an AWS region."""
-    # AWS' own variables may point to other servers, which have other regions.
-    elsewhere = any(name.startswith("AWS_ENDPOINT_URL") and value for name, value in os.environ.items())
+    # AWS' own variables may point to other servers, whose regions have other names.
+    has_endpoint = any(name.startswith("AWS_ENDPOINT_URL") and value for name, value in os.environ.items())
     try:
-        check_region(settings.region, on_aws=on_aws and not elsewhere)
+        check_region(settings.region, on_aws=on_aws and not has_endpoint)
     except ValueError as error:
         raise SettingsError(f"{PREFIX}REGION: {error}") from error
 
 
 def process_environment(settings: Settings) -> dict[str, str]:
-    """The environment of this process, with `settings` as its BINWATCH_ variables and without AWS variables.
+    """Return the environment of this process, with `settings` as its BINWATCH_ variables and without AWS variables.
 
-    For child processes that must use exactly these settings, and never the user's AWS account.
+    It is for child processes that must use exactly these settings and never the user's AWS account.
     """
     kept = {name: value for name, value in os.environ.items() if not name.upper().startswith((PREFIX, "AWS_"))}
     return kept | {variable: setting_text(value) for variable, value in settings.values().items() if value is not None}
 
 
 def is_quiet() -> bool:
-    """Whether commands print only results, warnings and errors, by BINWATCH_LOG_LEVEL.
+    """Return whether commands print only results, warnings and errors, by BINWATCH_LOG_LEVEL.
 
-    Does not need valid settings: an invalid level is not quiet.
+    The settings need not be valid: an invalid level is not quiet.
     """
     return os.environ.get(f"{PREFIX}LOG_LEVEL") in {LogLevel.WARNING, LogLevel.ERROR}
 
 
 def advice(*names: str) -> str:
-    """Advice about settings that may have caused an error: check those that are set, and set the others.
+    """Return advice about settings that may have caused an error: check those that are set, and set the others.
 
-    `names`: variables in lower case, without the prefix. Like is_quiet, it does not need valid settings.
+    `names`: variables in lower case, without the prefix. The settings need not be valid.
     """
-    given = {name.upper() for name, value in os.environ.items() if value}
+    set_variables = {name.upper() for name, value in os.environ.items() if value}
     variables = [PREFIX + name.upper() for name in names]
-    known = ", ".join(variable for variable in variables if variable in given)
-    lines = [f"check {known}"] if known else []
+    to_check = ", ".join(variable for variable in variables if variable in set_variables)
+    lines = [f"check {to_check}"] if to_check else []
     for variable in variables:
-        if variable not in given:
+        if variable not in set_variables:
             field = Settings.variables()[variable]
             default = (
                 f" ({field.description})" if field.default is None else f", so it is {setting_text(field.default)}"
@@ -484,9 +484,9 @@ def adopt_environment(environment: dict[str, str]) -> None:
 
 
 def _share_ca_certificates() -> None:
-    """Have boto3 trust the certificates in SSL_CERT_FILE, as other programs do; boto3 has its own two variables.
+    """Make boto3 trust the certificates in SSL_CERT_FILE, as other programs do. boto3 itself reads two other variables.
 
-    A missing file is an error here, since boto3 would report it only at the first request, without its name.
+    A missing file is an error here, since boto3 would report it only at the first request and without its name.
     """
     if not os.environ.get("AWS_CA_BUNDLE"):
         os.environ.pop("AWS_CA_BUNDLE", None)  # boto3 rejects an empty one
@@ -498,27 +498,27 @@ def _share_ca_certificates() -> None:
 
 
 def setting_text(value: object) -> str:
-    """A setting's value as text for its variable. Secrets are not hidden; None gives an empty text."""
+    """Return a setting's value as text for its variable. Secrets are not hidden; None becomes an empty text."""
     if value is None:
         return ""
     return value.get_secret_value() if isinstance(value, SecretStr) else str(value)
 
 
-def _read_settings(kind: type[S], errors: list[str], **parts: Any) -> S | None:
-    """Settings of one class; None if a variable is invalid. Appends a message to `errors` for each invalid one."""
+def _read_settings(kind: type[S], errors: list[str], **nested: Any) -> S | None:
+    """Read the settings of one class. Returns None and appends to `errors` if variables are invalid."""
     try:
-        return kind(**parts)
-    except ValidationError as error:  # its own text has the values, such as passwords
-        for part in error.errors(include_url=False):
-            name = "".join(f"{kind.variable(str(field))}: " for field in part["loc"][:1])
-            errors.append(name + part["msg"].removeprefix("Value error, "))
+        return kind(**nested)
+    except ValidationError as error:  # its own message contains values, such as passwords
+        for details in error.errors(include_url=False):
+            name = "".join(f"{kind.variable(str(field))}: " for field in details["loc"][:1])
+            errors.append(name + details["msg"].removeprefix("Value error, "))
         return None
 
 
 def _reject_unknown_variables() -> None:
     known = set(Settings.variables())
     unknown = sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known)
-    # Compared without the prefix that all share, or everything would look close.
+    # Compared without the common prefix, with which all names would be similar.
     names = [setting.removeprefix(PREFIX) for setting in known]
     lines = []
     for name in unknown:

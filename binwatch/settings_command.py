@@ -23,14 +23,13 @@ def settings(
 
     A setting is an environment variable; docs/settings.md has its type and limits.
     """
-    found = load_settings()
-    values = found.values()
+    values = load_settings().values()
     variables = Settings.variables()
     listed = {name: field for name, field in variables.items() if not changed or values[name] != field.default}
     for variable, field in listed.items():
         value, default = values[variable], field.default
-        instead = "" if value == default else f"  (default: {setting_text(default)})"
+        note = "" if value == default else f"  (default: {setting_text(default)})"
         is_secret = isinstance(value, SecretStr) and value != default
-        typer.echo(f"{variable}={'********' if is_secret else setting_text(value)}{instead}\n    {field.description}")
+        typer.echo(f"{variable}={'********' if is_secret else setting_text(value)}{note}\n    {field.description}")
     if not listed:
         remark("no setting differs from its default", to_stderr=True)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as version_of
+from importlib.metadata import version as package_version
 
 
 def version() -> str:
-    """The version in pyproject.toml; "unknown" if Binwatch is not installed."""
+    """Return the version in pyproject.toml; "unknown" if Binwatch is not installed."""
     try:
-        return version_of("binwatch")
+        return package_version("binwatch")
     except PackageNotFoundError:
         return "unknown"

@@ -1,1 +1,1 @@
-"""Binwatch on one machine: embedded S3 and SQS, a worker, the monitor, and a camera that uploads photos."""
+"""Binwatch on one machine: embedded S3 and SQS, a worker, the monitor, and a simulated camera that uploads photos."""

@@ -49,21 +49,21 @@ def demo(
     settings = load_settings()
     if photos is None:
         photos, metadata = SAMPLES / "bin-images", metadata or SAMPLES / "metadata"
-    roll = find_uploads(photos, metadata)
+    plan = find_uploads(photos, metadata)
     with (
         _terminated_by_exception(),
         working_folder(console, keep, settings.bucket) as folder,
         running_deployment(settings, folder) as deployment,
     ):
         console.print(
-            f"{count_noun(len(roll.photos), 'photo')} and {count_noun(len(roll.metadata), 'metadata file')}",
+            f"{count_noun(len(plan.photos), 'photo')} and {count_noun(len(plan.metadata), 'metadata file')}",
             highlight=False,
         )
-        result = upload_and_wait(deployment, roll, patience, console)
+        result = upload_and_wait(deployment, plan, patience, console)
         print_report(result, console)
         if report is not None:
             result.write(report)
-        address = deployment.monitor_address()  # raises if the monitor never answered
+        address = deployment.monitor_address()  # raises if the monitor never became ready
         if serve:
             _serve(console, address, deployment.settings, folder, ask=keep is None)
         if result.unaccounted:
@@ -76,7 +76,7 @@ def demo(
 
 
 def _serve(console: Console, address: str, settings: Settings, folder: Path, *, ask: bool) -> None:
-    """Until Ctrl-C; until the second one, with `ask`, if audits were entered that would be removed."""
+    """Serve the monitor until Ctrl-C; with `ask`, until the second Ctrl-C if it would remove entered audits."""
     print_plain(console, f"The monitor's page: {address} (Ctrl-C ends it)")
     if token := settings.monitor_token:
         print_plain(console, f"To enter audits there, sign in with the token {token.get_secret_value()}")
@@ -90,20 +90,20 @@ def _serve(console: Console, address: str, settings: Settings, folder: Path, *, 
 
 @contextmanager
 def _terminated_by_exception() -> Iterator[None]:
-    """Make TERM, and HUP of a closed terminal, an exception: then parts are stopped and the folder is removed, too."""
-    signals = [one for one in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(one) is not signal.SIG_IGN]
+    """Turn SIGTERM, and the SIGHUP of a closed terminal, into SystemExit, so that the demo cleans up after itself."""
+    signals = [sig for sig in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(sig) is not signal.SIG_IGN]
 
-    def end(number: int, _: object) -> None:
-        for one in signals:  # the second one must not interrupt what the first one has begun
-            signal.signal(one, signal.SIG_IGN)
+    def exit_by_signal(number: int, _: object) -> None:
+        for sig in signals:  # a second signal must not interrupt the cleanup
+            signal.signal(sig, signal.SIG_IGN)
         sys.exit(128 + number)
 
-    previous = {one: signal.signal(one, end) for one in signals}
+    previous = {sig: signal.signal(sig, exit_by_signal) for sig in signals}
     try:
         yield
     finally:
-        for one, handler in previous.items():
-            signal.signal(one, handler)
+        for sig, handler in previous.items():
+            signal.signal(sig, handler)
 
 
 def _wait_for_interrupt() -> None:

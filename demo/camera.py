@@ -19,24 +19,24 @@ _UPLOAD_THREADS = 8
 
 @dataclass(frozen=True, slots=True)
 class UploadPlan:
-    """The files to upload."""
+    """Files to upload."""
 
     photos: list[Upload]
     metadata: list[Upload]
 
 
 def find_uploads(photos: Path, metadata: Path | None) -> UploadPlan:
-    """The photos and metadata files in two folders, with keys in the layout of the Amazon Bin Image Dataset.
+    """Find the photos and metadata files in two folders; their keys are those of the Amazon Bin Image Dataset.
 
-    Raises BinwatchError if a folder does not exist or has no photo.
+    Raises BinwatchError if a folder does not exist or there is no photo.
     """
-    roll = UploadPlan(
+    plan = UploadPlan(
         photos=_uploads(photos, "bin-images/", ObjectKind.PHOTO),
         metadata=_uploads(metadata, "metadata/", ObjectKind.METADATA) if metadata else [],
     )
-    if not roll.photos:
+    if not plan.photos:
         raise BinwatchError(f"{photos}: no photos here ({PHOTO_SUFFIXES_TEXT})")
-    return roll
+    return plan
 
 
 def _uploads(folder: Path, prefix: str, kind: ObjectKind) -> list[Upload]:
@@ -52,16 +52,18 @@ def _uploads(folder: Path, prefix: str, kind: ObjectKind) -> list[Upload]:
     return uploads
 
 
-def upload_all(objects: Objects, bucket: str, roll: UploadPlan, *, done: Callable[[], object], stopping: Event) -> None:
-    """Upload all files of `roll`. Calls `done` after each object; stops early once `stopping` is set."""
+def upload_all(
+    objects: Objects, bucket: str, plan: UploadPlan, *, on_uploaded: Callable[[], object], stopping: Event
+) -> None:
+    """Upload all files of `plan`. Calls `on_uploaded` after each object; stops early once `stopping` is set."""
 
-    def put_one(upload: Upload) -> None:
+    def upload_file(upload: Upload) -> None:
         if not stopping.is_set():
             objects.put(bucket, upload.key, upload.path.read_bytes())
-            done()
+            on_uploaded()
 
     # By file name, so that a photo and its metadata arrive at about the same time, in either order.
-    uploads = sorted([*roll.photos, *roll.metadata], key=lambda upload: upload.path.name)
+    uploads = sorted([*plan.photos, *plan.metadata], key=lambda upload: upload.path.name)
     with ThreadPoolExecutor(_UPLOAD_THREADS, thread_name_prefix="upload") as pool:
-        for future in [pool.submit(put_one, upload) for upload in uploads]:
+        for future in [pool.submit(upload_file, upload) for upload in uploads]:
             future.result()

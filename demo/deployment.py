@@ -1,4 +1,4 @@
-"""Starts and stops the parts: S3 and SQS in this process (moto's server), the worker and the monitor in their own."""
+"""Starts and stops all services: S3 and SQS in this process (moto's server), worker and monitor in their own."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ _STOP_TIMEOUT_S = 20.0
 _START_TIMEOUT_S = 60.0
 _TOKEN_BYTES = 12
 _NO_PROXY = {"NO_PROXY": "*", "no_proxy": "*"}
-"""The demo connects to this machine only, which a proxy may not reach."""
+"""The demo connects only to this machine, which a proxy may not reach."""
 _CREDENTIALS = {"AWS_ACCESS_KEY_ID": "demo", "AWS_SECRET_ACCESS_KEY": "demo", "AWS_EC2_METADATA_DISABLED": "true"}
 
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """The running parts, and the settings that they all have."""
+    """The running services and the settings that they share."""
 
     settings: Settings
     objects: Objects
     worker: ServiceProcess
     monitor: ServiceProcess
     monitor_port: Path
-    """File that the monitor writes its port to once it answers."""
+    """File that the monitor writes its port to when it is ready."""
 
     def monitor_address(self) -> str:
-        """URL of the monitor's page, once it answers. Raises BinwatchError if it does not within a minute."""
+        """Wait until the monitor is ready and return its URL. Raises BinwatchError after a minute."""
         deadline = time.monotonic() + _START_TIMEOUT_S
         while not self.monitor_port.exists():
             self.monitor.check()
@@ -55,27 +55,27 @@ class Deployment:
         return f"http://{self.settings.monitor_host}:{self.monitor_port.read_text().strip()}/"
 
     def check(self) -> None:
-        """Raise BinwatchError, with the end of its log, if a part has ended by itself."""
-        for part in (self.worker, self.monitor):
-            part.check()
+        """Raise BinwatchError, with the end of its log, if a process has ended by itself."""
+        for process in (self.worker, self.monitor):
+            process.check()
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceProcess:
-    """A process that the demo started, and the file with its output."""
+    """A process that the demo has started. `log` is the file with its output."""
 
     name: str
     process: subprocess.Popen[bytes]
     log: Path
 
     def check(self) -> None:
-        """Raise BinwatchError, with the end of its log, if it has ended."""
+        """Raise BinwatchError, with the end of the log, if the process has ended."""
         if self.process.poll() is not None:
-            end = "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])
-            raise BinwatchError(f"the {self.name} ended by itself with status {self.process.returncode}:\n{end}")
+            tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])
+            raise BinwatchError(f"the {self.name} ended by itself with status {self.process.returncode}:\n{tail}")
 
     def stop(self) -> None:
-        """TERM, and KILL if that does not help."""
+        """Stop the process by SIGTERM, or by SIGKILL after a timeout."""
         self.process.terminate()
         try:
             self.process.wait(_STOP_TIMEOUT_S)
@@ -86,9 +86,12 @@ class ServiceProcess:
 
 @contextmanager
 def running_deployment(settings: Settings, folder: Path) -> Iterator[Deployment]:
-    """Start all parts, with files in `folder`, and stop them at the end. Photos may come before the parts are ready."""
+    """Start all services, with files in `folder`, and stop them at the end.
+
+    Photos may be uploaded before the worker and the monitor are ready.
+    """
     with ExitStack() as stack:
-        logging.getLogger("werkzeug").setLevel(logging.WARNING)  # else a line for each request
+        logging.getLogger("werkzeug").setLevel(logging.WARNING)  # it logs each request at INFO
         server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
         server.start()
         stack.callback(server.stop)
@@ -104,18 +107,18 @@ def running_deployment(settings: Settings, folder: Path) -> Iterator[Deployment]
 
 
 def _local_settings(settings: Settings, endpoint: str, folder: Path) -> Settings:
-    """The user's settings, with storage and queues replaced by those on this machine."""
-    # The parts run in another folder than the user's.
-    files = {name: value.resolve() for name, value in settings if isinstance(value, Path)}
+    """Return the user's settings, with storage, queues and database replaced by those on this machine."""
+    # The processes run in another folder than the user's, so relative paths must be resolved.
+    paths = {name: value.resolve() for name, value in settings if isinstance(value, Path)}
     return settings.model_copy(
-        update=files
+        update=paths
         | {
             "s3_endpoint_url": endpoint,
             "sqs_endpoint_url": endpoint,
             "event_source": EventSource.SQS,
             "broker_url": SecretStr(endpoint.replace("http://", "sqs://demo:demo@") + "//"),
             "database_url": SecretStr(database_url(folder)),
-            # Not 8000, where many programs listen, such as the monitor in containers.
+            # Not the default 8000, which many programs use, such as the monitor in containers.
             "monitor_port": settings.monitor_port if "monitor_port" in settings.model_fields_set else 0,
             "monitor_token": settings.monitor_token or SecretStr(secrets.token_urlsafe(_TOKEN_BYTES)),
         }
@@ -129,8 +132,8 @@ def _running_process(name: str, arguments: list[str], folder: Path) -> Iterator[
         process = subprocess.Popen(  # noqa: S603 (our own modules, by our own interpreter)
             [sys.executable, "-m", name, *arguments], stdout=output, stderr=subprocess.STDOUT, cwd=_ROOT
         )
-    part = ServiceProcess(name, process, log)
+    service = ServiceProcess(name, process, log)
     try:
-        yield part
+        yield service
     finally:
-        part.stop()
+        service.stop()

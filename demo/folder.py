@@ -1,4 +1,4 @@
-"""The folder with the records and logs of one demo, which is removed at its end."""
+"""The demo's working folder for records and logs, which is usually removed at the end."""
 
 from __future__ import annotations
 
@@ -20,38 +20,38 @@ from binwatch.records.tables import Audit
 
 
 def database_of(folder: Path) -> Path:
-    """The SQLite file with the records."""
+    """Return the SQLite file with the records."""
     return folder / "records.db"
 
 
 def database_url(folder: Path) -> str:
-    """The same for BINWATCH_DATABASE_URL."""
+    """Return the SQLAlchemy URL of the records, for BINWATCH_DATABASE_URL."""
     return sqlite_url(database_of(folder))
 
 
 @contextmanager
 def working_folder(console: Console, keep: Path | None, bucket: str) -> Iterator[Path]:
-    """A folder for records and logs: `keep`, or one that is removed at the end. `bucket` is that of the photos.
+    """Yield a folder for records and logs: `keep`, or a temporary one. `bucket` is that of the photos.
 
-    It stays if something went wrong, or if the demo was ended by a signal and audits had been entered or could not be
-    counted.
+    The temporary folder is kept after an error. It is also kept after an interrupt if audits were entered, or if they
+    could not be counted.
     """
     folder = _create_empty_folder(keep) if keep else Path(tempfile.mkdtemp(prefix="binwatch-demo-"))
-    stays = keep is not None
+    is_kept = keep is not None
     try:
         yield folder
     except (KeyboardInterrupt, SystemExit):
-        if not stays:
-            stays = True  # until they are counted, which another Ctrl-C may interrupt
+        if not is_kept:
+            is_kept = True  # another Ctrl-C may interrupt the count of audits
             with suppress(SQLAlchemyError):
-                stays = count_audits(folder) > 0
+                is_kept = count_audits(folder) > 0
         raise
     except BaseException:
-        stays = True
+        is_kept = True
         raise
     finally:
-        if stays:
-            with suppress(OSError):  # of a terminal that was closed
+        if is_kept:
+            with suppress(OSError):  # the terminal may have been closed
                 if database_of(folder).exists():
                     print_plain(console, status_advice(folder, bucket))
                 print_plain(console, f"records and logs are in {folder}")
@@ -60,18 +60,18 @@ def working_folder(console: Console, keep: Path | None, bucket: str) -> Iterator
 
 
 def print_plain(console: Console, *lines: str) -> None:
-    """Print lines as they are, so that they can be copied."""
+    """Print lines without markup and wrapping, so that they can be copied."""
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def status_advice(folder: Path, bucket: str) -> str:
-    """A command that shows the records in a folder."""
+    """Return a hint with the command that shows the records in a folder."""
     return f"To look at it in another terminal: {_monitor_command(folder, bucket, 'status')}"
 
 
 def _monitor_command(folder: Path, bucket: str, command: str) -> str:
-    """A command of the monitor that works in any terminal, whatever that terminal's environment sets."""
+    """Return a command of the monitor that works in any terminal, independent of its environment variables."""
     records = f"BINWATCH_DATABASE_URL={shlex.quote(database_url(folder))} BINWATCH_BUCKET={shlex.quote(bucket)}"
     return f"{records} {shlex.quote(sys.executable)} -m monitor {command}"
 
@@ -79,7 +79,7 @@ def _monitor_command(folder: Path, bucket: str, command: str) -> str:
 def _create_empty_folder(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()):  # the bucket of an earlier demo is gone, and its records would not match
+        if any(folder.iterdir()):  # the records of an earlier demo would not match the new bucket
             raise BinwatchError(f"{folder}: is not empty; name another folder with --keep")
     except OSError as error:
         raise BinwatchError(f"{folder}: cannot be used ({error.strerror}); name another folder with --keep") from error
@@ -87,7 +87,7 @@ def _create_empty_folder(folder: Path) -> Path:
 
 
 def count_audits(folder: Path) -> int:
-    """How many were entered; 0 also if there are no records yet."""
+    """Count the entered audits; 0 if there are no records yet."""
     with connect(database_url(folder)).connect() as connection:
         if not inspect(connection).has_table(Audit.__tablename__):
             return 0
@@ -95,5 +95,5 @@ def count_audits(folder: Path) -> int:
 
 
 def export_advice(folder: Path, bucket: str) -> str:
-    """How to save the audits in a folder."""
+    """Return a hint with the command that saves the audits in a folder."""
     return f"to save before, in another terminal: {_monitor_command(folder, bucket, 'audits export audits.csv')}"

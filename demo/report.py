@@ -18,8 +18,11 @@ from binwatch.records.tables import Bin, Count, Expectation
 
 @dataclass(frozen=True, slots=True)
 class BinReport:
-    """One photo: `predicted` is the class, 0 to 6 for "more than 5"; `outcome` is exact, under, over, failed or
-    "no expected quantity"."""
+    """Result for one photo.
+
+    `predicted` is the class, 0 to 6 for "more than 5"; `outcome` is exact, under, over, failed or "no expected
+    quantity".
+    """
 
     key: str
     predicted: int | None
@@ -32,7 +35,7 @@ class BinReport:
 
 @dataclass(frozen=True, slots=True)
 class DemoReport:
-    """The result. Errors are in items, with "more than 5" taken as 6; shares are of the compared photos."""
+    """Result of a demo. Errors are in items, with "more than 5" taken as 6; shares are of the compared photos."""
 
     photos: int
     counted: int
@@ -55,7 +58,7 @@ class DemoReport:
 
 
 def find_unaccounted(engine: Engine, bucket: str, photos: Sequence[str], metadata: Sequence[str]) -> list[str]:
-    """Keys that have no record yet, neither a result nor a reason."""
+    """Return the keys that have no record yet, neither a result nor a reason."""
     with engine.connect() as connection:
         counted = set(connection.scalars(select(Count.key).where(Count.bucket == bucket)))
         read = set(connection.scalars(select(Expectation.source).where(Expectation.bucket == bucket)))
@@ -77,7 +80,7 @@ def make_report(
             .tuples()
             .all()
         )
-        refused = connection.scalars(
+        refusals = connection.scalars(
             select(Expectation.reason).where(Expectation.bucket == bucket, Expectation.reason.is_not(None))
         ).all()
     bins = [_report_bin(dict(row), expected) for row in sorted(counts, key=lambda row: row["key"])]
@@ -90,7 +93,7 @@ def make_report(
         counted=counted,
         failed=dict(failed),
         metadata=len(metadata),
-        metadata_failed=dict(Counter(reason for reason in refused if reason)),
+        metadata_failed=dict(Counter(reason for reason in refusals if reason)),
         photos_per_second=round(counted / seconds, 1) if seconds > 0 else None,
         model={name: last[column] if last else None for name, column in model.items()},
         bins=bins,
@@ -112,9 +115,9 @@ def _report_bin(row: dict[str, Any], expected: dict[str, int | None]) -> BinRepo
 
 def _agreement_figures(bins: Sequence[BinReport]) -> dict[str, Any]:
     matrix = ConfusionMatrix.from_pairs(
-        (class_of(one.expected), one.predicted)
-        for one in bins
-        if one.predicted is not None and one.expected is not None
+        (class_of(photo.expected), photo.predicted)
+        for photo in bins
+        if photo.predicted is not None and photo.expected is not None
     )
     figures = {name: getattr(matrix, name) for name in ("agreement", "mae", "rmse", "within_one")}
     rounded = {name: None if value is None else round(value, 4) for name, value in figures.items()}

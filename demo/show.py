@@ -1,4 +1,4 @@
-"""Prints the report."""
+"""Prints the report of a demo."""
 
 from __future__ import annotations
 

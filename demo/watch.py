@@ -1,4 +1,4 @@
-"""Uploads the photos and waits until each has a record."""
+"""Uploads the photos and metadata files, and waits until each has a record."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from demo.report import DemoReport, find_unaccounted, make_report
 _POLL_S = 0.1
 
 
-def upload_and_wait(deployment: Deployment, roll: UploadPlan, patience_s: float, console: Console) -> DemoReport:
-    """Upload `roll` and wait for its records. Gives up after `patience_s` seconds without a new record."""
+def upload_and_wait(deployment: Deployment, plan: UploadPlan, patience_s: float, console: Console) -> DemoReport:
+    """Upload the files of `plan` and wait for their records, until there is no new record for `patience_s` seconds."""
     engine = connect(deployment.settings.database_url.get_secret_value())
     bucket = deployment.settings.bucket
-    photos, metadata = [upload.key for upload in roll.photos], [upload.key for upload in roll.metadata]
-    total = left = len(photos) + len(metadata)
+    photos, metadata = [upload.key for upload in plan.photos], [upload.key for upload in plan.metadata]
+    total = unrecorded = len(photos) + len(metadata)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     stopping = Event()
     started = last_change = time.monotonic()
     with Progress(*columns, console=console) as progress, ThreadPoolExecutor(1, thread_name_prefix="camera") as pool:
         uploaded, recorded = progress.add_task("uploaded", total=total), progress.add_task("recorded", total=total)
         advance = partial(progress.advance, uploaded)
-        camera = pool.submit(upload_all, deployment.objects, bucket, roll, done=advance, stopping=stopping)
+        camera = pool.submit(upload_all, deployment.objects, bucket, plan, on_uploaded=advance, stopping=stopping)
         try:
-            while left and time.monotonic() - last_change < patience_s:
+            while unrecorded and time.monotonic() - last_change < patience_s:
                 deployment.check()
                 time.sleep(_POLL_S)
-                now_left = len(find_unaccounted(engine, bucket, photos, metadata))
-                if now_left != left or not camera.done():
-                    left, last_change = now_left, time.monotonic()
-                progress.update(recorded, completed=total - left)
+                remaining = len(find_unaccounted(engine, bucket, photos, metadata))
+                if remaining != unrecorded or not camera.done():
+                    unrecorded, last_change = remaining, time.monotonic()
+                progress.update(recorded, completed=total - unrecorded)
             camera.result()  # raises the error of a failed upload
         finally:
             stopping.set()  # the upload must not outlive the bucket

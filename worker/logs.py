@@ -20,7 +20,7 @@ _CELERYS_OWN = ("celery.task", "multiprocessing")
 
 def configure(form: LogFormat, level: LogLevel = LogLevel.INFO, stream: TextIO | None = None) -> None:
     """Write log lines of this process, from `level` on, to `stream`; default: standard error."""
-    handler = logs.configure(form, level, stream, also=_add_task)
+    handler = logs.configure(form, level, stream, log_filter=_add_task)
     for name in _CELERYS_OWN:
         logger = logging.getLogger(name)
         logger.addHandler(handler)

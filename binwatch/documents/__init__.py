@@ -1,4 +1,4 @@
-"""Documents for people: tables as XLSX, HTML, CSV, Parquet and JSON files (writers.py)."""
+"""Documents for people: tables that are written as XLSX, HTML, CSV, Parquet and JSON files."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ PICTURE_SIDE = 128
 """Longer side of a picture, in pixels."""
 
 P_VALUE_COLUMNS = ("how odd (p-value)", "how odd if missing", "how odd if surplus")
-"""Columns of p-values."""
 
 
 class PhotoLink(NamedTuple):
-    """A photo's key, and its file."""
+    """A cell with a photo: `text` is its key, and `path` the file that the cell links to."""
 
     text: str
     path: Path
@@ -29,7 +28,7 @@ Cell = str | int | float | PhotoLink | None
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
-    """A table. `name` has at most 31 characters, Excel's limit; `slug` is for file names, JSON and HTML ids."""
+    """A table. `name` has at most 31 characters, Excel's limit. `slug` is used in file names, JSON and HTML ids."""
 
     name: str
     slug: str
@@ -39,32 +38,33 @@ class Sheet:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """Sheets, the most important one first; `pictures` are JPEGs for its rows, by photo file."""
+    """A title, summary lines, and sheets, the most important one first."""
 
     title: str
     summary: Sequence[str]
     sheets: Sequence[Sheet]
     pictures: Mapping[Path, bytes] = field(default_factory=dict)
+    """Photo file → JPEG, for rows that link to the photo."""
 
 
 def relative_url(path: Path, document: Path) -> str:
-    """URL of a photo relative to the document, so that both can be moved together."""
+    """Return the URL of a photo relative to the document, so that both can be moved together."""
     photos, documents = _resolve_folder(path.parent.absolute()), _resolve_folder(document.parent.absolute())
     return quote(os.path.relpath(photos / path.name, documents))
 
 
 @cache
 def _resolve_folder(folder: Path) -> Path:
-    """The folder without links, looked up once: for each file, that would take longer than writing its row."""
+    """Resolve symbolic links once per folder: doing so per file would take longer than writing the file's row."""
     return folder.resolve()
 
 
 def plain_value(cell: Cell) -> str | int | float | None:
-    """A cell's value for formats without links."""
+    """Return a cell's value for formats without links."""
     return cell.text if isinstance(cell, PhotoLink) else cell
 
 
 def plain_rows(sheet: Sheet) -> Iterator[list[str | int | float | None]]:
-    """The rows of a sheet, without links."""
+    """Yield the rows of a sheet without links."""
     for row in sheet.rows:
         yield [plain_value(cell) for cell in row]

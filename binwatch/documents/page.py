@@ -1,4 +1,4 @@
-"""A document as one HTML file that includes its pictures, for sending and printing."""
+"""Renders a document as one HTML file that includes its pictures, for sending and printing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from binwatch.documents import PICTURE_SIDE, Cell, Document, PhotoLink, Sheet, relative_url
 
 MAX_ROWS = 2_000
-"""Most rows of a sheet; browsers are slow with more."""
+"""Maximum number of rows of a sheet. Browsers are slow with more."""
 _STYLE = f"""
 :root {{ color-scheme: light dark; }}
 body {{ font: 15px/1.4 system-ui, sans-serif; margin: 2rem auto; max-width: 90rem; padding: 0 1rem; }}
@@ -21,7 +21,7 @@ img {{ display: block; max-width: {PICTURE_SIDE}px; }}
 
 
 def render_page(document: Document, path: Path) -> str:
-    """The HTML of the document for a file at `path`."""
+    """Render the HTML of the document for a file at `path`."""
     lines = "".join(f"<p>{escape(line)}</p>" for line in document.summary)
     sections = "".join(_render_sheet(sheet, document, path) for sheet in document.sheets)
     return (
@@ -41,9 +41,9 @@ def _render_sheet(sheet: Sheet, document: Document, path: Path) -> str:
         "<tr>" + "".join(_render_cell(*cell, document, path) for cell in zip(sheet.columns, row, strict=True)) + "</tr>"
         for row in sheet.rows[:MAX_ROWS]
     )
-    is_cut = len(sheet.rows) > MAX_ROWS
-    left = f"<p>The first {MAX_ROWS:,} of {len(sheet.rows):,}: other formats have all.</p>" if is_cut else ""
-    return f"{heading}{left}<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+    is_truncated = len(sheet.rows) > MAX_ROWS
+    note = f"<p>The first {MAX_ROWS:,} of {len(sheet.rows):,}: other formats have all.</p>" if is_truncated else ""
+    return f"{heading}{note}<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
 
 
 def _render_cell(column: str, cell: Cell, document: Document, path: Path) -> str:
@@ -53,5 +53,5 @@ def _render_cell(column: str, cell: Cell, document: Document, path: Path) -> str
         return f'<td><a href="{escape(relative_url(cell.path, path))}">{picture}{escape(cell.text)}</a></td>'
     if isinstance(cell, float):
         return f'<td class="number">{f"{cell:.4f}" if column.startswith("how odd") else f"{cell:.0%}"}</td>'
-    number = ' class="number"' if isinstance(cell, int) else ""
-    return f"<td{number}>{escape('' if cell is None else str(cell))}</td>"
+    attributes = ' class="number"' if isinstance(cell, int) else ""
+    return f"<td{attributes}>{escape('' if cell is None else str(cell))}</td>"

@@ -1,4 +1,4 @@
-"""Writes documents in the format of the file's suffix."""
+"""Writes documents in the format given by the file's suffix."""
 
 from __future__ import annotations
 
@@ -28,8 +28,9 @@ from binwatch.errors import BinwatchError
 from binwatch.safe_csv import SafeCsvWriter
 
 _MAX_LINKED_ROWS = 60_000
-"""Most rows with links in an XLSX; Excel's limit is 65,530 links on a sheet."""
+"""Maximum number of rows with links in an XLSX sheet. Excel's limit is 65,530 links per sheet."""
 _MAX_URL_CHARS = 2_000
+"""Links of this length or longer are written as plain text."""
 _COLUMN_WIDTHS = {
     "photo": 24,
     "detail": 60,
@@ -48,37 +49,37 @@ _OPTIONAL_LIBRARIES = {".xlsx": ("xlsxwriter", "check"), ".parquet": ("pyarrow",
 
 
 def check_format(path: Path) -> None:
-    """Raise BinwatchError if `path` cannot be written, as far as that is known before."""
+    """Raise BinwatchError if `path` cannot be written, as far as that can be known in advance."""
     if path.suffix.lower() not in _WRITERS:
         raise BinwatchError(f"{path}: unknown suffix; use one of {', '.join(_WRITERS)}")
-    if path.is_file() and not path.stat().st_mode & stat.S_IWUSR:  # replacing the file would ignore that
+    if path.is_file() and not path.stat().st_mode & stat.S_IWUSR:  # replacing the file would ignore its mode
         raise BinwatchError(f"{path}: is read-only; name another file, or allow it to be replaced")
     if not path.resolve().parent.is_dir():
         raise BinwatchError(f"{path}: its folder does not exist; create it, or name another file")
-    needed, extra = _OPTIONAL_LIBRARIES.get(path.suffix.lower(), ("", ""))
-    if needed and find_spec(needed) is None:
-        raise BinwatchError(f"{path}: needs {needed}; install Binwatch with the extra {extra}, or name a .csv")
+    library, extra = _OPTIONAL_LIBRARIES.get(path.suffix.lower(), ("", ""))
+    if library and find_spec(library) is None:
+        raise BinwatchError(f"{path}: needs {library}; install Binwatch with the extra {extra}, or name a .csv")
 
 
 def import_library(path: Path) -> None:
-    """Import the library that `write` needs for `path`, which takes a tenth of a second."""
-    if needed := _OPTIONAL_LIBRARIES.get(path.suffix.lower()):
-        import_module(needed[0])
+    """Import the library that `write_document` needs for `path`. The import takes a tenth of a second."""
+    if entry := _OPTIONAL_LIBRARIES.get(path.suffix.lower()):
+        import_module(entry[0])
 
 
 def output_files(path: Path, slugs: Sequence[str]) -> list[Path]:
-    """All files that `write` creates for `path`; `slugs`: slugs of the sheets after the first."""
-    beside = slugs if path.suffix.lower() in (".csv", ".parquet") else ()
-    return [path, *(path.with_suffix(f".{slug}{path.suffix}") for slug in beside)]
+    """Return all files that `write_document` creates for `path`; `slugs`: slugs of the sheets after the first."""
+    further_slugs = slugs if path.suffix.lower() in (".csv", ".parquet") else ()
+    return [path, *(path.with_suffix(f".{slug}{path.suffix}") for slug in further_slugs)]
 
 
 def write_document(document: Document, path: Path) -> list[Path]:
-    """Write a document; returns its files. CSV and Parquet have one file per sheet, named after `path`."""
+    """Write a document and return its files. CSV and Parquet have one file per sheet, named after `path`."""
     try:
         return _WRITERS[path.suffix.lower()](document, path)
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        remedy = "make room" if full else "close it if another program has it open"
+        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        remedy = "make room" if is_full else "close it if another program has it open"
         raise BinwatchError(f"{path}: cannot be written ({error.strerror}); {remedy}, or name another file") from error
 
 
@@ -86,7 +87,7 @@ def _write_xlsx(document: Document, path: Path) -> list[Path]:
     from xlsxwriter import Workbook
     from xlsxwriter.exceptions import FileCreateError
 
-    # A photo's name may look like a formula. Not in memory, each picture would be a temporary file.
+    # The name of a photo may look like a formula. Without in_memory, each picture would be a temporary file.
     options = {"strings_to_formulas": False, "strings_to_urls": False, "in_memory": True}
     book = Workbook(str(_partial_path(path)), options)
     styles = {
@@ -111,67 +112,67 @@ def _write_xlsx(document: Document, path: Path) -> list[Path]:
     return [path]
 
 
-def _write_sheet(into: Any, sheet: Sheet, document: Document, path: Path, styles: dict[str, Any]) -> None:
+def _write_sheet(worksheet: Any, sheet: Sheet, document: Document, path: Path, styles: dict[str, Any]) -> None:
     pictures = document.pictures if sheet is document.sheets[0] else {}
     first = 1 if pictures else 0  # position of the sheet's first column
     if pictures:
-        into.write(0, 0, "", styles["head"])
-        into.set_column_pixels(0, 0, PICTURE_SIDE)
-    into.write_row(0, first, sheet.columns, styles["head"])
-    into.freeze_panes(1, 0)
-    into.set_landscape()
-    into.fit_to_pages(1, 0)
-    into.repeat_rows(0)
-    into.ignore_errors({"number_stored_as_text": f"A1:Z{len(sheet.rows) + 1}"})  # such as 00184
-    into.autofilter(0, first, max(1, len(sheet.rows)), first + len(sheet.columns) - 1)
-    for at, name in enumerate(sheet.columns, first):
-        into.set_column(at, at, _COLUMN_WIDTHS.get(name, 13))
-    for number, row in enumerate(sheet.rows, 1):
-        for at, (name, cell) in enumerate(zip(sheet.columns, row, strict=True), first):
-            url = relative_url(cell.path, path) if isinstance(cell, PhotoLink) and number <= _MAX_LINKED_ROWS else ""
+        worksheet.write(0, 0, "", styles["head"])
+        worksheet.set_column_pixels(0, 0, PICTURE_SIDE)
+    worksheet.write_row(0, first, sheet.columns, styles["head"])
+    worksheet.freeze_panes(1, 0)
+    worksheet.set_landscape()
+    worksheet.fit_to_pages(1, 0)
+    worksheet.repeat_rows(0)
+    worksheet.ignore_errors({"number_stored_as_text": f"A1:Z{len(sheet.rows) + 1}"})  # such as 00184
+    worksheet.autofilter(0, first, max(1, len(sheet.rows)), first + len(sheet.columns) - 1)
+    for column, name in enumerate(sheet.columns, first):
+        worksheet.set_column(column, column, _COLUMN_WIDTHS.get(name, 13))
+    for row, cells in enumerate(sheet.rows, 1):
+        for column, (name, cell) in enumerate(zip(sheet.columns, cells, strict=True), first):
+            url = relative_url(cell.path, path) if isinstance(cell, PhotoLink) and row <= _MAX_LINKED_ROWS else ""
             if url and len(url) < _MAX_URL_CHARS:
-                into.write_url(number, at, f"external:{url}", styles["link"], plain_value(cell))
+                worksheet.write_url(row, column, f"external:{url}", styles["link"], plain_value(cell))
             else:
-                into.write(number, at, plain_value(cell), styles[_COLUMN_STYLES.get(name, "cell")])
+                worksheet.write(row, column, plain_value(cell), styles[_COLUMN_STYLES.get(name, "cell")])
             jpeg = pictures.get(cell.path) if isinstance(cell, PhotoLink) else None
             if jpeg is not None:
-                into.set_row_pixels(number, PICTURE_SIDE)
-                into.insert_image(number, 0, f"{number}.jpg", {"image_data": BytesIO(jpeg)})
+                worksheet.set_row_pixels(row, PICTURE_SIDE)
+                worksheet.insert_image(row, 0, f"{row}.jpg", {"image_data": BytesIO(jpeg)})
 
 
 def _write_csv(document: Document, path: Path) -> list[Path]:
-    def write_one(sheet: Sheet, file: Path) -> None:
-        # With a byte order mark, or Excel reads UTF-8 as Windows-1252.
+    def write_sheet(sheet: Sheet, file: Path) -> None:
+        # With a byte order mark, without which Excel reads UTF-8 as Windows-1252.
         with file.open("w", encoding="utf-8-sig", newline="") as opened:
             writer = SafeCsvWriter(opened)
             writer.writerow(sheet.columns)
             writer.writerows(plain_rows(sheet))
 
-    return _write_each_sheet(document, path, write_one)
+    return _write_each_sheet(document, path, write_sheet)
 
 
 def _write_parquet(document: Document, path: Path) -> list[Path]:
     import pyarrow as pa
     from pyarrow import parquet
 
-    def write_one(sheet: Sheet, file: Path) -> None:
+    def write_sheet(sheet: Sheet, file: Path) -> None:
         columns = zip(*plain_rows(sheet), strict=True) if sheet.rows else [()] * len(sheet.columns)
         parquet.write_table(pa.table(dict(zip(sheet.columns, map(list, columns), strict=True))), file)
 
-    return _write_each_sheet(document, path, write_one)
+    return _write_each_sheet(document, path, write_sheet)
 
 
 def _write_json(document: Document, path: Path) -> list[Path]:
-    whole: dict[str, Any] = {"summary": list(document.summary)}
+    content: dict[str, Any] = {"summary": list(document.summary)}
     for sheet in document.sheets:
-        whole[sheet.slug] = [dict(zip(sheet.columns, row, strict=True)) for row in plain_rows(sheet)]
-    return _write_text(path, json.dumps(whole, ensure_ascii=False, indent=1))
+        content[sheet.slug] = [dict(zip(sheet.columns, row, strict=True)) for row in plain_rows(sheet)]
+    return _write_text(path, json.dumps(content, ensure_ascii=False, indent=1))
 
 
-def _write_each_sheet(document: Document, path: Path, write_one: Callable[[Sheet, Path], None]) -> list[Path]:
+def _write_each_sheet(document: Document, path: Path, write_sheet: Callable[[Sheet, Path], None]) -> list[Path]:
     files = output_files(path, [sheet.slug for sheet in document.sheets[1:]])
     for file, sheet in zip(files, document.sheets, strict=True):
-        write_one(sheet, _partial_path(file))
+        write_sheet(sheet, _partial_path(file))
         _partial_path(file).replace(file)
     return files
 

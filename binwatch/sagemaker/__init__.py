@@ -1,1 +1,1 @@
-"""Shared by the trainer's and the worker's parts on Amazon SageMaker: settings, and requests to AWS."""
+"""Settings for Amazon SageMaker and requests to AWS, shared by the trainer and the worker."""

@@ -1,4 +1,4 @@
-"""Requests to SageMaker and related services, with retries and helpful errors."""
+"""Clients for SageMaker and related services, with retries and helpful errors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from binwatch.errors import OutageError
 from binwatch.settings import advice
 
 _MAX_ATTEMPTS = 10
-"""Attempts of a throttled request, with a backoff that doubles up to 20 seconds."""
+"""Maximum number of attempts of a throttled request, with a backoff that doubles up to 20 seconds."""
 _THROTTLED_CODES = frozenset({"Throttling", "ThrottlingException", "TooManyRequestsException", "RequestLimitExceeded"})
 _QUOTA_CODES = frozenset({"ResourceLimitExceeded", "LimitExceededException", "ServiceQuotaExceededException"})
 _LOGIN_CODES = frozenset(
@@ -40,7 +40,7 @@ class QuotaError(AwsError):
 
 
 def aws_client(service: str, region: str, endpoint_url: str | None = None) -> Any:
-    """A boto3 client of a service. Sends no request yet."""
+    """Make a boto3 client of a service, without sending a request."""
     retries = {"mode": "standard", "max_attempts": _MAX_ATTEMPTS}
     config = Config(retries=retries, connect_timeout=10, read_timeout=60)
     return make_client(service, region_name=region, endpoint_url=endpoint_url, config=config)
@@ -48,7 +48,7 @@ def aws_client(service: str, region: str, endpoint_url: str | None = None) -> An
 
 @contextmanager
 def translate_errors(what: str, region: str) -> Iterator[None]:
-    """Turn boto3's errors in the block into an AwsError that names `what` and says what to do."""
+    """Translate boto3's errors in the block to an AwsError that names `what` and says what to do."""
     try:
         yield
     except (NoCredentialsError, PartialCredentialsError, TokenRetrievalError) as error:
@@ -65,37 +65,40 @@ def translate_errors(what: str, region: str) -> Iterator[None]:
 
 
 def error_code(error: ClientError) -> str:
-    """AWS' error code."""
+    """Return AWS' error code."""
     return str(error.response["Error"].get("Code", ""))
 
 
 def error_message(error: ClientError) -> str:
-    """AWS' error message."""
+    """Return AWS' error message."""
     return str(error.response["Error"].get("Message", ""))
 
 
 def is_missing(error: ClientError) -> bool:
-    """Whether the resource does not exist: SageMaker and Application Auto Scaling may say so only in the message."""
-    says = error_message(error).lower()
-    return error_code(error) in _MISSING_CODES or "could not find" in says or "no scalable target" in says
+    """Return whether the resource does not exist.
+
+    SageMaker and Application Auto Scaling may say so only in the message.
+    """
+    message = error_message(error).lower()
+    return error_code(error) in _MISSING_CODES or "could not find" in message or "no scalable target" in message
 
 
 def is_taken(error: ClientError) -> bool:
-    """Whether the name is taken: SageMaker reports it by a code or by a message."""
+    """Return whether the name is taken. SageMaker says so by a code or by a message."""
     return error_code(error) == "ResourceInUse" or "already exist" in error_message(error).lower()
 
 
 def _advice(error: ClientError, region: str) -> str:
-    code, says = error_code(error), error_message(error)
+    code, message = error_code(error), error_message(error)
     if code in _LOGIN_CODES:
         return f"the AWS credentials are expired or unknown in region {region!r} ({code}); log in again"
     if code in _FORBIDDEN_CODES:
-        return f"not allowed: {says}; give your user or role that permission"
+        return f"not allowed: {message}; give your user or role that permission"
     if code in _QUOTA_CODES:
-        return f"a quota of the account is used up: {says}; ask for more in Service Quotas, or take other instances"
+        return f"a quota of the account is used up: {message}; ask for more in Service Quotas, or take other instances"
     if code in _THROTTLED_CODES:
-        return f"AWS refused too many requests, {_MAX_ATTEMPTS} times in a row ({says}); try again in some minutes"
-    if "role" in says.lower():
+        return f"AWS refused too many requests, {_MAX_ATTEMPTS} times in a row ({message}); try again in some minutes"
+    if "role" in message.lower():
         role = f"job.role for the trainer's jobs; for transform jobs {advice('sagemaker_role')}"
-        return f"{says} ({code}); check the role ({role}); see its trust policy, and that you may pass it on"
-    return f"{says or error} ({code})"
+        return f"{message} ({code}); check the role ({role}); see its trust policy, and that you may pass it on"
+    return f"{message or error} ({code})"

@@ -1,4 +1,4 @@
-"""All settings for SageMaker, and the environment that SageMaker sets in a container."""
+"""Settings for SageMaker, and the environment that SageMaker provides in a container."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from binwatch.addresses import check_endpoint
 from binwatch.environment import PREFIX, EnvironmentSettings
 
 MAX_TRANSFORM_MB = 100
-"""SageMaker's limit for the requests in flight to an instance times the largest of them, in MB."""
+"""SageMaker's maximum for the requests in flight to an instance times their maximum size, in MB."""
 _PREFIX = f"{PREFIX}SAGEMAKER_"
 
 

@@ -1,1 +1,4 @@
-"""The HTTP server of worker and monitor, with limits on connections, requests and time. Nothing else needs uvicorn."""
+"""The HTTP server of the worker and the monitor, with limits on connections, requests and time.
+
+No other module of the package imports uvicorn.
+"""

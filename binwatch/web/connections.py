@@ -1,7 +1,7 @@
-"""HTTP connections with time limits for a request's head, its body, and for reading the response.
+"""HTTP connections with time limits for receiving a request's head and body, and for sending the response.
 
-uvicorn has no such limits, so silent or slow clients could occupy all connections. Beyond
-`ConnectionLimits.connections`, the connection that has been waiting longest for a request is closed for a new one.
+uvicorn has no such limits, so silent or slow clients could occupy all connections. When a new connection exceeds
+`ConnectionLimits.connections`, the connection that has been waiting longest for a request is closed.
 """
 
 from __future__ import annotations
@@ -17,117 +17,118 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
-    """Limits for clients. Times are in seconds."""
+    """Limits for clients. Timeouts are in seconds."""
 
     connections: int
-    """Most open connections. Must exceed the limit of requests in flight, so that some connections can be closed."""
+    """Maximum number of open connections. It must exceed the limit of requests in flight, so that some connections can
+    be closed."""
     head_s: float = 10.0
-    """Time for a request's head, from its first byte or from the start of the connection."""
+    """Timeout for a request's head, from its first byte or from the start of the connection."""
     silence_s: float = 10.0
-    """Time between two pieces of a body."""
+    """Timeout for the next chunk of a body."""
     body_s: float = 60.0
-    """Time for the whole body."""
+    """Timeout for the whole body."""
     answer_s: float = 30.0
-    """Time between two pieces of a response that the client reads."""
+    """Timeout for the client to read the next chunk of a response."""
 
 
 class ServerConfig(uvicorn.Config):
-    """uvicorn's configuration with limits."""
+    """uvicorn's configuration, with limits for clients."""
 
     limits: ConnectionLimits
 
 
 class Connection(H11Protocol):
-    """uvicorn's protocol with limits."""
+    """uvicorn's HTTP protocol, with limits for clients."""
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         """Start the timers; close another connection if there are too many."""
         super().connection_made(transport)
         self._limits = cast(ServerConfig, self.config).limits
-        # Then pause_writing is called for every byte that the kernel does not accept at once.
+        # With this limit, pause_writing is called whenever the kernel does not accept all data at once.
         transport.set_write_buffer_limits(high=0)
         self._waiting_since = self.loop.time()
-        self._reading: asyncio.TimerHandle | None = None
-        self._body_until: float | None = None
-        self._writing: asyncio.TimerHandle | None = None
+        self._read_timer: asyncio.TimerHandle | None = None
+        self._body_deadline: float | None = None
+        self._write_timer: asyncio.TimerHandle | None = None
         self._dropped = False
-        self._watch_reading()
+        self._update_read_timer()
         if len(self.connections) > self._limits.connections:
             self._make_room()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the timers."""
         super().connection_lost(exc)
-        self._cancel_reading()
-        self._cancel_writing()
+        self._stop_read_timer()
+        self._stop_write_timer()
 
     def data_received(self, data: bytes) -> None:
-        """Process data. A piece of a head does not restart its timer; a piece of a body restarts `silence_s`."""
+        """Process data. A chunk of a body restarts the timeout `silence_s`; a chunk of a head restarts nothing."""
         super().data_received(data)
-        self._watch_reading()
+        self._update_read_timer()
 
     def on_response_complete(self) -> None:
         """Start waiting for the next request."""
         self._waiting_since = self.loop.time()
         super().on_response_complete()
-        self._watch_reading()
+        self._update_read_timer()
 
     def pause_writing(self) -> None:
-        """The client reads its response more slowly than it is sent."""
+        """Start the write timer: the client reads its response more slowly than it is sent."""
         super().pause_writing()
-        self._watch_writing()
+        self._start_write_timer()
 
     def resume_writing(self) -> None:
-        """The client has read all that was sent."""
+        """Stop the write timer: the client has read everything that was sent."""
         super().resume_writing()
-        self._cancel_writing()
+        self._stop_write_timer()
 
     @property
     def is_waiting(self) -> bool:
-        """Whether no request is being processed: it has not arrived, or has been answered."""
+        """Whether no request is being processed: the next one has not arrived, or the last one has been answered."""
         return self.cycle is None or self.cycle.response_complete
 
     def _make_room(self) -> None:
-        """Close the connection that has been waiting longest; this one if all others are processing requests."""
+        """Close the connection that has been waiting longest, or this one if all others are processing requests."""
         others = cast("set[Connection]", self.connections) - {self}
-        waiting = (one for one in others if one.is_waiting and not one._dropped)
-        longest = min(waiting, key=lambda one: one._waiting_since, default=self)
+        waiting = (other for other in others if other.is_waiting and not other._dropped)
+        longest = min(waiting, key=lambda other: other._waiting_since, default=self)
         longest._dropped = True  # it stays in `connections` until the event loop's next iteration
         longest.transport.abort()
 
-    def _watch_reading(self) -> None:
+    def _update_read_timer(self) -> None:
         if self.transport.is_closing():
-            self._cancel_reading()
+            self._stop_read_timer()
         elif self.conn.their_state is h11.SEND_BODY:
-            self._watch_body()
+            self._restart_body_timer()
         elif not self.is_waiting or self.timeout_keep_alive_task is not None:
-            self._cancel_reading()  # a request is being processed, or uvicorn's keep-alive timer runs
-        elif self._reading is None or self._body_until is not None:
-            self._cancel_reading()
-            self._reading = self.loop.call_later(self._limits.head_s, self._time_out)
+            self._stop_read_timer()  # a request is being processed, or uvicorn's keep-alive timer runs
+        elif self._read_timer is None or self._body_deadline is not None:
+            self._stop_read_timer()
+            self._read_timer = self.loop.call_later(self._limits.head_s, self._time_out)
 
-    def _watch_body(self) -> None:
+    def _restart_body_timer(self) -> None:
         now = self.loop.time()
-        until = now + self._limits.body_s if self._body_until is None else self._body_until
-        self._cancel_reading()
-        self._body_until = until
-        self._reading = self.loop.call_at(min(until, now + self._limits.silence_s), self._time_out_body)
+        deadline = now + self._limits.body_s if self._body_deadline is None else self._body_deadline
+        self._stop_read_timer()
+        self._body_deadline = deadline
+        self._read_timer = self.loop.call_at(min(deadline, now + self._limits.silence_s), self._handle_body_timeout)
 
-    def _cancel_reading(self) -> None:
-        self._body_until = None
-        if self._reading is not None:
-            self._reading.cancel()
-            self._reading = None
+    def _stop_read_timer(self) -> None:
+        self._body_deadline = None
+        if self._read_timer is not None:
+            self._read_timer.cancel()
+            self._read_timer = None
 
-    def _time_out_body(self) -> None:
-        if self.flow.read_paused:  # the app is not reading, not the client
-            self._watch_body()
+    def _handle_body_timeout(self) -> None:
+        if self.flow.read_paused:  # the app is slow, not the client
+            self._restart_body_timer()
         else:
             self._time_out()
 
     def _time_out(self) -> None:
-        """Close the connection, with a 408 if a request has begun."""
-        self._cancel_reading()
+        """Close the connection, after sending a 408 if a request has begun."""
+        self._stop_read_timer()
         cycle = self.cycle if not self.is_waiting else None
         if cycle is not None:
             cycle.disconnected = True
@@ -144,18 +145,19 @@ class Connection(H11Protocol):
         for event in [*events, h11.EndOfMessage()]:
             self.transport.write(self.conn.send(event) or b"")
 
-    def _watch_writing(self) -> None:
-        self._cancel_writing()
+    def _start_write_timer(self) -> None:
+        self._stop_write_timer()
         unsent = self.transport.get_write_buffer_size()
-        self._writing = self.loop.call_later(self._limits.answer_s, self._check_writing, unsent)
+        self._write_timer = self.loop.call_later(self._limits.answer_s, self._handle_write_timeout, unsent)
 
-    def _check_writing(self, unsent: int) -> None:
+    def _handle_write_timeout(self, unsent: int) -> None:
+        """Abort the connection if none of the `unsent` bytes has been read since the timer started."""
         if self.transport.get_write_buffer_size() >= unsent:
             self.transport.abort()
         else:
-            self._watch_writing()
+            self._start_write_timer()
 
-    def _cancel_writing(self) -> None:
-        if self._writing is not None:
-            self._writing.cancel()
-            self._writing = None
+    def _stop_write_timer(self) -> None:
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None

@@ -1,4 +1,4 @@
-"""Responses, and a limit on requests in flight with reserved capacity for probes."""
+"""HTTP responses, and a limit on requests in flight with reserved capacity for probes."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class Reply(NamedTuple):
-    """An HTTP response. `kind` is its content type."""
+    """An HTTP response."""
 
     status: int
-    kind: str
+    content_type: str
     body: bytes
     retry_after_s: int | None = None
 
 
 async def send_reply(send: Send, reply: Reply) -> None:
-    """Send a whole response."""
-    headers = [(b"content-type", reply.kind.encode()), (b"content-length", str(len(reply.body)).encode())]
+    """Send a response."""
+    headers = [(b"content-type", reply.content_type.encode()), (b"content-length", str(len(reply.body)).encode())]
     if reply.retry_after_s is not None:
         headers.append((b"retry-after", str(reply.retry_after_s).encode()))
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
@@ -31,33 +31,33 @@ async def send_reply(send: Send, reply: Reply) -> None:
 
 
 MAX_REQUESTS_PER_PROBE = 8
-"""Most requests in flight for one probe's path."""
+"""Maximum number of requests in flight for one probe's path."""
 
 
 class RequestLimit:
-    """Wraps an ASGI app: at most `most` requests in flight, plus a few for each probe.
+    """Wraps an ASGI app: allows at most `max_requests` requests in flight, plus a few for each probe.
 
-    A probe is a path that monitors the service, such as /healthz. It must be answered especially under high load.
+    A probe is a path for monitoring the service, such as /healthz. It must be answered even under high load.
     """
 
-    def __init__(self, app: App, most: int, probes: Collection[str], refuse: App) -> None:
+    def __init__(self, app: App, max_requests: int, probes: Collection[str], refuse: App) -> None:
         """`refuse` answers requests over the limit."""
         self._app = app
-        self._most = most
+        self._max_requests = max_requests
         self._probes = frozenset(probes)
         self._refuse = refuse
         self._in_flight: Counter[str] = Counter()
 
     @property
     def total(self) -> int:
-        """Most requests in flight, including probes."""
-        return self._most + MAX_REQUESTS_PER_PROBE * len(self._probes)
+        """Maximum number of requests in flight, including probes."""
+        return self._max_requests + MAX_REQUESTS_PER_PROBE * len(self._probes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The ASGI entry point."""
+        """Handle a request, or refuse it if too many are in flight."""
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         probe = path if path in self._probes else ""
-        if self._in_flight[probe] >= (MAX_REQUESTS_PER_PROBE if probe else self._most):
+        if self._in_flight[probe] >= (MAX_REQUESTS_PER_PROBE if probe else self._max_requests):
             await self._refuse(scope, receive, send)
             return
         self._in_flight[probe] += 1
@@ -68,5 +68,5 @@ class RequestLimit:
 
 
 async def send_unavailable(scope: Scope, receive: Receive, send: Send) -> None:
-    """503 as plain text."""
+    """Send a 503 as plain text."""
     await send_reply(send, Reply(503, "text/plain", b"too many requests are in flight; try again\n", retry_after_s=1))

@@ -1,4 +1,4 @@
-"""The HTTP server of worker and monitor: uvicorn with limits for clients."""
+"""Configures the HTTP server of the worker and the monitor: uvicorn with limits for clients."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from binwatch.web.connections import Connection, ConnectionLimits, ServerConfig
 from binwatch.web.requests import App
 
 SPARE_CONNECTIONS = 128
-"""Connections without a request in flight: of new clients, and of clients that keep a connection open."""
+"""Number of connections without a request in flight: those of new clients, and those that clients keep open."""
 BACKLOG = 128
-"""Connections that asyncio accepts per iteration of its event loop, in which it closes none; open files are limited."""
+"""Maximum number of connections that asyncio accepts per iteration of its event loop. It closes none of them in the
+same iteration, and the number of open files is limited."""
 
 
-def make_config(app: App, requests: int, *, grace_s: int, limits: ConnectionLimits | None = None) -> uvicorn.Config:
-    """uvicorn's configuration for an app with at most `requests` requests in flight.
+def make_config(app: App, max_requests: int, *, grace_s: int, limits: ConnectionLimits | None = None) -> uvicorn.Config:
+    """Make uvicorn's configuration for an app with at most `max_requests` requests in flight.
 
-    `grace_s`: seconds for requests to finish after the signal to stop.
+    `grace_s`: seconds that requests may take to finish after the signal to stop.
     """
     config = ServerConfig(
         app,
@@ -24,11 +25,11 @@ def make_config(app: App, requests: int, *, grace_s: int, limits: ConnectionLimi
         ws="none",
         lifespan="off",
         log_config=None,
-        access_log=False,  # a line per scrape or photo would bury the others
+        access_log=False,  # a line per scrape or photo would bury all others
         server_header=False,
         proxy_headers=False,
         backlog=BACKLOG,
         timeout_graceful_shutdown=grace_s,
     )
-    config.limits = limits or ConnectionLimits(connections=requests + SPARE_CONNECTIONS)
+    config.limits = limits or ConnectionLimits(connections=max_requests + SPARE_CONNECTIONS)
     return config
