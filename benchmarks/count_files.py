@@ -111,7 +111,8 @@ def main() -> None:
             checks.append(check(options.folder, options.model, len(photos), options.metadata))
         starts.append(count(files[0], options.model, 1))
     print(
-        f"{len(photos)} photos, {usable_cores()} cores, {engine.precision}, {engine.provider}, medians of {options.rounds}"
+        f"{len(photos)} photos, {usable_cores()} cores, {engine.precision}, {engine.provider}, medians of"
+        f" {options.rounds}"
     )
     for name, costs in (("count", counts), ("check", checks), ("count, one photo", starts)):
         if costs:

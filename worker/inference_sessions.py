@@ -169,7 +169,8 @@ def _run(session: Any, photos: Pixels, kept: int | None = None) -> Inferred:
     distribution, embeddings = session.run([PROBABILITIES_OUTPUT, EMBEDDING_OUTPUT], {INPUT_NAME: photos})
     if len(distribution) != len(photos):
         raise BinwatchError(
-            f"the model returned {count_noun(len(distribution), 'answer')} for {count_noun(len(photos), 'photo')}; export it again"
+            f"the model returned {count_noun(len(distribution), 'answer')} for {count_noun(len(photos), 'photo')};"
+            " export it again"
         )
     return Inferred(distribution[:kept], embeddings[:kept])
 

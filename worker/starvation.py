@@ -55,6 +55,6 @@ class StarvationCheck:
             idle_s = 0.0 if self._since is None else time.monotonic() - self._since
             if idle_s > self._limit_s:
                 raise ConsumerStalled(
-                    f"{count_noun(self._waiting, 'task waits', 'tasks wait')}, and none was received for {idle_s:.0f} s;"
-                    " restart the worker"
+                    f"{count_noun(self._waiting, 'task waits', 'tasks wait')}, and none was received for"
+                    f" {idle_s:.0f} s; restart the worker"
                 )

@@ -43,7 +43,8 @@ def connect(database_url: str, wait_s: float = _WAIT_S, session: TransactionMode
         url = make_url(database_url)
     except (ArgumentError, ValueError):  # whose text may have the password
         raise SettingsError(
-            f"{_NAME} is not a database URL; write sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE; {ESCAPE_ADVICE}"
+            f"{_NAME} is not a database URL; write sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE;"
+            f" {ESCAPE_ADVICE}"
         ) from None
     backend = url.get_backend_name()
     try:

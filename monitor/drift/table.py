@@ -51,8 +51,8 @@ def render(report: DriftReport) -> RenderableType:
     if report.is_small:
         parts.append(
             Text(
-                f"The reference of model {report.model} is of {count_noun(report.bins or 0, 'bin')}, too few to judge by:"
-                f" make one of {MIN_REFERENCE_BINS} or more (python -m trainer calibrate)."
+                f"The reference of model {report.model} is of {count_noun(report.bins or 0, 'bin')}, too few to"
+                f" judge by: make one of {MIN_REFERENCE_BINS} or more (python -m trainer calibrate)."
             )
         )
     return Group(*parts)

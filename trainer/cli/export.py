@@ -84,7 +84,8 @@ def calibrate(
         remark(
             " ".join(
                 [
-                    f"{bundle}: reference of {count_noun(found.photos, 'photo')} of {count_noun(found.groups or 0, 'bin')}.",
+                    f"{bundle}: reference of {count_noun(found.photos, 'photo')} of"
+                    f" {count_noun(found.groups or 0, 'bin')}.",
                     *small_reference(found),
                 ]
             )

@@ -181,8 +181,8 @@ def _row(config: DataConfig, line: int, record: dict[str, str | None]) -> Row:
     quantity, at_least = _quantity(label or "")
     if quantity is None:
         raise DataError(
-            f"{config.index}, line {line}: label {quote_value(label)} of {key[:60]} is not a whole number, nor one with a +"
-            " (6+ means six items or more)"
+            f"{config.index}, line {line}: label {quote_value(label)} of {key[:60]} is not a whole number, nor one"
+            " with a + (6+ means six items or more)"
         )
     if quantity < 0:
         raise DataError(f"{config.index}, line {line}: label {quantity} of {key} is negative")

@@ -53,8 +53,8 @@ class ModelComparison:
             )
         gain, error = self.difference["accuracy"], self.difference["rmse"]
         lost = (
-            f"; it cannot predict {column_names(self.untested)}, which {self.current} can, and no {self.photos[:-1]} shows"
-            " that: compare on photos of every quantity (--photos, --index)"
+            f"; it cannot predict {column_names(self.untested)}, which {self.current} can, and no {self.photos[:-1]}"
+            " shows that: compare on photos of every quantity (--photos, --index)"
         )
         return (
             f"{self.candidate} is {'better' if self.better else 'not found to be better'} than {self.current} on"

@@ -106,6 +106,6 @@ def calibration_note(temperature: float, photos: int) -> list[str]:
     if photos >= FEW:
         return []
     return [
-        f"The temperature {temperature:.2f} was fitted to {count_noun(photos, 'validation photo')}, and held near 1: with"
-        f" fewer than {FEW}, probabilities may be too high or too low."
+        f"The temperature {temperature:.2f} was fitted to {count_noun(photos, 'validation photo')}, and held near 1:"
+        f" with fewer than {FEW}, probabilities may be too high or too low."
     ]

@@ -50,7 +50,8 @@ def check_outputs(file: Path, precision: Precision, found: Floats, wanted: Float
     broken = int((~np.isfinite(found).all(axis=1)).sum())
     if broken:
         raise ExportError(
-            f"{file.name}: the output for {broken} of {count_noun(len(found), 'photo')} is not a number; {ADVICE[precision]}"
+            f"{file.name}: the output for {broken} of {count_noun(len(found), 'photo')} is not a number;"
+            f" {ADVICE[precision]}"
         )
     if not np.allclose(found.sum(axis=1), 1, atol=1e-3):
         raise ExportError(f"{file.name}: probabilities do not sum to 1")

@@ -167,7 +167,8 @@ def _in_turn(tuning: Tuning, trials: int, display: Display) -> Iterator[None]:
 def _spread(tuning: Tuning, trials: int, display: Display) -> Iterator[None]:
     """Run trials in their own processes, which share the cores. Progress bars would overwrite each other."""
     display.say(
-        f"{count_noun(trials, 'trial')}, {tuning.jobs} at a time; {tuning.folder}/trial-N/epochs.csv shows how far each is"
+        f"{count_noun(trials, 'trial')}, {tuning.jobs} at a time; {tuning.folder}/trial-N/epochs.csv shows how far"
+        " each is"
     )
     threads = max(usable_cores() // tuning.jobs, 1)
     pool = ProcessPoolExecutor(

@@ -101,8 +101,8 @@ def _summary(
     failed = sum(one.bin is not None for one in found.failed)
     several = sum(number > 1 for number in found.photos_of.values())
     lines = [
-        f"{count_noun(photos, 'photo')} in {_shown(folder.path)}: {done.counted:,} counted now with model {card.version},"
-        f" {photos - done.counted - failed:,} before and kept in {_shown(wanted.records)}"
+        f"{count_noun(photos, 'photo')} in {_shown(folder.path)}: {done.counted:,} counted now with model"
+        f" {card.version}, {photos - done.counted - failed:,} before and kept in {_shown(wanted.records)}"
     ]
     others = len(found.failed) - found.failed_photos
     left = ((found.failed_photos, "photo", "counted"), (others, "other file", "read"))
@@ -113,8 +113,8 @@ def _summary(
         bins = pluralize(len(found.unexpected), "a bin", "bins")
         lines.append(
             f"{count_noun(len(found.unexpected), 'photo')} of {bins} that the inventory file does not have"
-            f" ({preview_names([photo.key for photo, _ in found.unexpected], 3)}); if photos are not named after bins, see"
-            " --bin-pattern and --bin-list"
+            f" ({preview_names([photo.key for photo, _ in found.unexpected], 3)}); if photos are not named after"
+            " bins, see --bin-pattern and --bin-list"
         )
     if found.without_photo:
         lines.append(f"{count_noun(len(found.without_photo), 'bin')} of the inventory file without a photo")
@@ -188,8 +188,8 @@ def _how_to_open(wanted: CheckOptions, settings: Settings, left_over: int) -> li
     ]
     if left_over:
         lines.append(
-            f"its pages also show {count_noun(left_over, 'bin')} of earlier runs without a photo or a quantity now; to leave"
-            " them out, name a new folder with --records"
+            f"its pages also show {count_noun(left_over, 'bin')} of earlier runs without a photo or a quantity now;"
+            " to leave them out, name a new folder with --records"
         )
     return lines
 

@@ -62,5 +62,6 @@ def _nothing_to_compare(report: InventoryReport, folder: ScannedFolder) -> Binwa
         )
     return BinwatchError(
         f"{report.file}: no row names a bin that has a photo; photos are named after bins, such as"
-        f" {escape_unprintable(folder.photos[0].key)!r}: rename them, or say which column has such names with --bin-column"
+        f" {escape_unprintable(folder.photos[0].key)!r}: rename them, or say which column has such names with"
+        " --bin-column"
     )

@@ -71,8 +71,9 @@ def _show_young(grace: Grace) -> None:
     """Mention the photos that are too young to be counted, so that the printed numbers add up."""
     if grace.young:
         remark(
-            f"{count_noun(grace.young, 'more photo was', 'more photos were')} stored in the last {grace.seconds:g} s and"
-            f" {pluralize(grace.young, 'is left to its event', 'are left to their events')} (BINWATCH_RECONCILE_GRACE_S)"
+            f"{count_noun(grace.young, 'more photo was', 'more photos were')} stored in the last {grace.seconds:g} s"
+            f" and {pluralize(grace.young, 'is left to its event', 'are left to their events')}"
+            " (BINWATCH_RECONCILE_GRACE_S)"
         )
 
 

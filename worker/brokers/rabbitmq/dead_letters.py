@@ -61,8 +61,8 @@ class RabbitDeadLetters(DeadLetterQueue):
             yield channel, messages
         except _BROKEN as error:
             raise QueueError(
-                f"RabbitMQ failed ({describe_error(error)}) before all {count_noun(len(messages), 'message')} of {self._name!r}"
-                " were processed; repeat the command for the rest"
+                f"RabbitMQ failed ({describe_error(error)}) before all {count_noun(len(messages), 'message')} of"
+                f" {self._name!r} were processed; repeat the command for the rest"
             ) from error
         finally:
             with suppress(*_BROKEN):  # closing the connection also requeues them, but only later
