@@ -290,7 +290,7 @@ class CurrentComparison(Base):
     expected: Mapped[int]
     difference: Mapped[int]
     """predicted − expected in items, without the cap of `comparisons.error`; beyond 5 by the distribution
-    (binwatch.counts.difference_of)."""
+    (binwatch.counts.item_difference)."""
     chance: Mapped[float]
     """As in `comparisons`, but 1 if unknown: such a bin is ranked last."""
     p_value: Mapped[float | None]

@@ -32,7 +32,7 @@ class Verdict(StrEnum):
     NO_REFERENCE = "no_reference"
     """The model's bundle says nothing of this signal, or there is no bundle."""
     SMALL_REFERENCE = "small_reference"
-    """The bundle's reference is of too few bins (binwatch.reference.ENOUGH)."""
+    """The bundle's reference is of too few bins (binwatch.reference.MIN_REFERENCE_BINS)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from testing.photos import HEIGHT, WIDTH, chunk, encoded, png, scene
 
 
 def _squashed(image: Image.Image) -> np.ndarray:
-    """What `load` should give, computed without its shortcuts."""
+    """What `load_photo` should give, computed without its shortcuts."""
     return np.asarray(image.convert("RGB").resize((INPUT_SIZE, INPUT_SIZE), Image.Resampling.BILINEAR))
 
 
@@ -249,7 +249,7 @@ def test_the_first_photos_in_eight_threads() -> None:
     """Pillow loads its decoders when the first photo is opened, which must not fail where threads race for it."""
     program = f"""
 import sys, threading
-from binwatch.image import load
+from binwatch.image import load_photo
 data = bytes.fromhex({encoded(scene(64, 48), "WEBP").hex()!r})
 start, results = threading.Barrier(8), []
 def run():
@@ -378,7 +378,7 @@ def test_memory_does_not_grow_for_what_is_refused(tmp_path: Path) -> None:
     program = f"""
 import re, warnings
 from pathlib import Path
-from binwatch.image import load
+from binwatch.image import load_photo
 from binwatch.errors import PhotoError
 def peak():  # VmHWM: ru_maxrss would be that of the process that started this one
     return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) // 1024

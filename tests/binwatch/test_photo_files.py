@@ -290,7 +290,7 @@ def test_memory_stays_within_bounds(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(data)
     program = """
 import sys
-from binwatch.image import load
+from binwatch.image import load_photo
 from binwatch.errors import PhotoError
 def memory(what):
     lines = open("/proc/self/status").read().splitlines()
@@ -300,7 +300,7 @@ for path in sys.argv[1:]:
     open("/proc/self/clear_refs", "w").write("5")  # VmHWM begins anew
     before = memory("VmRSS")
     try:
-        answer = load(data).format
+        answer = load_photo(data).format
     except PhotoError as error:
         answer = error.reason
     print(answer, memory("VmHWM") - before)

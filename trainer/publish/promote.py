@@ -43,7 +43,7 @@ def promote(
     `bundled` is the model that workers use until one is promoted. The first model that is promoted must beat it, and it
     is published then, so that `rollback` can return to it. Without `bundled`, the first model has nothing to beat.
     `force` promotes in any case, with a note in the card. Raises PromotionError if the model is not better,
-    OvertakenError if another one was promoted meanwhile.
+    PromotionConflictError if another one was promoted meanwhile.
     """
     with TemporaryDirectory(prefix="binwatch-models-") as name:
         candidate = _bundle(model, registry, Path(name))
