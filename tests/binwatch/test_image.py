@@ -255,7 +255,7 @@ start, results = threading.Barrier(8), []
 def run():
     start.wait()
     try:
-        results.append(load(data).format)
+        results.append(load_photo(data).format)
     except Exception as error:
         results.append(repr(error))
 threads = [threading.Thread(target=run) for _ in range(8)]
@@ -388,7 +388,7 @@ warnings.simplefilter("ignore")
 before = peak()
 for photo in photos:
     try:
-        load(photo)
+        load_photo(photo)
     except PhotoError:
         pass
 print(peak() - before)
