@@ -16,7 +16,7 @@ from sqlalchemy import Engine, event, func, select
 from binwatch.confusion import INVENTORY, TruthSource
 from binwatch.counts import Outcome, outcome_by
 from binwatch.errors import Reason
-from binwatch.records.audits import MAX_NOTE, AuditAnswer, AuditReason, UnknownBin
+from binwatch.records.audits import MAX_NOTE_LENGTH, AuditAnswer, AuditReason, UnknownBin
 from binwatch.records.audits import add_audit as record
 from binwatch.records.settlement import PhotoState, QuantityState
 from binwatch.records.store import NewCount, NewExpectation, Store
@@ -303,7 +303,7 @@ def test_only_the_first_answer_to_a_photo_can_be_blind(records_engine: Engine) -
         (AuditAnswer.CANNOT_TELL, 3, None, "cannot_tell has no number of items; leave out 3"),
         (AuditAnswer.GO_AND_COUNT, 0, None, "go_and_count has no number"),
         (AuditAnswer.COUNT, 1, "two\nlines", "on one line"),
-        (AuditAnswer.COUNT, 1, "x" * (MAX_NOTE + 1), "at most 200 characters"),
+        (AuditAnswer.COUNT, 1, "x" * (MAX_NOTE_LENGTH + 1), "at most 200 characters"),
     ],
 )
 def test_answers_that_cannot_be_are_refused(

@@ -12,11 +12,11 @@ from sqlalchemy import Engine, select, text
 from binwatch.bundle import Calibration
 from binwatch.errors import MetadataReason, Reason
 from binwatch.records import ranking
-from binwatch.records.audits import Seen, StaleAudit, add_audit
+from binwatch.records.audits import SeenPhoto, StaleAudit, add_audit
 from binwatch.records.engine import connect
 from binwatch.records.migrate import migrate
-from binwatch.records.ranking import rank
-from binwatch.records.settlement import Ranked
+from binwatch.records.ranking import update_p_values
+from binwatch.records.settlement import RankKind
 from binwatch.records.store import NewCount, NewExpectation, Store
 from binwatch.records.tables import (
     Base,
@@ -149,7 +149,7 @@ def test_a_quantity_that_the_model_never_answers_makes_no_bin_doubtful(records_e
         (0.1, -1),
         (None, -4),
     ]
-    assert rank(records_engine) == 0
+    assert update_p_values(records_engine) == 0
 
 
 def test_seventeen_where_forty_are_expected(records_engine: Engine) -> None:
@@ -201,8 +201,8 @@ def test_bins_that_were_compared_without_calibration_get_their_rank(records_engi
     store.add_counts([count("a", 2), count("b", 2, probabilities=None), count("c", 2, model="other")])
     store.add_expectations([expect("a", 3), expect("b", 3), expect("c", 3)])
     store.use_model("v1", CALIBRATION)
-    assert rank(records_engine) == 2
-    assert rank(records_engine) == 0
+    assert update_p_values(records_engine) == 2
+    assert update_p_values(records_engine) == 0
     assert [row["doubt"] for row in rows(records_engine, CurrentComparison)] == [0.4, 3.0, 1.05]
     columns = ("p_value", "p_missing", "p_surplus")
     assert [tuple(map(row.get, columns)) for row in rows(records_engine, Comparison)] == [
@@ -219,7 +219,7 @@ def test_a_bin_whose_expected_class_has_probability_0_gets_its_rank(records_engi
     store.add_counts([count("odd", 2, probabilities=sure), count("usual", 2, probabilities=sure)])
     store.add_expectations([expect("odd", 3), expect("usual", 2)])
     store.use_model("v1", CALIBRATION)
-    assert [rank(records_engine), rank(records_engine)] == [2, 0]
+    assert [update_p_values(records_engine), update_p_values(records_engine)] == [2, 0]
     assert [row["p_value"] for row in rows(records_engine, CurrentComparison)] == [0.2, 1.0]
 
 
@@ -232,7 +232,7 @@ def test_a_bin_whose_expected_class_is_certain_gets_its_rank(records_engine: Eng
     store.add_expectations([expect("few", 40), expect("none", 40)])
     assert [row["doubt"] for row in rows(records_engine, CurrentComparison)] == [2.0, 3.0]
     store.use_model("v1", CALIBRATION)
-    assert [rank(records_engine), rank(records_engine)] == [2, 0]
+    assert [update_p_values(records_engine), update_p_values(records_engine)] == [2, 0]
     assert [row["p_missing"] for row in rows(records_engine, CurrentComparison)] == [0.2, None]
 
 
@@ -254,13 +254,13 @@ def test_a_new_calibration_reaches_bins_that_have_p_values(records_engine: Engin
     store.add_expectations([expect("a", 3), expect("b", 2), expect("other", 3)])
     before = {"a": (0.4, 0.4, 1), "b": (0.8, 0.8, 1), "other": (0.4, 0.4, 1)}
     assert judged(records_engine) == before
-    assert rank(records_engine) == 0
+    assert update_p_values(records_engine) == 0
     store.use_model("v1", STRICTER)
-    assert rank(records_engine, ["v2"]) == 0
+    assert update_p_values(records_engine, ["v2"]) == 0
     assert judged(records_engine) == before
-    assert rank(records_engine) == 2
+    assert update_p_values(records_engine) == 2
     assert judged(records_engine) == before | {"a": (0.5, 0.5, 2), "b": (0.5, 0.5, 2)}
-    assert rank(records_engine) == 0
+    assert update_p_values(records_engine) == 0
     ledger = {row["bin_id"]: row["p_value"] for row in rows(records_engine, Comparison)}
     assert ledger == {"a": 0.4, "b": 0.8, "other": 0.4}, "what was flagged at its time"
 
@@ -275,7 +275,7 @@ def test_a_quantity_that_is_said_again_keeps_the_present_judgement(records_engin
     store.add_expectations([expect("a", 3, minutes=1)])
     assert judged(records_engine) == {"a": (0.5, 0.5, 2)}
     assert len(rows(records_engine, Comparison)) == 1
-    assert rank(records_engine) == 0
+    assert update_p_values(records_engine) == 0
 
 
 def test_a_calibration_that_takes_quantities_away_leaves_none_judged_by_the_old_one(records_engine: Engine) -> None:
@@ -287,11 +287,11 @@ def test_a_calibration_that_takes_quantities_away_leaves_none_judged_by_the_old_
     store.add_expectations([expect("a", 0), expect("b", 3)])
     (before,) = {judged(records_engine)["a"]}
     store.use_model("v1", some)
-    assert rank(records_engine) == 2
+    assert update_p_values(records_engine) == 2
     assert judged(records_engine) == {"a": (None, 3.0, 2), "b": (0.4, 0.4, 2)}
     assert {row["kind"]: row["bins"] for row in rows(records_engine, RankTotal)} == {"calibrated": 1, "uncalibrated": 1}
     store.use_model("v1", CALIBRATION)
-    assert rank(records_engine) == 2
+    assert update_p_values(records_engine) == 2
     assert judged(records_engine)["a"] == (*before[:2], 3)
     assert {row["kind"]: row["bins"] for row in rows(records_engine, RankTotal)} == {"calibrated": 2, "uncalibrated": 0}
 
@@ -304,7 +304,7 @@ def test_bins_of_a_quantity_that_is_never_answered_come_last_once_it_is_known(re
     store.add_expectations([expect("a", 0)])
     assert judged(records_engine) == {"a": (None, 1.0, 0)}
     store.use_model("v1", some)
-    assert [rank(records_engine), rank(records_engine)] == [1, 0]
+    assert [update_p_values(records_engine), update_p_values(records_engine)] == [1, 0]
     assert judged(records_engine) == {"a": (None, 3.0, 1)}
     assert [row["chance"] for row in rows(records_engine, CurrentComparison)] == [1.0]
 
@@ -313,15 +313,15 @@ def test_judging_anew_goes_on_where_it_was(
     records_engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A chunk is a transaction; what an outage keeps back is left to the next run, which does nothing twice."""
-    monkeypatch.setattr(ranking, "RANKED_AT_A_TIME", 2)
-    monkeypatch.setattr(ranking, "_PROGRESS", 1)
+    monkeypatch.setattr(ranking, "BINS_PER_TRANSACTION", 2)
+    monkeypatch.setattr(ranking, "_TRANSACTIONS_PER_LOG_LINE", 1)
     caplog.set_level("INFO", "binwatch.records.ranking")
     store = Store(records_engine)
     store.use_model("v1", CALIBRATION)
     store.add_counts([count(name, 2) for name in "abcde"])
     store.add_expectations([expect(name, 3) for name in "abcde"])
     store.use_model("v1", STRICTER)
-    real, calls = ranking._write_ranks, []
+    real, calls = ranking._write_p_values, []
 
     def write(*arguments: Any) -> None:
         calls.append(arguments)
@@ -329,11 +329,11 @@ def test_judging_anew_goes_on_where_it_was(
             raise RuntimeError("the connection broke")
         real(*arguments)
 
-    monkeypatch.setattr(ranking, "_write_ranks", write)
+    monkeypatch.setattr(ranking, "_write_p_values", write)
     with pytest.raises(RuntimeError, match="the connection broke"):
-        rank(records_engine)
+        update_p_values(records_engine)
     assert sorted(found[2] for found in judged(records_engine).values()) == [1, 1, 1, 2, 2]
-    assert rank(records_engine) == 3
+    assert update_p_values(records_engine) == 3
     assert set(judged(records_engine).values()) == {(0.5, 0.5, 2)}
     assert [record.getMessage() for record in caplog.records] == [
         "model v1: p-values of 2 of 5 bins updated",
@@ -347,22 +347,22 @@ def test_totals_of_ranked_bins_are_what_a_scan_finds(records_engine: Engine) -> 
 
     def scanned() -> dict[str, int]:
         found = [row["p_value"] is not None for row in rows(records_engine, CurrentComparison)]
-        return {Ranked.CALIBRATED: sum(found), Ranked.UNCALIBRATED: len(found) - sum(found)}
+        return {RankKind.CALIBRATED: sum(found), RankKind.UNCALIBRATED: len(found) - sum(found)}
 
     def totals() -> dict[str, int]:
         kept = {row["kind"]: row["bins"] for row in rows(records_engine, RankTotal)}
-        return dict.fromkeys(Ranked, 0) | kept
+        return dict.fromkeys(RankKind, 0) | kept
 
     store.add_counts([count(name, 2) for name in "abcd"])
     store.add_expectations([expect(name, 3) for name in "abcde"])
-    assert totals() == scanned() == {Ranked.CALIBRATED: 0, Ranked.UNCALIBRATED: 4}
+    assert totals() == scanned() == {RankKind.CALIBRATED: 0, RankKind.UNCALIBRATED: 4}
     store.use_model("v1", CALIBRATION)
     store.add_counts([count("e", 1), count("a", 5, minutes=1)])
-    assert totals() == scanned() == {Ranked.CALIBRATED: 2, Ranked.UNCALIBRATED: 3}
+    assert totals() == scanned() == {RankKind.CALIBRATED: 2, RankKind.UNCALIBRATED: 3}
     store.add_counts([count("a", None, minutes=2), count("b", 2, model="uncalibrated")])
-    assert totals() == scanned() == {Ranked.CALIBRATED: 1, Ranked.UNCALIBRATED: 3}
-    rank(records_engine)
-    assert totals() == scanned() == {Ranked.CALIBRATED: 3, Ranked.UNCALIBRATED: 1}
+    assert totals() == scanned() == {RankKind.CALIBRATED: 1, RankKind.UNCALIBRATED: 3}
+    update_p_values(records_engine)
+    assert totals() == scanned() == {RankKind.CALIBRATED: 3, RankKind.UNCALIBRATED: 1}
 
 
 def test_an_audit_holds_for_the_photo_whichever_model_counts_it(records_engine: Engine) -> None:
@@ -391,9 +391,9 @@ def test_an_audit_of_a_photo_that_was_replaced_is_refused(records_engine: Engine
     first, again, newest = (row["id"] for row in rows(records_engine, Count))
     for seen in (first, again, None, 10**9):
         with pytest.raises(StaleAudit, match="bin 'a' has another photo"):
-            add_audit(records_engine, "bins", "a", 3, seen=seen)
-    assert add_audit(records_engine, "bins", "a", 3, seen=newest).is_new
-    assert add_audit(records_engine, "bins", "a", 4, seen=Seen.WHATEVER).is_new
+            add_audit(records_engine, "bins", "a", 3, seen_count_id=seen)
+    assert add_audit(records_engine, "bins", "a", 3, seen_count_id=newest).is_new
+    assert add_audit(records_engine, "bins", "a", 4, seen_count_id=SeenPhoto.ANY).is_new
 
 
 def test_what_is_said_twice_is_recorded_once(records_engine: Engine) -> None:
@@ -492,7 +492,7 @@ def test_bins_of_before_are_judged_by_the_present_calibration(empty_url: str) ->
     before = judged(engine)
     assert before == {"judged": (0.01, 0.01, 0), "certain": (None, 2.0, 0), "unknown": (None, 3.0, 0)}
     Store(engine).use_model("m", CALIBRATION)  # the same as before
-    assert [rank(engine), rank(engine)] == [1, 0]
+    assert [update_p_values(engine), update_p_values(engine)] == [1, 0]
     assert judged(engine) == before | {"judged": (0.4, 0.4, 1)}
     assert {row["kind"]: row["bins"] for row in rows(engine, RankTotal)} == {"calibrated": 1, "uncalibrated": 2}
     engine.dispose()
@@ -526,9 +526,9 @@ def test_p_values_of_before_are_taken_back_and_made_anew(empty_url: str) -> None
     columns = ("p_value", "p_missing", "p_surplus", "doubt", "doubt_one_sided")
     (now,) = rows(engine, CurrentComparison)
     assert tuple(map(now.get, columns)) == (None, None, None, 1.05, 1.05)
-    assert rank(engine) == 0
+    assert update_p_values(engine) == 0
     Store(engine).use_model("m", CALIBRATION)
-    assert rank(engine) == 1
+    assert update_p_values(engine) == 1
     (now,) = rows(engine, CurrentComparison)
     assert tuple(map(now.get, columns)) == (0.4, 0.4, 1.0, 0.4, 0.4)
     totals = {row["kind"]: row["bins"] for row in rows(engine, RankTotal)}

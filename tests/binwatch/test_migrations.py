@@ -17,7 +17,7 @@ from sqlalchemy import Engine, inspect, text
 from binwatch.errors import BinwatchError, SettingsError
 from binwatch.records.engine import connect, sqlite_url
 from binwatch.records.migrate import migrate
-from binwatch.records.schema import HEAD, check_schema, prepare
+from binwatch.records.schema import HEAD, check_schema, prepare_sqlite
 from binwatch.records.tables import Base
 
 
@@ -45,12 +45,12 @@ def test_migrating_twice_changes_nothing(records_engine: Engine) -> None:
 
 def test_a_new_database_gets_the_schema_that_migrations_lead_to(tmp_path: Path) -> None:
     made, migrated = (connect(f"sqlite:///{tmp_path / name}.db") for name in ("made", "migrated"))
-    prepare(made)
+    prepare_sqlite(made)
     assert migrate(migrated).after == HEAD
     for engine in (made, migrated):
         check_schema(engine)
     assert _schema(made) == _schema(migrated)
-    prepare(made)
+    prepare_sqlite(made)
     assert _schema(made) == _schema(migrated)
     for engine in (made, migrated):
         engine.dispose()
@@ -59,7 +59,7 @@ def test_a_new_database_gets_the_schema_that_migrations_lead_to(tmp_path: Path) 
 def test_a_database_of_an_earlier_release_is_prepared_by_migrations(tmp_path: Path) -> None:
     engine = connect(f"sqlite:///{tmp_path / 'earlier.db'}")
     assert migrate(engine, "0008").after == "0008"
-    prepare(engine)
+    prepare_sqlite(engine)
     check_schema(engine)
     engine.dispose()
 

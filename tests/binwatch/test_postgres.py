@@ -15,11 +15,11 @@ from sqlalchemy import Engine, event, func, select, text
 
 from binwatch.errors import BinwatchError, SettingsError
 from binwatch.records.audits import add_audit
-from binwatch.records.crash_counts import Trials
-from binwatch.records.engine import DriverFailed, connect
+from binwatch.records.crash_counts import CrashCounts
+from binwatch.records.engine import DriverError, connect
 from binwatch.records.migrate import migrate
 from binwatch.records.schema import check_schema
-from binwatch.records.store import NewCount, NewExpectation, RecordsBroken, Store
+from binwatch.records.store import NewCount, NewExpectation, RecordsNotWritable, Store
 from binwatch.records.tables import Comparison, Count
 from binwatch.settings import Settings
 from monitor.records import Records, WritableRecords
@@ -142,15 +142,15 @@ def test_many_threads_share_two_connections_of_pgbouncer(
     log = postgres.folder / "log"
     before = log.stat().st_size
     engine = connect(pgbouncer(postgres_url))
-    store, trials = Store(engine), Trials(engine)
+    store, crash_counts = Store(engine), CrashCounts(engine)
 
     def work(thread: int) -> None:
         for number in range(12):
             name = f"{thread}-{number}"
-            assert trials.begin("b", name) == 0
+            assert crash_counts.begin("b", name) == 0
             assert store.add_counts([count(f"{name}.jpg")]) == 1
             assert store.add_expectations([expectation(name)]) == 1
-            trials.end("b", name)
+            crash_counts.end("b", name)
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(work, range(4)))
@@ -213,11 +213,11 @@ def test_an_error_of_the_driver_that_is_none_of_a_database_has_a_name(postgres_u
     engine = connect(postgres_url)
     with engine.connect() as connection:
         connection.execute(text("SET LOCAL DateStyle TO 'SQL, DMY'"))
-        with pytest.raises(DriverFailed, match=r"NotImplementedError: .*DateStyle"):
+        with pytest.raises(DriverError, match=r"NotImplementedError: .*DateStyle"):
             connection.execute(text("SELECT now()")).all()
     engine.dispose()
     sqlite = connect(f"sqlite:///{tmp_path / 'x.db'}")
-    with sqlite.connect() as connection, pytest.raises(DriverFailed, match="OverflowError"):
+    with sqlite.connect() as connection, pytest.raises(DriverError, match="OverflowError"):
         connection.execute(text("SELECT :n"), {"n": 2**70})
     sqlite.dispose()
 
@@ -227,7 +227,7 @@ def test_records_that_do_not_give_back_what_they_were_given_are_broken(records_e
     if records_engine.dialect.name == "sqlite":
         return
     event.listen(records_engine, "begin", lambda c: c.exec_driver_sql("SET LOCAL extra_float_digits TO -15"))
-    with pytest.raises(RecordsBroken, match=r"returns .*0\.3.* for .*0\.30000000000000004"):
+    with pytest.raises(RecordsNotWritable, match=r"returns .*0\.3.* for .*0\.30000000000000004"):
         Store(records_engine).check()
 
 

@@ -22,9 +22,9 @@ from binwatch.confusion import TruthSource
 from binwatch.counts import class_of, outcome_by
 from binwatch.errors import MetadataReason, Reason
 from binwatch.keys import bin_of
-from binwatch.records.engine import WRITE, connect
+from binwatch.records.engine import connect, for_writing
 from binwatch.records.models import Calibrations
-from binwatch.records.settle_bins import LATEST_PHOTO, settle_bins
+from binwatch.records.settle_bins import PHOTO_COLUMNS, settle_bins
 from binwatch.records.store import NewCount, NewExpectation, Store
 from binwatch.records.tables import (
     Base,
@@ -472,7 +472,7 @@ def test_a_bin_that_stays_as_it_is_is_locked_too(postgres_records: Engine) -> No
     (bin_,) = rows(postgres_records, Bin)
     older = {("binwatch", "00001"): (at(1), bin_.count_id)}
     with postgres_records.begin() as holding, postgres_records.begin() as other:
-        settle_bins(holding, older, LATEST_PHOTO, Calibrations(), at(3))
+        settle_bins(holding, older, PHOTO_COLUMNS, Calibrations(), at(3))
         with pytest.raises(OperationalError, match="could not obtain lock"):
             other.execute(select(Bin.bin_id).with_for_update(nowait=True))
     assert rows(postgres_records, Bin) == [bin_]
@@ -543,7 +543,7 @@ def _apply(store: Store, groups: Sequence[Sequence[NewCount | NewExpectation]]) 
 
 
 def _empty(engine: Engine) -> None:
-    with engine.execution_options(**{WRITE: True}).begin() as connection:
+    with for_writing(engine).begin() as connection:
         for table in reversed(Base.metadata.sorted_tables):
             connection.execute(table.delete())
 

@@ -15,14 +15,14 @@ from binwatch.inventory.columns import ColumnNames
 from binwatch.inventory.known_answers import load_known_answers
 from binwatch.records.audits import AuditAnswer
 from binwatch.records.audits import add_audit as record
-from binwatch.records.draws import NothingToDraw, answer_of
-from binwatch.records.repeats import next_bin
+from binwatch.records.draws import NothingToDraw, first_blind_count_of
+from binwatch.records.repeats import next_bin_to_audit
 from binwatch.records.store import NewCount, Store
 from binwatch.records.tables import Audit, AuditDraw, AuditRepeat, Count, KnownAnswer
 
 START = datetime(2026, 11, 20, tzinfo=UTC)
 add_audit = partial(record, blind=True)
-always = partial(next_bin, repeats=1.0, source=random.Random(0))
+always = partial(next_bin_to_audit, test_probability=1.0, rng=random.Random(0))
 
 
 def _count(bin_id: str, etag: str = "1", model: str = "v1", minutes: int = 0) -> NewCount:
@@ -83,7 +83,7 @@ def test_what_is_no_test_of_an_auditor(engine: Engine, why: str) -> None:
     if why == "answered":
         add_audit(engine, "bins", "a", None, "Ben", answer=AuditAnswer.GO_AND_COUNT)
     who = None if why == "without a name" else "Ben"
-    next_bin(engine, who, 0.0 if why == "turned off" else 1.0, source=random.Random(0))
+    next_bin_to_audit(engine, who, 0.0 if why == "turned off" else 1.0, rng=random.Random(0))
     assert (_ledger(engine), _drawn(engine) > 0) == ([], True)
 
 
@@ -92,7 +92,7 @@ def test_as_many_are_given_as_the_share_says(engine: Engine) -> None:
     for number in range(300):
         add_audit(engine, "bins", "a", number, "Ada")
         before = len(_ledger(engine))
-        next_bin(engine, f"person {number}", 0.2, source=source)
+        next_bin_to_audit(engine, f"person {number}", 0.2, rng=source)
         given[len(_ledger(engine)) > before] += 1
         with engine.begin() as connection:
             connection.execute(AuditRepeat.__table__.delete())
@@ -117,7 +117,9 @@ def test_estimates_keep_the_first_blind_count(engine: Engine) -> None:
     first = add_audit(engine, "bins", "a", 4, "Ada")
     add_audit(engine, "bins", "a", 5, "Ben")
     with engine.connect() as connection:
-        kept = connection.execute(select(Audit.id).where(Audit.id == answer_of(Audit.count_id))).scalars().all()
+        kept = (
+            connection.execute(select(Audit.id).where(Audit.id == first_blind_count_of(Audit.count_id))).scalars().all()
+        )
     assert kept == [first.id]
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from binwatch.bundle import Calibration
 from binwatch.conformal import PValues
-from binwatch.records.models import Calibrated
+from binwatch.records.models import CurrentCalibration
 from binwatch.records.settlement import (
     BinFacts,
     LatestPhoto,
@@ -17,7 +17,7 @@ from binwatch.records.settlement import (
     ListedBin,
     PhotoState,
     QuantityState,
-    Ranked,
+    RankKind,
     settle,
 )
 from tests.calibrations import UP_TO_20, category
@@ -30,7 +30,7 @@ QUANTITY = LatestQuantity(expectation_id=5, quantity=3)
 UNREADABLE = replace(QUANTITY, quantity=None)
 BIN = BinFacts(bucket="b", bin_id="a", photo=PHOTO, quantity=QUANTITY)
 EVERY = category((0.1, 0.5, 0.5, 0.9), classes=UP_TO_20)
-VALUES = Calibrated(2, PValues(Calibration(photos=4, split="test", categories=(EVERY,))))
+VALUES = CurrentCalibration(2, PValues(Calibration(photos=4, split="test", categories=(EVERY,))))
 
 
 def test_a_count_and_a_quantity_that_meet_first_are_compared() -> None:
@@ -58,7 +58,7 @@ def test_a_count_and_a_quantity_that_meet_first_are_compared() -> None:
         "audit_id": 9,
         "slice_id": None,
     }
-    assert settled.ranked is Ranked.CALIBRATED
+    assert settled.ranked is RankKind.CALIBRATED
 
 
 def test_without_calibration_there_is_no_p_value() -> None:
@@ -66,7 +66,7 @@ def test_without_calibration_there_is_no_p_value() -> None:
     assert settled.comparison is not None
     assert settled.current is not None
     assert (settled.comparison["p_value"], settled.current["doubt"]) == (None, 1.05)
-    assert settled.ranked is Ranked.UNCALIBRATED
+    assert settled.ranked is RankKind.UNCALIBRATED
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_without_calibration_there_is_no_p_value() -> None:
 def test_a_bin_that_lacks_one_of_them_leaves_the_list(
     photo: LatestPhoto | None, quantity: LatestQuantity | None, states: tuple[PhotoState, QuantityState]
 ) -> None:
-    listed = ListedBin(comparison_id=7, expectation_id=4, calibration=2, ranked=Ranked.CALIBRATED)
+    listed = ListedBin(comparison_id=7, expectation_id=4, calibration=2, ranked=RankKind.CALIBRATED)
     settled = settle(replace(BIN, photo=photo, quantity=quantity, listed=listed), VALUES)
     assert settled.states == states
     assert (settled.comparison, settled.current, settled.ranked) == (None, None, None)
@@ -90,16 +90,16 @@ def test_a_bin_that_lacks_one_of_them_leaves_the_list(
 
 def test_what_was_compared_before_is_not_compared_again() -> None:
     """As after another quantity held for a while. It is listed by how it is judged now."""
-    listed = ListedBin(comparison_id=8, expectation_id=4, calibration=0, ranked=Ranked.UNCALIBRATED)
+    listed = ListedBin(comparison_id=8, expectation_id=4, calibration=0, ranked=RankKind.UNCALIBRATED)
     settled = settle(replace(BIN, listed=listed, comparison_id=7), VALUES)
     assert settled.comparison is None
     assert settled.current is not None
     assert (settled.current["comparison_id"], settled.current["expectation_id"]) == (7, 5)
-    assert (settled.current["p_value"], settled.ranked) == (0.4, Ranked.CALIBRATED)
+    assert (settled.current["p_value"], settled.ranked) == (0.4, RankKind.CALIBRATED)
 
 
 def test_a_new_calibration_judges_a_bin_anew() -> None:
-    listed = ListedBin(comparison_id=7, expectation_id=5, calibration=1, ranked=Ranked.CALIBRATED)
+    listed = ListedBin(comparison_id=7, expectation_id=5, calibration=1, ranked=RankKind.CALIBRATED)
     settled = settle(replace(BIN, listed=listed, comparison_id=7), VALUES)
     assert settled.comparison is None
     assert settled.current is not None
@@ -107,7 +107,7 @@ def test_a_new_calibration_judges_a_bin_anew() -> None:
 
 
 def test_the_same_quantity_from_another_file_is_only_pointed_at() -> None:
-    listed = ListedBin(comparison_id=7, expectation_id=4, calibration=2, ranked=Ranked.CALIBRATED)
+    listed = ListedBin(comparison_id=7, expectation_id=4, calibration=2, ranked=RankKind.CALIBRATED)
     settled = settle(replace(BIN, listed=listed, comparison_id=7), VALUES)
     assert settled.comparison is None
     assert settled.current is not None
@@ -115,9 +115,9 @@ def test_the_same_quantity_from_another_file_is_only_pointed_at() -> None:
 
 
 def test_a_bin_that_stays_as_it_is_is_not_written() -> None:
-    listed = ListedBin(comparison_id=7, expectation_id=5, calibration=2, ranked=Ranked.CALIBRATED)
+    listed = ListedBin(comparison_id=7, expectation_id=5, calibration=2, ranked=RankKind.CALIBRATED)
     settled = settle(replace(BIN, listed=listed, comparison_id=7), VALUES)
-    assert (settled.comparison, settled.current, settled.ranked) == (None, None, Ranked.CALIBRATED)
+    assert (settled.comparison, settled.current, settled.ranked) == (None, None, RankKind.CALIBRATED)
 
 
 def test_beyond_five() -> None:

@@ -118,7 +118,7 @@ def test_who_may_decide_and_when(
         ([TrailEntry(VarianceStep.SUPERSEDED, 6)], "begins with a count"),
         ([*_trail(7), TrailEntry(VarianceStep.COUNTED, 7, "person 0")], "another person"),
         ([*_trail(7), TrailEntry(VarianceStep.COUNTED, 7)], "another person"),
-        ([*_trail(7, 7), TrailEntry(VarianceStep.APPROVED, 7)], "nobody is named"),
+        ([*_trail(7, 7), TrailEntry(VarianceStep.APPROVED, 7)], "needs the name"),
         ([*_trail(7, 7), TrailEntry(VarianceStep.APPROVED, 6, "Eve")], "most people found is 7"),
         ([*_trail(7, 7), TrailEntry(VarianceStep.REJECTED, None, "person 1")], "somebody else has to"),
         ([*_trail(7, end=VarianceStep.REJECTED), TrailEntry(VarianceStep.COUNTED, 7, "Ann")], "is closed"),
