@@ -92,9 +92,9 @@ def draw(
 ) -> DrawnBin:
     """Return a bin to audit: one that was drawn some time ago and not answered, or else a new draw.
 
-    Bins are drawn with equal likelihood, or by `draw_likelihood` with `by_doubt`, until one has had no blind audit.
-    Bins for which this `auditor` has seen the numbers are left to other auditors. `skipped` is the bin that the auditor
-    was given and did not answer: it is not returned, and its draw stays open. Raises NothingToDraw.
+    Bins are drawn with equal likelihood, or by `draw_likelihood` with `by_doubt`, until one has no number from a blind
+    audit. Bins for which this `auditor` has seen the numbers are left to other auditors. `skipped` is the bin that the
+    auditor was given and did not answer: it is not returned, and its draw stays open. Raises NothingToDraw.
     """
     rng = rng or random.SystemRandom()
     with for_writing(engine).begin() as connection:
@@ -103,8 +103,8 @@ def draw(
         for drawn, likelihood in _new_draws(connection, rng, by_doubt=by_doubt):
             row = asdict(drawn) | {"likelihood": likelihood, "drawn_at": datetime.now(UTC)}
             connection.execute(insert_into(connection, AuditDraw).values(**row))
-            audits = select(first_blind_audit_of(Count.id), _first_number_by(Count.id, auditor))
-            is_open = not any(connection.execute(audits.where(Count.id == drawn.count_id)).one())
+            numbers = select(first_blind_count_of(Count.id), _first_number_by(Count.id, auditor))
+            is_open = not any(connection.execute(numbers.where(Count.id == drawn.count_id)).one())
             if is_open and (drawn.bucket, drawn.bin_id) != skipped:
                 return drawn
     raise NothingToDraw(
