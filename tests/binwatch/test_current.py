@@ -1,4 +1,4 @@
-"""How bins compare now, with p-values, sums by the hour and confusions, on both databases."""
+"""Current comparisons of bins, their p-values, and hourly and confusion totals. On both databases."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ CALIBRATION = Calibration(photos=4, split="test", categories=(category((0.1, 0.5
 
 
 def count(bin_id: str, predicted: int | None, minutes: int = 0, model: str = "v1", **fields: Any) -> NewCount:
-    """A count that is 70 % sure, or a failure."""
+    """A count with probability 0.7, or a failure."""
     said = None if predicted is None else [0.7 if index == predicted else 0.05 for index in range(7)]
     values: dict[str, Any] = {
         "bucket": "bins",
@@ -67,7 +67,7 @@ def expect(bin_id: str, quantity: int | None, minutes: int = 0) -> NewExpectatio
 
 
 def rows(engine: Engine, table: type[Base]) -> list[dict[str, Any]]:
-    """Every row of a table, in the order of its key."""
+    """Read all rows of a table in the order of its key."""
     columns = table.__table__.c
     with engine.connect() as connection:
         statement = select(*columns).order_by(*(column for column in columns if column.primary_key))
@@ -75,12 +75,12 @@ def rows(engine: Engine, table: type[Base]) -> list[dict[str, Any]]:
 
 
 def current(engine: Engine) -> dict[str, tuple[int, int, int]]:
-    """Bin → predicted, expected and difference."""
+    """Read predicted, expected and difference by bin."""
     found = rows(engine, CurrentComparison)
     return {row["bin_id"]: (row["predicted"], row["expected"], row["difference"]) for row in found}
 
 
-def test_it_is_about_what_is_latest(records_engine: Engine) -> None:
+def test_only_the_latest_count_and_quantity_are_listed(records_engine: Engine) -> None:
     store = Store(records_engine)
     store.add_counts([count("a", 2), count("b", 3), count("c", None)])
     store.add_expectations([expect("a", 2), expect("b", 9), expect("c", 1), expect("d", 1)])
@@ -90,7 +90,7 @@ def test_it_is_about_what_is_latest(records_engine: Engine) -> None:
     assert current(records_engine) == {"a": (2, 4, -2), "b": (6, 9, 0)}
 
 
-def test_a_bin_that_can_no_longer_be_compared_is_gone(records_engine: Engine) -> None:
+def test_a_bin_that_can_no_longer_be_compared_is_removed(records_engine: Engine) -> None:
     store = Store(records_engine)
     store.add_counts([count("a", 2), count("b", 2)])
     store.add_expectations([expect("a", 2), expect("b", 2)])
@@ -101,7 +101,7 @@ def test_a_bin_that_can_no_longer_be_compared_is_gone(records_engine: Engine) ->
     assert current(records_engine) == {"a": (3, 2, 1)}
 
 
-def test_comparisons_get_p_values_of_their_model(records_engine: Engine) -> None:
+def test_comparisons_get_p_values_by_their_models_calibration(records_engine: Engine) -> None:
     store = Store(records_engine)
     store.use_model("v1", CALIBRATION)
     store.add_counts([count("a", 2), count("b", 2), count("c", 2, model="older")])
@@ -121,8 +121,8 @@ def test_comparisons_get_p_values_of_their_model(records_engine: Engine) -> None
     ]
 
 
-def test_a_bin_is_doubted_in_the_direction_in_which_its_count_differs(records_engine: Engine) -> None:
-    """Scores of a surplus are lower here, so the same tail has a smaller p-value on that side."""
+def test_one_sided_doubt_is_in_the_direction_of_the_difference(records_engine: Engine) -> None:
+    """This calibration has lower scores for a surplus, so the same tail has a smaller p-value on that side."""
     store = Store(records_engine)
     every = category((0.1, 0.5, 0.5, 0.9), surplus=(0.1, 0.1, 0.1, 0.2))
     store.use_model("v1", Calibration(photos=4, split="test", categories=(every,)))
@@ -134,8 +134,8 @@ def test_a_bin_is_doubted_in_the_direction_in_which_its_count_differs(records_en
     assert found["fewer"]["doubt_one_sided"] == found["fewer"]["p_missing"] == 0.4
 
 
-def test_a_quantity_that_the_model_never_answers_makes_no_bin_doubtful(records_engine: Engine) -> None:
-    """Its probability of that is 0 of every bin: ranked by it, they would hide the bins that are wrong."""
+def test_a_quantity_that_the_model_cannot_predict_ranks_last(records_engine: Engine) -> None:
+    """Its probability is always 0: ranked by probability, such bins would hide those that are recorded wrongly."""
     some = category((0.1, 0.5, 0.5, 0.9), classes=(1, 2, 3, 4, 5))
     store = Store(records_engine)
     store.use_model("v1", Calibration(photos=4, split="test", categories=(some,)))
@@ -152,8 +152,8 @@ def test_a_quantity_that_the_model_never_answers_makes_no_bin_doubtful(records_e
     assert update_p_values(records_engine) == 0
 
 
-def test_seventeen_where_forty_are_expected(records_engine: Engine) -> None:
-    """As classes both are "more than 5", and agreement is of classes; the bin differs, and looks odd."""
+def test_17_counted_where_40_are_expected(records_engine: Engine) -> None:
+    """Both are "more than 5", so the outcome is exact; but the listed difference is not 0, and the p-value is low."""
     said = [0.0] * 6 + [0.005] * 10 + [0.15, 0.5, 0.2, 0.05, 0.03, 0.02]
     classes = [*said[:6], round(sum(said[6:]), 6)]
     store = Store(records_engine)
@@ -176,7 +176,7 @@ def test_seventeen_where_forty_are_expected(records_engine: Engine) -> None:
     assert outcomes["few"] == outcomes["classes"] == ("exact", 0)
 
 
-def test_a_calibration_that_changed_is_used_at_once(records_engine: Engine) -> None:
+def test_a_changed_calibration_is_used_at_once(records_engine: Engine) -> None:
     store = Store(records_engine)
     store.add_expectations([expect("a", 3), expect("b", 3)])
     store.use_model("v1", CALIBRATION)
@@ -188,7 +188,7 @@ def test_a_calibration_that_changed_is_used_at_once(records_engine: Engine) -> N
     assert [row["p_value"] for row in rows(records_engine, CurrentComparison)] == [0.4, 1.0]
 
 
-def test_since_when_a_model_is_used(records_engine: Engine) -> None:
+def test_time_of_a_models_first_use(records_engine: Engine) -> None:
     store = Store(records_engine)
     store.use_model("v1", CALIBRATION)
     (before,) = rows(records_engine, Model)
@@ -196,7 +196,7 @@ def test_since_when_a_model_is_used(records_engine: Engine) -> None:
     assert rows(records_engine, Model) == [before]
 
 
-def test_bins_that_were_compared_without_calibration_get_their_rank(records_engine: Engine) -> None:
+def test_bins_compared_without_calibration_get_p_values_later(records_engine: Engine) -> None:
     store = Store(records_engine)
     store.add_counts([count("a", 2), count("b", 2, probabilities=None), count("c", 2, model="other")])
     store.add_expectations([expect("a", 3), expect("b", 3), expect("c", 3)])
@@ -212,8 +212,8 @@ def test_bins_that_were_compared_without_calibration_get_their_rank(records_engi
     ]
 
 
-def test_a_bin_whose_expected_class_has_probability_0_gets_its_rank(records_engine: Engine) -> None:
-    """It is the oddest of all; and one with a p-value of 1, which has the same place, keeps it."""
+def test_a_bin_whose_expected_class_has_probability_0_is_ranked(records_engine: Engine) -> None:
+    """Its doubt before calibration equals that of a p-value of 1. Both bins are updated, and only once."""
     sure = [0.0, 0.05, 0.95, 0.0, 0.0, 0.0, 0.0]
     store = Store(records_engine)
     store.add_counts([count("odd", 2, probabilities=sure), count("usual", 2, probabilities=sure)])
@@ -223,8 +223,8 @@ def test_a_bin_whose_expected_class_has_probability_0_gets_its_rank(records_engi
     assert [row["p_value"] for row in rows(records_engine, CurrentComparison)] == [0.2, 1.0]
 
 
-def test_a_bin_whose_expected_class_is_certain_gets_its_rank(records_engine: Engine) -> None:
-    """As classes it agrees. Beyond five it may be the oddest of all."""
+def test_a_bin_whose_expected_class_is_certain_is_ranked(records_engine: Engine) -> None:
+    """As a class it agrees with certainty, but beyond five it can still have a low p-value."""
     said = [0.0] * 6 + [0.0] * 10 + [0.2, 0.6, 0.2, 0.0, 0.0, 0.0]
     finer = {"probabilities": [0.0] * 6 + [1.0], "distribution": said}
     store = Store(records_engine)
@@ -237,16 +237,16 @@ def test_a_bin_whose_expected_class_is_certain_gets_its_rank(records_engine: Eng
 
 
 def judged(engine: Engine) -> dict[str, tuple[Any, ...]]:
-    """P-value, doubt and calibration of each bin now."""
+    """Read the current p-value, doubt and calibration of each bin."""
     columns = ("p_value", "doubt", "calibration")
     return {row["bin_id"]: tuple(map(row.get, columns)) for row in rows(engine, CurrentComparison)}
 
 
 STRICTER = Calibration(photos=1, split="test", categories=(category((0.0,)),))
-"""By which nothing is odder than the calibration photo's score of 0 but what has one above it."""
+"""A calibration whose only score is 0, so that every score above 0 is odder."""
 
 
-def test_a_new_calibration_reaches_bins_that_have_p_values(records_engine: Engine) -> None:
+def test_a_new_calibration_updates_existing_p_values(records_engine: Engine) -> None:
     store = Store(records_engine)
     store.use_model("v1", CALIBRATION)
     store.use_model("v2", CALIBRATION)
@@ -265,8 +265,8 @@ def test_a_new_calibration_reaches_bins_that_have_p_values(records_engine: Engin
     assert ledger == {"a": 0.4, "b": 0.8, "other": 0.4}, "what was flagged at its time"
 
 
-def test_a_quantity_that_is_said_again_keeps_the_present_judgement(records_engine: Engine) -> None:
-    """The comparison is that of before, whose p-values are of its time."""
+def test_a_repeated_quantity_keeps_the_current_p_values(records_engine: Engine) -> None:
+    """The comparison in the ledger keeps its first p-values."""
     store = Store(records_engine)
     store.use_model("v1", CALIBRATION)
     store.add_counts([count("a", 2)])
@@ -278,8 +278,8 @@ def test_a_quantity_that_is_said_again_keeps_the_present_judgement(records_engin
     assert update_p_values(records_engine) == 0
 
 
-def test_a_calibration_that_takes_quantities_away_leaves_none_judged_by_the_old_one(records_engine: Engine) -> None:
-    """And one that brings them judges them."""
+def test_quantities_that_a_new_calibration_lacks_lose_their_p_values(records_engine: Engine) -> None:
+    """A calibration that has them again brings the p-values back."""
     some = Calibration(photos=4, split="test", categories=(category((0.1, 0.5, 0.5, 0.9), classes=(1, 2, 3, 4, 5)),))
     store = Store(records_engine)
     store.use_model("v1", CALIBRATION)
@@ -296,8 +296,8 @@ def test_a_calibration_that_takes_quantities_away_leaves_none_judged_by_the_old_
     assert {row["kind"]: row["bins"] for row in rows(records_engine, RankTotal)} == {"calibrated": 2, "uncalibrated": 0}
 
 
-def test_bins_of_a_quantity_that_is_never_answered_come_last_once_it_is_known(records_engine: Engine) -> None:
-    """Compared before the calibration was recorded, they had the probability 0 of each such bin, and were first."""
+def test_bins_of_an_unpredictable_quantity_rank_last_after_calibration(records_engine: Engine) -> None:
+    """Compared before the calibration was recorded, they had probability 0, and so ranked first."""
     some = Calibration(photos=4, split="test", categories=(category((0.1, 0.5, 0.5, 0.9), classes=(1, 2, 3, 4, 5)),))
     store = Store(records_engine)
     store.add_counts([count("a", 2, probabilities=[0.0, 0.1, 0.7, 0.1, 0.1, 0.0, 0.0])])
@@ -309,10 +309,10 @@ def test_bins_of_a_quantity_that_is_never_answered_come_last_once_it_is_known(re
     assert [row["chance"] for row in rows(records_engine, CurrentComparison)] == [1.0]
 
 
-def test_judging_anew_goes_on_where_it_was(
+def test_updating_p_values_continues_after_a_failure(
     records_engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A chunk is a transaction; what an outage keeps back is left to the next run, which does nothing twice."""
+    """Each chunk is a transaction. The next run updates what an outage left, and nothing twice."""
     monkeypatch.setattr(ranking, "BINS_PER_TRANSACTION", 2)
     monkeypatch.setattr(ranking, "_TRANSACTIONS_PER_LOG_LINE", 1)
     caplog.set_level("INFO", "binwatch.records.ranking")
@@ -342,7 +342,7 @@ def test_judging_anew_goes_on_where_it_was(
     ]
 
 
-def test_totals_of_ranked_bins_are_what_a_scan_finds(records_engine: Engine) -> None:
+def test_rank_totals_equal_a_scan(records_engine: Engine) -> None:
     store = Store(records_engine)
 
     def scanned() -> dict[str, int]:
@@ -365,7 +365,7 @@ def test_totals_of_ranked_bins_are_what_a_scan_finds(records_engine: Engine) -> 
     assert totals() == scanned() == {RankKind.CALIBRATED: 3, RankKind.UNCALIBRATED: 1}
 
 
-def test_an_audit_holds_for_the_photo_whichever_model_counts_it(records_engine: Engine) -> None:
+def test_an_audit_holds_for_every_models_count_of_the_photo(records_engine: Engine) -> None:
     store = Store(records_engine)
     store.add_counts([count("a", 2)])
     store.add_expectations([expect("a", 3)])
@@ -385,7 +385,7 @@ def test_an_audit_holds_for_the_photo_whichever_model_counts_it(records_engine: 
     assert audit() is None
 
 
-def test_an_audit_of_a_photo_that_was_replaced_is_refused(records_engine: Engine) -> None:
+def test_an_audit_of_a_replaced_photo_is_refused(records_engine: Engine) -> None:
     store = Store(records_engine)
     store.add_counts([count("a", 2), count("a", 2, model="v2"), count("a", 5, minutes=1)])
     first, again, newest = (row["id"] for row in rows(records_engine, Count))
@@ -396,7 +396,7 @@ def test_an_audit_of_a_photo_that_was_replaced_is_refused(records_engine: Engine
     assert add_audit(records_engine, "bins", "a", 4, seen_count_id=SeenPhoto.ANY).is_new
 
 
-def test_what_is_said_twice_is_recorded_once(records_engine: Engine) -> None:
+def test_a_repeated_audit_is_recorded_once(records_engine: Engine) -> None:
     Store(records_engine).add_counts([count("a", 2)])
     first = add_audit(records_engine, "bins", "a", 3, "Ada")
     again = add_audit(records_engine, "bins", "a", 3, "Ada")
@@ -405,7 +405,7 @@ def test_what_is_said_twice_is_recorded_once(records_engine: Engine) -> None:
     assert add_audit(records_engine, "bins", "a", 3, "Ada").is_new
 
 
-def test_sums_by_the_hour_and_confusions(records_engine: Engine) -> None:
+def test_hourly_and_confusion_totals(records_engine: Engine) -> None:
     store = Store(records_engine)
     store.add_counts([count("a", 2), count("b", 3), count("c", None), count("d", 2, probabilities=None)])
     store.add_expectations([expect("a", 2), expect("b", 17)])
@@ -443,8 +443,8 @@ COUNT = """
 AT = "2026-01-01 10:20:30.000000+00:00"
 
 
-def test_bins_of_before_are_judged_by_the_present_calibration(empty_url: str) -> None:
-    """By which one they were is not known. Of which quantity the model says nothing is, and that such bins are last."""
+def test_migrated_bins_are_judged_by_the_current_calibration(empty_url: str) -> None:
+    """The calibration that judged them is unknown. Bins of quantities that the model cannot predict rank last."""
     engine = connect(empty_url)
     migrate(engine, "0010")
     at = AT if engine.dialect.name == "postgresql" else AT.removesuffix("+00:00")
@@ -498,8 +498,8 @@ def test_bins_of_before_are_judged_by_the_present_calibration(empty_url: str) ->
     engine.dispose()
 
 
-def test_p_values_of_before_are_taken_back_and_made_anew(empty_url: str) -> None:
-    """They were of another score, and so was the calibration in the records."""
+def test_migrated_p_values_are_recomputed(empty_url: str) -> None:
+    """They and the recorded calibration were based on another score."""
     engine = connect(empty_url)
     migrate(engine, "0008")
     at = AT if engine.dialect.name == "postgresql" else AT.removesuffix("+00:00")

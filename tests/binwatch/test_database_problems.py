@@ -1,4 +1,4 @@
-"""Errors of the database as an operator reads them: a missing right is not a wrong address."""
+"""Database errors as operators read them: a missing permission is told from a wrong address."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def problem(url: str, statement: str = "SELECT 1") -> str:
-    """What is said of a statement that fails."""
+    """Run a failing statement; returns the explanation."""
     engine = connect(url)
     try:
         with pytest.raises(SQLAlchemyError) as raised, engine.begin() as connection:
@@ -31,7 +31,7 @@ def problem(url: str, statement: str = "SELECT 1") -> str:
 
 @pytest.fixture
 def as_reader(postgres_url: str) -> str:
-    """The records as a role that may read all tables but one, and write none."""
+    """URL of the records for a role that may read all tables but one, and write none."""
     owner = connect(postgres_url)
     with owner.begin() as connection:
         if connection.execute(text("SELECT 1 FROM pg_roles WHERE rolname = 'only_reads'")).one_or_none() is None:
@@ -51,15 +51,15 @@ def as_reader(postgres_url: str) -> str:
         ("DROP TABLE counts", "lacks permission to DROP: must be owner of table counts"),
     ],
 )
-def test_a_right_that_a_role_lacks_is_named(as_reader: str, statement: str, said: str) -> None:
+def test_a_missing_permission_is_named(as_reader: str, statement: str, said: str) -> None:
     found = problem(as_reader, statement)
     assert found.startswith(
-        f"the role 'only_reads' {said}; {ROLES}, run by the tables' owner after each migrate, gives"
+        f"the role 'only_reads' {said}; {ROLES}, run by the tables' owner after each migrate, grants"
     )
     assert "BINWATCH_DATABASE_URL" not in found, "the address is right"
 
 
-def test_a_worker_without_rights_says_so(as_reader: str) -> None:
+def test_a_worker_without_permissions_reports_them(as_reader: str) -> None:
     engine = connect(as_reader)
     check_schema(engine)
     with pytest.raises(SQLAlchemyError) as raised:
@@ -81,7 +81,7 @@ def test_only_the_owner_migrates(postgres_empty_url: str, as_reader: str) -> Non
     engine.dispose()
 
 
-def test_a_role_or_database_that_is_not_there(postgres_url: str) -> None:
+def test_a_missing_role_or_database_is_explained(postgres_url: str) -> None:
     url = make_url(postgres_url)
     nobody = problem(url.set(username="nobody-here").render_as_string(hide_password=False))
     assert nobody.endswith(f"; {ROLES} creates the roles binwatch_worker and binwatch_monitor (docs/servers.md)")
@@ -102,12 +102,12 @@ def test_a_role_or_database_that_is_not_there(postgres_url: str) -> None:
         ("connection refused", "BINWATCH_DATABASE_URL is not set"),
     ],
 )
-def test_refusals_that_the_tests_server_does_not_give(words: str, remedy: str) -> None:
+def test_refusals_that_the_test_server_does_not_produce(words: str, remedy: str) -> None:
     engine = connect("postgresql://binwatch_worker:geheim@db.example.com/binwatch")
     said = explain(OperationalError("", {}, Exception(words)), engine)
     assert said.startswith(f"{' '.join(words.split())}; {remedy}")
     assert "geheim" not in said
 
 
-def test_the_script_that_is_named_is_there() -> None:
+def test_the_script_in_the_advice_exists() -> None:
     assert (ROOT / ROLES).is_file()

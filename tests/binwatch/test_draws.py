@@ -1,4 +1,4 @@
-"""Draws of bins for audits: which, how likely, and which audits answer them, on both databases."""
+"""Random draws: which bins are drawn, with what likelihood, and which audits answer them. On both databases."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _draws(engine: Engine) -> list[tuple[str, float]]:
         return [(bin_id, likely) for bin_id, likely in rows]
 
 
-def test_all_bins_are_those_whose_latest_photo_the_model_in_use_has_counted(engine: Engine) -> None:
+def test_draws_sample_bins_whose_latest_photo_the_model_in_use_counted(engine: Engine) -> None:
     with engine.connect() as connection:
         found = list(sample_counted_bins(connection, random.Random(0), [4_000]))
     assert {(one.bin.bin_id, one.confidence, one.chance) for one in found} == {
@@ -67,8 +67,8 @@ def test_all_bins_are_those_whose_latest_photo_the_model_in_use_has_counted(engi
     assert shares["sure"] / shares.total() == pytest.approx(0.5, abs=0.05)
 
 
-def test_ids_that_are_all_passed_over_are_no_obstacle(engine: Engine) -> None:
-    """As after a change of the model, when nearly all counts are older."""
+def test_all_bins_are_read_if_no_random_id_is_a_latest_count(engine: Engine) -> None:
+    """After a change of model, nearly all counts are by the previous one."""
     with engine.connect() as connection:
         found = Counter(one.bin.bin_id for one in sample_counted_bins(connection, random.Random(0), []))
         assert not found
@@ -79,7 +79,7 @@ def test_ids_that_are_all_passed_over_are_no_obstacle(engine: Engine) -> None:
 
 
 def test_counts_of_other_models_are_not_read(engine: Engine) -> None:
-    """After a change of model nearly all counts are another's: an index leads to those of the model in use."""
+    """After a change of model, nearly all counts are by the previous one; an index finds those of the model in use."""
     Store(engine).add_counts([_count(f"{number}", SURE, model="v1") for number in range(2_000)])
     Store(engine).add_counts([_count("newest", SURE)])
     with engine.begin() as connection:
@@ -106,7 +106,7 @@ def test_a_draw_by_doubt_is_recorded_with_its_likelihood(engine: Engine) -> None
     assert _draws(engine)[-1][1] == 1
 
 
-def test_likelihood_is_bounded() -> None:
+def test_draw_likelihood_is_bounded() -> None:
     assert [draw_likelihood(chance) for chance in (None, 0.0, 0.3, 0.5, 0.99)] == [
         1,
         1,
@@ -116,7 +116,7 @@ def test_likelihood_is_bounded() -> None:
     ]
 
 
-def test_whoever_audited_the_photo_has_answered_the_draw(engine: Engine) -> None:
+def test_any_blind_count_of_the_photo_answers_the_draw(engine: Engine) -> None:
     add_audit(engine, "bins", "sure", 1, "Ada")
     record(engine, "bins", "unsure", 1, "Ben", blind=False)  # who had the numbers in sight has not
     add_audit(engine, "bins", "unsure", None, "Cleo", answer=AuditAnswer.CANNOT_TELL)
@@ -128,7 +128,7 @@ def test_whoever_audited_the_photo_has_answered_the_draw(engine: Engine) -> None
         draw(engine, rng=source)
 
 
-def test_a_draw_that_was_forgotten_comes_again_until_somebody_answers(engine: Engine) -> None:
+def test_an_unanswered_draw_is_reassigned_until_it_is_answered(engine: Engine) -> None:
     first = draw(engine, rng=random.Random(0))
     with engine.begin() as connection:
         connection.execute(update(AuditDraw).values(drawn_at=START))
@@ -139,12 +139,12 @@ def test_a_draw_that_was_forgotten_comes_again_until_somebody_answers(engine: En
     assert len(_draws(engine)) > 1
 
 
-def test_nothing_to_draw_from(records_engine: Engine) -> None:
+def test_drawing_without_counted_bins_raises(records_engine: Engine) -> None:
     with pytest.raises(NothingToDraw):
         draw(records_engine)
 
 
-def test_a_bin_whose_numbers_an_auditor_has_seen_is_left_to_others(engine: Engine) -> None:
+def test_an_auditor_is_not_given_a_bin_whose_numbers_they_have_seen(engine: Engine) -> None:
     first = draw(engine, "Ada", rng=random.Random(1))
     with engine.begin() as connection:
         connection.execute(update(AuditDraw).values(drawn_at=START))
@@ -153,7 +153,7 @@ def test_a_bin_whose_numbers_an_auditor_has_seen_is_left_to_others(engine: Engin
     assert draw(engine, "Ben").bin_id == first.bin_id
 
 
-def test_draws_that_were_imported_later_are_not_the_last(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_imported_draws_do_not_count_as_the_latest(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     first = draw(engine, rng=random.Random(1))
     other = "sure" if first.bin_id == "unsure" else "unsure"
     with engine.begin() as connection:
@@ -167,7 +167,7 @@ def test_draws_that_were_imported_later_are_not_the_last(engine: Engine, monkeyp
 
 
 def _drawn_long_ago(engine: Engine, *bin_ids: str) -> None:
-    """Each bin is drawn a minute after the one before it."""
+    """Draw each bin a minute after the previous one."""
     with engine.begin() as connection:
         for minutes, bin_id in enumerate(bin_ids):
             row = connection.execute(select(Bin.bucket, Bin.bin_id, Bin.count_id).where(Bin.bin_id == bin_id)).one()
@@ -175,7 +175,7 @@ def _drawn_long_ago(engine: Engine, *bin_ids: str) -> None:
             connection.execute(insert(AuditDraw).values(**values))
 
 
-def test_whoever_skips_goes_through_the_bins_that_wait_and_then_gets_new_draws(engine: Engine) -> None:
+def test_skipping_passes_through_unanswered_draws_and_then_draws_new_bins(engine: Engine) -> None:
     Store(engine).add_counts([_count("third", SURE)])
     _drawn_long_ago(engine, "sure", "unsure", "sure")
     given = draw(engine, "Ada")
@@ -189,8 +189,8 @@ def test_whoever_skips_goes_through_the_bins_that_wait_and_then_gets_new_draws(e
     assert draw(engine, "Ben").bin_id == "sure", "what was skipped stays open"
 
 
-def test_whoever_skips_a_new_draw_gets_what_has_begun_to_wait_since(engine: Engine) -> None:
-    """Not what waited before, which this person has skipped already."""
+def test_skipping_a_new_draw_returns_draws_that_became_due_since(engine: Engine) -> None:
+    """Draws that were due before are left out, since this person has skipped them already."""
     Store(engine).add_counts([_count("third", SURE)])
     _drawn_long_ago(engine, "sure", "unsure", "third")
     for bin_id, minutes in (("third", 5), ("unsure", 17)):  # "unsure" has waited for two minutes
@@ -202,8 +202,8 @@ def test_whoever_skips_a_new_draw_gets_what_has_begun_to_wait_since(engine: Engi
     assert len(_draws(engine)) == 3
 
 
-def test_whoever_skips_a_bin_that_is_no_open_draw_gets_what_waits_longest(engine: Engine) -> None:
-    """It was given to test the auditor, for example, or somebody else has answered it meanwhile."""
+def test_skipping_any_other_bin_returns_the_oldest_unanswered_draw(engine: Engine) -> None:
+    """For example, the bin was a test of the auditor, or somebody else has answered it meanwhile."""
     Store(engine).add_counts([_count("third", SURE)])
     _drawn_long_ago(engine, "third", "sure", "unsure")
     add_audit(engine, "bins", "third", 1, "Ben")
@@ -212,7 +212,7 @@ def test_whoever_skips_a_bin_that_is_no_open_draw_gets_what_waits_longest(engine
     assert len(_draws(engine)) == 3
 
 
-def test_what_is_skipped_is_not_drawn_at_once_but_its_draw_is_recorded(engine: Engine) -> None:
+def test_a_skipped_bin_is_not_returned_but_its_draw_is_recorded(engine: Engine) -> None:
     for bin_id in ("sure", "unsure"):
         add_audit(engine, "bins", bin_id, 1, "Ada")
     Store(engine).add_counts([_count("third", SURE)])
@@ -223,7 +223,7 @@ def test_what_is_skipped_is_not_drawn_at_once_but_its_draw_is_recorded(engine: E
     assert draw(engine, rng=random.Random(0), skipped=("bins", "third")).bin_id == "fourth"
 
 
-def test_the_last_draws_are_found_by_an_index(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_latest_draws_are_found_by_an_index(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     _drawn_long_ago(engine, *["sure"] * 3_000)
     with engine.begin() as connection:
         connection.exec_driver_sql("ANALYZE")

@@ -1,4 +1,4 @@
-"""What a bin comes to, without a database."""
+"""Computing the new state of a bin, without a database."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ EVERY = category((0.1, 0.5, 0.5, 0.9), classes=UP_TO_20)
 VALUES = CurrentCalibration(2, PValues(Calibration(photos=4, split="test", categories=(EVERY,))))
 
 
-def test_a_count_and_a_quantity_that_meet_first_are_compared() -> None:
+def test_a_new_pair_of_count_and_quantity_is_compared() -> None:
     settled = settle(BIN, VALUES)
     pair = {
         "bucket": "b",
@@ -79,7 +79,7 @@ def test_without_calibration_there_is_no_p_value() -> None:
         (FAILED, UNREADABLE, (PhotoState.FAILED, QuantityState.UNREADABLE)),
     ],
 )
-def test_a_bin_that_lacks_one_of_them_leaves_the_list(
+def test_a_bin_without_count_or_quantity_is_not_listed(
     photo: LatestPhoto | None, quantity: LatestQuantity | None, states: tuple[PhotoState, QuantityState]
 ) -> None:
     listed = ListedBin(comparison_id=7, expectation_id=4, calibration=2, ranked=RankKind.CALIBRATED)
@@ -88,8 +88,8 @@ def test_a_bin_that_lacks_one_of_them_leaves_the_list(
     assert (settled.comparison, settled.current, settled.ranked) == (None, None, None)
 
 
-def test_what_was_compared_before_is_not_compared_again() -> None:
-    """As after another quantity held for a while. It is listed by how it is judged now."""
+def test_a_pair_is_compared_only_once() -> None:
+    """The quantity returns after another one was expected for a while. The bin is listed with its current p-values."""
     listed = ListedBin(comparison_id=8, expectation_id=4, calibration=0, ranked=RankKind.UNCALIBRATED)
     settled = settle(replace(BIN, listed=listed, comparison_id=7), VALUES)
     assert settled.comparison is None
@@ -98,7 +98,7 @@ def test_what_was_compared_before_is_not_compared_again() -> None:
     assert (settled.current["p_value"], settled.ranked) == (0.4, RankKind.CALIBRATED)
 
 
-def test_a_new_calibration_judges_a_bin_anew() -> None:
+def test_a_new_calibration_updates_the_listed_p_values() -> None:
     listed = ListedBin(comparison_id=7, expectation_id=5, calibration=1, ranked=RankKind.CALIBRATED)
     settled = settle(replace(BIN, listed=listed, comparison_id=7), VALUES)
     assert settled.comparison is None
@@ -106,7 +106,7 @@ def test_a_new_calibration_judges_a_bin_anew() -> None:
     assert (settled.current["p_value"], settled.current["calibration"]) == (0.4, 2)
 
 
-def test_the_same_quantity_from_another_file_is_only_pointed_at() -> None:
+def test_the_same_quantity_from_another_file_updates_only_the_reference() -> None:
     listed = ListedBin(comparison_id=7, expectation_id=4, calibration=2, ranked=RankKind.CALIBRATED)
     settled = settle(replace(BIN, listed=listed, comparison_id=7), VALUES)
     assert settled.comparison is None
@@ -114,14 +114,14 @@ def test_the_same_quantity_from_another_file_is_only_pointed_at() -> None:
     assert settled.current["expectation_id"] == 5
 
 
-def test_a_bin_that_stays_as_it_is_is_not_written() -> None:
+def test_an_unchanged_bin_is_not_written() -> None:
     listed = ListedBin(comparison_id=7, expectation_id=5, calibration=2, ranked=RankKind.CALIBRATED)
     settled = settle(replace(BIN, listed=listed, comparison_id=7), VALUES)
     assert (settled.comparison, settled.current, settled.ranked) == (None, None, RankKind.CALIBRATED)
 
 
-def test_beyond_five() -> None:
-    """As classes, 17 and 40 agree, and agreement is of classes; the bin is listed with the difference."""
+def test_quantities_beyond_five_are_listed_with_their_difference() -> None:
+    """17 and 40 agree as classes, which is what the outcome compares, but the listed difference is in items."""
     said = [0.0] * 6 + [0.005] * 10 + [0.15, 0.5, 0.2, 0.05, 0.03, 0.02]
     photo = replace(PHOTO, predicted=6, probabilities=[0.0] * 6 + [1.0], distribution=said)
     settled = settle(replace(BIN, photo=photo, quantity=LatestQuantity(expectation_id=5, quantity=40)), VALUES)
