@@ -24,7 +24,9 @@ from tests.calibrations import UP_TO_20, category
 
 AT = datetime(2026, 11, 20, tzinfo=UTC)
 SAID = [0.05, 0.05, 0.7, 0.05, 0.05, 0.05, 0.05]
-PHOTO = LatestPhoto(count_id=1, model_version="v1", key="a.jpg", at=AT, predicted=2, probabilities=SAID, audit_id=9)
+PHOTO = LatestPhoto(
+    count_id=1, model_version="v1", key="a.jpg", stored_at=AT, predicted=2, probabilities=SAID, audit_id=9
+)
 FAILED = replace(PHOTO, predicted=None, probabilities=None)
 QUANTITY = LatestQuantity(expectation_id=5, quantity=3)
 UNREADABLE = replace(QUANTITY, quantity=None)
