@@ -29,7 +29,7 @@ import numpy.typing as npt
 
 from binwatch.bundle import Bundle
 from binwatch.counts import MORE_THAN_5, class_probabilities
-from binwatch.records.draws import likelihood
+from binwatch.records.draws import draw_likelihood
 from monitor.estimates import Predictions, ShareEstimate, estimate
 from trainer.data.split import Split
 from trainer.display import Display
@@ -84,7 +84,7 @@ def figures(probabilities: Floats, quantities: npt.NDArray[np.int64], seed: int 
 
 
 def _likelihoods(chances: Floats) -> Floats:
-    return np.array([likelihood(float(chance)) for chance in chances])
+    return np.array([draw_likelihood(float(chance)) for chance in chances])
 
 
 def of_one_photo_each(bundle: Bundle, photos: Path, index: Path) -> tuple[Floats, npt.NDArray[np.int64]]:

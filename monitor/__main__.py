@@ -26,9 +26,9 @@ from binwatch.inventory.known_answers import load_known_answers
 from binwatch.keys import normalize_bin_id
 from binwatch.listening import is_loopback, listen
 from binwatch.metadata import MAX_QUANTITY
-from binwatch.records.audits import AuditAnswer, AuditReason, add_audit, check_answer, plain_name, plain_note
+from binwatch.records.audits import AuditAnswer, AuditReason, add_audit, check_answer, clean_name, clean_note
 from binwatch.records.draws import draw, photo_key
-from binwatch.records.ranking import rank as rank_bins
+from binwatch.records.ranking import update_p_values
 from binwatch.records.settle_variances import decide
 from binwatch.records.variances import VarianceDecision, VarianceState
 from binwatch.settings import load_settings
@@ -80,7 +80,7 @@ Id = Annotated[int, typer.Argument(metavar="ID", min=1, help="Number of the vari
 
 def _name(given: str | None) -> str | None:
     try:
-        return plain_name(given)
+        return clean_name(given)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
 
@@ -200,7 +200,7 @@ def audit(
     settings = load_settings()
     try:
         check_answer(answer, quantity)
-        said: dict[str, Any] = {"answer": answer, "reason": reason, "note": plain_note(note), "blind": blind}
+        said: dict[str, Any] = {"answer": answer, "reason": reason, "note": clean_note(note), "blind": blind}
     except ValueError as error:
         raise BinwatchError(f"not recorded: {error}") from error
     with writable(settings) as database:
@@ -325,7 +325,7 @@ def _decide(
     variance: int, approver: str, decision: VarianceDecision, note: str | None, quantity: int | None = None
 ) -> None:
     try:
-        why = plain_note(note)
+        why = clean_note(note)
     except ValueError as error:
         raise BinwatchError(f"not decided: {error}") from error
     if decision is VarianceDecision.REJECTED and why is None:
@@ -371,7 +371,7 @@ def rank(
 ) -> None:
     """Compute p-values of bins that were compared before their model's present calibration was recorded."""
     with writable(load_settings()) as database:
-        ranked = rank_bins(database, model)
+        ranked = update_p_values(database, model)
     remark(f"{formatting.many(ranked, 'bin')} judged by their model's present calibration")
 
 

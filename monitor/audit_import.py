@@ -12,8 +12,8 @@ from sqlalchemy import Engine
 
 from binwatch.audit_file import AUDIT_FILE_COLUMNS, AuditFileRow, CellError, RowKind, read_audit_file
 from binwatch.errors import BinwatchError
-from binwatch.records.audits import AuditAnswer, AuditReason, check_answer, plain_name, plain_note
-from binwatch.records.engine import can_hold
+from binwatch.records.audits import AuditAnswer, AuditReason, check_answer, clean_name, clean_note
+from binwatch.records.engine import is_storable
 from binwatch.records.past_audits import (
     ImportOutcome,
     PastAudit,
@@ -120,7 +120,7 @@ def _grouped(rows: Rows) -> Iterator[Rows]:
 def _event(rows: Rows) -> PastEvent:
     for row in rows:
         for column in AUDIT_FILE_COLUMNS:
-            if not can_hold(row.cells[column]):
+            if not is_storable(row.cells[column]):
                 raise row.cell_error(column, "text that the records can hold")
     row, *_ = rows
     bucket, key = row.text("bucket"), row.text("key")
@@ -166,21 +166,21 @@ def _variance(rows: Rows, common: dict[str, Any]) -> PastVariance:
 
 def _step(row: AuditFileRow) -> PastStep:
     step = row.choice("step", VarianceStep)
-    _checked(row, "note", lambda: plain_note(row.text("note")))
+    _checked(row, "note", lambda: clean_note(row.text("note")))
     quantity = None if step is VarianceStep.REJECTED else row.quantity("quantity")
     return PastStep(TrailEntry(step, quantity, _person(row)), row.time("at"), row.text("note"))
 
 
 def _person(row: AuditFileRow) -> str | None:
-    _checked(row, "auditor", lambda: plain_name(row.text("auditor")))
-    return plain_name(row.text("auditor"))
+    _checked(row, "auditor", lambda: clean_name(row.text("auditor")))
+    return clean_name(row.text("auditor"))
 
 
 def _audit(row: AuditFileRow, common: dict[str, Any]) -> PastAudit:
     answer = row.choice("answer", AuditAnswer)
     quantity = row.quantity("quantity") if row.text("quantity") else None
     _checked(row, "quantity", lambda: check_answer(answer, quantity))
-    _checked(row, "note", lambda: plain_note(row.text("note")))
+    _checked(row, "note", lambda: clean_note(row.text("note")))
     return PastAudit(
         **common,
         answer=answer,

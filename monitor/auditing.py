@@ -14,14 +14,14 @@ from binwatch.counts import Outcome
 from binwatch.keys import normalize_bin_id
 from binwatch.metadata import MAX_QUANTITY
 from binwatch.records.audits import (
-    MAX_NAME,
+    MAX_NAME_LENGTH,
     AuditAnswer,
     AuditReason,
-    Seen,
+    SeenPhoto,
     add_audit,
     check_answer,
-    plain_name,
-    plain_note,
+    clean_name,
+    clean_note,
 )
 from binwatch.records.settle_variances import decide
 from binwatch.records.tables import Audit
@@ -47,7 +47,7 @@ class NewAudit(BaseModel):
         description="items that are really in the bin (`count`), or that can be seen (`at_least`); of no other answer",
     )
     reason: AuditReason | None = Field(None, description="why it was hard to tell")
-    note: Annotated[str | None, AfterValidator(plain_note)] = Field(
+    note: Annotated[str | None, AfterValidator(clean_note)] = Field(
         None, description="one line, 200 characters at most"
     )
     photo: int | None = Field(
@@ -64,8 +64,10 @@ class NewAudit(BaseModel):
         description="token of the view that the answer was given in, from `GET /api/audit`: only with it an audit can"
         " be blind, and the photo must be that of the view",
     )
-    auditor: Annotated[str | None, AfterValidator(plain_name)] = Field(
-        None, max_length=MAX_NAME, description="who counted; a user who is signed in with a name cannot enter another"
+    auditor: Annotated[str | None, AfterValidator(clean_name)] = Field(
+        None,
+        max_length=MAX_NAME_LENGTH,
+        description="who counted; a user who is signed in with a name cannot enter another",
     )
 
     @model_validator(mode="after")
@@ -134,11 +136,13 @@ class NewDecision(BaseModel):
         strict=True,
         description="the number to approve; if the variance's number has changed since, nothing is approved",
     )
-    note: Annotated[str | None, AfterValidator(plain_note)] = Field(
+    note: Annotated[str | None, AfterValidator(clean_note)] = Field(
         None, description="one line, 200 characters at most; a rejection needs one"
     )
-    approver: Annotated[str | None, AfterValidator(plain_name)] = Field(
-        None, max_length=MAX_NAME, description="who decides; a user who is signed in with a name cannot enter another"
+    approver: Annotated[str | None, AfterValidator(clean_name)] = Field(
+        None,
+        max_length=MAX_NAME_LENGTH,
+        description="who decides; a user who is signed in with a name cannot enter another",
     )
 
     @model_validator(mode="after")
@@ -173,7 +177,7 @@ def save(records: WritableRecords, audit: NewAudit, writer: Writer, settings: Se
     """
     of, auditor = audit.bucket or settings.bucket, writer.name or audit.auditor
     # In a view without a photo there was none; without a view, the items themselves were counted.
-    seen = Seen.WHATEVER if audit.photo is None and audit.view is None else audit.photo
+    seen = SeenPhoto.ANY if audit.photo is None and audit.view is None else audit.photo
     more: dict[str, Any] = {"answer": audit.answer, "reason": audit.reason, "note": audit.note, "blind": blind}
     more["tolerance"] = settings.variance_tolerance
     said = records.write(lambda engine: add_audit(engine, of, audit.bin, audit.quantity, auditor, seen, **more))

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from binwatch.audit_file import RowKind
 from binwatch.counts import CLASSES
 from binwatch.inventory.reading import InventoryReport
-from binwatch.records.audits import AuditAnswer, Audited
+from binwatch.records.audits import AuditAnswer, RecordedAudit
 from binwatch.records.past_audits import ImportOutcome
 from binwatch.text import pluralize
 from monitor.audit_import import ImportReport
@@ -115,7 +115,7 @@ def found(answer: AuditAnswer, quantity: int | None) -> str:
     }[answer]
 
 
-def audited(audit: Audited) -> str:
+def audited(audit: RecordedAudit) -> str:
     """The result of an audit: the answer, and what it says of the count and of the inventory."""
     count = "there is no count to judge" if audit.predicted is None else f"counted {CLASSES[audit.predicted]}"
     expected = "no expected quantity to judge" if audit.expected is None else f"expected {audit.expected}"

@@ -12,7 +12,13 @@ from pydantic import BaseModel
 from sqlalchemy import Connection, Row, select
 
 from binwatch.counts import class_of
-from binwatch.records.draws import LAST_DRAWN, CountedBin, answer_of, any_answer_of, counted_bins
+from binwatch.records.draws import (
+    LATEST_DRAW_FIRST,
+    CountedBin,
+    first_blind_audit_of,
+    first_blind_count_of,
+    sample_counted_bins,
+)
 from binwatch.records.tables import Audit, AuditDraw, Count, Expectation
 from monitor.estimates import FEWEST, Predictions, ShareEstimate, estimate
 from monitor.summary import Interval
@@ -64,11 +70,11 @@ def read_random_audits(connection: Connection) -> RandomAudits:
     statement = (
         select(AuditDraw.count_id, AuditDraw.likelihood, Count.model_version, Count.predicted, Count.probabilities)
         .add_columns(Audit.quantity, Expectation.quantity.label("expected"))
-        .add_columns(any_answer_of(AuditDraw.count_id).label("answered"))
+        .add_columns(first_blind_audit_of(AuditDraw.count_id).label("answered"))
         .join(Count, Count.id == AuditDraw.count_id)
-        .outerjoin(Audit, Audit.id == answer_of(AuditDraw.count_id))
+        .outerjoin(Audit, Audit.id == first_blind_count_of(AuditDraw.count_id))
         .outerjoin(Expectation, Expectation.id == AuditDraw.expectation_id)
-        .order_by(*LAST_DRAWN)
+        .order_by(*LATEST_DRAW_FIRST)
         .limit(WINDOW)
     )
     draws = connection.execute(statement).all()
@@ -80,7 +86,7 @@ def read_random_audits(connection: Connection) -> RandomAudits:
     no_number = sum(row.quantity is None and row.answered is not None for row in draws)
     enough = max(_answered(right_counts), _answered(right_records)) >= FEWEST
     # The same ids each time, so that figures do not tremble from scrape to scrape.
-    sample = list(counted_bins(connection, random.Random(0), _SAMPLE)) if enough else []  # noqa: S311 (no secret)
+    sample = list(sample_counted_bins(connection, random.Random(0), _SAMPLE)) if enough else []  # noqa: S311 (no secret)
     accuracy = _estimate(
         right_counts,
         counts,

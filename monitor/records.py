@@ -20,7 +20,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from binwatch.errors import OutageError, SettingsError
 from binwatch.records.engine import connect
 from binwatch.records.postgres import TransactionMode
-from binwatch.records.problems import explained
+from binwatch.records.problems import explain
 from binwatch.records.schema import check_schema
 from binwatch.settings import Settings, advice
 
@@ -101,7 +101,7 @@ class Records:
         except TimeoutError as error:
             raise self._down(f"no answer within {DEADLINE_S:g} s; {advice('database_url')}") from error
         except SQLAlchemyError as error:
-            raise self._down(explained(error, self._engine)) from error
+            raise self._down(explain(error, self._engine)) from error
 
     def _down(self, why: str) -> RecordsDown:
         url = self._engine.url.render_as_string(hide_password=True)
@@ -141,7 +141,7 @@ class WritableRecords:
 
     def _down(self, error: SQLAlchemyError) -> RecordsDown:
         url = self._engine.url.render_as_string(hide_password=True)
-        found = RecordsDown(f"the records at {url} cannot be written: {explained(error, self._engine)}")
+        found = RecordsDown(f"the records at {url} cannot be written: {explain(error, self._engine)}")
         logger.error("%s", found)
         return found
 
@@ -156,7 +156,7 @@ def writable(settings: Settings) -> Iterator[Engine]:
         check_schema(engine)
         yield engine
     except SQLAlchemyError as error:
-        raise RecordsDown(f"the records cannot be written: {explained(error, engine)}") from error
+        raise RecordsDown(f"the records cannot be written: {explain(error, engine)}") from error
     finally:
         engine.dispose()
 

@@ -30,12 +30,12 @@ from binwatch.image import Photo
 from binwatch.metadata import expected_quantity, parse_articles
 from binwatch.objects import FetchedObject, ObjectRefused, Objects
 from binwatch.photo_stats import PhotoStats, photo_stats
-from binwatch.records.crash_counts import Trials
+from binwatch.records.crash_counts import CrashCounts
 from binwatch.records.engine import connect
-from binwatch.records.problems import database_outage, explained, lacks_right
+from binwatch.records.problems import database_outage, explain, lacks_permission
 from binwatch.records.queries import recorded_keys
 from binwatch.records.schema import check_schema
-from binwatch.records.store import NewCount, NewExpectation, RecordsBroken, Store
+from binwatch.records.store import NewCount, NewExpectation, RecordsNotWritable, Store
 from binwatch.settings import EventSource, Settings
 from worker.engine import Engine
 from worker.metrics import PROMISED_S, InstrumentedEngine, PhotoStage, WorkerMetrics
@@ -98,7 +98,7 @@ class Counting:
         self.naming = settings.bin_naming
         self._store = Store(self.database, self.naming, settings.slicing)
         self.models = ModelKeeper(settings, self.objects, self.metrics, self._note)
-        self.trials = Trials(self.database)
+        self.crash_counts = CrashCounts(self.database)
         self._pool = ThreadPoolExecutor(settings.fetch_threads, thread_name_prefix="fetch")
 
     def count(self, photos: Sequence[ObjectCreated]) -> list[Outage]:
@@ -226,7 +226,7 @@ class Counting:
 
     @contextmanager
     def _recording(self) -> Iterator[None]:
-        """Raise RecordsBroken instead of another error if the records cannot be written: then no object is to blame."""
+        """Raise RecordsNotWritable instead of another error if the records cannot be written: no object is to blame."""
         try:
             with self.metrics.timed(PhotoStage.RECORD):
                 yield
@@ -234,9 +234,9 @@ class Counting:
             try:
                 self._check_records()
             except Exception as problem:
-                raise RecordsBroken(describe_error(problem)) from error
-            if isinstance(error, SQLAlchemyError) and lacks_right(error):
-                raise RecordsBroken(explained(error, self.database)) from error
+                raise RecordsNotWritable(describe_error(problem)) from error
+            if isinstance(error, SQLAlchemyError) and lacks_permission(error):
+                raise RecordsNotWritable(explain(error, self.database)) from error
             raise
 
     def note_model(self) -> None:
@@ -244,12 +244,12 @@ class Counting:
         try:
             self._note(self.models.engine.card)
         except SQLAlchemyError as error:  # the first photo records it, and the health check reports the fault
-            logger.warning("model: cannot be added to the records: %s", explained(error, self.database))
+            logger.warning("model: cannot be added to the records: %s", explain(error, self.database))
 
     def _note(self, card: Card) -> datetime:
         """Record a model in use, unless it is recorded; returns the time when it was first recorded."""
         self._store.use_model(card.version, card.calibration)
-        return self._store.used_since(card.version)
+        return self._store.model_first_used_at(card.version)
 
     def _check_records(self) -> None:
         try:
@@ -298,7 +298,7 @@ class Counting:
         """
         if self._settings.event_source is EventSource.NONE:
             return []
-        since = self._store.counting_since().replace(microsecond=0)  # S3 has whole seconds, too
+        since = self._store.first_model_used_at().replace(microsecond=0)  # S3 has whole seconds, too
         new = [count for count in counts if count.modified_at >= since]
         promised = datetime.now(UTC) - timedelta(seconds=PROMISED_S)
         recorded = self._recorded([count for count in new if count.modified_at < promised])

@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from binwatch.bundle import Bundle, Card, Precision
 from binwatch.errors import BinwatchError, ObjectsError
 from binwatch.objects import Objects
-from binwatch.records.engine import cause
+from binwatch.records.engine import driver_message
 from binwatch.registry import Registry
 from binwatch.settings import Settings
 from worker.engine import Engine
@@ -67,7 +67,7 @@ class ModelKeeper:
         except SQLAlchemyError as error:
             logger.warning(
                 "model: the promoted model cannot be added to the records (%s); %s stays in use until the next poll",
-                cause(error),
+                driver_message(error),
                 self._engine.card.version,
             )
             return

@@ -12,7 +12,7 @@ from sqlalchemy import Engine as Database
 from binwatch.events import ObjectCreated
 from binwatch.keys import ObjectKind, SkipReason, kind_of, skip_reason
 from binwatch.objects import ListedObject, Objects
-from binwatch.records.crash_counts import Trials
+from binwatch.records.crash_counts import CrashCounts
 from binwatch.records.queries import unread_metadata, unrecorded_photos
 from binwatch.settings import Settings
 from binwatch.text import count_noun
@@ -94,8 +94,8 @@ def unrecorded(
         for kind in (ObjectKind.PHOTO, ObjectKind.METADATA):
             kinds[kind] = list(grace.older(kinds[kind]))
         with database.connect() as connection:
-            photos = unrecorded_photos(connection, bucket, kinds[ObjectKind.PHOTO], model, refused=refused)
-            metadata = unread_metadata(connection, bucket, kinds[ObjectKind.METADATA], naming, refused=refused)
+            photos = unrecorded_photos(connection, bucket, kinds[ObjectKind.PHOTO], model, retry_all=refused)
+            metadata = unread_metadata(connection, bucket, kinds[ObjectKind.METADATA], naming, retry_all=refused)
         total = len(kinds[ObjectKind.PHOTO]) + len(kinds[ObjectKind.METADATA])
         others = list(skipped_keys(kinds[ObjectKind.OTHER], settings))
         yield Unrecorded(total, as_created(bucket, photos), as_created(bucket, metadata), others)
@@ -126,7 +126,7 @@ def send_unrecorded(
         model=model,
         refused=refused,
     )
-    on_trial = Trials(database).recent(settings.bucket, datetime.now(UTC) - _TRIAL)
+    on_trial = CrashCounts(database).started_since(settings.bucket, datetime.now(UTC) - _TRIAL)
     for page in pages:
         photos, metadata = (
             [one for one in objects if one.key not in on_trial] for objects in (page.photos, page.metadata)

@@ -20,8 +20,8 @@ from sqlalchemy.exc import TimeoutError as NoConnectionFree
 from binwatch.errors import describe_error
 from binwatch.events import ObjectCreated
 from binwatch.records.queries import crashed_metadata, crashed_photos
-from binwatch.records.ranking import rank
-from binwatch.records.store import RecordsBroken
+from binwatch.records.ranking import update_p_values
+from binwatch.records.store import RecordsNotWritable
 from binwatch.settings import EventSource, Settings
 from binwatch.text import count_noun
 from worker.counting import Counting, Outage
@@ -152,7 +152,7 @@ class _ObjectsTask(Task):  # type: ignore[misc]  # Celery has no types
         (item,) = objects
         if not self.request.get(REASON) and self.recorded_as_crashed(objects):
             return self.record_crashed(objects, "workers crashed on it before")  # recorded for this model, too
-        crashes = self._counting.trials.begin(item.bucket, item.key)
+        crashes = self._counting.crash_counts.begin(item.bucket, item.key)
         if crashes < MAX_CRASHES:
             try:
                 return self.process(objects)
@@ -167,7 +167,7 @@ class _ObjectsTask(Task):  # type: ignore[misc]  # Celery has no types
 
     def _end_trial(self, item: ObjectCreated) -> None:
         try:
-            self._counting.trials.end(item.bucket, item.key)
+            self._counting.crash_counts.end(item.bucket, item.key)
         except Exception as error:  # harmless: many notes must remain before it is dead-lettered
             logger.warning("cannot note that %s crashed no worker: %s", item.key, error)
 
@@ -221,7 +221,7 @@ class _ObjectsTask(Task):  # type: ignore[misc]  # Celery has no types
 def _is_outage(error: Exception) -> bool:
     """Whether the error is not an object's fault. Databases raise many errors in an outage: after a failover, for
     example, one may be read-only. Only data that the database cannot store may be an object's fault."""
-    broken = isinstance(error, DBAPIError | NoConnectionFree | EngineBroken | RecordsBroken)
+    broken = isinstance(error, DBAPIError | NoConnectionFree | EngineBroken | RecordsNotWritable)
     return broken and not isinstance(error, DataError | IntegrityError)
 
 
@@ -296,7 +296,7 @@ class Reconcile(Task):  # type: ignore[misc]  # Celery has no types
         if problems:
             logger.warning("reconcile: no photo can be counted now (%s)", "; ".join(problems.values()))
             return
-        if ranked := rank(self._counting.database):
+        if ranked := update_p_values(self._counting.database):
             logger.info("reconcile: new p-values for %s, by the present calibration", count_noun(ranked, "bin"))
         sent = send_unrecorded(self._counting.objects, self._counting.database, self._settings, self._publisher)
         before, self._announced = self._announced, metrics.event_messages

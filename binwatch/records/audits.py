@@ -1,9 +1,9 @@
-"""Audits: what a person found in a bin, the ground truth for counts and inventory.
+"""Audits: the number of items that a person found in a bin, which is the ground truth for counts and inventory.
 
 The ledger keeps every audit. The totals contain only the last audit of each count, and of each expected quantity per
-photo: a corrected audit was never true, so it is subtracted. An answer without a number subtracts only the same
-person's number. Blind and sighted audits have separate totals, since an auditor who has seen the numbers may just have
-confirmed them.
+photo: a correction subtracts the audit that it replaces. An answer without a number subtracts only the same person's
+number. Blind and sighted audits have separate totals, since an auditor who saw the numbers may just have confirmed
+them.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from binwatch.confusion import INVENTORY, TruthSource
 from binwatch.counts import Outcome, class_of, outcome_of, outcome_of_difference
 from binwatch.errors import BinwatchError
 from binwatch.keys import normalize_bin_id
-from binwatch.records.engine import WRITE, can_hold
-from binwatch.records.settle_variances import note_count
+from binwatch.records.engine import for_writing, is_storable
+from binwatch.records.settle_variances import update_variance
 from binwatch.records.settlement import Row
 from binwatch.records.tables import (
     Audit,
@@ -31,14 +31,14 @@ from binwatch.records.tables import (
     Expectation,
     VarianceTotal,
 )
-from binwatch.records.totals import add_to_totals, confusion
+from binwatch.records.totals import add_to_totals, confusion_row
 from binwatch.records.upsert import insert_into
 from binwatch.records.variances import NO_TOLERANCE, VarianceTolerance
 
-MAX_NOTE = 200
-"""Most characters of a note."""
-MAX_NAME = 100
-"""Most characters of a person's name."""
+MAX_NOTE_LENGTH = 200
+"""Maximum length of a note in characters."""
+MAX_NAME_LENGTH = 100
+"""Maximum length of a person's name in characters."""
 
 
 class AuditAnswer(StrEnum):
@@ -51,11 +51,11 @@ class AuditAnswer(StrEnum):
     CANNOT_TELL = "cannot_tell"
     """The photo does not show the number."""
     GO_AND_COUNT = "go_and_count"
-    """Somebody has to go to the bin and count."""
+    """Somebody must go to the bin and count the items."""
 
     @property
     def has_quantity(self) -> bool:
-        """Whether the answer has a number."""
+        """Whether the answer includes a number of items."""
         return self in (AuditAnswer.COUNT, AuditAnswer.AT_LEAST)
 
 
@@ -72,24 +72,24 @@ class AuditReason(StrEnum):
     OTHER = "other"
 
 
-class Seen(StrEnum):
-    """Values for the photo that an auditor has seen, besides a count's id."""
+class SeenPhoto(StrEnum):
+    """Stands in for the id of a count where no particular photo was audited."""
 
-    WHATEVER = "whatever"
-    """The items themselves were counted, so the photo does not matter."""
+    ANY = "any"
+    """The items themselves were counted, so the audit holds for any photo."""
 
 
 class StaleAudit(BinwatchError):
-    """The bin has a newer photo than the one that the auditor saw, so the audit would be about an unseen photo."""
+    """The bin has a newer photo than the one that the auditor saw."""
 
 
 class UnknownBin(BinwatchError):
-    """Neither a photo nor an expected quantity of this bin is recorded: a typing error, or another bucket."""
+    """The bin has neither a photo nor an expected quantity: its id is mistyped, or it is in another bucket."""
 
 
 @dataclass(frozen=True, slots=True)
-class Audited:
-    """A recorded audit, with the count and the expected quantity that it judges, if there are any."""
+class RecordedAudit:
+    """A recorded audit, with the count and the expected quantity that it judges; None for those that do not exist."""
 
     answer: AuditAnswer
     quantity: int | None
@@ -97,9 +97,9 @@ class Audited:
     expected: int | None
     blind: bool
     id: int = 0
-    """Id of the audit in the records."""
+    """Id in `audits`."""
     is_new: bool = True
-    """False if the same person had given the same answer for the same photo before."""
+    """False if the bin's last audit is identical, so that nothing was recorded."""
 
     @property
     def of_count(self) -> Outcome | None:
@@ -113,26 +113,26 @@ class Audited:
 
 
 def verdict_on_count(answer: AuditAnswer, quantity: int | None, predicted: int | None) -> Outcome | None:
-    """How a counted class compares with an answer; None if one of them is missing or the answer does not decide it."""
+    """Compare a counted class with an audit; returns None if a number is missing or the answer is inconclusive."""
     if quantity is None or predicted is None:
         return None
-    return _told_by(answer, outcome_of(predicted, quantity))
+    return _conclusive(answer, outcome_of(predicted, quantity))
 
 
 def verdict_on_quantity(answer: AuditAnswer, quantity: int | None, expected: int | None) -> Outcome | None:
-    """Like `verdict_on_count`, for an expected quantity."""
+    """Compare an expected quantity with an audit, like `verdict_on_count`."""
     if quantity is None or expected is None:
         return None
-    return _told_by(answer, outcome_of_difference(expected - quantity))
+    return _conclusive(answer, outcome_of_difference(expected - quantity))
 
 
-def _told_by(answer: AuditAnswer, outcome: Outcome) -> Outcome | None:
-    """The outcome if the answer decides it. "At least 5" shows that 4 are too few, but not that 5 or 7 are right."""
+def _conclusive(answer: AuditAnswer, outcome: Outcome) -> Outcome | None:
+    """Return the outcome if the answer proves it. "At least 5" proves 4 too low, but neither 5 nor 7 right."""
     return outcome if answer is AuditAnswer.COUNT or outcome is Outcome.UNDER else None
 
 
 def check_answer(answer: AuditAnswer, quantity: int | None) -> None:
-    """Raise ValueError unless the answer has a number exactly if it needs one."""
+    """Raise ValueError if the answer lacks a number that it needs, or has one that it must not have."""
     if not answer.has_quantity:
         if quantity is not None:
             raise ValueError(f"the answer {answer} has no number of items; leave out {quantity}")
@@ -144,24 +144,20 @@ def check_answer(answer: AuditAnswer, quantity: int | None) -> None:
         raise ValueError("at least 0 items says nothing: at_least must be 1 or more; or answer cannot_tell")
 
 
-def plain_note(text: str | None) -> str | None:
-    """The note without surrounding space; None if empty. Raises ValueError if it is too long or not printable."""
+def clean_note(text: str | None) -> str | None:
+    """Strip a note; returns None if it is empty. Raises ValueError if it is too long or not printable."""
     note = (text or "").strip()
-    if not note:
-        return None
-    if len(note) > MAX_NOTE or not note.isprintable():
-        raise ValueError(f"a note has at most {MAX_NOTE} characters, all of them printable, on one line")
-    return note
+    if len(note) > MAX_NOTE_LENGTH or not note.isprintable():
+        raise ValueError(f"a note has at most {MAX_NOTE_LENGTH} characters, all of them printable, on one line")
+    return note or None
 
 
-def plain_name(text: str | None) -> str | None:
-    """The name without surrounding space; None if empty. Raises ValueError if it is too long or not printable."""
+def clean_name(text: str | None) -> str | None:
+    """Strip a name; returns None if it is empty. Raises ValueError if it is too long or not printable."""
     name = (text or "").strip()
-    if not name:
-        return None
-    if len(name) > MAX_NAME or not name.isprintable():
-        raise ValueError(f"a name has at most {MAX_NAME} characters, all of them printable")
-    return name
+    if len(name) > MAX_NAME_LENGTH or not name.isprintable():
+        raise ValueError(f"a name has at most {MAX_NAME_LENGTH} characters, all of them printable")
+    return name or None
 
 
 def add_audit(
@@ -170,78 +166,81 @@ def add_audit(
     bin_id: str,
     quantity: int | None,
     auditor: str | None = None,
-    seen: int | Seen | None = Seen.WHATEVER,
+    seen_count_id: int | SeenPhoto | None = SeenPhoto.ANY,
     *,
     answer: AuditAnswer = AuditAnswer.COUNT,
     reason: AuditReason | None = None,
     note: str | None = None,
     blind: bool = False,
     tolerance: VarianceTolerance = NO_TOLERANCE,
-) -> Audited:
+) -> RecordedAudit:
     """Record an audit of a bin. Repeating the bin's last audit changes nothing.
 
-    `seen` is the id of the count whose photo was seen, None if the bin had no photo. `blind`: the auditor had seen
-    neither count nor expected quantity. After an answer with a number, which shows both, a person's audits of the same
-    photo are not blind. A number beyond the `tolerance` opens a variance of the bin, or is a recount of it.
-    Raises UnknownBin; StaleAudit if a newer photo has arrived; ValueError for a quantity that does not belong to the
-    answer, or an invalid note.
+    `seen_count_id` is the count whose photo the auditor saw, None if the bin had no photo. `blind` says that the
+    auditor saw neither the count nor the expected quantity. Since the reply to a number shows both, the same person's
+    later audits of that photo are recorded as sighted. A number beyond the `tolerance` opens a variance of the bin, or
+    is a recount of it.
+
+    Raises UnknownBin; StaleAudit if a newer photo has arrived; ValueError for a quantity that does not fit the answer,
+    or an invalid note.
     """
     check_answer(answer, quantity)
     bin_id = normalize_bin_id(bin_id)
     now = datetime.now(UTC)
-    with engine.execution_options(**{WRITE: True}).begin() as connection:
-        found = lock_bin(connection, bucket, bin_id)
-        _check_seen(connection, found, bin_id, seen)
+    with for_writing(engine).begin() as connection:
+        latest = lock_bin(connection, bucket, bin_id)
+        _check_photo_unchanged(connection, latest, bin_id, seen_count_id)
         row = {
             "bucket": bucket,
             "bin_id": bin_id,
             "answer": answer.value,
             "quantity": quantity,
             "reason": reason.value if reason else None,
-            "note": plain_note(note),
+            "note": clean_note(note),
             "auditor": auditor,
-            "count_id": None if found["predicted"] is None else found["count_id"],
-            "expectation_id": None if found["quantity"] is None else found["expectation_id"],
+            "count_id": None if latest["predicted"] is None else latest["count_id"],
+            "expectation_id": None if latest["quantity"] is None else latest["expectation_id"],
         }
-        blind = blind and not _has_answered(connection, row, found)
-        said = _said_before(connection, row)
-        if said is not None and (said["blind"] or not blind):
-            return Audited(
-                answer, quantity, found["predicted"], found["quantity"], said["blind"], said["id"], is_new=False
-            )
-        audit_id = append_audit(connection, row | {"blind": blind}, found, now, tolerance)
-    return Audited(answer, quantity, found["predicted"], found["quantity"], blind, audit_id)
+        blind = blind and not _has_entered_number(connection, row, latest)
+        predicted, expected = latest["predicted"], latest["quantity"]
+        last = _identical_last_audit(connection, row)
+        if last is not None and (last["blind"] or not blind):
+            return RecordedAudit(answer, quantity, predicted, expected, last["blind"], last["id"], is_new=False)
+        audit_id = append_audit(connection, row | {"blind": blind}, latest, now, tolerance)
+    return RecordedAudit(answer, quantity, predicted, expected, blind, audit_id)
 
 
-def _check_seen(connection: Connection, found: RowMapping, bin_id: str, seen: int | Seen | None) -> None:
-    """Raise StaleAudit unless the seen photo is the bin's latest, also if a newer model has counted it."""
-    if isinstance(seen, Seen) or seen == found["count_id"]:
+def _check_photo_unchanged(
+    connection: Connection, latest: RowMapping, bin_id: str, seen_count_id: int | SeenPhoto | None
+) -> None:
+    """Raise StaleAudit unless the auditor saw the bin's latest photo. A newer model may have counted it meanwhile."""
+    if isinstance(seen_count_id, SeenPhoto) or seen_count_id == latest["count_id"]:
         return
     photo = select(Count.bucket, Count.key, Count.etag)
-    was = connection.execute(photo.where(Count.id == seen)).one_or_none()
-    now = connection.execute(photo.where(Count.id == found["count_id"])).one_or_none()
-    if was is None or was != now:
+    seen = connection.execute(photo.where(Count.id == seen_count_id)).one_or_none()
+    current = connection.execute(photo.where(Count.id == latest["count_id"])).one_or_none()
+    if seen is None or seen != current:
         raise StaleAudit(f"bin {bin_id!r} has another photo than the one you saw; look at it and save again")
 
 
-def _said_before(connection: Connection, row: Row) -> RowMapping | None:
-    """The bin's last audit if it is the same: a form that was sent twice, or a key that was pressed twice."""
+def _identical_last_audit(connection: Connection, row: Row) -> RowMapping | None:
+    """Return the bin's last audit if it equals `row`, as when a form is sent twice or a key is pressed twice."""
     where = (Audit.bucket == row["bucket"], Audit.bin_id == row["bin_id"])
-    last = connection.execute(select(Audit.__table__).where(*where).order_by(Audit.id.desc()).limit(1)).mappings()
-    found = last.one_or_none()
-    return found if found and all(found[name] == value for name, value in row.items()) else None
+    statement = select(Audit.__table__).where(*where).order_by(Audit.id.desc()).limit(1)
+    last = connection.execute(statement).mappings().one_or_none()
+    return last if last and all(last[name] == value for name, value in row.items()) else None
 
 
-def _has_answered(connection: Connection, row: Row, found: RowMapping) -> bool:
-    """Whether this person has entered a number for this photo before; False for an auditor without a name."""
+def _has_entered_number(connection: Connection, row: Row, latest: RowMapping) -> bool:
+    """Return whether this person has entered a number for this photo before; False for an auditor without a name."""
     if row["auditor"] is None:
         return False
-    of_person = (Audit.bucket == row["bucket"], Audit.bin_id == row["bin_id"], Audit.auditor == row["auditor"])
-    earlier = select(Audit.id).where(*of_person, Audit.quantity.is_not(None))
+    by_auditor = (Audit.bucket == row["bucket"], Audit.bin_id == row["bin_id"], Audit.auditor == row["auditor"])
+    earlier = select(Audit.id).where(*by_auditor, Audit.quantity.is_not(None))
     if row["count_id"] is None:
         earlier = earlier.where(Audit.count_id.is_(None))
     else:
-        of_photo = and_(Count.id == Audit.count_id, Count.key == found["key"], Count.etag == found["etag"])
+        of_photo = and_(Count.id == Audit.count_id, Count.key == latest["key"], Count.etag == latest["etag"])
         earlier = earlier.join(Count, of_photo)
     return connection.execute(earlier.limit(1)).one_or_none() is not None
 
@@ -249,40 +248,41 @@ def _has_answered(connection: Connection, row: Row, found: RowMapping) -> bool:
 def append_audit(
     connection: Connection,
     row: Row,
-    found: RowMapping | Row,
-    at: datetime,
+    audited: RowMapping | Row,
+    audited_at: datetime,
     tolerance: VarianceTolerance | None = None,
     *,
-    of_latest: bool = True,
+    is_latest_photo: bool = True,
 ) -> int:
     """Append an audit of a locked bin, and update comparison, variances and totals; returns the audit's id.
 
-    `found` has the count and the expected quantity that it judges. A difference beyond `tolerance` opens a variance;
-    without a tolerance, none is opened. `of_latest`: the photo is the bin's latest.
+    `audited` has the count and the expected quantity that the audit judges. A difference beyond `tolerance` opens a
+    variance; without a tolerance, variances stay as they are. `is_latest_photo`: the photo is the bin's latest.
     """
-    judged = _judged(connection, row, found)
-    statement = insert_into(connection, Audit).values(**row, audited_at=at).returning(Audit.id)
+    confusions = _confusion_changes(connection, row, audited)
+    statement = insert_into(connection, Audit).values(**row, audited_at=audited_at).returning(Audit.id)
     audit_id: int = connection.execute(statement).scalar_one()
-    if of_latest:
-        current = (CurrentComparison.bucket == row["bucket"], CurrentComparison.bin_id == row["bin_id"])
-        connection.execute(update(CurrentComparison).where(*current).values(audit_id=audit_id))
+    if is_latest_photo:
+        of_bin = (CurrentComparison.bucket == row["bucket"], CurrentComparison.bin_id == row["bin_id"])
+        connection.execute(update(CurrentComparison).where(*of_bin).values(audit_id=audit_id))
     variances: list[Row] = []
     if tolerance is not None and row["answer"] == AuditAnswer.COUNT:
-        variances = note_count(connection, row | {"id": audit_id}, found["quantity"], tolerance, at)
-    add_to_totals(connection, ConfusionTotal, judged, at)
-    add_to_totals(connection, AuditTotal, [{"answer": row["answer"], "blind": row["blind"], "audits": 1}], at)
-    add_to_totals(connection, VarianceTotal, variances, at)
+        variances = update_variance(connection, row | {"id": audit_id}, audited["quantity"], tolerance, audited_at)
+    audits = [{"answer": row["answer"], "blind": row["blind"], "audits": 1}]
+    add_to_totals(connection, ConfusionTotal, confusions, audited_at)
+    add_to_totals(connection, AuditTotal, audits, audited_at)
+    add_to_totals(connection, VarianceTotal, variances, audited_at)
     return audit_id
 
 
 def lock_bin(connection: Connection, bucket: str, bin_id: str) -> RowMapping:
-    """Lock a bin; returns its latest count and expected quantity, which cannot change before the audit is recorded.
+    """Lock a bin; returns its latest count and expected quantity, which cannot change until the transaction ends.
 
     Raises UnknownBin.
     """
     where = (Bin.bucket == bucket, Bin.bin_id == bin_id)
     lock = select(Bin.bin_id).where(*where).with_for_update()
-    if not can_hold(bucket, bin_id) or connection.execute(lock).one_or_none() is None:
+    if not is_storable(bucket, bin_id) or connection.execute(lock).one_or_none() is None:
         raise UnknownBin(
             f"no photo and no expected quantity of bin {bin_id!r} in bucket {bucket!r} is recorded; a bin's id is the"
             " name of its photo without folder and suffix, such as 00123"
@@ -305,50 +305,47 @@ def lock_bin(connection: Connection, bucket: str, bin_id: str) -> RowMapping:
     return connection.execute(statement).mappings().one()
 
 
-def _judged(connection: Connection, row: Row, found: RowMapping | Row) -> list[Row]:
-    """The changes of `confusion_totals` by an audit.
+def _confusion_changes(connection: Connection, row: Row, audited: RowMapping | Row) -> list[Row]:
+    """Compute what an audit adds to `confusion_totals`, and what it subtracts as a correction.
 
-    It corrects the last audit, of the same kind (blind or sighted), of this count, and of this expected quantity on
-    this photo. Answers other than an exact number add nothing: adding "at least 5" only where it contradicts would make
-    counts and inventory look worse than they are. They subtract only the same person's number, since another person's
-    uncertainty contradicts nobody's number.
+    It corrects the last audit of the same kind (blind or sighted) of this count, and of this expected quantity on this
+    photo. Answers other than an exact number add nothing: adding "at least 5" only where it contradicts would make
+    counts and inventory look worse than they are. They subtract only the same person's number, since one person's
+    uncertainty does not contradict another's number.
     """
     reference = TruthSource.AUDIT if row["blind"] else TruthSource.SIGHTED
-    same_photo = and_(Count.key == found["key"], Count.etag == found["etag"])
+    same_photo = and_(Count.key == audited["key"], Count.etag == audited["etag"])
     # Not the same expectation: a nightly file repeats the same quantity.
-    same_quantity = Expectation.quantity == found["quantity"]
+    same_quantity = Expectation.quantity == audited["quantity"]
     judged = []
-    if found["predicted"] is not None:
-        judged.append((found["model_version"], found["predicted"], Audit.count_id == row["count_id"]))
-    if found["quantity"] is not None:
-        corrected = and_(same_quantity, same_photo if row["count_id"] else Audit.count_id.is_(None))
-        judged.append((INVENTORY, class_of(found["quantity"]), corrected))
+    if audited["predicted"] is not None:
+        judged.append((audited["model_version"], audited["predicted"], Audit.count_id == row["count_id"]))
+    if audited["quantity"] is not None:
+        of_photo = and_(same_quantity, same_photo if row["count_id"] else Audit.count_id.is_(None))
+        judged.append((INVENTORY, class_of(audited["quantity"]), of_photo))
     changes = []
     for model, predicted, corrected in judged:
         is_count = row["answer"] == AuditAnswer.COUNT
         if is_count:
-            changes.append(confusion(reference, model, class_of(row["quantity"]), predicted))
-        before = _last_count(connection, row, corrected)
-        if before is not None and (is_count or before["auditor"] == row["auditor"] is not None):
-            changes.append(confusion(reference, model, class_of(before["quantity"]), predicted, weight=-1))
+            changes.append(confusion_row(reference, model, class_of(row["quantity"]), predicted))
+        previous = _last_valid_count(connection, row, corrected)
+        if previous is not None and (is_count or previous["auditor"] == row["auditor"] is not None):
+            changes.append(confusion_row(reference, model, class_of(previous["quantity"]), predicted, weight=-1))
     return changes
 
 
-def _last_count(connection: Connection, row: Row, condition: ColumnElement[bool]) -> RowMapping | None:
-    """The last audit with a number that this one may correct; None if there is none, or its auditor withdrew it."""
-    where = (
-        Audit.bucket == row["bucket"], Audit.bin_id == row["bin_id"], Audit.blind == row["blind"], condition,
-    )  # fmt: skip
+def _last_valid_count(connection: Connection, row: Row, condition: ColumnElement[bool]) -> RowMapping | None:
+    """Return the last audit with a number that `row` corrects; None if there is none, or its auditor withdrew it."""
     statement = (
         select(Audit.answer, Audit.quantity, Audit.auditor)
         .outerjoin(Count, Count.id == Audit.count_id)
         .outerjoin(Expectation, Expectation.id == Audit.expectation_id)
-        .where(*where)
+        .where(Audit.bucket == row["bucket"], Audit.bin_id == row["bin_id"], Audit.blind == row["blind"], condition)
     )
-    took_back = set[str]()
-    for said in connection.execute(statement.order_by(Audit.id.desc())).mappings().all():
-        if said["answer"] == AuditAnswer.COUNT:
-            return None if said["auditor"] in took_back else said
-        if said["auditor"] is not None:
-            took_back.add(said["auditor"])
+    withdrawn_by = set[str]()
+    for audit in connection.execute(statement.order_by(Audit.id.desc())).mappings().all():
+        if audit["answer"] == AuditAnswer.COUNT:
+            return None if audit["auditor"] in withdrawn_by else audit
+        if audit["auditor"] is not None:
+            withdrawn_by.add(audit["auditor"])
     return None

@@ -1,8 +1,8 @@
-"""Bins drawn at random for an audit, each with a known likelihood: what such audits find is true of all bins.
+"""Random draws of bins for audits, each with a known likelihood, so that the audits hold for all bins.
 
-All bins are those whose latest photo was counted by the model in use. A bin may be drawn again: draws are with
-replacement, and each is independent of the others (monitor.estimates). A draw of a photo that was audited blind before
-is answered already, and the next bin is drawn.
+Draws are from the bins whose latest photo was counted by the model in use. They are with replacement and independent of
+each other (monitor.estimates): a bin may be drawn again. If the drawn photo was already audited blind, the draw is
+answered, and another bin is drawn.
 """
 
 from __future__ import annotations
@@ -19,29 +19,30 @@ from sqlalchemy.orm import InstrumentedAttribute, aliased
 from binwatch.counts import class_of
 from binwatch.errors import BinwatchError
 from binwatch.records.audits import AuditAnswer
-from binwatch.records.engine import WRITE
+from binwatch.records.engine import for_writing
 from binwatch.records.settle_bins import BinKey
 from binwatch.records.tables import Audit, AuditDraw, Bin, Count, Expectation
 from binwatch.records.upsert import insert_into
 
-LEAST = 0.5
-"""Likelihood of a bin of which the model is certain. A lower one would give few audits so much weight that intervals
-miss the truth too often if the model is certain and wrong (benchmarks/audits.py)."""
-_TRIED = (32, 512, 4_096, 4_096, 4_096, 4_096)
-"""Numbers of count ids looked up per query. Most are their bins' latest, so a draw from a million bins is one query."""
-_AT_ONCE = 20
-"""Most draws until one has no answer yet."""
-AGAIN = timedelta(minutes=15)
-"""Time after which a drawn bin without an answer is given to the next auditor who asks, who may be the same one. If
-bins that are hard to count stayed without an answer, the estimates would be too good."""
-_OPEN = 2_000
-"""Number of the last draws among which those without an answer are searched."""
-LAST_DRAWN = (AuditDraw.drawn_at.desc(), AuditDraw.id.desc())
-"""Order of draws, the latest first. Not by id only, since imported draws have higher ids."""
+MIN_LIKELIHOOD = 0.5
+"""Likelihood of drawing a bin whose count or quantity the model is certain of. A lower value would give few audits so
+much weight that intervals miss the truth too often when the model is certain and wrong (benchmarks/audits.py)."""
+_IDS_PER_QUERY = (32, 512, 4_096, 4_096, 4_096, 4_096)
+"""Number of count ids in each successive query. Most counts are their bin's latest, so one query suffices for a draw
+from a million bins."""
+_MAX_DRAWS = 20
+"""Maximum number of draws in search of one without an answer."""
+REASSIGN_AFTER = timedelta(minutes=15)
+"""Age at which an unanswered draw is given to the next auditor who asks, who may be the same one. If bins that are hard
+to count stayed unanswered, the estimates would be too good."""
+_MAX_RECENT_DRAWS = 2_000
+"""Number of the latest draws that are searched for unanswered ones."""
+LATEST_DRAW_FIRST = (AuditDraw.drawn_at.desc(), AuditDraw.id.desc())
+"""Order of draws. Ids alone do not suffice, since imported draws have higher ids."""
 
 
 class NothingToDraw(BinwatchError):
-    """No bin's latest photo was counted by the model in use, or all drawn bins have an answer."""
+    """The model in use has counted no bin's latest photo, or all drawn bins are answered or skipped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,34 +52,34 @@ class DrawnBin:
     bucket: str
     bin_id: str
     count_id: int
-    """Count of the photo to be audited."""
+    """Count of the photo to audit."""
     expectation_id: int | None
     """The expected quantity; None if there is none, or it could not be read."""
 
 
 @dataclass(frozen=True, slots=True)
 class CountedBin:
-    """A bin that may be drawn, and the model's probabilities for it."""
+    """A bin that can be drawn, with the model's probabilities for it."""
 
     bin: DrawnBin
     confidence: float | None
     """Probability of the count; None if the count has no probabilities."""
     chance: float | None
-    """Probability of the expected quantity; None if there is none."""
+    """Probability of the expected quantity; None if the bin has no expected quantity."""
 
 
 def photo_key(engine: Engine, drawn: DrawnBin) -> str:
-    """The key of a drawn bin's photo."""
+    """Return the key of a drawn bin's photo."""
     with engine.connect() as connection:
         return connection.execute(select(Count.key).where(Count.id == drawn.count_id)).scalar_one()
 
 
-def likelihood(chance: float | None) -> float:
-    """How likely a bin is to be drawn by doubt, from LEAST to 1, relative to others.
+def draw_likelihood(chance: float | None) -> float:
+    """Return the relative likelihood of drawing a bin by doubt, from MIN_LIKELIHOOD to 1.
 
-    `chance` is the model's probability of the expected quantity, or of its own count if there is none.
+    `chance` is the model's probability of the expected quantity, or of its own count if there is no quantity.
     """
-    return 1.0 if chance is None else max(LEAST, 1 - chance)
+    return 1.0 if chance is None else max(MIN_LIKELIHOOD, 1 - chance)
 
 
 def draw(
@@ -86,24 +87,24 @@ def draw(
     auditor: str | None = None,
     *,
     by_doubt: bool = False,
-    source: random.Random | None = None,
+    rng: random.Random | None = None,
     skipped: BinKey | None = None,
 ) -> DrawnBin:
-    """A bin that was drawn a while ago and never audited, or else a new draw. Raises NothingToDraw.
+    """Return a bin to audit: one that was drawn some time ago and not answered, or else a new draw.
 
-    Bins are drawn, all equally likely or by `likelihood`, until one has not been audited blind, nor with the numbers in
-    sight by this `auditor`, who cannot be blind to it any more: that one is left to others. The bin `skipped`, which
-    the auditor was given and did not answer, is not returned; its draw stays open.
+    Bins are drawn with equal likelihood, or by `draw_likelihood` with `by_doubt`, until one has no number from a blind
+    audit. Bins for which this `auditor` has seen the numbers are left to other auditors. `skipped` is the bin that the
+    auditor was given and did not answer: it is not returned, and its draw stays open. Raises NothingToDraw.
     """
-    source = source or random.SystemRandom()
-    with engine.execution_options(**{WRITE: True}).begin() as connection:
-        if waiting := _waiting(connection, auditor, skipped):
-            return waiting
-        for drawn, likely in _draws(connection, source, by_doubt=by_doubt):
-            row = asdict(drawn) | {"likelihood": likely, "drawn_at": datetime.now(UTC)}
+    rng = rng or random.SystemRandom()
+    with for_writing(engine).begin() as connection:
+        if unanswered := _next_unanswered(connection, auditor, skipped):
+            return unanswered
+        for drawn, likelihood in _new_draws(connection, rng, by_doubt=by_doubt):
+            row = asdict(drawn) | {"likelihood": likelihood, "drawn_at": datetime.now(UTC)}
             connection.execute(insert_into(connection, AuditDraw).values(**row))
-            answers = select(answer_of(Count.id), _number_by(Count.id, auditor))
-            is_open = not any(connection.execute(answers.where(Count.id == drawn.count_id)).one())
+            numbers = select(first_blind_count_of(Count.id), _first_number_by(Count.id, auditor))
+            is_open = not any(connection.execute(numbers.where(Count.id == drawn.count_id)).one())
             if is_open and (drawn.bucket, drawn.bin_id) != skipped:
                 return drawn
     raise NothingToDraw(
@@ -112,95 +113,99 @@ def draw(
     )
 
 
-def _waiting(connection: Connection, auditor: str | None, skipped: BinKey | None) -> DrawnBin | None:
-    """The draw that waits longest of those that may be forgotten. A bin with a newer photo cannot be answered.
+def _next_unanswered(connection: Connection, auditor: str | None, skipped: BinKey | None) -> DrawnBin | None:
+    """Return the oldest unanswered draw that is due for reassignment. Bins with a newer photo are ignored.
 
-    After `skipped`, the one that waits next longest: whoever skips sees each of them once, and then new draws. After a
-    new draw, those that have begun to wait since then; after a bin that is neither, the one that waits longest.
+    Skipping moves on: after a skipped bin of this list comes the next oldest one, so that an auditor who keeps skipping
+    sees each of them once, and then new draws. After a skipped new draw, only draws that have become due since it was
+    drawn are returned. After any other bin, the list starts from the oldest.
     """
-    old = datetime.now(UTC) - AGAIN
-    last = select(AuditDraw.__table__).order_by(*LAST_DRAWN).limit(_OPEN).subquery()
-    drawn = aliased(AuditDraw, last)
-    here = and_(Bin.bucket == drawn.bucket, Bin.bin_id == drawn.bin_id, Bin.count_id == drawn.count_id)
+    due_before = datetime.now(UTC) - REASSIGN_AFTER
+    recent = select(AuditDraw.__table__).order_by(*LATEST_DRAW_FIRST).limit(_MAX_RECENT_DRAWS).subquery()
+    drawn = aliased(AuditDraw, recent)
+    is_latest_photo = and_(Bin.bucket == drawn.bucket, Bin.bin_id == drawn.bin_id, Bin.count_id == drawn.count_id)
     statement = (
         select(drawn.bucket, drawn.bin_id, drawn.count_id, drawn.expectation_id, drawn.drawn_at)
-        .join(Bin, here)
+        .join(Bin, is_latest_photo)
         .where(
-            drawn.drawn_at < old,
-            any_answer_of(drawn.count_id).is_(None),
-            _number_by(drawn.count_id, auditor).is_(None),
+            drawn.drawn_at < due_before,
+            first_blind_audit_of(drawn.count_id).is_(None),
+            _first_number_by(drawn.count_id, auditor).is_(None),
         )
     )
-    waiting = dict[BinKey, tuple[datetime, DrawnBin]]()
+    due = dict[BinKey, tuple[datetime, DrawnBin]]()
     for row in connection.execute(statement.order_by(drawn.drawn_at, drawn.id)):
-        given = DrawnBin(row.bucket, row.bin_id, row.count_id, row.expectation_id)
-        waiting.setdefault((given.bucket, given.bin_id), (row.drawn_at, given))  # the first of several draws of a bin
-    places = list(waiting)
-    if skipped in waiting:
-        places = places[places.index(skipped) + 1 :]
-    elif skipped is not None and (new := _new_draw(connection, skipped, old)):
-        places = [place for place in places if waiting[place][0] >= new - AGAIN]
-    return waiting[places[0]][1] if places else None
+        bin_ = DrawnBin(row.bucket, row.bin_id, row.count_id, row.expectation_id)
+        due.setdefault((bin_.bucket, bin_.bin_id), (row.drawn_at, bin_))  # the first of several draws of a bin
+    keys = list(due)
+    if skipped in due:
+        keys = keys[keys.index(skipped) + 1 :]
+    elif skipped is not None and (skipped_drawn_at := _last_drawn_at(connection, skipped, due_before)):
+        keys = [key for key in keys if due[key][0] >= skipped_drawn_at - REASSIGN_AFTER]
+    return due[keys[0]][1] if keys else None
 
 
-def _new_draw(connection: Connection, bin_: BinKey, after: datetime) -> datetime | None:
-    """When a bin was last drawn; None if that was not `after`."""
+def _last_drawn_at(connection: Connection, bin_: BinKey, since: datetime) -> datetime | None:
+    """Return when a bin was last drawn; None if it was not drawn since `since`."""
     of_bin = (AuditDraw.bucket == bin_[0], AuditDraw.bin_id == bin_[1])
-    return connection.execute(select(func.max(AuditDraw.drawn_at)).where(*of_bin, AuditDraw.drawn_at >= after)).scalar()
+    return connection.execute(select(func.max(AuditDraw.drawn_at)).where(*of_bin, AuditDraw.drawn_at >= since)).scalar()
 
 
-def _draws(connection: Connection, source: random.Random, *, by_doubt: bool) -> Iterator[tuple[DrawnBin, float]]:
-    """At most _AT_ONCE of them, without end if there were no such limit."""
+def _new_draws(connection: Connection, rng: random.Random, *, by_doubt: bool) -> Iterator[tuple[DrawnBin, float]]:
+    """Yield at most _MAX_DRAWS bins, each with its likelihood."""
     drawn = 0
-    for one in counted_bins(connection, source, _TRIED):
-        likely = likelihood(one.confidence if one.chance is None else one.chance) if by_doubt else 1.0
-        if source.random() < likely:  # rejection sampling: kept with exactly this likelihood
-            yield one.bin, likely
+    for candidate in sample_counted_bins(connection, rng, _IDS_PER_QUERY):
+        chance = candidate.confidence if candidate.chance is None else candidate.chance
+        likelihood = draw_likelihood(chance) if by_doubt else 1.0
+        if rng.random() < likelihood:  # rejection sampling: accepted with exactly this likelihood
+            yield candidate.bin, likelihood
             drawn += 1
-            if drawn == _AT_ONCE:
+            if drawn == _MAX_DRAWS:
                 return
 
 
-def counted_bins(connection: Connection, source: random.Random, tried: Sequence[int]) -> Iterator[CountedBin]:
-    """Bins that may be drawn, each with the same probability and independent of the others, by the ids of their counts.
+def sample_counted_bins(
+    connection: Connection, rng: random.Random, ids_per_query: Sequence[int]
+) -> Iterator[CountedBin]:
+    """Yield bins that can be drawn, uniformly at random and independent of each other, by the ids of their counts.
 
-    `tried` is the number of random ids in each query, from the model's first count on, which skips the counts of
-    earlier models. If no id is a bin's latest count, all bins of the model are read once.
+    Each query looks up as many random ids as `ids_per_query` says, from the first count of the model in use on, so that
+    the counts of earlier models are skipped. If no id is a bin's latest count, all bins of the model are read once.
     """
-    newest = select(Count.id, Count.model_version).order_by(Count.id.desc()).limit(1)
-    last = connection.execute(newest).one_or_none()
-    if last is None:
+    newest_count = select(Count.id, Count.model_version).order_by(Count.id.desc()).limit(1)
+    newest = connection.execute(newest_count).one_or_none()
+    if newest is None:
         return
-    of_model = select(Count.id).where(Count.model_version == last.model_version, Count.predicted.is_not(None))
-    first = connection.execute(of_model.order_by(Count.id).limit(1)).scalar_one_or_none()
-    if first is None:
+    of_model = select(Count.id).where(Count.model_version == newest.model_version, Count.predicted.is_not(None))
+    first_id = connection.execute(of_model.order_by(Count.id).limit(1)).scalar_one_or_none()
+    if first_id is None:
         return
-    frame, found = _frame(last.model_version), False
-    for number in tried:
-        ids = [source.randint(first, last.id) for _ in range(number)]
-        rows = {row.id: row for row in connection.execute(frame.where(Count.id.in_(set(ids))))}
-        for one in ids:
-            if one in rows:
-                found = True
-                yield _counted(rows[one])
-    if not found:
-        every = connection.execute(frame).all()
-        for _ in range(sum(tried) if every else 0):
-            yield _counted(every[source.randrange(len(every))])
+    counted_bins, any_found = _select_counted_bins(newest.model_version), False
+    for n in ids_per_query:
+        ids = [rng.randint(first_id, newest.id) for _ in range(n)]
+        rows = {row.id: row for row in connection.execute(counted_bins.where(Count.id.in_(set(ids))))}
+        for count_id in ids:
+            if count_id in rows:
+                any_found = True
+                yield _counted_bin(rows[count_id])
+    if not any_found:
+        all_rows = connection.execute(counted_bins).all()
+        for _ in range(sum(ids_per_query) if all_rows else 0):
+            yield _counted_bin(all_rows[rng.randrange(len(all_rows))])
 
 
-def _frame(model: str) -> Select[*tuple[object, ...]]:
-    here = and_(Bin.bucket == Count.bucket, Bin.bin_id == Count.bin_id, Bin.count_id == Count.id)
+def _select_counted_bins(model: str) -> Select[*tuple[object, ...]]:
+    is_latest_photo = and_(Bin.bucket == Count.bucket, Bin.bin_id == Count.bin_id, Bin.count_id == Count.id)
     return (
         select(Count.id, Count.bucket, Count.bin_id, Count.predicted, Count.probabilities, Expectation.quantity)
         .add_columns(Expectation.id.label("expectation_id"))
-        .join(Bin, here)
+        .join(Bin, is_latest_photo)
         .outerjoin(Expectation, Expectation.id == Bin.expectation_id)
         .where(Count.model_version == model, Count.predicted.is_not(None))
     )
 
 
-def _counted(row: Row[*tuple[object, ...]]) -> CountedBin:
+def _counted_bin(row: Row[*tuple[object, ...]]) -> CountedBin:
     probabilities, quantity = row.probabilities, row.quantity
     return CountedBin(
         DrawnBin(row.bucket, row.bin_id, row.id, None if quantity is None else row.expectation_id),
@@ -209,37 +214,37 @@ def _counted(row: Row[*tuple[object, ...]]) -> CountedBin:
     )
 
 
-def answer_of(count_id: InstrumentedAttribute[Any]) -> ColumnElement[int | None]:
-    """Id of the first blind audit with a number of a count's photo; NULL if there is none.
+def first_blind_count_of(count_id: InstrumentedAttribute[Any]) -> ColumnElement[int | None]:
+    """Return the id of the first blind audit with an exact number of a count's photo; NULL if there is none.
 
-    Not a later one: only some photos get a second audit, for example because the first answer looked wrong, so they are
-    not a random sample.
+    Later audits do not count: only some photos get a second one, for example because the first answer looked wrong, so
+    they are not a random sample.
     """
-    return audit_of(count_id, Audit.blind.is_(True), Audit.answer == AuditAnswer.COUNT)
+    return first_audit_of(count_id, Audit.blind.is_(True), Audit.answer == AuditAnswer.COUNT)
 
 
-def any_answer_of(count_id: InstrumentedAttribute[Any]) -> ColumnElement[int | None]:
-    """Id of the first blind audit of a count's photo, with any answer; NULL if the draw is open."""
-    return audit_of(count_id, Audit.blind.is_(True))
+def first_blind_audit_of(count_id: InstrumentedAttribute[Any]) -> ColumnElement[int | None]:
+    """Return the id of the first blind audit of a count's photo, with any answer; NULL if the draw is open."""
+    return first_audit_of(count_id, Audit.blind.is_(True))
 
 
-def _number_by(count_id: InstrumentedAttribute[int], auditor: str | None) -> ColumnElement[int | None]:
-    """Id of an audit by a person that has a number, and so showed both others."""
-    return audit_of(count_id, Audit.quantity.is_not(None), Audit.auditor == auditor)
+def _first_number_by(count_id: InstrumentedAttribute[int], auditor: str | None) -> ColumnElement[int | None]:
+    """Return the id of the first audit in which a person entered a number, and so was shown the recorded ones."""
+    return first_audit_of(count_id, Audit.quantity.is_not(None), Audit.auditor == auditor)
 
 
-def audit_of(count_id: InstrumentedAttribute[Any], *conditions: ColumnElement[bool]) -> ColumnElement[int | None]:
-    """Id of the first audit of a count's photo that meets the conditions; NULL if there is none.
+def first_audit_of(count_id: InstrumentedAttribute[Any], *conditions: ColumnElement[bool]) -> ColumnElement[int | None]:
+    """Return the id of the first audit of a count's photo that meets the conditions; NULL if there is none.
 
-    An audit belongs to the photo, so it also holds for a newer model's count of it.
+    An audit belongs to the photo, so it also holds for a newer model's count of the same photo.
     """
-    drawn, judged = aliased(Count), aliased(Count)
-    same_photo = and_(judged.bucket == drawn.bucket, judged.key == drawn.key, judged.etag == drawn.etag)
+    count, audited = aliased(Count), aliased(Count)
+    same_photo = and_(audited.bucket == count.bucket, audited.key == count.key, audited.etag == count.etag)
     return (
         select(func.min(Audit.id))
-        .select_from(drawn)
-        .join(Audit, and_(Audit.bucket == drawn.bucket, Audit.bin_id == drawn.bin_id))
-        .join(judged, and_(judged.id == Audit.count_id, same_photo))
-        .where(drawn.id == count_id, *conditions)
+        .select_from(count)
+        .join(Audit, and_(Audit.bucket == count.bucket, Audit.bin_id == count.bin_id))
+        .join(audited, and_(audited.id == Audit.count_id, same_photo))
+        .where(count.id == count_id, *conditions)
         .scalar_subquery()
     )

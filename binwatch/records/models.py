@@ -1,4 +1,4 @@
-"""Models in the records: time of first use, and the calibration for p-values."""
+"""Models in the records: when each was first used, and its calibration for p-values."""
 
 from __future__ import annotations
 
@@ -18,46 +18,47 @@ from binwatch.records.upsert import insert_into
 logger = logging.getLogger(__name__)
 
 
-def note_model(connection: Connection, version: str, calibration: Calibration | None, now: datetime) -> None:
+def record_model(connection: Connection, version: str, calibration: Calibration | None, now: datetime) -> None:
     """Record a model in use, and its calibration if it has one. Idempotent."""
-    first = insert_into(connection, Model).values(model_version=version, first_at=now, calibrations=0)
-    connection.execute(first.on_conflict_do_nothing())
+    insert = insert_into(connection, Model).values(model_version=version, first_at=now, calibrations=0)
+    connection.execute(insert.on_conflict_do_nothing())
     if calibration is None:
         return
-    where = Model.model_version == version
+    is_model = Model.model_version == version
     document = calibration.model_dump(mode="json")
-    if connection.execute(select(Model.calibration).where(where).with_for_update()).scalar() != document:
-        changed = {"calibration": document, "calibrated_at": now, "calibrations": Model.calibrations + 1}
-        connection.execute(update(Model).where(where).values(changed))
+    if connection.execute(select(Model.calibration).where(is_model).with_for_update()).scalar() != document:
+        changes = {"calibration": document, "calibrated_at": now, "calibrations": Model.calibrations + 1}
+        connection.execute(update(Model).where(is_model).values(changes))
 
 
-class Calibrated(NamedTuple):
-    """The p-values by a model's calibration, and the calibration's number, from 1 on."""
+class CurrentCalibration(NamedTuple):
+    """A model's current calibration."""
 
     number: int
-    values: PValueTable
+    """1, 2, … for each model."""
+    p_values: PValueTable
 
 
 class Calibrations:
-    """P-values by the calibrations in the records, so that all processes use the same ones."""
+    """Cache of the calibrations in the records. All processes read them there, so that all use the same ones."""
 
     def __init__(self) -> None:
-        self._known: dict[str, Calibrated] = {}
+        self._cache: dict[str, CurrentCalibration] = {}
 
-    def of(self, connection: Connection, numbers: Mapping[str, int]) -> dict[str, Calibrated]:
-        """Model → calibration, for models that have one. Reads only calibrations that have changed.
+    def current(self, connection: Connection, numbers: Mapping[str, int]) -> dict[str, CurrentCalibration]:
+        """Return the calibration of each model that has one. Reads only calibrations that have changed.
 
-        `numbers`: model → number of its present calibration, 0 without one.
+        `numbers` maps each model to the number of its current calibration, 0 if it has none.
         """
-        found = {}
+        calibrations = {}
         for version, number in numbers.items():
             if not number:
                 continue
-            known = self._known.get(version)
-            values = known.values if known and known.number == number else _read(connection, version)
-            if values is not None:
-                found[version] = self._known[version] = Calibrated(number, values)
-        return found
+            cached = self._cache.get(version)
+            p_values = cached.p_values if cached and cached.number == number else _read(connection, version)
+            if p_values is not None:
+                calibrations[version] = self._cache[version] = CurrentCalibration(number, p_values)
+        return calibrations
 
 
 def _read(connection: Connection, version: str) -> PValueTable | None:

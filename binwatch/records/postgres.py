@@ -1,4 +1,4 @@
-"""PostgreSQL connections that work behind pgbouncer, and with any defaults of the database or the role."""
+"""PostgreSQL engines that work behind pgbouncer, and whatever the defaults of the database or the role."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from binwatch.addresses import ESCAPE_ADVICE
 from binwatch.errors import SettingsError
 
 DRIVER = "postgresql+psycopg"
-_NAME = "BINWATCH_DATABASE_URL"
-_OURS = ("autocommit", "context", "cursor_factory", "row_factory")
-"""psycopg's own options, besides libpq's, which a URL must not set."""
-_NEEDED = {
-    "DateStyle": "ISO, MDY",  # the only format in which psycopg reads timestamps
+_SETTING = "BINWATCH_DATABASE_URL"
+_RESERVED_OPTIONS = ("autocommit", "context", "cursor_factory", "row_factory")
+"""Options of psycopg itself, not of libpq. A URL must not set them."""
+_TRANSACTION_SETTINGS = {
+    "DateStyle": "ISO, MDY",  # the only format from which psycopg reads timestamps
     "TimeZone": "UTC",
-    "extra_float_digits": "1",  # with fewer, numbers lose digits
+    "extra_float_digits": "1",  # lower values cut digits off
     "bytea_output": "hex",
     "standard_conforming_strings": "on",
     "lock_timeout": "0",
 }
 """Settings that override the defaults of the database or the role.
 
-Not search_path, with which an operator chooses a schema for the tables. Not default_transaction_read_only, with which
-an operator prevents writing. The encoding is set when connecting.
+Two defaults stay: search_path, with which operators choose a schema for the tables, and default_transaction_read_only,
+with which they prevent writing. The encoding is set when connecting.
 """
 
 
@@ -35,43 +35,45 @@ class TransactionMode:
     """How an engine's transactions run."""
 
     read_only: bool = False
-    """Transactions only read, and all statements of a transaction see the same state."""
+    """Transactions only read, and all statements of a transaction see the same snapshot."""
     statement_timeout_s: int = 0
-    """Longest duration of a statement in seconds; 0: unlimited."""
+    """Maximum duration of a statement in seconds; 0 for no limit."""
 
 
-def make_engine(url: URL, session: TransactionMode) -> Engine:
-    """An engine for PostgreSQL; nothing is connected yet. Raises SettingsError.
+def make_postgres_engine(url: URL, mode: TransactionMode) -> Engine:
+    """Create an engine for PostgreSQL, which connects on first use. Raises SettingsError.
 
     All settings are made per transaction, not per connection: behind pgbouncer in transaction mode, the next
-    transaction may run on another connection, and other clients would get this connection's settings. For the same
+    transaction may run on another connection, and other clients would inherit this connection's settings. For the same
     reason psycopg prepares no statements, unless the URL says so, and no options are sent when connecting.
     """
-    url, threshold = _without_threshold(url)
-    arguments = {"prepare_threshold": threshold}
+    url, threshold = _pop_prepare_threshold(url)
     engine = create_engine(
-        url.set(drivername=DRIVER), pool_pre_ping=True, client_encoding="utf8", connect_args=arguments
+        url.set(drivername=DRIVER),
+        pool_pre_ping=True,
+        client_encoding="utf8",
+        connect_args={"prepare_threshold": threshold},
     )
     _check_options(engine)
-    event.listen(engine, "connect", lambda connection, _: _prepare(connection, session))
-    values = _NEEDED | {"statement_timeout": f"{session.statement_timeout_s}s"}
-    # A single statement: one round trip, and it can be prepared.
-    statement = "SELECT " + ", ".join(f"set_config('{name}', '{value}', true)" for name, value in values.items())
+    event.listen(engine, "connect", lambda connection, _: _set_mode(connection, mode))
+    settings = _TRANSACTION_SETTINGS | {"statement_timeout": f"{mode.statement_timeout_s}s"}
+    # A single statement takes one round trip and can be prepared.
+    statement = "SELECT " + ", ".join(f"set_config('{name}', '{value}', true)" for name, value in settings.items())
     event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(statement).close())
     return engine
 
 
-def _prepare(connection: Any, session: TransactionMode) -> None:
-    """Set the transaction mode, which psycopg sends with each BEGIN."""
+def _set_mode(connection: Any, mode: TransactionMode) -> None:
+    """Set isolation level and access mode, which psycopg sends with each BEGIN."""
     from psycopg import IsolationLevel
 
-    # Locks on rows make a count and an expected quantity see each other, which needs READ COMMITTED.
-    connection.isolation_level = IsolationLevel.REPEATABLE_READ if session.read_only else IsolationLevel.READ_COMMITTED
-    connection.read_only = True if session.read_only else None
+    # Writers rely on READ COMMITTED: after waiting for a bin's lock, they see what the other writer has committed.
+    connection.isolation_level = IsolationLevel.REPEATABLE_READ if mode.read_only else IsolationLevel.READ_COMMITTED
+    connection.read_only = True if mode.read_only else None
 
 
-def _without_threshold(url: URL) -> tuple[URL, int | None]:
-    """The URL without prepare_threshold, which psycopg does not accept as text, and its value."""
+def _pop_prepare_threshold(url: URL) -> tuple[URL, int | None]:
+    """Split the URL into itself without prepare_threshold, which psycopg does not accept as text, and the value."""
     text = url.query.get("prepare_threshold", "none")
     if text == "none":
         threshold = None
@@ -79,25 +81,25 @@ def _without_threshold(url: URL) -> tuple[URL, int | None]:
         threshold = int(text)
     else:
         raise SettingsError(
-            f"{_NAME}: prepare_threshold is the number of uses after which a statement is prepared, or none"
+            f"{_SETTING}: prepare_threshold is the number of uses after which a statement is prepared, or none"
         )
     return url.difference_update_query(["prepare_threshold"]), threshold
 
 
 def _check_options(engine: Engine) -> None:
-    """Raise SettingsError for unknown options in the URL, or a password that is not escaped."""
+    """Raise SettingsError if the URL has an unknown option or a password that is not escaped."""
     from psycopg import ProgrammingError
     from psycopg.conninfo import make_conninfo
 
     url = engine.url
     if "@" in (url.host or "") + (url.database or ""):
-        raise SettingsError(f"{_NAME}: the host cannot be told from the password; {ESCAPE_ADVICE}")
+        raise SettingsError(f"{_SETTING}: the host cannot be told from the password; {ESCAPE_ADVICE}")
     _, options = engine.dialect.create_connect_args(url)
-    wrong = sorted(set(_OURS) & set(url.query))
-    if wrong:
-        raise SettingsError(f"{_NAME}: {wrong[0]} cannot be set; leave it out")
-    libpq: Mapping[str, Any] = {name: value for name, value in options.items() if name not in _OURS}
+    reserved = sorted(set(_RESERVED_OPTIONS) & set(url.query))
+    if reserved:
+        raise SettingsError(f"{_SETTING}: {reserved[0]} cannot be set; leave it out")
+    libpq: Mapping[str, Any] = {name: value for name, value in options.items() if name not in _RESERVED_OPTIONS}
     try:
         make_conninfo(**libpq)
     except ProgrammingError as error:
-        raise SettingsError(f"{_NAME}: {' '.join(str(error).split())}; correct it after the ?") from error
+        raise SettingsError(f"{_SETTING}: {' '.join(str(error).split())}; correct it after the ?") from error

@@ -1,6 +1,7 @@
-"""Tests of auditors: photos that a second auditor gets, and photos whose quantity is known.
+"""Tests of auditors: photos that a second auditor counts again, and photos whose quantity is known.
 
-Neither is a draw (binwatch.records.draws), whose answer is the first blind one: estimates from draws stay as they are.
+Neither is a draw (binwatch.records.draws). A draw is answered by the photo's first blind audit, so tests do not change
+the estimates that are made from draws.
 """
 
 from __future__ import annotations
@@ -13,124 +14,133 @@ from sqlalchemy import ColumnElement, Connection, Engine, Row, Select, and_, fun
 from sqlalchemy.orm import aliased
 
 from binwatch.records.audits import AuditAnswer
-from binwatch.records.draws import AGAIN, DrawnBin, answer_of, audit_of, draw
-from binwatch.records.engine import WRITE
+from binwatch.records.draws import REASSIGN_AFTER, DrawnBin, draw, first_audit_of, first_blind_count_of
+from binwatch.records.engine import for_writing
 from binwatch.records.settle_bins import BinKey
 from binwatch.records.tables import Audit, AuditRepeat, Bin, Count, KnownAnswer
 from binwatch.records.upsert import insert_into
 
-_LAST = 2_000
-"""Number of the last blind answers, and of known answers, from which a test is chosen."""
+_MAX_CANDIDATES = 2_000
+"""Number of the latest blind audits, and of known answers, from which a test is chosen."""
 
-_first = aliased(Audit)
-_judged = aliased(Count)
-_now = aliased(Count)
-_IS_KNOWN = and_(KnownAnswer.bucket == _now.bucket, KnownAnswer.key == _now.key, KnownAnswer.etag == _now.etag)
-_SHOWS_PHOTO = and_(
-    _now.id == Bin.count_id, _now.bucket == _judged.bucket, _now.key == _judged.key, _now.etag == _judged.etag
+_first_audit = aliased(Audit)
+_audited_count = aliased(Count)
+_latest_count = aliased(Count)
+_HAS_KNOWN_ANSWER = and_(
+    KnownAnswer.bucket == _latest_count.bucket,
+    KnownAnswer.key == _latest_count.key,
+    KnownAnswer.etag == _latest_count.etag,
+)
+_IS_LATEST_PHOTO = and_(
+    _latest_count.id == Bin.count_id,
+    _latest_count.bucket == _audited_count.bucket,
+    _latest_count.key == _audited_count.key,
+    _latest_count.etag == _audited_count.etag,
 )
 
 
-def next_bin(
+def next_bin_to_audit(
     engine: Engine,
     auditor: str | None,
-    repeats: float,
+    test_probability: float,
     *,
     by_doubt: bool = False,
-    source: random.Random | None = None,
+    rng: random.Random | None = None,
     skipped: BinKey | None = None,
 ) -> DrawnBin:
-    """The next bin to be audited blind: with the probability `repeats` one to test the auditor with, or else a draw.
+    """Return the next bin for a blind audit: a test of the auditor with `test_probability`, or else a draw.
 
-    Such a bin shows a photo that somebody else has audited blind, or whose quantity is known, half of them each while
-    there are both; the auditor has not answered it. Nobody without a name is tested. Never the bin `skipped`, which the
-    auditor was given and did not answer. Raises NothingToDraw.
+    A test is a photo that somebody else has audited blind, or one whose quantity is known, with equal probability as
+    long as there are both. The auditor has not audited it. An auditor without a name is never tested. `skipped` is the
+    bin that the auditor was given and did not answer: it is not returned. Raises NothingToDraw.
     """
-    source = source or random.SystemRandom()
-    if auditor is not None and source.random() < repeats:
-        with engine.execution_options(**{WRITE: True}).begin() as connection:
-            ways = [_of_others, _known]
-            source.shuffle(ways)
-            for way in ways:
-                found = way(connection, auditor, source)
-                if found and (found.bucket, found.bin_id) != skipped:
-                    return found
-    return draw(engine, auditor, by_doubt=by_doubt, source=source, skipped=skipped)
+    rng = rng or random.SystemRandom()
+    if auditor is not None and rng.random() < test_probability:
+        with for_writing(engine).begin() as connection:
+            choosers = [_choose_repeat, _choose_known_answer]
+            rng.shuffle(choosers)
+            for choose in choosers:
+                test = choose(connection, auditor, rng)
+                if test and (test.bucket, test.bin_id) != skipped:
+                    return test
+    return draw(engine, auditor, by_doubt=by_doubt, rng=rng, skipped=skipped)
 
 
-def _of_others(connection: Connection, auditor: str, source: random.Random) -> DrawnBin | None:
-    """A photo that this auditor was given and has not answered, or else one that nobody was given a second time."""
-    candidates = _answered_by_others(auditor).order_by(_first.id)
-    mine = and_(AuditRepeat.auditor == auditor, AuditRepeat.given_at < datetime.now(UTC) - AGAIN)
-    left_out = candidates.where(_first.id.in_(select(AuditRepeat.audit_id).where(mine)))
-    if again := connection.execute(left_out.limit(1)).one_or_none():
-        return _bin(again)
-    counts = select(Audit.id).where(Audit.blind.is_(True), Audit.answer == AuditAnswer.COUNT)
-    last = counts.order_by(Audit.id.desc()).limit(_LAST).subquery()
+def _choose_repeat(connection: Connection, auditor: str, rng: random.Random) -> DrawnBin | None:
+    """Choose a photo that this auditor was given and did not answer, or else one that has no second auditor yet."""
+    candidates = _audited_by_others(auditor).order_by(_first_audit.id)
+    given = and_(AuditRepeat.auditor == auditor, AuditRepeat.given_at < datetime.now(UTC) - REASSIGN_AFTER)
+    unanswered = candidates.where(_first_audit.id.in_(select(AuditRepeat.audit_id).where(given)))
+    if repeat := connection.execute(unanswered.limit(1)).one_or_none():
+        return _drawn_bin(repeat)
+    blind_counts = select(Audit.id).where(Audit.blind.is_(True), Audit.answer == AuditAnswer.COUNT)
+    latest = blind_counts.order_by(Audit.id.desc()).limit(_MAX_CANDIDATES).subquery()
     candidates = candidates.where(
-        _first.id >= select(func.min(last.c.id)).scalar_subquery(), _first.id.not_in(select(AuditRepeat.audit_id))
+        _first_audit.id >= select(func.min(latest.c.id)).scalar_subquery(),
+        _first_audit.id.not_in(select(AuditRepeat.audit_id)),
     )
-    found = connection.execute(candidates).all()
-    if not found:
+    rows = connection.execute(candidates).all()
+    if not rows:
         return None
-    chosen = source.choice(found)
+    chosen = rng.choice(rows)
     row = {"audit_id": chosen.audit_id, "auditor": auditor, "given_at": datetime.now(UTC)}
-    # Somebody else may be given it at this moment.
+    # Another auditor may be given the same photo at this moment.
     insert = insert_into(connection, AuditRepeat).values(**row).on_conflict_do_nothing()
-    given = connection.execute(insert.returning(AuditRepeat.audit_id)).one_or_none()
-    return _bin(chosen) if given else None
+    inserted = connection.execute(insert.returning(AuditRepeat.audit_id)).one_or_none()
+    return _drawn_bin(chosen) if inserted else None
 
 
-def _bin(row: Row[*tuple[object, ...]]) -> DrawnBin:
-    return DrawnBin(row.bucket, row.bin_id, row.count_id, None)
+def _choose_known_answer(connection: Connection, auditor: str, rng: random.Random) -> DrawnBin | None:
+    """Choose a photo whose quantity is known."""
+    statement = (
+        select(Bin.bucket, Bin.bin_id, Bin.count_id)
+        .join(_latest_count, _latest_count.id == Bin.count_id)
+        .join(KnownAnswer, _HAS_KNOWN_ANSWER)
+        .where(_latest_count.predicted.is_not(None), _not_audited_by(auditor))
+        .limit(_MAX_CANDIDATES)
+    )
+    rows = connection.execute(statement).all()
+    return _drawn_bin(rng.choice(rows)) if rows else None
 
 
-def _answered_by_others(auditor: str) -> Select[*tuple[object, ...]]:
-    """First blind audits, by other persons, of the bins' latest photos."""
+def _audited_by_others(auditor: str) -> Select[*tuple[object, ...]]:
+    """Select the first blind audits of the bins' latest photos, if another person made them."""
     return (
-        select(_first.id.label("audit_id"), Bin.bucket, Bin.bin_id, Bin.count_id)
-        .join(_judged, _judged.id == _first.count_id)
-        .join(Bin, and_(Bin.bucket == _first.bucket, Bin.bin_id == _first.bin_id))
-        .join(_now, _SHOWS_PHOTO)
-        .outerjoin(KnownAnswer, _IS_KNOWN)
+        select(_first_audit.id.label("audit_id"), Bin.bucket, Bin.bin_id, Bin.count_id)
+        .join(_audited_count, _audited_count.id == _first_audit.count_id)
+        .join(Bin, and_(Bin.bucket == _first_audit.bucket, Bin.bin_id == _first_audit.bin_id))
+        .join(_latest_count, _IS_LATEST_PHOTO)
+        .outerjoin(KnownAnswer, _HAS_KNOWN_ANSWER)
         .where(
-            _first.auditor != auditor,
-            _first.id == answer_of(_first.count_id),
-            _now.predicted.is_not(None),
+            _first_audit.auditor != auditor,
+            _first_audit.id == first_blind_count_of(_first_audit.count_id),
+            _latest_count.predicted.is_not(None),
             KnownAnswer.key.is_(None),
-            _not_answered(auditor),
+            _not_audited_by(auditor),
         )
     )
 
 
-def _not_answered(auditor: str) -> ColumnElement[bool]:
-    return audit_of(_now.id, Audit.auditor == auditor).is_(None)
+def _not_audited_by(auditor: str) -> ColumnElement[bool]:
+    return first_audit_of(_latest_count.id, Audit.auditor == auditor).is_(None)
 
 
-def _known(connection: Connection, auditor: str, source: random.Random) -> DrawnBin | None:
-    statement = (
-        select(Bin.bucket, Bin.bin_id, Bin.count_id)
-        .join(_now, _now.id == Bin.count_id)
-        .join(KnownAnswer, _IS_KNOWN)
-        .where(_now.predicted.is_not(None), _not_answered(auditor))
-        .limit(_LAST)
-    )
-    found = connection.execute(statement).all()
-    return _bin(source.choice(found)) if found else None
+def _drawn_bin(row: Row[*tuple[object, ...]]) -> DrawnBin:
+    return DrawnBin(row.bucket, row.bin_id, row.count_id, None)
 
 
 def bins_with_count(connection: Connection, bucket: str) -> list[str]:
-    """Ids of the bins whose latest photo was counted, which can have a known answer."""
+    """Return the ids of the bins whose latest photo was counted: only these can have a known answer."""
     statement = select(Bin.bin_id).join(Count, Count.id == Bin.count_id)
     return list(connection.execute(statement.where(Bin.bucket == bucket, Count.predicted.is_not(None))).scalars())
 
 
 def add_known_answers(engine: Engine, bucket: str, quantities: Mapping[str, int], source: str) -> int:
-    """Record true quantities of the bins' latest photos; `source` is the file's name. Returns the number of new ones.
+    """Record true quantities of the bins' latest photos. Returns the number of new or changed ones.
 
-    A known answer belongs to a photo, not to later photos of the bin.
+    A known answer belongs to a photo, not to later photos of the bin. `source` is the name of the imported file.
     """
-    with engine.execution_options(**{WRITE: True}).begin() as connection:
+    with for_writing(engine).begin() as connection:
         photos = select(Bin.bin_id, Count.key, Count.etag).join(Count, Count.id == Bin.count_id)
         photos = photos.where(Bin.bucket == bucket, Bin.bin_id.in_(list(quantities)), Count.predicted.is_not(None))
         now = datetime.now(UTC)
@@ -142,8 +152,8 @@ def add_known_answers(engine: Engine, bucket: str, quantities: Mapping[str, int]
         if not rows:
             return 0
         statement = insert_into(connection, KnownAnswer)
-        new = {name: statement.excluded[name] for name in ("quantity", "source", "loaded_at")}
+        updated = {name: statement.excluded[name] for name in ("quantity", "source", "loaded_at")}
         statement = statement.on_conflict_do_update(
-            index_elements=("bucket", "key", "etag"), set_=new, where=KnownAnswer.quantity != new["quantity"]
+            index_elements=("bucket", "key", "etag"), set_=updated, where=KnownAnswer.quantity != updated["quantity"]
         )
         return len(connection.execute(statement.returning(KnownAnswer.key), rows).all())

@@ -1,4 +1,4 @@
-"""Settles variances in the database. Every writer holds the lock of the bin, so that no step is lost."""
+"""Writes variances to the database. Every writer holds the lock of the bin, so that no step is lost."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from sqlalchemy import Connection, Engine, RowMapping, select, update
 
-from binwatch.records.engine import WRITE
+from binwatch.records.engine import for_writing
 from binwatch.records.settlement import Row
 from binwatch.records.tables import Bin, Variance, VarianceEntry, VarianceTotal
 from binwatch.records.totals import add_to_totals
@@ -37,15 +37,16 @@ class DecidedVariance:
     state: VarianceState
     expected: int
     quantity: int | None
-    """Approved number of items; for a rejected variance, the number that most people found, or None."""
+    """Approved number of items; for a rejected variance, the agreed number or None (see `standing_of`)."""
 
 
-def note_count(
+def update_variance(
     connection: Connection, audit: Row, expected: int | None, tolerance: VarianceTolerance, now: datetime
 ) -> list[Row]:
-    """Open a variance for an audit that found a number of items, or take it as a recount. The bin is locked.
+    """Open a variance for an audit that found a number of items, or add a recount to it. The bin must be locked.
 
-    `audit` is its row, with the `id`; `expected` what the inventory expects. Returns what it adds to `variance_totals`.
+    `audit` is a row with its `id`; `expected` is the quantity that the inventory expects. Returns the changes of
+    `variance_totals`.
     """
     of_bin = (Variance.bucket == audit["bucket"], Variance.bin_id == audit["bin_id"])
     last = select(Variance.__table__).where(*of_bin).order_by(Variance.id.desc()).limit(1)
@@ -56,11 +57,11 @@ def note_count(
         if not is_recount(trail, audit["auditor"], blind=audit["blind"]):
             return []
         _append(connection, variance["id"], entry, now, audit_id=audit["id"])
-        return _settle(connection, variance, [*trail, entry], now)
+        return _update_state(connection, variance, [*trail, entry], now)
     if (
         expected is None
         or not tolerance.is_exceeded(expected, audit["quantity"])
-        or _is_known(variance, audit, expected)
+        or _is_approved(variance, audit, expected)
     ):
         return []
     row = {"bucket": audit["bucket"], "bin_id": audit["bin_id"], "expected": expected, "opened_at": now}
@@ -73,66 +74,71 @@ def _open(connection: Connection, row: Row) -> RowMapping:
     return connection.execute(statement.returning(*Variance.__table__.c)).mappings().one()
 
 
-def _is_known(last: RowMapping | None, audit: Row, expected: int) -> bool:
-    """Whether this difference was approved before, and the inventory has not been corrected yet."""
+def _is_approved(last: RowMapping | None, audit: Row, expected: int) -> bool:
+    """Return whether this difference is already approved, and the inventory just has not been corrected yet."""
     approved = (VarianceState.APPROVED, expected, audit["quantity"])
     return last is not None and (last["state"], last["expected"], last["quantity"]) == approved
 
 
-def supersede(connection: Connection, corrected: Sequence[tuple[RowMapping, int]], now: datetime) -> list[Row]:
-    """Close variances whose expected quantity has been corrected; their bins are locked.
+def supersede_variances(
+    connection: Connection, corrected: Sequence[tuple[RowMapping, int]], now: datetime
+) -> list[Row]:
+    """Close variances whose expected quantity has been corrected. Their bins must be locked.
 
-    Each comes with the quantity that is expected now. Returns what it adds to `variance_totals`.
+    `corrected` pairs each variance with the quantity that is expected now. Returns the changes of `variance_totals`.
     """
     changes: list[Row] = []
     for variance, expected in corrected:
         entry = TrailEntry(VarianceStep.SUPERSEDED, expected)
         trail = _trail(connection, variance["id"])
         _append(connection, variance["id"], entry, now)
-        changes += _settle(connection, variance, [*trail, entry], now)
+        changes += _update_state(connection, variance, [*trail, entry], now)
     return changes
 
 
 @dataclass(frozen=True, slots=True)
 class PastStep:
-    """A step of a variance of other records, or of before a loss."""
+    """A step of an imported variance."""
 
     entry: TrailEntry
     at: datetime
     note: str | None = None
     audit_id: int | None = None
-    """Of a count: the audit as it is recorded here."""
+    """Id of the audit in these records, if the step is a count."""
 
 
-def restore(connection: Connection, opened: Row, steps: Sequence[PastStep], expected_now: int | None) -> int:
-    """Record the steps of a variance that are not recorded here; returns how many. The bin is locked.
+def import_variance(connection: Connection, opened: Row, steps: Sequence[PastStep], expected_now: int | None) -> int:
+    """Record those steps of a variance that are missing here; returns how many. The bin must be locked.
 
-    `opened` has its `bucket`, `bin_id`, `expected` and `opened_at`; `steps` are all of its steps, which follow on each
-    other (variances.check_trail). If it is undecided, and `expected_now` another quantity, it is superseded at once.
-    Raises VarianceConflict if it has other steps here, or the bin a variance that is later, or undecided.
+    `opened` has `bucket`, `bin_id`, `expected` and `opened_at`. `steps` are all steps of the variance, valid by
+    variances.check_trail. If the variance is undecided and `expected_now` is another quantity, it is superseded at
+    once. Raises VarianceConflict if it has other steps here, or if the bin has another variance here that is later or
+    undecided.
     """
     of_bin = select(Variance.__table__).where(Variance.bucket == opened["bucket"], Variance.bin_id == opened["bin_id"])
-    this = of_bin.where(Variance.opened_at == opened["opened_at"])
-    was, changes = connection.execute(this).mappings().one_or_none(), list[Row]()
-    here, there = _dated_trail(connection, was["id"]) if was else [], [(step.entry, step.at) for step in steps]
-    if here and here[: len(there)] == there:
+    of_variance = of_bin.where(Variance.opened_at == opened["opened_at"])
+    variance, changes = connection.execute(of_variance).mappings().one_or_none(), list[Row]()
+    recorded = _dated_trail(connection, variance["id"]) if variance else []
+    imported = [(step.entry, step.at) for step in steps]
+    if recorded and recorded[: len(imported)] == imported:
         return 0
-    if here != there[: len(here)]:
+    if recorded != imported[: len(recorded)]:
         raise VarianceConflict("the variance has other steps here")
-    if was is None:
+    if variance is None:
         last = connection.execute(of_bin.order_by(Variance.id.desc()).limit(1)).mappings().one_or_none()
         if last and (last["closed_at"] is None or last["opened_at"] > opened["opened_at"]):
             raise VarianceConflict("the bin has another variance here, which is later or undecided")
-        was = _open(connection, opened)
-        changes.append({"state": was["state"], "variances": 1})
-    for step in steps[len(here) :]:
-        _append(connection, was["id"], step.entry, step.at, audit_id=step.audit_id, note=step.note)
-    changes += _settle(connection, was, [step.entry for step in steps], steps[-1].at)
+        variance = _open(connection, opened)
+        changes.append({"state": variance["state"], "variances": 1})
+    for step in steps[len(recorded) :]:
+        _append(connection, variance["id"], step.entry, step.at, audit_id=step.audit_id, note=step.note)
+    changes += _update_state(connection, variance, [step.entry for step in steps], steps[-1].at)
     add_to_totals(connection, VarianceTotal, changes, steps[-1].at)
-    now, is_now = datetime.now(UTC), connection.execute(this).mappings().one()
-    if is_now["closed_at"] is None and expected_now not in (None, opened["expected"]):
-        add_to_totals(connection, VarianceTotal, supersede(connection, [(is_now, expected_now)], now), now)
-    return len(there) - len(here)
+    now, variance = datetime.now(UTC), connection.execute(of_variance).mappings().one()
+    if variance["closed_at"] is None and expected_now not in (None, opened["expected"]):
+        superseded = supersede_variances(connection, [(variance, expected_now)], now)
+        add_to_totals(connection, VarianceTotal, superseded, now)
+    return len(imported) - len(recorded)
 
 
 def decide(
@@ -143,27 +149,27 @@ def decide(
     note: str | None,
     quantity: int | None = None,
 ) -> DecidedVariance:
-    """Approve the number of a variance that most people found (`quantity`), or reject the variance.
+    """Approve the agreed number of a variance, which must be `quantity`, or reject the variance.
 
     Raises UnknownVariance, OwnCount or VarianceConflict.
     """
     now = datetime.now(UTC)
     of_variance = select(Variance.__table__).where(Variance.id == variance_id)
-    with engine.execution_options(**{WRITE: True}).begin() as connection:
-        found = connection.execute(of_variance).mappings().one_or_none()
-        if found is None:
+    with for_writing(engine).begin() as connection:
+        unlocked = connection.execute(of_variance).mappings().one_or_none()
+        if unlocked is None:
             raise UnknownVariance(f"there is no variance {variance_id}")
-        of_bin = (Bin.bucket == found["bucket"], Bin.bin_id == found["bin_id"])
+        of_bin = (Bin.bucket == unlocked["bucket"], Bin.bin_id == unlocked["bin_id"])
         connection.execute(select(Bin.bin_id).where(*of_bin).with_for_update())
         variance = connection.execute(of_variance).mappings().one()
         trail = _trail(connection, variance_id)
         check_decision(trail, decision, person, quantity, variance["expected"])
         entry = TrailEntry(VarianceStep(decision), quantity if decision is VarianceDecision.APPROVED else None, person)
         _append(connection, variance_id, entry, now, note=note)
-        add_to_totals(connection, VarianceTotal, _settle(connection, variance, [*trail, entry], now), now)
+        add_to_totals(connection, VarianceTotal, _update_state(connection, variance, [*trail, entry], now), now)
     standing = standing_of([*trail, entry])
-    of = {name: variance[name] for name in ("id", "bucket", "bin_id", "expected")}
-    return DecidedVariance(**of, state=standing.state, quantity=standing.quantity)
+    identity = {name: variance[name] for name in ("id", "bucket", "bin_id", "expected")}
+    return DecidedVariance(**identity, state=standing.state, quantity=standing.quantity)
 
 
 def _trail(connection: Connection, variance_id: int) -> list[TrailEntry]:
@@ -181,19 +187,22 @@ def _append(
     connection: Connection,
     variance_id: int,
     entry: TrailEntry,
-    now: datetime,
+    time: datetime,
     *,
     audit_id: int | None = None,
     note: str | None = None,
 ) -> None:
     row = {"step": entry.step.value, "quantity": entry.quantity, "person": entry.person, "note": note}
     statement = insert_into(connection, VarianceEntry)
-    connection.execute(statement, [row | {"variance_id": variance_id, "audit_id": audit_id, "at": now}])
+    connection.execute(statement, [row | {"variance_id": variance_id, "audit_id": audit_id, "at": time}])
 
 
-def _settle(connection: Connection, was: RowMapping, trail: Sequence[TrailEntry], now: datetime) -> list[Row]:
+def _update_state(
+    connection: Connection, variance: RowMapping, trail: Sequence[TrailEntry], now: datetime
+) -> list[Row]:
+    """Set the state that follows from the trail; returns the changes of `variance_totals`."""
     standing = standing_of(trail)
     closed_at = now if standing.state.is_closed else None
     values = {"state": standing.state.value, "quantity": standing.quantity, "closed_at": closed_at}
-    connection.execute(update(Variance).where(Variance.id == was["id"]).values(values))
-    return [{"state": was["state"], "variances": -1}, {"state": standing.state.value, "variances": 1}]
+    connection.execute(update(Variance).where(Variance.id == variance["id"]).values(values))
+    return [{"state": variance["state"], "variances": -1}, {"state": standing.state.value, "variances": 1}]

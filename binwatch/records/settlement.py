@@ -1,7 +1,7 @@
 """Computes the new state of a bin from its previous state and its latest photo and quantity.
 
-Without a database, which settle_bins reads and writes. Each pair of a count and a quantity is compared only once: an
-inventory that repeats a quantity every night gives no new evidence.
+Works without a database, which settle_bins reads and writes. Each pair of a count and a quantity is compared only once:
+an inventory that repeats a quantity every night adds no evidence.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from typing import Any
 
 from binwatch.conformal import Judgement, judge
 from binwatch.counts import class_error, estimate_large_count, item_difference, outcome_of
-from binwatch.records.models import Calibrated
+from binwatch.records.models import CurrentCalibration
 
 Row = dict[str, Any]
 """Column → value."""
-UNKNOWN = 3.0
-"""Doubt of a bin without a probability of the expected quantity; larger than that of certain bins, which is 2."""
+UNKNOWN_DOUBT = 3.0
+"""Doubt of a bin without a probability of the expected quantity. All other bins have at most 2."""
 
 
 class PhotoState(StrEnum):
-    """State of a bin's latest photo."""
+    """State of a bin's latest photo. NONE if there is none."""
 
     COUNTED = "counted"
     FAILED = "failed"
@@ -31,7 +31,7 @@ class PhotoState(StrEnum):
 
 
 class QuantityState(StrEnum):
-    """State of a bin's latest expected quantity."""
+    """State of a bin's latest expected quantity. NONE if there is none."""
 
     KNOWN = "known"
     UNREADABLE = "unreadable"
@@ -41,30 +41,30 @@ class QuantityState(StrEnum):
 States = tuple[PhotoState, QuantityState]
 
 
-class Ranked(StrEnum):
-    """The figure by which a bin is ranked."""
+class RankKind(StrEnum):
+    """Value by which a bin is ranked."""
 
     CALIBRATED = "calibrated"
     """The p-value."""
     UNCALIBRATED = "uncalibrated"
-    """The probability of the expected quantity, or none."""
+    """The probability of the expected quantity, or UNKNOWN_DOUBT without one."""
 
 
 @dataclass(frozen=True, slots=True)
 class LatestPhoto:
-    """A bin's latest photo, as a model counted it."""
+    """A bin's latest photo, with a model's count of it."""
 
     count_id: int
     model_version: str
     key: str
-    at: datetime
-    """When S3 stored it."""
+    stored_at: datetime
+    """Time at which S3 stored the photo."""
     predicted: int | None
-    """Class; None if it could not be counted."""
+    """Predicted class; None if the photo could not be counted."""
     probabilities: Sequence[float] | None = None
     distribution: Sequence[float] | None = None
     audit_id: int | None = None
-    """The last audit of this photo, also if it judged another model's count."""
+    """The last audit of this photo, even if it judged another model's count."""
     slice_id: int | None = None
 
 
@@ -84,8 +84,8 @@ class ListedBin:
     comparison_id: int
     expectation_id: int
     calibration: int
-    """Number of the calibration that judged it (binwatch.records.models.Calibrated); 0 without one."""
-    ranked: Ranked
+    """Number of the calibration that judged the bin (binwatch.records.models.CurrentCalibration); 0 without one."""
+    ranked: RankKind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,9 +95,9 @@ class BinFacts:
     bucket: str
     bin_id: str
     states: States | None = None
-    """The states with which the bin is counted in `bin_totals`; None if it is new."""
+    """The states under which `bin_totals` includes the bin; None if the bin is new."""
     listed: ListedBin | None = None
-    """None if the bin could not be compared before."""
+    """None if the bin could not be compared so far."""
     photo: LatestPhoto | None = None
     quantity: LatestQuantity | None = None
     comparison_id: int | None = None
@@ -106,30 +106,30 @@ class BinFacts:
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """The new state of a bin. The writer adds times, and the id of an appended comparison."""
+    """The new state of a bin. The writer adds the times, and the id of a new comparison."""
 
     facts: BinFacts
     states: States
     comparison: Row | None = None
-    """Row to append to `comparisons`; None if the two were compared before."""
+    """Row to append to `comparisons`; None if this count and this quantity were compared before."""
     current: Row | None = None
-    """Row to write to `current_comparisons`; None if that does not change."""
-    ranked: Ranked | None = None
-    """None if the bin cannot be compared: then it has no row in `current_comparisons`."""
+    """Row to write to `current_comparisons`; None if it stays as it is."""
+    ranked: RankKind | None = None
+    """None if the bin cannot be compared, so that it has no row in `current_comparisons`."""
 
 
-def settle(facts: BinFacts, calibrated: Calibrated | None) -> Settlement:
-    """Compare the latest count with the latest quantity, unless one of them is missing or they were compared before.
+def settle(facts: BinFacts, calibration: CurrentCalibration | None) -> Settlement:
+    """Compare the latest count with the latest quantity, unless one is missing or they were compared before.
 
-    `calibrated` is the present calibration of the count's model. The ledger keeps a comparison's first p-values; the
-    bin is listed with the present ones.
+    `calibration` is the current one of the count's model. The ledger keeps a comparison's first p-values; the bin is
+    listed with the current ones.
     """
     photo, quantity, states = facts.photo, facts.quantity, _states(facts)
     if photo is None or photo.predicted is None or quantity is None or quantity.quantity is None:
         return Settlement(facts, states)
-    number, values = calibrated or (0, None)
-    listed, now = facts.listed, (facts.comparison_id, quantity.expectation_id, number)
-    if listed and (listed.comparison_id, listed.expectation_id, listed.calibration) == now:
+    number, p_values = calibration or (0, None)
+    listed, current_ids = facts.listed, (facts.comparison_id, quantity.expectation_id, number)
+    if listed and (listed.comparison_id, listed.expectation_id, listed.calibration) == current_ids:
         return Settlement(facts, states, ranked=listed.ranked)
     pair = {
         "bucket": facts.bucket,
@@ -140,46 +140,44 @@ def settle(facts: BinFacts, calibrated: Calibrated | None) -> Settlement:
         "predicted": photo.predicted,
         "expected": quantity.quantity,
     }
-    judged = judge(photo.probabilities, quantity.quantity, values, photo.distribution)
-    difference = item_difference(
-        photo.predicted, quantity.quantity, estimate_large_count(photo.predicted, photo.distribution)
-    )
+    judgement = judge(photo.probabilities, quantity.quantity, p_values, photo.distribution)
+    difference = item_difference(photo.predicted, quantity.quantity, estimate_large_count(photo.predicted, photo.distribution))
     current = pair | {
-        **rank_columns(judged, difference, number),
+        **rank_columns(judgement, difference, number),
         "key": photo.key,
-        "photo_at": photo.at,
+        "photo_at": photo.stored_at,
         "difference": difference,
         "comparison_id": facts.comparison_id,
         "audit_id": photo.audit_id,
         "slice_id": photo.slice_id,
     }
     is_new = facts.comparison_id is None
-    comparison = pair | _comparison(photo.predicted, quantity.quantity, judged) if is_new else None
-    return Settlement(facts, states, comparison, current, ranked_by(judged.either))
+    comparison = pair | _comparison_columns(photo.predicted, quantity.quantity, judgement) if is_new else None
+    return Settlement(facts, states, comparison, current, rank_kind(judgement.either))
 
 
-def ranked_by(p_value: float | None) -> Ranked:
-    """The figure by which a bin with this p-value is ranked."""
-    return Ranked.UNCALIBRATED if p_value is None else Ranked.CALIBRATED
+def rank_kind(p_value: float | None) -> RankKind:
+    """Return the value by which a bin with this p-value is ranked."""
+    return RankKind.UNCALIBRATED if p_value is None else RankKind.CALIBRATED
 
 
 def doubt_of(chance: float | None, p_value: float | None) -> float:
-    """The rank key, least first: the p-value; bins without one come after all others."""
+    """Return the rank key, smallest first: the p-value, or a larger number than any p-value if there is none."""
     if p_value is not None:
         return p_value
-    return UNKNOWN if chance is None else 1 + chance
+    return UNKNOWN_DOUBT if chance is None else 1 + chance
 
 
-def rank_columns(judged: Judgement, difference: int, calibration: int) -> Row:
-    """The columns of `current_comparisons` for a judgement by calibration number `calibration` (0 without one)."""
+def rank_columns(judgement: Judgement, difference: int, calibration: int) -> Row:
+    """Return the columns of `current_comparisons` for a judgement. `calibration` is its number, 0 without one."""
     return {
         "calibration": calibration,
-        "chance": 1.0 if judged.chance is None else judged.chance,
-        "p_value": judged.either,
-        "p_missing": judged.missing,
-        "p_surplus": judged.surplus,
-        "doubt": doubt_of(judged.chance, judged.either),
-        "doubt_one_sided": doubt_of(judged.chance, judged.missing if difference < 0 else judged.surplus),
+        "chance": 1.0 if judgement.chance is None else judgement.chance,
+        "p_value": judgement.either,
+        "p_missing": judgement.missing,
+        "p_surplus": judgement.surplus,
+        "doubt": doubt_of(judgement.chance, judgement.either),
+        "doubt_one_sided": doubt_of(judgement.chance, judgement.missing if difference < 0 else judgement.surplus),
     }
 
 
@@ -192,12 +190,12 @@ def _states(facts: BinFacts) -> States:
     return photo, quantity
 
 
-def _comparison(predicted: int, quantity: int, judged: Judgement) -> Row:
+def _comparison_columns(predicted: int, quantity: int, judgement: Judgement) -> Row:
     return {
         "error": class_error(predicted, quantity),
         "outcome": outcome_of(predicted, quantity).value,
-        "chance": judged.chance,
-        "p_value": judged.either,
-        "p_missing": judged.missing,
-        "p_surplus": judged.surplus,
+        "chance": judgement.chance,
+        "p_value": judgement.either,
+        "p_missing": judgement.missing,
+        "p_surplus": judgement.surplus,
     }

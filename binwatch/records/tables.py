@@ -1,9 +1,9 @@
-"""The tables. `counts`, `expectations`, `comparisons`, `audits`, `audit_draws`, `audit_repeats` and `variance_trail`
-are append-only ledgers.
+"""Tables of the records.
 
-`bins` has the latest count and the latest expected quantity of each bin, and `current_comparisons` their comparison.
-`*_totals` and `*_hours` are running sums, updated in the same transaction as the ledgers, so that a scrape or a page
-takes the same time with a thousand records or ten million.
+`counts`, `expectations`, `comparisons`, `audits`, `audit_draws`, `audit_repeats` and `variance_trail` are append-only
+ledgers. `bins` has the latest count and the latest expected quantity of each bin, and `current_comparisons` compares
+them. `*_totals` and `*_hours` are running totals, updated in the same transaction as the ledgers, so that a scrape or a
+page takes the same time with a thousand records or ten million.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from binwatch.moments import to_utc
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """A time in UTC. SQLite does not store time zones: UTC is added on reading, and naive times are refused."""
+    """A time in UTC. SQLite does not store time zones, so UTC is added on reading. Naive times raise ValueError."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -52,9 +52,9 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 
 _Bytes = bytes
-"""`bytes`, by a name that still means the type inside `Count`, which has a column `bytes`."""
+"""`bytes`, under a name that still means the type inside `Count`, which has a column `bytes`."""
 
-# SQLite numbers rows automatically only in a column of type INTEGER.
+# SQLite assigns ids automatically only to a column of type INTEGER.
 BigId = BigInteger().with_variant(Integer(), "sqlite")
 
 
@@ -73,37 +73,37 @@ class Base(DeclarativeBase):
     }
 
 
-# Without parameters, or SQLite would not use the indexes for the queries of monitor.views.lists.
-_FAILED = text("reason IS NOT NULL")
-_COUNTED = text("predicted IS NOT NULL")
-_IN_SLICE = text("slice_id IS NOT NULL")
+# Literal text, since SQLite uses a partial index only if the query's condition has no parameters (monitor.views.lists).
+_IS_FAILED = text("reason IS NOT NULL")
+_IS_COUNTED = text("predicted IS NOT NULL")
+_HAS_SLICE = text("slice_id IS NOT NULL")
 WITHOUT_QUANTITY = text("photo_state <> 'none' AND quantity_state <> 'known'")
 WITHOUT_PHOTO = text("photo_state = 'none' AND quantity_state = 'known'")
 
 
 class Count(Base):
-    """One model's count of one photo, or the reason why there is none."""
+    """A model's count of a photo, or the reason why it was not counted."""
 
     __tablename__ = "counts"
     __table_args__ = (
         UniqueConstraint("bucket", "key", "etag", "model_version", name="uq_counts_photo_model"),
         Index("ix_counts_bin", "bucket", "bin_id"),
         Index("ix_counts_recorded_at", "recorded_at"),
-        Index("ix_counts_failed", "id", postgresql_where=_FAILED, sqlite_where=_FAILED),
-        # For draws after a change of model, when nearly all counts are another model's.
-        Index("ix_counts_model", "model_version", "id", postgresql_where=_COUNTED, sqlite_where=_COUNTED),
-        Index("ix_counts_slice", "slice_id", "id", postgresql_where=_IN_SLICE, sqlite_where=_IN_SLICE),
+        Index("ix_counts_failed", "id", postgresql_where=_IS_FAILED, sqlite_where=_IS_FAILED),
+        # For draws after a change of model, when nearly all counts are by another model.
+        Index("ix_counts_model", "model_version", "id", postgresql_where=_IS_COUNTED, sqlite_where=_IS_COUNTED),
+        Index("ix_counts_slice", "slice_id", "id", postgresql_where=_HAS_SLICE, sqlite_where=_HAS_SLICE),
     )
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     bucket: Mapped[str]
     key: Mapped[str]
     etag: Mapped[str]
-    """Fetched ETag, or the listed or announced one if the photo could not be fetched; empty if unknown."""
+    """ETag of the fetched photo, or of the listing or event if it could not be fetched; empty if unknown."""
     version_id: Mapped[str | None]
     bin_id: Mapped[str]
     slice_id: Mapped[int | None]
-    """Id in `slices`, by the rule at the time of recording; NULL if there was no rule."""
+    """Id in `slices`, by the rule in force when the photo was recorded; NULL without a rule."""
     model_version: Mapped[str] = mapped_column(String(100))
     precision: Mapped[str] = mapped_column(String(10))
     provider: Mapped[str] = mapped_column(String(60))
@@ -129,11 +129,11 @@ class Count(Base):
     """Time of the last upload of this photo (or of its event, if it could not be fetched)."""
     recorded_at: Mapped[datetime]
     tried_at: Mapped[datetime | None]
-    """When it was last tried in vain to fetch this once more; NULL if it was tried once or could be fetched."""
+    """Time of the last failed attempt to fetch it again; NULL after a single attempt, and if it could be fetched."""
 
 
 class Expectation(Base):
-    """The expected quantity of a bin at one time, or the reason why its metadata file has none."""
+    """An expected quantity of a bin, or the reason why its metadata file has none."""
 
     __tablename__ = "expectations"
     __table_args__ = (
@@ -152,15 +152,15 @@ class Expectation(Base):
     """Why there is no quantity (binwatch.errors.MetadataReason); NULL if there is one."""
     detail: Mapped[str | None]
     contents: Mapped[list[dict[str, Any]] | None]
-    """Articles in the bin (binwatch.metadata.Article); NULL if the source has none."""
+    """Articles in the bin (binwatch.metadata.Article); NULL if the source lists none."""
     modified_at: Mapped[datetime]
     recorded_at: Mapped[datetime]
     tried_at: Mapped[datetime | None]
-    """When it was last tried in vain to fetch this once more; NULL if it was tried once or could be fetched."""
+    """Time of the last failed attempt to fetch it again; NULL after a single attempt, and if it could be fetched."""
 
 
 class Bin(Base):
-    """The latest photo and the latest expected quantity of a bin, by S3's time."""
+    """A bin with its latest photo and its latest expected quantity, by S3's clock."""
 
     __tablename__ = "bins"
     __table_args__ = (
@@ -181,15 +181,15 @@ class Bin(Base):
     expectation_id: Mapped[int | None] = mapped_column(BigId, ForeignKey("expectations.id"))
     expected_at: Mapped[datetime | None]
     photo_state: Mapped[str | None] = mapped_column(String(10))
-    """State of the latest photo (binwatch.records.settlement.PhotoState), as counted in `bin_totals`."""
+    """State of the latest photo (binwatch.records.settlement.PhotoState), as in `bin_totals`."""
     quantity_state: Mapped[str | None] = mapped_column(String(10))
-    """State of the latest quantity (binwatch.records.settlement.QuantityState), as counted in `bin_totals`."""
+    """State of the latest quantity (binwatch.records.settlement.QuantityState), as in `bin_totals`."""
 
 
 class Comparison(Base):
-    """A count compared with the expected quantity of the same bin. A corrected quantity appends another comparison.
+    """A comparison of a count with the expected quantity of the same bin.
 
-    A repeated quantity, from the same file or another, appends none.
+    A corrected quantity appends another comparison. A repeated quantity, from the same file or another, does not.
     """
 
     __tablename__ = "comparisons"
@@ -204,7 +204,7 @@ class Comparison(Base):
     bin_id: Mapped[str]
     count_id: Mapped[int] = mapped_column(BigId, ForeignKey("counts.id"))
     expectation_id: Mapped[int] = mapped_column(BigId, ForeignKey("expectations.id"))
-    """The first expectation with this quantity while this photo was the bin's latest."""
+    """First expectation with this quantity while this photo was the bin's latest."""
     model_version: Mapped[str] = mapped_column(String(100))
     predicted: Mapped[int] = mapped_column(SmallInteger)
     expected: Mapped[int]
@@ -214,47 +214,46 @@ class Comparison(Base):
     chance: Mapped[float | None]
     """The model's probability of the expected quantity's class; NULL if the count has no probabilities."""
     p_value: Mapped[float | None]
-    """P-value of the expected quantity (binwatch.conformal), by the first calibration of the model; NULL without one.
-    `current_comparisons` has the one by the present calibration."""
+    """P-value of the expected quantity (binwatch.conformal) by the model's first calibration; NULL without calibration.
+    `current_comparisons` has the p-value by the current calibration."""
     p_missing: Mapped[float | None]
-    """P-value for missing items; NULL if `p_value` is."""
+    """P-value for missing items; NULL if `p_value` is NULL."""
     p_surplus: Mapped[float | None]
-    """P-value for a surplus."""
+    """P-value for a surplus; NULL if `p_value` is NULL."""
     compared_at: Mapped[datetime]
 
 
-# Ordered byte by byte, as in SQLite, so that an index can find prefixes.
+# Sorted byte by byte, as in SQLite, so that an index can find prefixes.
 BytewiseText = Text(collation="C").with_variant(Text(), "sqlite")
 
-
-_AUDITED = text("audit_id IS NOT NULL")
-_WRONG = text("difference <> 0")
-_MISSING = text("difference < 0")
-_SURPLUS = text("difference > 0")
+_IS_AUDITED = text("audit_id IS NOT NULL")
+_IS_DISCREPANCY = text("difference <> 0")
+_IS_MISSING = text("difference < 0")
+_IS_SURPLUS = text("difference > 0")
 
 
 class CurrentComparison(Base):
-    """Comparison of each bin's latest photo and latest expected quantity; no row if the bin lacks one of them.
+    """Comparison of a bin's latest photo with its latest expected quantity. A bin that lacks one of them has no row.
 
-    The row has all columns by which discrepancies are filtered and ranked. The ranking is `doubt`, then `chance`, then
+    The row has all columns by which discrepancies are filtered and ranked. The order is `doubt`, then `chance`, then
     `comparison_id`; for a single direction, `doubt_one_sided` replaces `doubt`.
     """
 
     __tablename__ = "current_comparisons"
     __table_args__ = (
         Index("ix_current_rank", "doubt", "chance", "comparison_id"),
-        # Only discrepancies, so that finding the next one need not skip all bins that agree. With the audit, so that
-        # PostgreSQL can count with the index alone.
+        # Only discrepancies, so that a search for the next one does not pass over all bins that agree. Includes the
+        # audit, so that PostgreSQL can count with an index-only scan.
         Index(
             "ix_current_wrong",
             "doubt",
             "chance",
             "comparison_id",
             postgresql_include=["audit_id"],
-            postgresql_where=_WRONG,
-            sqlite_where=_WRONG,
+            postgresql_where=_IS_DISCREPANCY,
+            sqlite_where=_IS_DISCREPANCY,
         ),
-        # Likewise for each direction.
+        # The same for each direction.
         *(
             Index(
                 f"ix_current_{name}",
@@ -265,19 +264,19 @@ class CurrentComparison(Base):
                 postgresql_where=where,
                 sqlite_where=where,
             )
-            for name, where in (("missing", _MISSING), ("surplus", _SURPLUS))
+            for name, where in (("missing", _IS_MISSING), ("surplus", _IS_SURPLUS))
         ),
         Index("ix_current_model", "model_version", "doubt", "chance", "comparison_id"),
         # For bins that were not judged by the present calibration.
         Index("ix_current_calibration", "model_version", "calibration", "comparison_id"),
-        # For bins that are rare or far down in the ranking: large differences, and bins that agree.
+        # For bins that are rare or far down the ranking: large differences, and bins that agree.
         Index("ix_current_difference", "difference", "doubt", "chance", "comparison_id"),
         Index("ix_current_key", "key"),
         Index("ix_current_photo_at", "photo_at"),
-        Index("ix_current_audit", "audit_id", postgresql_where=_AUDITED, sqlite_where=_AUDITED),
+        Index("ix_current_audit", "audit_id", postgresql_where=_IS_AUDITED, sqlite_where=_IS_AUDITED),
     )
 
-    # The bin first, so that bins can be found by the prefix of their ids.
+    # The bin comes first in the primary key, so that bins can be found by a prefix of their ids.
     bin_id: Mapped[str] = mapped_column(BytewiseText, primary_key=True)
     bucket: Mapped[str] = mapped_column(primary_key=True)
     comparison_id: Mapped[int] = mapped_column(BigId, ForeignKey("comparisons.id"))
@@ -292,7 +291,7 @@ class CurrentComparison(Base):
     """predicted − expected in items, without the cap of `comparisons.error`; beyond 5 by the distribution
     (binwatch.counts.item_difference)."""
     chance: Mapped[float]
-    """As in `comparisons`, but 1 if unknown: such a bin is ranked last."""
+    """As in `comparisons`, but 1 if unknown, so that the bin is ranked last."""
     p_value: Mapped[float | None]
     p_missing: Mapped[float | None]
     p_surplus: Mapped[float | None]
@@ -300,7 +299,7 @@ class CurrentComparison(Base):
     """`p_value`; without one, 1 + `chance`, which ranks the bin after all bins with a p-value; without a probability
     of the expected quantity, 3, which ranks it last."""
     doubt_one_sided: Mapped[float]
-    """Like `doubt`, by `p_missing` if `difference` is negative, else by `p_surplus`."""
+    """Like `doubt`, but with `p_missing` if `difference` is negative, else with `p_surplus`."""
     calibration: Mapped[int]
     """Number of the calibration that judged the bin (`models.calibrations`); 0 without one."""
     audit_id: Mapped[int | None] = mapped_column(BigId, ForeignKey("audits.id"))
@@ -310,18 +309,18 @@ class CurrentComparison(Base):
 
 
 class RankTotal(Base):
-    """Number of rows of `current_comparisons` with and without a p-value. It may decrease, like `bin_totals`."""
+    """Number of rows of `current_comparisons` with or without a p-value. It may decrease, like `bin_totals`."""
 
     __tablename__ = "rank_totals"
 
     kind: Mapped[str] = mapped_column(String(20), primary_key=True)
-    """binwatch.records.settlement.Ranked."""
+    """binwatch.records.settlement.RankKind."""
     bins: Mapped[int] = mapped_column(BigInteger)
     last_at: Mapped[datetime]
 
 
 class Model(Base):
-    """A model that was in use, and its calibration for p-values."""
+    """A model that is or was in use, and its calibration for p-values."""
 
     __tablename__ = "models"
 
@@ -332,7 +331,7 @@ class Model(Base):
     calibrated_at: Mapped[datetime | None]
     """Time of the last change of `calibration`."""
     calibrations: Mapped[int]
-    """Number of changes, which is the number of the present calibration; 0 if there is none."""
+    """Number of changes, which is also the number of the current calibration; 0 without calibration."""
 
 
 class PhotoTotal(Base):
@@ -369,7 +368,7 @@ class ConfusionTotal(Base):
     reference: Mapped[str] = mapped_column(String(10), primary_key=True)
     """Source of the true class (binwatch.confusion.TruthSource)."""
     model_version: Mapped[str] = mapped_column(String(100), primary_key=True)
-    """'' if an audit judges the inventory: then the predicted class is the expected quantity's."""
+    """'' if an audit judges the inventory. The predicted class is then that of the expected quantity."""
     true_class: Mapped[int] = mapped_column(SmallInteger, primary_key=True, autoincrement=False)
     predicted_class: Mapped[int] = mapped_column(SmallInteger, primary_key=True, autoincrement=False)
     comparisons: Mapped[int] = mapped_column(BigInteger)
@@ -377,8 +376,10 @@ class ConfusionTotal(Base):
 
 
 class Slice(Base):
-    """A slice of the photos (binwatch.slicing) and its rule. Slices are never deleted, so that all processes agree on
-    which values of a rule came first."""
+    """A slice of the photos (binwatch.slicing) and its rule.
+
+    Slices are never deleted, so that all processes agree on which names of a rule came first.
+    """
 
     __tablename__ = "slices"
     __table_args__ = (UniqueConstraint("rule", "name", name="uq_slices_name"),)
@@ -402,7 +403,7 @@ class SlicePhotoTotal(Base):
 
 
 class SliceConfusionTotal(Base):
-    """Like `confusion_totals`, for the photos of a slice and the inventory."""
+    """Number of comparisons by true and predicted class, for the photos of a slice and the inventory."""
 
     __tablename__ = "slice_confusion_totals"
 
@@ -415,7 +416,7 @@ class SliceConfusionTotal(Base):
 
 
 class ComparisonHour(Base):
-    """Number of comparisons in one hour (UTC), by model and outcome."""
+    """Number of comparisons in an hour (UTC), by model and outcome."""
 
     __tablename__ = "comparison_hours"
 
@@ -427,14 +428,14 @@ class ComparisonHour(Base):
 
 
 class PhotoHour(Base):
-    """Number of photos counted in one hour (UTC), by model and tenth of confidence, for estimated accuracy."""
+    """Number of photos counted in an hour (UTC), by model and tenth of confidence, for estimated accuracy."""
 
     __tablename__ = "photo_hours"
 
     hour: Mapped[datetime] = mapped_column(primary_key=True)
     model_version: Mapped[str] = mapped_column(String(100), primary_key=True)
     tenth: Mapped[int] = mapped_column(SmallInteger, primary_key=True, autoincrement=False)
-    """0 for a probability of the count below 0.1, …, 9 for 0.9 and more."""
+    """0 if the probability of the count is below 0.1, …, 9 if it is 0.9 or more."""
     photos: Mapped[int] = mapped_column(BigInteger)
     confidence: Mapped[float]
     """Sum of the probabilities of the counts."""
@@ -442,7 +443,7 @@ class PhotoHour(Base):
 
 
 class BinTotal(Base):
-    """Number of bins by state. It may decrease: a bin moves from one row to another."""
+    """Number of bins by state. It may decrease, since bins move from one row to another."""
 
     __tablename__ = "bin_totals"
 
@@ -453,7 +454,7 @@ class BinTotal(Base):
 
 
 class AuditTotal(Base):
-    """Number of audits by answer, blind and sighted."""
+    """Number of audits by answer, blind or sighted."""
 
     __tablename__ = "audit_totals"
 
@@ -464,9 +465,10 @@ class AuditTotal(Base):
 
 
 class DriftBatch(Base):
-    """A batch of a model's photos that drift alarms were judged by, and the result.
+    """A batch of a model's photos, and the state of its drift alarms after the batch.
 
-    Each batch starts where the previous one ended, whichever monitor closed that. Only the latest batches are kept.
+    Each batch starts where the previous one ended, even if another monitor closed that one. Only the latest batches are
+    kept.
     """
 
     __tablename__ = "drift_batches"
@@ -477,23 +479,23 @@ class DriftBatch(Base):
     number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     """1, 2, 3, … for each model and each of its slices."""
     last_count_id: Mapped[int] = mapped_column(BigInteger)
-    """Last photo of the batch's time span: later batches have only later photos."""
+    """Id of the last photo in the batch's time span. Later batches have only later photos."""
     count_ids: Mapped[list[int]]
-    """Photos of the batch, each of a different bin."""
+    """Ids of the batch's photos, each of a different bin."""
     began_at: Mapped[datetime]
-    """Time when the previous batch was closed; for the first one, time of its first photo."""
+    """Time at which the previous batch was closed; for the first batch, the time of its first photo."""
     closed_at: Mapped[datetime]
     state: Mapped[dict[str, Any]]
     """monitor.drift.alarms.AlarmState after this batch."""
 
 
 class Audit(Base):
-    """What a person found in a bin, with the bin's count and expected quantity at that time."""
+    """A person's answer for a bin, with the bin's count and expected quantity at that time."""
 
     __tablename__ = "audits"
     __table_args__ = (
         Index("ix_audits_bin", "bucket", "bin_id"),
-        # For the bins whose last answer is not a number, which are few.
+        # For the few bins whose last answer is not a number.
         Index("ix_audits_answer", "answer", "id"),
     )
 
@@ -503,28 +505,28 @@ class Audit(Base):
     answer: Mapped[str] = mapped_column(String(20))
     """binwatch.records.audits.AuditAnswer."""
     quantity: Mapped[int | None]
-    """Number of items that were found (`count`) or seen (`at_least`); NULL for other answers."""
+    """Number of items, exact (`count`) or visible (`at_least`); NULL for other answers."""
     reason: Mapped[str | None] = mapped_column(String(20))
-    """Why the number was hard to tell (binwatch.records.audits.AuditReason); NULL if not stated."""
+    """Why the number was hard to tell (binwatch.records.audits.AuditReason); NULL if the auditor gave no reason."""
     note: Mapped[str | None]
     blind: Mapped[bool]
     """Whether the auditor had seen neither the count nor the expected quantity."""
     auditor: Mapped[str | None]
     count_id: Mapped[int | None] = mapped_column(BigId, ForeignKey("counts.id"))
-    """The count that it judges; NULL if the bin's latest photo was not counted."""
+    """The count that the audit judges; NULL if the bin's latest photo was not counted."""
     expectation_id: Mapped[int | None] = mapped_column(BigId, ForeignKey("expectations.id"))
-    """The expected quantity that it judges; NULL if the bin had none."""
+    """The expected quantity that the audit judges; NULL if the bin had none."""
     audited_at: Mapped[datetime]
 
 
 class AuditDraw(Base):
-    """A bin that was drawn at random for an audit: a ledger.
+    """A random draw of a bin for an audit. This table is a ledger.
 
-    Its answers are all audits of the same photo, whoever entered them, with or without knowing of the draw.
+    All audits of the drawn photo answer the draw, even those by people who did not know of it.
     """
 
     __tablename__ = "audit_draws"
-    # For the last draws, which estimates are made from and which may wait for an answer.
+    # For the latest draws: estimates are made from them, and some of them are unanswered.
     __table_args__ = (Index("ix_audit_draws_drawn_at", "drawn_at", "id"),)
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
@@ -533,14 +535,14 @@ class AuditDraw(Base):
     count_id: Mapped[int] = mapped_column(BigId, ForeignKey("counts.id"))
     """The bin's latest count when it was drawn, by the model in use."""
     expectation_id: Mapped[int | None] = mapped_column(BigId, ForeignKey("expectations.id"))
-    """The expected quantity at the time of the draw, which the answer judges, since it may be corrected later. NULL if
-    there was none."""
+    """The expected quantity at the time of the draw; NULL if there was none. The answer judges this one even if it has
+    been corrected since."""
     likelihood: Mapped[float]
     """Relative likelihood with which the bin was drawn, above 0 and at most 1 (binwatch.records.draws)."""
     drawn_at: Mapped[datetime]
 
 
-_UNDECIDED = text("closed_at IS NULL")
+_IS_UNDECIDED = text("closed_at IS NULL")
 
 
 class Variance(Base):
@@ -558,8 +560,8 @@ class Variance(Base):
             "bucket",
             "bin_id",
             unique=True,
-            postgresql_where=_UNDECIDED,
-            sqlite_where=_UNDECIDED,
+            postgresql_where=_IS_UNDECIDED,
+            sqlite_where=_IS_UNDECIDED,
         ),
     )
 
@@ -569,16 +571,16 @@ class Variance(Base):
     state: Mapped[str] = mapped_column(String(10))
     """binwatch.records.variances.VarianceState."""
     expected: Mapped[int]
-    """Quantity that the inventory expected when the variance was opened, and expects as long as it is undecided."""
+    """Quantity that the inventory expected when the variance was opened. A correction supersedes the variance."""
     quantity: Mapped[int | None]
-    """Number of items that most people found; NULL if there is none."""
+    """Number of items that people agree on (binwatch.records.variances.standing_of); NULL if there is none."""
     opened_at: Mapped[datetime]
     closed_at: Mapped[datetime | None]
-    """Time when it was approved, rejected or superseded."""
+    """Time at which the variance was approved, rejected or superseded; NULL if it is undecided."""
 
 
 class VarianceEntry(Base):
-    """A step of a variance: a ledger."""
+    """A step of a variance. This table is a ledger."""
 
     __tablename__ = "variance_trail"
     __table_args__ = (Index("ix_variance_trail_variance", "variance_id", "id"),)
@@ -588,11 +590,11 @@ class VarianceEntry(Base):
     step: Mapped[str] = mapped_column(String(10))
     """binwatch.records.variances.VarianceStep."""
     quantity: Mapped[int | None]
-    """Number of items that was counted or approved, or that the inventory expects now; NULL for a rejection."""
+    """Counted or approved number of items, or the corrected expected quantity; NULL for a rejection."""
     person: Mapped[str | None]
     note: Mapped[str | None]
     audit_id: Mapped[int | None] = mapped_column(BigId, ForeignKey("audits.id"))
-    """The audit, if the step is a count."""
+    """The audit if the step is a count, else NULL."""
     at: Mapped[datetime]
 
 
@@ -607,15 +609,15 @@ class VarianceTotal(Base):
 
 
 class AuditRepeat(Base):
-    """A photo that was given to a second auditor for another blind audit: a ledger. It is not a draw.
+    """A photo that was given to a second auditor for another blind audit. This table is a ledger.
 
-    Its answer is that auditor's first blind audit of the same photo.
+    The second auditor's first blind audit of the photo is the answer. A repeat is not a draw.
     """
 
     __tablename__ = "audit_repeats"
 
     audit_id: Mapped[int] = mapped_column(BigId, ForeignKey("audits.id"), primary_key=True, autoincrement=False)
-    """The first audit, by somebody else."""
+    """The first audit, by another person."""
     auditor: Mapped[str]
     """The second auditor."""
     given_at: Mapped[datetime]

@@ -1,4 +1,4 @@
-"""INSERT with ON CONFLICT, which PostgreSQL and SQLite share but SQLAlchemy keeps in the dialects."""
+"""INSERT … ON CONFLICT, which PostgreSQL and SQLite share but SQLAlchemy offers only per dialect."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from sqlalchemy.orm import DeclarativeBase
 
 
 def insert_into(connection: Connection, table: type[DeclarativeBase]) -> Any:
-    """An INSERT in the connection's dialect.
+    """Return an INSERT in the connection's dialect.
 
-    Execute it with the rows as parameters: with values(rows), SQLAlchemy compiles a statement each time, which takes
-    longer than the database.
+    Pass several rows as parameters of `execute`: with `values(rows)`, SQLAlchemy compiles a statement each time, which
+    takes longer than executing it.
     """
     return (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(table.__table__)

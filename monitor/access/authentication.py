@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from fastapi import Depends, Request
 
 from binwatch.errors import BinwatchError, SettingsError
-from binwatch.records.audits import plain_name
+from binwatch.records.audits import clean_name
 from binwatch.settings import AuditView, Settings
 from monitor.access.proxies import TrustedProxies
 from monitor.access.sessions import SessionCookies
@@ -175,7 +175,7 @@ class Authenticator:
             logger.warning("a wrong token was entered at %s", request.client.host if request.client else "?")
             raise WrongToken
         try:
-            known = plain_name(name)
+            known = clean_name(name)
         except ValueError as error:
             raise NoName from error
         if known is None:
@@ -256,7 +256,7 @@ class Authenticator:
             return None
         named = request.headers.getlist(self._header)
         try:
-            name = plain_name(named[0]) if len(named) == 1 else None
+            name = clean_name(named[0]) if len(named) == 1 else None
         except ValueError:
             return None
         if name is None:

@@ -8,8 +8,8 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import AfterValidator, AwareDatetime, BaseModel, Field
 
 from binwatch.keys import normalize_bin_id
-from binwatch.records.audits import MAX_NAME, AuditAnswer, plain_name
-from binwatch.records.repeats import next_bin
+from binwatch.records.audits import MAX_NAME_LENGTH, AuditAnswer, clean_name
+from binwatch.records.repeats import next_bin_to_audit
 from binwatch.records.variances import VarianceState
 from monitor.access.authentication import (
     CurrentAccess,
@@ -55,7 +55,9 @@ class QueueQuery(BaseModel):
     )
     recount: bool = Field(False, description="bins with an open variance, which another person has to count again")
     auditor: str | None = Field(
-        None, max_length=MAX_NAME, description="who is to count again; a user who is signed in with a name is meant"
+        None,
+        max_length=MAX_NAME_LENGTH,
+        description="who is to count again; a user who is signed in with a name is meant",
     )
     limit: int = Field(50, ge=1, le=MOST, description="bins in the answer at most")
 
@@ -151,8 +153,11 @@ def draw_next(
     ] = False,
     auditor: Annotated[
         str | None,
-        Query(max_length=MAX_NAME, description="who will count, of a script: without a name, no bin tests the auditor"),
-        AfterValidator(plain_name),
+        Query(
+            max_length=MAX_NAME_LENGTH,
+            description="who will count, of a script: without a name, no bin tests the auditor",
+        ),
+        AfterValidator(clean_name),
     ] = None,
     skip: Annotated[
         str | None,
@@ -174,7 +179,9 @@ def draw_next(
     name, skipped = writer.name or auditor, None
     if skip is not None:
         skipped = (bucket or services.settings.bucket, normalize_bin_id(skip))
-    drawn = services.writable.write(lambda engine: next_bin(engine, name, repeats, by_doubt=by_doubt, skipped=skipped))
+    drawn = services.writable.write(
+        lambda engine: next_bin_to_audit(engine, name, repeats, by_doubt=by_doubt, skipped=skipped)
+    )
     return DrawnPhoto(bucket=drawn.bucket, bin=drawn.bin_id, photo=drawn.count_id)
 
 

@@ -10,9 +10,9 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from sqlalchemy import Connection
 
 from binwatch.metadata import MAX_QUANTITY
-from binwatch.records.audits import MAX_NOTE, AuditAnswer, StaleAudit, UnknownBin
+from binwatch.records.audits import MAX_NOTE_LENGTH, AuditAnswer, StaleAudit, UnknownBin
 from binwatch.records.draws import NothingToDraw
-from binwatch.records.repeats import next_bin
+from binwatch.records.repeats import next_bin_to_audit
 from binwatch.records.settle_bins import BinKey
 from monitor.access.authentication import CurrentAuthenticator, ForeignForm, NotSignedIn, Writer
 from monitor.access.cookies import delete_cookie, set_cookie
@@ -110,7 +110,7 @@ def audit(
         view=authenticator.view_token(writer, of, bin_.bin_id, bin_.photo.id if bin_.photo else None),
         was_seen=not authenticator.sights.was_blind(request, of, bin_.bin_id),
         most=MAX_QUANTITY,
-        longest=MAX_NOTE,
+        longest=MAX_NOTE_LENGTH,
     )
 
 
@@ -183,7 +183,7 @@ def draw_next(
 def _drawn(services: Services, writer: Writer, *, is_blind: bool, skipped: BinKey | None = None) -> str:
     """Address of a bin that is drawn at random, but not of the one that is `skipped`. Raises NothingToDraw."""
     repeats = services.settings.audit_repeats if is_blind else 0.0
-    drawn = services.writable.write(lambda engine: next_bin(engine, writer.name, repeats, skipped=skipped))
+    drawn = services.writable.write(lambda engine: next_bin_to_audit(engine, writer.name, repeats, skipped=skipped))
     of = BinRef(bucket=drawn.bucket, bin_id=drawn.bin_id)
     return address(query.DiscrepancyQuery(), of, is_blind=is_blind, random=True)
 

@@ -7,7 +7,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from sqlalchemy import Connection
 
 from binwatch.metadata import MAX_QUANTITY
-from binwatch.records.audits import MAX_NOTE
+from binwatch.records.audits import MAX_NOTE_LENGTH
 from monitor.access.authentication import CurrentAuthenticator
 from monitor.access.proxies import root_of
 from monitor.api.parameters import BinId, Bucket
@@ -74,7 +74,7 @@ def one_bin(
         view="",
         random=False,
         most=MAX_QUANTITY,
-        longest=MAX_NOTE,
+        longest=MAX_NOTE_LENGTH,
     )
     authenticator.sights.note(request, page, [(of, detail.bin_id)])
     return page

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
-from binwatch.records.audits import MAX_NAME
+from binwatch.records.audits import MAX_NAME_LENGTH
 from monitor.access.authentication import (
     COOKIE,
     CurrentAuthenticator,
@@ -59,7 +59,7 @@ def sign_in(request: Request, authenticator: CurrentAuthenticator, context: Requ
             context=context,
             flash=failed(problem),
             onwards=onwards,
-            name=name[:MAX_NAME],
+            name=name[:MAX_NAME_LENGTH],
         )
     answer = go(request, onwards)
     set_cookie(request, answer, COOKIE, cookie)

@@ -8,7 +8,7 @@ from sqlalchemy.orm import aliased
 
 from binwatch.counts import class_of
 from binwatch.records.audits import AuditAnswer
-from binwatch.records.draws import audit_of
+from binwatch.records.draws import first_audit_of
 from binwatch.records.tables import Audit, AuditRepeat, Count, Expectation, KnownAnswer
 from monitor.agreement import AuditorAgreement, Photo, Source, agreements
 
@@ -44,7 +44,7 @@ def read_auditors(connection: Connection) -> Auditors:
 def _repeats(connection: Connection) -> list[Row[*tuple[object, ...]]]:
     """Photos that were given twice, with both answers; repeats that a recount or a sighted audit answered have none."""
     first, second = aliased(Audit), aliased(Audit)
-    answer = audit_of(
+    answer = first_audit_of(
         first.count_id,
         Audit.blind.is_(True),
         Audit.answer == AuditAnswer.COUNT,

@@ -21,7 +21,7 @@ from binwatch.counts import (
 from binwatch.keys import normalize_bin_id
 from binwatch.metadata import MAX_ARTICLES
 from binwatch.records.audits import AuditAnswer, AuditReason, UnknownBin, verdict_on_count, verdict_on_quantity
-from binwatch.records.engine import can_hold
+from binwatch.records.engine import is_storable
 from binwatch.records.tables import Audit, Bin, Count, CurrentComparison, Expectation, Variance, VarianceEntry
 from binwatch.records.variances import VarianceState, VarianceStep
 from monitor.photos import can_be_shown, was_replaced
@@ -220,7 +220,7 @@ def read_bin(
     """One bin. Raises UnknownBin."""
     bin_id = normalize_bin_id(bin_id)
     wanted = select(Bin.__table__).where(Bin.bucket == bucket, Bin.bin_id == bin_id)
-    state = _one(connection, wanted) if can_hold(bucket, bin_id) else None
+    state = _one(connection, wanted) if is_storable(bucket, bin_id) else None
     if state is None:
         raise UnknownBin(f"nothing is recorded of a bin {bin_id!r} in bucket {bucket!r}")
     latest = Count.__table__.alias("latest")

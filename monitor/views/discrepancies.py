@@ -29,9 +29,9 @@ from binwatch.counts import (
 )
 from binwatch.keys import normalize_bin_id
 from binwatch.records.audits import AuditAnswer, AuditReason, verdict_on_quantity
-from binwatch.records.draws import audit_of
-from binwatch.records.engine import can_hold
-from binwatch.records.settlement import UNKNOWN, Ranked
+from binwatch.records.draws import first_audit_of
+from binwatch.records.engine import is_storable
+from binwatch.records.settlement import UNKNOWN_DOUBT, RankKind
 from binwatch.records.tables import (
     Audit,
     Comparison,
@@ -253,7 +253,7 @@ def neighbours(connection: Connection, filters: Filters, alpha: float, bucket: s
     bin_id = normalize_bin_id(bin_id)
     where = (CurrentComparison.bucket == bucket, CurrentComparison.bin_id == bin_id)
     rank = _rank(filters.direction)
-    place = connection.execute(select(*rank).where(*where)).one_or_none() if can_hold(bucket, bin_id) else None
+    place = connection.execute(select(*rank).where(*where)).one_or_none() if is_storable(bucket, bin_id) else None
     here: Doubt | None = None if place is None else (place[0], place[1], place[2])
     following = _rows(connection, filters, alpha, here, 1, backwards=False)
     before = _rows(connection, filters, alpha, here, 1, backwards=True) if here else []
@@ -262,9 +262,9 @@ def neighbours(connection: Connection, filters: Filters, alpha: float, bucket: s
 
 def read_level(connection: Connection, alpha: float, direction: Suspicion = Suspicion.EITHER) -> Level:
     """How many bins the level flags now."""
-    ranked = dict.fromkeys(Ranked, 0)
+    ranked = dict.fromkeys(RankKind, 0)
     for kind, number in connection.execute(select(RankTotal.kind, RankTotal.bins)):
-        ranked[Ranked(kind)] = number
+        ranked[RankKind(kind)] = number
     flagged = _conditions(Filters(direction=Direction(direction), flagged=True), alpha)
     found = select(func.count(), func.count(CurrentComparison.audit_id)).where(*flagged)
     bins, audited = connection.execute(found).one()
@@ -273,10 +273,10 @@ def read_level(connection: Connection, alpha: float, direction: Suspicion = Susp
         alpha=alpha,
         direction=direction,
         compared=sum(ranked.values()),
-        calibrated=ranked[Ranked.CALIBRATED],
+        calibrated=ranked[RankKind.CALIBRATED],
         flagged=bins,
         unaudited=bins - audited,
-        false_flags=alpha * ranked[Ranked.CALIBRATED],
+        false_flags=alpha * ranked[RankKind.CALIBRATED],
         checked=len(proven),
         inventory_wrong=sum(proven),
     )
@@ -374,7 +374,7 @@ def _rank(
 def _rows(
     connection: Connection, filters: Filters, alpha: float, place: Doubt | None, limit: int, *, backwards: bool
 ) -> Sequence[RowMapping]:
-    if not can_hold(filters.prefix or "", filters.model or "", filters.recount_by or ""):
+    if not is_storable(filters.prefix or "", filters.model or "", filters.recount_by or ""):
         return []
     statement = _ROW.where(*_conditions(filters, alpha))
     rank = tuple_(*_rank(filters.direction))
@@ -464,7 +464,7 @@ def _of_variance(filters: Filters) -> Iterator[ColumnElement[bool]]:
         yield tuple_(*of_bin).in_(bins.where(is_open, ~exists().where(*counted)))
         # A number of the same photo has shown this person the others: a recount would not be blind.
         numbers = (Audit.quantity.is_not(None), Audit.auditor == filters.recount_by)
-        yield audit_of(CurrentComparison.count_id, *numbers).is_(None)
+        yield first_audit_of(CurrentComparison.count_id, *numbers).is_(None)
 
 
 def _begins(prefix: str) -> ColumnElement[bool]:
@@ -526,7 +526,7 @@ def chance_of(row: RowMapping, distribution: Sequence[float] | None) -> float | 
 
     None if the calibration has no category of the quantity.
     """
-    if row["doubt"] >= UNKNOWN:
+    if row["doubt"] >= UNKNOWN_DOUBT:
         return None
     if distribution is None:
         return float(row["chance"])
@@ -555,6 +555,6 @@ def _place(cursor: str | None) -> Doubt | None:
         place = (float(doubt), float(chance), int(number))
     except ValueError as error:
         raise BadCursor(cursor) from error
-    if not (0 <= place[0] <= UNKNOWN and 0 <= place[1] <= 1 and 0 < place[2] <= MAX_ID):
+    if not (0 <= place[0] <= UNKNOWN_DOUBT and 0 <= place[1] <= 1 and 0 < place[2] <= MAX_ID):
         raise BadCursor(cursor)
     return place

@@ -16,7 +16,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from binwatch.errors import REMEDIES, Reason
 from binwatch.metadata import describe_articles
-from binwatch.records.engine import can_hold
+from binwatch.records.engine import is_storable
 from binwatch.records.tables import (
     WITHOUT_PHOTO,
     WITHOUT_QUANTITY,
@@ -222,7 +222,7 @@ def _rows(
     *,
     backwards: bool,
 ) -> Sequence[RowMapping]:
-    if not can_hold(*(value for value in filters.model_dump().values() if isinstance(value, str))):
+    if not is_storable(*(value for value in filters.model_dump().values() if isinstance(value, str))):
         return []
     statement = listing.statement.where(*_conditions(listing, filters))
     downwards = listing.newest_first is not backwards
@@ -338,7 +338,7 @@ def _place(listing: Listing[Item], cursor: str | None) -> list[Any] | None:
         raise BadCursor(cursor)
     for value, column in zip(place, listing.order, strict=True):
         is_id = column in (Count.id, Variance.id)
-        fits = type(value) is int and 0 < value <= MAX_ID if is_id else isinstance(value, str) and can_hold(value)
+        fits = type(value) is int and 0 < value <= MAX_ID if is_id else isinstance(value, str) and is_storable(value)
         if not fits:
             raise BadCursor(cursor)
     return place

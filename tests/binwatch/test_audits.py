@@ -1,4 +1,4 @@
-"""Audits: appended, judged against what was there at that moment, on both databases."""
+"""Audits: appended to the ledger, and judged by the state at that moment. On both databases."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sqlalchemy import Engine, event, func, select
 from binwatch.confusion import INVENTORY, TruthSource
 from binwatch.counts import Outcome, outcome_of_difference
 from binwatch.errors import Reason
-from binwatch.records.audits import MAX_NOTE, AuditAnswer, AuditReason, UnknownBin
+from binwatch.records.audits import MAX_NOTE_LENGTH, AuditAnswer, AuditReason, UnknownBin
 from binwatch.records.audits import add_audit as record
 from binwatch.records.settlement import PhotoState, QuantityState
 from binwatch.records.store import NewCount, NewExpectation, Store
@@ -29,7 +29,7 @@ add_audit = partial(record, blind=True)
 
 
 class Subject(StrEnum):
-    """What an audit judges."""
+    """The number that an audit judges."""
 
     COUNT = "count"
     INVENTORY = "inventory"
@@ -57,7 +57,7 @@ def _expectation(bin_id: str, quantity: int, minutes: int = 0) -> NewExpectation
 
 
 def _audited(engine: Engine, reference: TruthSource = TruthSource.AUDIT) -> list[tuple[str, int, int, int]]:
-    """Model ('' for the inventory), true class, predicted class and comparisons of what audits say."""
+    """Read model ('' for the inventory), true class, predicted class and comparisons from the audits' totals."""
     where = (ConfusionTotal.reference == reference, ConfusionTotal.comparisons != 0)
     labels = (ConfusionTotal.model_version, ConfusionTotal.true_class, ConfusionTotal.predicted_class)
     with engine.connect() as connection:
@@ -90,7 +90,7 @@ def test_an_audit_judges_the_count_and_the_inventory(records_engine: Engine) -> 
     }
 
 
-def test_a_corrected_audit_is_kept_and_counts_no_more(records_engine: Engine) -> None:
+def test_a_corrected_audit_stays_in_the_ledger_but_not_in_the_totals(records_engine: Engine) -> None:
     store = Store(records_engine)
     store.add_counts([_count("a", 6)])
     store.add_expectations([_expectation("a", 40)])
@@ -106,7 +106,7 @@ def test_a_corrected_audit_is_kept_and_counts_no_more(records_engine: Engine) ->
     assert [tuple(row) for row in rows] == [("Ada", 5), ("Ben", 2), (None, 90), ("Ada", 90)]
 
 
-def test_another_model_s_count_and_a_corrected_quantity_are_judged_beside_the_first(records_engine: Engine) -> None:
+def test_another_model_and_a_corrected_quantity_are_judged_in_addition(records_engine: Engine) -> None:
     store = Store(records_engine)
     store.add_counts([_count("a", 2)])
     store.add_expectations([_expectation("a", 3)])
@@ -124,7 +124,7 @@ def test_another_model_s_count_and_a_corrected_quantity_are_judged_beside_the_fi
     assert _totals(records_engine) == first | {(Subject.INVENTORY, "", 2, Outcome.EXACT): (1, 0)}
 
 
-def test_a_correction_after_the_inventory_said_the_same_again_is_one(records_engine: Engine) -> None:
+def test_an_audit_is_corrected_even_if_the_inventory_has_repeated_its_quantity(records_engine: Engine) -> None:
     store = Store(records_engine)
     store.add_counts([_count("a", 2)])
     store.add_expectations([_expectation("a", 3)])
@@ -137,8 +137,8 @@ def test_a_correction_after_the_inventory_said_the_same_again_is_one(records_eng
     }
 
 
-def test_sums_of_audits_follow_from_the_ledger(records_engine: Engine) -> None:
-    """Whatever came in whatever order: one judgement of each count, and of each expected quantity on each photo."""
+def test_audit_totals_follow_from_the_ledger(records_engine: Engine) -> None:
+    """In any order of events, each count, and each expected quantity per photo, is judged once."""
     _live(records_engine, random.Random(7))
     for reference, blind in ((TruthSource.AUDIT, True), (TruthSource.SIGHTED, False)):
         found = _totals(records_engine, reference), _confusions(records_engine, reference)
@@ -205,7 +205,7 @@ def _by_hand(engine: Engine, *, blind: bool) -> tuple[dict[Cell, tuple[int, int]
     return {cell: (number, errors[cell]) for cell, number in totals.items()}, dict(confusions)
 
 
-def test_totals_are_taken_in_the_order_of_all_writers(records_engine: Engine) -> None:
+def test_totals_are_locked_in_the_same_order_by_all_writers(records_engine: Engine) -> None:
     store = Store(records_engine)
     store.add_counts([_count("a", 6)])
     store.add_expectations([_expectation("a", 40)])
@@ -216,7 +216,7 @@ def test_totals_are_taken_in_the_order_of_all_writers(records_engine: Engine) ->
     assert totals == ["confusion_totals", "audit_totals", "variance_totals"]
 
 
-def test_an_answer_without_all_items_is_no_truth(records_engine: Engine) -> None:
+def test_an_answer_without_an_exact_number_is_not_ground_truth(records_engine: Engine) -> None:
     store = Store(records_engine)
     store.add_counts([_count("a", 4)])
     store.add_expectations([_expectation("a", 9)])
@@ -238,7 +238,7 @@ def test_an_answer_without_all_items_is_no_truth(records_engine: Engine) -> None
     assert (second["reason"], second["note"], second["quantity"]) == ("hidden", "a box in front", 6)
 
 
-def test_an_answer_that_is_no_number_takes_back_the_same_person_s_alone(records_engine: Engine) -> None:
+def test_an_answer_without_a_number_withdraws_only_the_same_persons_number(records_engine: Engine) -> None:
     Store(records_engine).add_counts([_count("a", 3)])
     sighted = partial(_confusions, records_engine, TruthSource.SIGHTED)
     record(records_engine, "bins", "a", 4, "Ada")
@@ -253,7 +253,7 @@ def test_an_answer_that_is_no_number_takes_back_the_same_person_s_alone(records_
     assert sighted() == {("v1", 5, 3): 1}
 
 
-def test_a_blind_answer_is_kept_that_only_repeats_one_in_sight(records_engine: Engine) -> None:
+def test_a_blind_audit_that_repeats_a_sighted_one_is_recorded(records_engine: Engine) -> None:
     Store(records_engine).add_counts([_count("a", 3)])
     assert not record(records_engine, "bins", "a", 2).blind
     again = add_audit(records_engine, "bins", "a", 2)
@@ -262,8 +262,8 @@ def test_a_blind_answer_is_kept_that_only_repeats_one_in_sight(records_engine: E
     assert _confusions(records_engine) == {("v1", 2, 3): 1}
 
 
-def test_audits_with_the_numbers_in_sight_are_summed_apart(records_engine: Engine) -> None:
-    """And correct none that was blind: people correct what differs from the numbers, and leave what agrees."""
+def test_sighted_audits_have_separate_totals(records_engine: Engine) -> None:
+    """They do not correct blind ones, since people correct what differs from the numbers and leave what agrees."""
     store = Store(records_engine)
     store.add_counts([_count("a", 3)])
     add_audit(records_engine, "bins", "a", 4, "Ada")
@@ -273,8 +273,8 @@ def test_audits_with_the_numbers_in_sight_are_summed_apart(records_engine: Engin
     assert _confusions(records_engine, TruthSource.SIGHTED) == {("v1", 5, 3): 1}
 
 
-def test_only_the_first_answer_to_a_photo_can_be_blind(records_engine: Engine) -> None:
-    """After it, both numbers are shown."""
+def test_only_the_first_number_for_a_photo_can_be_blind(records_engine: Engine) -> None:
+    """Both recorded numbers are shown after it."""
     store = Store(records_engine)
     store.add_counts([_count("a", 3)])
 
@@ -303,10 +303,10 @@ def test_only_the_first_answer_to_a_photo_can_be_blind(records_engine: Engine) -
         (AuditAnswer.CANNOT_TELL, 3, None, "cannot_tell has no number of items; leave out 3"),
         (AuditAnswer.GO_AND_COUNT, 0, None, "go_and_count has no number"),
         (AuditAnswer.COUNT, 1, "two\nlines", "on one line"),
-        (AuditAnswer.COUNT, 1, "x" * (MAX_NOTE + 1), "at most 200 characters"),
+        (AuditAnswer.COUNT, 1, "x" * (MAX_NOTE_LENGTH + 1), "at most 200 characters"),
     ],
 )
-def test_answers_that_cannot_be_are_refused(
+def test_invalid_answers_are_refused(
     sqlite_records: Engine, answer: AuditAnswer, quantity: int | None, note: str | None, says: str
 ) -> None:
     Store(sqlite_records).add_counts([_count("a", 3)])
@@ -314,7 +314,7 @@ def test_answers_that_cannot_be_are_refused(
         add_audit(sqlite_records, "bins", "a", quantity, answer=answer, note=note)
 
 
-def test_what_is_not_there_is_not_judged(records_engine: Engine) -> None:
+def test_a_missing_count_or_quantity_is_not_judged(records_engine: Engine) -> None:
     store = Store(records_engine)
     store.add_counts([_count("failed", None)])
     store.add_expectations([_expectation("unseen", 2)])
@@ -323,7 +323,7 @@ def test_what_is_not_there_is_not_judged(records_engine: Engine) -> None:
     assert _totals(records_engine) == {(Subject.INVENTORY, "", 2, Outcome.EXACT): (1, 0)}
 
 
-def test_a_later_photo_leaves_the_audit_as_it_was(records_engine: Engine) -> None:
+def test_a_later_photo_does_not_change_an_audit(records_engine: Engine) -> None:
     store = Store(records_engine)
     store.add_counts([_count("a", 2)])
     add_audit(records_engine, "bins", "a", 2)
@@ -340,7 +340,7 @@ def test_unknown_bins_and_negative_quantities_are_refused(records_engine: Engine
         assert connection.execute(select(func.count()).select_from(Audit)).scalar_one() == 0
 
 
-def test_totals_of_bins_are_what_a_scan_finds(records_engine: Engine) -> None:
+def test_bin_totals_equal_a_scan(records_engine: Engine) -> None:
     store = Store(records_engine)
     store.add_counts([_count("a", None), _count("b", 2), _count("c", 3)])
     store.add_expectations([_expectation("b", 2), _expectation("d", 1)])

@@ -1,4 +1,4 @@
-"""How bins compare now, with p-values, sums by the hour and confusions, on both databases."""
+"""Current comparisons of bins, their p-values, and hourly and confusion totals. On both databases."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from sqlalchemy import Engine, select, text
 from binwatch.bundle import Calibration
 from binwatch.errors import MetadataReason, Reason
 from binwatch.records import ranking
-from binwatch.records.audits import Seen, StaleAudit, add_audit
+from binwatch.records.audits import SeenPhoto, StaleAudit, add_audit
 from binwatch.records.engine import connect
 from binwatch.records.migrate import migrate
-from binwatch.records.ranking import rank
-from binwatch.records.settlement import Ranked
+from binwatch.records.ranking import update_p_values
+from binwatch.records.settlement import RankKind
 from binwatch.records.store import NewCount, NewExpectation, Store
 from binwatch.records.tables import (
     Base,
@@ -36,7 +36,7 @@ CALIBRATION = Calibration(photos=4, split="test", categories=(category((0.1, 0.5
 
 
 def count(bin_id: str, predicted: int | None, minutes: int = 0, model: str = "v1", **fields: Any) -> NewCount:
-    """A count that is 70 % sure, or a failure."""
+    """A count with probability 0.7, or a failure."""
     said = None if predicted is None else [0.7 if index == predicted else 0.05 for index in range(7)]
     values: dict[str, Any] = {
         "bucket": "bins",
@@ -67,7 +67,7 @@ def expect(bin_id: str, quantity: int | None, minutes: int = 0) -> NewExpectatio
 
 
 def rows(engine: Engine, table: type[Base]) -> list[dict[str, Any]]:
-    """Every row of a table, in the order of its key."""
+    """Read all rows of a table in the order of its key."""
     columns = table.__table__.c
     with engine.connect() as connection:
         statement = select(*columns).order_by(*(column for column in columns if column.primary_key))
@@ -75,12 +75,12 @@ def rows(engine: Engine, table: type[Base]) -> list[dict[str, Any]]:
 
 
 def current(engine: Engine) -> dict[str, tuple[int, int, int]]:
-    """Bin → predicted, expected and difference."""
+    """Read predicted, expected and difference by bin."""
     found = rows(engine, CurrentComparison)
     return {row["bin_id"]: (row["predicted"], row["expected"], row["difference"]) for row in found}
 
 
-def test_it_is_about_what_is_latest(records_engine: Engine) -> None:
+def test_only_the_latest_count_and_quantity_are_listed(records_engine: Engine) -> None:
     store = Store(records_engine)
     store.add_counts([count("a", 2), count("b", 3), count("c", None)])
     store.add_expectations([expect("a", 2), expect("b", 9), expect("c", 1), expect("d", 1)])
@@ -90,7 +90,7 @@ def test_it_is_about_what_is_latest(records_engine: Engine) -> None:
     assert current(records_engine) == {"a": (2, 4, -2), "b": (6, 9, 0)}
 
 
-def test_a_bin_that_can_no_longer_be_compared_is_gone(records_engine: Engine) -> None:
+def test_a_bin_that_can_no_longer_be_compared_is_removed(records_engine: Engine) -> None:
     store = Store(records_engine)
     store.add_counts([count("a", 2), count("b", 2)])
     store.add_expectations([expect("a", 2), expect("b", 2)])
@@ -101,7 +101,7 @@ def test_a_bin_that_can_no_longer_be_compared_is_gone(records_engine: Engine) ->
     assert current(records_engine) == {"a": (3, 2, 1)}
 
 
-def test_comparisons_get_p_values_of_their_model(records_engine: Engine) -> None:
+def test_comparisons_get_p_values_by_their_models_calibration(records_engine: Engine) -> None:
     store = Store(records_engine)
     store.use_model("v1", CALIBRATION)
     store.add_counts([count("a", 2), count("b", 2), count("c", 2, model="older")])
@@ -121,8 +121,8 @@ def test_comparisons_get_p_values_of_their_model(records_engine: Engine) -> None
     ]
 
 
-def test_a_bin_is_doubted_in_the_direction_in_which_its_count_differs(records_engine: Engine) -> None:
-    """Scores of a surplus are lower here, so the same tail has a smaller p-value on that side."""
+def test_one_sided_doubt_is_in_the_direction_of_the_difference(records_engine: Engine) -> None:
+    """This calibration has lower scores for a surplus, so the same tail has a smaller p-value on that side."""
     store = Store(records_engine)
     every = category((0.1, 0.5, 0.5, 0.9), surplus=(0.1, 0.1, 0.1, 0.2))
     store.use_model("v1", Calibration(photos=4, split="test", categories=(every,)))
@@ -134,8 +134,8 @@ def test_a_bin_is_doubted_in_the_direction_in_which_its_count_differs(records_en
     assert found["fewer"]["doubt_one_sided"] == found["fewer"]["p_missing"] == 0.4
 
 
-def test_a_quantity_that_the_model_never_answers_makes_no_bin_doubtful(records_engine: Engine) -> None:
-    """Its probability of that is 0 of every bin: ranked by it, they would hide the bins that are wrong."""
+def test_a_quantity_that_the_model_cannot_predict_ranks_last(records_engine: Engine) -> None:
+    """Its probability is always 0: ranked by probability, such bins would hide those that are recorded wrongly."""
     some = category((0.1, 0.5, 0.5, 0.9), classes=(1, 2, 3, 4, 5))
     store = Store(records_engine)
     store.use_model("v1", Calibration(photos=4, split="test", categories=(some,)))
@@ -149,11 +149,11 @@ def test_a_quantity_that_the_model_never_answers_makes_no_bin_doubtful(records_e
         (0.1, -1),
         (None, -4),
     ]
-    assert rank(records_engine) == 0
+    assert update_p_values(records_engine) == 0
 
 
-def test_seventeen_where_forty_are_expected(records_engine: Engine) -> None:
-    """As classes both are "more than 5", and agreement is of classes; the bin differs, and looks odd."""
+def test_17_counted_where_40_are_expected(records_engine: Engine) -> None:
+    """Both are "more than 5", so the outcome is exact; but the listed difference is not 0, and the p-value is low."""
     said = [0.0] * 6 + [0.005] * 10 + [0.15, 0.5, 0.2, 0.05, 0.03, 0.02]
     classes = [*said[:6], round(sum(said[6:]), 6)]
     store = Store(records_engine)
@@ -176,7 +176,7 @@ def test_seventeen_where_forty_are_expected(records_engine: Engine) -> None:
     assert outcomes["few"] == outcomes["classes"] == ("exact", 0)
 
 
-def test_a_calibration_that_changed_is_used_at_once(records_engine: Engine) -> None:
+def test_a_changed_calibration_is_used_at_once(records_engine: Engine) -> None:
     store = Store(records_engine)
     store.add_expectations([expect("a", 3), expect("b", 3)])
     store.use_model("v1", CALIBRATION)
@@ -188,7 +188,7 @@ def test_a_calibration_that_changed_is_used_at_once(records_engine: Engine) -> N
     assert [row["p_value"] for row in rows(records_engine, CurrentComparison)] == [0.4, 1.0]
 
 
-def test_since_when_a_model_is_used(records_engine: Engine) -> None:
+def test_time_of_a_models_first_use(records_engine: Engine) -> None:
     store = Store(records_engine)
     store.use_model("v1", CALIBRATION)
     (before,) = rows(records_engine, Model)
@@ -196,13 +196,13 @@ def test_since_when_a_model_is_used(records_engine: Engine) -> None:
     assert rows(records_engine, Model) == [before]
 
 
-def test_bins_that_were_compared_without_calibration_get_their_rank(records_engine: Engine) -> None:
+def test_bins_compared_without_calibration_get_p_values_later(records_engine: Engine) -> None:
     store = Store(records_engine)
     store.add_counts([count("a", 2), count("b", 2, probabilities=None), count("c", 2, model="other")])
     store.add_expectations([expect("a", 3), expect("b", 3), expect("c", 3)])
     store.use_model("v1", CALIBRATION)
-    assert rank(records_engine) == 2
-    assert rank(records_engine) == 0
+    assert update_p_values(records_engine) == 2
+    assert update_p_values(records_engine) == 0
     assert [row["doubt"] for row in rows(records_engine, CurrentComparison)] == [0.4, 3.0, 1.05]
     columns = ("p_value", "p_missing", "p_surplus")
     assert [tuple(map(row.get, columns)) for row in rows(records_engine, Comparison)] == [
@@ -212,19 +212,19 @@ def test_bins_that_were_compared_without_calibration_get_their_rank(records_engi
     ]
 
 
-def test_a_bin_whose_expected_class_has_probability_0_gets_its_rank(records_engine: Engine) -> None:
-    """It is the oddest of all; and one with a p-value of 1, which has the same place, keeps it."""
+def test_a_bin_whose_expected_class_has_probability_0_is_ranked(records_engine: Engine) -> None:
+    """Its doubt before calibration equals that of a p-value of 1. Both bins are updated, and only once."""
     sure = [0.0, 0.05, 0.95, 0.0, 0.0, 0.0, 0.0]
     store = Store(records_engine)
     store.add_counts([count("odd", 2, probabilities=sure), count("usual", 2, probabilities=sure)])
     store.add_expectations([expect("odd", 3), expect("usual", 2)])
     store.use_model("v1", CALIBRATION)
-    assert [rank(records_engine), rank(records_engine)] == [2, 0]
+    assert [update_p_values(records_engine), update_p_values(records_engine)] == [2, 0]
     assert [row["p_value"] for row in rows(records_engine, CurrentComparison)] == [0.2, 1.0]
 
 
-def test_a_bin_whose_expected_class_is_certain_gets_its_rank(records_engine: Engine) -> None:
-    """As classes it agrees. Beyond five it may be the oddest of all."""
+def test_a_bin_whose_expected_class_is_certain_is_ranked(records_engine: Engine) -> None:
+    """As a class it agrees with certainty, but beyond five it can still have a low p-value."""
     said = [0.0] * 6 + [0.0] * 10 + [0.2, 0.6, 0.2, 0.0, 0.0, 0.0]
     finer = {"probabilities": [0.0] * 6 + [1.0], "distribution": said}
     store = Store(records_engine)
@@ -232,21 +232,21 @@ def test_a_bin_whose_expected_class_is_certain_gets_its_rank(records_engine: Eng
     store.add_expectations([expect("few", 40), expect("none", 40)])
     assert [row["doubt"] for row in rows(records_engine, CurrentComparison)] == [2.0, 3.0]
     store.use_model("v1", CALIBRATION)
-    assert [rank(records_engine), rank(records_engine)] == [2, 0]
+    assert [update_p_values(records_engine), update_p_values(records_engine)] == [2, 0]
     assert [row["p_missing"] for row in rows(records_engine, CurrentComparison)] == [0.2, None]
 
 
 def judged(engine: Engine) -> dict[str, tuple[Any, ...]]:
-    """P-value, doubt and calibration of each bin now."""
+    """Read the current p-value, doubt and calibration of each bin."""
     columns = ("p_value", "doubt", "calibration")
     return {row["bin_id"]: tuple(map(row.get, columns)) for row in rows(engine, CurrentComparison)}
 
 
 STRICTER = Calibration(photos=1, split="test", categories=(category((0.0,)),))
-"""By which nothing is odder than the calibration photo's score of 0 but what has one above it."""
+"""A calibration whose only score is 0, so that every score above 0 is odder."""
 
 
-def test_a_new_calibration_reaches_bins_that_have_p_values(records_engine: Engine) -> None:
+def test_a_new_calibration_updates_existing_p_values(records_engine: Engine) -> None:
     store = Store(records_engine)
     store.use_model("v1", CALIBRATION)
     store.use_model("v2", CALIBRATION)
@@ -254,19 +254,19 @@ def test_a_new_calibration_reaches_bins_that_have_p_values(records_engine: Engin
     store.add_expectations([expect("a", 3), expect("b", 2), expect("other", 3)])
     before = {"a": (0.4, 0.4, 1), "b": (0.8, 0.8, 1), "other": (0.4, 0.4, 1)}
     assert judged(records_engine) == before
-    assert rank(records_engine) == 0
+    assert update_p_values(records_engine) == 0
     store.use_model("v1", STRICTER)
-    assert rank(records_engine, ["v2"]) == 0
+    assert update_p_values(records_engine, ["v2"]) == 0
     assert judged(records_engine) == before
-    assert rank(records_engine) == 2
+    assert update_p_values(records_engine) == 2
     assert judged(records_engine) == before | {"a": (0.5, 0.5, 2), "b": (0.5, 0.5, 2)}
-    assert rank(records_engine) == 0
+    assert update_p_values(records_engine) == 0
     ledger = {row["bin_id"]: row["p_value"] for row in rows(records_engine, Comparison)}
     assert ledger == {"a": 0.4, "b": 0.8, "other": 0.4}, "what was flagged at its time"
 
 
-def test_a_quantity_that_is_said_again_keeps_the_present_judgement(records_engine: Engine) -> None:
-    """The comparison is that of before, whose p-values are of its time."""
+def test_a_repeated_quantity_keeps_the_current_p_values(records_engine: Engine) -> None:
+    """The comparison in the ledger keeps its first p-values."""
     store = Store(records_engine)
     store.use_model("v1", CALIBRATION)
     store.add_counts([count("a", 2)])
@@ -275,11 +275,11 @@ def test_a_quantity_that_is_said_again_keeps_the_present_judgement(records_engin
     store.add_expectations([expect("a", 3, minutes=1)])
     assert judged(records_engine) == {"a": (0.5, 0.5, 2)}
     assert len(rows(records_engine, Comparison)) == 1
-    assert rank(records_engine) == 0
+    assert update_p_values(records_engine) == 0
 
 
-def test_a_calibration_that_takes_quantities_away_leaves_none_judged_by_the_old_one(records_engine: Engine) -> None:
-    """And one that brings them judges them."""
+def test_quantities_that_a_new_calibration_lacks_lose_their_p_values(records_engine: Engine) -> None:
+    """A calibration that has them again brings the p-values back."""
     some = Calibration(photos=4, split="test", categories=(category((0.1, 0.5, 0.5, 0.9), classes=(1, 2, 3, 4, 5)),))
     store = Store(records_engine)
     store.use_model("v1", CALIBRATION)
@@ -287,41 +287,41 @@ def test_a_calibration_that_takes_quantities_away_leaves_none_judged_by_the_old_
     store.add_expectations([expect("a", 0), expect("b", 3)])
     (before,) = {judged(records_engine)["a"]}
     store.use_model("v1", some)
-    assert rank(records_engine) == 2
+    assert update_p_values(records_engine) == 2
     assert judged(records_engine) == {"a": (None, 3.0, 2), "b": (0.4, 0.4, 2)}
     assert {row["kind"]: row["bins"] for row in rows(records_engine, RankTotal)} == {"calibrated": 1, "uncalibrated": 1}
     store.use_model("v1", CALIBRATION)
-    assert rank(records_engine) == 2
+    assert update_p_values(records_engine) == 2
     assert judged(records_engine)["a"] == (*before[:2], 3)
     assert {row["kind"]: row["bins"] for row in rows(records_engine, RankTotal)} == {"calibrated": 2, "uncalibrated": 0}
 
 
-def test_bins_of_a_quantity_that_is_never_answered_come_last_once_it_is_known(records_engine: Engine) -> None:
-    """Compared before the calibration was recorded, they had the probability 0 of each such bin, and were first."""
+def test_bins_of_an_unpredictable_quantity_rank_last_after_calibration(records_engine: Engine) -> None:
+    """Compared before the calibration was recorded, they had probability 0, and so ranked first."""
     some = Calibration(photos=4, split="test", categories=(category((0.1, 0.5, 0.5, 0.9), classes=(1, 2, 3, 4, 5)),))
     store = Store(records_engine)
     store.add_counts([count("a", 2, probabilities=[0.0, 0.1, 0.7, 0.1, 0.1, 0.0, 0.0])])
     store.add_expectations([expect("a", 0)])
     assert judged(records_engine) == {"a": (None, 1.0, 0)}
     store.use_model("v1", some)
-    assert [rank(records_engine), rank(records_engine)] == [1, 0]
+    assert [update_p_values(records_engine), update_p_values(records_engine)] == [1, 0]
     assert judged(records_engine) == {"a": (None, 3.0, 1)}
     assert [row["chance"] for row in rows(records_engine, CurrentComparison)] == [1.0]
 
 
-def test_judging_anew_goes_on_where_it_was(
+def test_updating_p_values_continues_after_a_failure(
     records_engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A chunk is a transaction; what an outage keeps back is left to the next run, which does nothing twice."""
-    monkeypatch.setattr(ranking, "RANKED_AT_A_TIME", 2)
-    monkeypatch.setattr(ranking, "_PROGRESS", 1)
+    """Each chunk is a transaction. The next run updates what an outage left, and nothing twice."""
+    monkeypatch.setattr(ranking, "BINS_PER_TRANSACTION", 2)
+    monkeypatch.setattr(ranking, "_TRANSACTIONS_PER_LOG_LINE", 1)
     caplog.set_level("INFO", "binwatch.records.ranking")
     store = Store(records_engine)
     store.use_model("v1", CALIBRATION)
     store.add_counts([count(name, 2) for name in "abcde"])
     store.add_expectations([expect(name, 3) for name in "abcde"])
     store.use_model("v1", STRICTER)
-    real, calls = ranking._write_ranks, []
+    real, calls = ranking._write_p_values, []
 
     def write(*arguments: Any) -> None:
         calls.append(arguments)
@@ -329,11 +329,11 @@ def test_judging_anew_goes_on_where_it_was(
             raise RuntimeError("the connection broke")
         real(*arguments)
 
-    monkeypatch.setattr(ranking, "_write_ranks", write)
+    monkeypatch.setattr(ranking, "_write_p_values", write)
     with pytest.raises(RuntimeError, match="the connection broke"):
-        rank(records_engine)
+        update_p_values(records_engine)
     assert sorted(found[2] for found in judged(records_engine).values()) == [1, 1, 1, 2, 2]
-    assert rank(records_engine) == 3
+    assert update_p_values(records_engine) == 3
     assert set(judged(records_engine).values()) == {(0.5, 0.5, 2)}
     assert [record.getMessage() for record in caplog.records] == [
         "model v1: p-values of 2 of 5 bins updated",
@@ -342,30 +342,30 @@ def test_judging_anew_goes_on_where_it_was(
     ]
 
 
-def test_totals_of_ranked_bins_are_what_a_scan_finds(records_engine: Engine) -> None:
+def test_rank_totals_equal_a_scan(records_engine: Engine) -> None:
     store = Store(records_engine)
 
     def scanned() -> dict[str, int]:
         found = [row["p_value"] is not None for row in rows(records_engine, CurrentComparison)]
-        return {Ranked.CALIBRATED: sum(found), Ranked.UNCALIBRATED: len(found) - sum(found)}
+        return {RankKind.CALIBRATED: sum(found), RankKind.UNCALIBRATED: len(found) - sum(found)}
 
     def totals() -> dict[str, int]:
         kept = {row["kind"]: row["bins"] for row in rows(records_engine, RankTotal)}
-        return dict.fromkeys(Ranked, 0) | kept
+        return dict.fromkeys(RankKind, 0) | kept
 
     store.add_counts([count(name, 2) for name in "abcd"])
     store.add_expectations([expect(name, 3) for name in "abcde"])
-    assert totals() == scanned() == {Ranked.CALIBRATED: 0, Ranked.UNCALIBRATED: 4}
+    assert totals() == scanned() == {RankKind.CALIBRATED: 0, RankKind.UNCALIBRATED: 4}
     store.use_model("v1", CALIBRATION)
     store.add_counts([count("e", 1), count("a", 5, minutes=1)])
-    assert totals() == scanned() == {Ranked.CALIBRATED: 2, Ranked.UNCALIBRATED: 3}
+    assert totals() == scanned() == {RankKind.CALIBRATED: 2, RankKind.UNCALIBRATED: 3}
     store.add_counts([count("a", None, minutes=2), count("b", 2, model="uncalibrated")])
-    assert totals() == scanned() == {Ranked.CALIBRATED: 1, Ranked.UNCALIBRATED: 3}
-    rank(records_engine)
-    assert totals() == scanned() == {Ranked.CALIBRATED: 3, Ranked.UNCALIBRATED: 1}
+    assert totals() == scanned() == {RankKind.CALIBRATED: 1, RankKind.UNCALIBRATED: 3}
+    update_p_values(records_engine)
+    assert totals() == scanned() == {RankKind.CALIBRATED: 3, RankKind.UNCALIBRATED: 1}
 
 
-def test_an_audit_holds_for_the_photo_whichever_model_counts_it(records_engine: Engine) -> None:
+def test_an_audit_holds_for_every_models_count_of_the_photo(records_engine: Engine) -> None:
     store = Store(records_engine)
     store.add_counts([count("a", 2)])
     store.add_expectations([expect("a", 3)])
@@ -385,18 +385,18 @@ def test_an_audit_holds_for_the_photo_whichever_model_counts_it(records_engine: 
     assert audit() is None
 
 
-def test_an_audit_of_a_photo_that_was_replaced_is_refused(records_engine: Engine) -> None:
+def test_an_audit_of_a_replaced_photo_is_refused(records_engine: Engine) -> None:
     store = Store(records_engine)
     store.add_counts([count("a", 2), count("a", 2, model="v2"), count("a", 5, minutes=1)])
     first, again, newest = (row["id"] for row in rows(records_engine, Count))
     for seen in (first, again, None, 10**9):
         with pytest.raises(StaleAudit, match="bin 'a' has another photo"):
-            add_audit(records_engine, "bins", "a", 3, seen=seen)
-    assert add_audit(records_engine, "bins", "a", 3, seen=newest).is_new
-    assert add_audit(records_engine, "bins", "a", 4, seen=Seen.WHATEVER).is_new
+            add_audit(records_engine, "bins", "a", 3, seen_count_id=seen)
+    assert add_audit(records_engine, "bins", "a", 3, seen_count_id=newest).is_new
+    assert add_audit(records_engine, "bins", "a", 4, seen_count_id=SeenPhoto.ANY).is_new
 
 
-def test_what_is_said_twice_is_recorded_once(records_engine: Engine) -> None:
+def test_a_repeated_audit_is_recorded_once(records_engine: Engine) -> None:
     Store(records_engine).add_counts([count("a", 2)])
     first = add_audit(records_engine, "bins", "a", 3, "Ada")
     again = add_audit(records_engine, "bins", "a", 3, "Ada")
@@ -405,7 +405,7 @@ def test_what_is_said_twice_is_recorded_once(records_engine: Engine) -> None:
     assert add_audit(records_engine, "bins", "a", 3, "Ada").is_new
 
 
-def test_sums_by_the_hour_and_confusions(records_engine: Engine) -> None:
+def test_hourly_and_confusion_totals(records_engine: Engine) -> None:
     store = Store(records_engine)
     store.add_counts([count("a", 2), count("b", 3), count("c", None), count("d", 2, probabilities=None)])
     store.add_expectations([expect("a", 2), expect("b", 17)])
@@ -443,8 +443,8 @@ COUNT = """
 AT = "2026-01-01 10:20:30.000000+00:00"
 
 
-def test_bins_of_before_are_judged_by_the_present_calibration(empty_url: str) -> None:
-    """By which one they were is not known. Of which quantity the model says nothing is, and that such bins are last."""
+def test_migrated_bins_are_judged_by_the_current_calibration(empty_url: str) -> None:
+    """The calibration that judged them is unknown. Bins of quantities that the model cannot predict rank last."""
     engine = connect(empty_url)
     migrate(engine, "0010")
     at = AT if engine.dialect.name == "postgresql" else AT.removesuffix("+00:00")
@@ -492,14 +492,14 @@ def test_bins_of_before_are_judged_by_the_present_calibration(empty_url: str) ->
     before = judged(engine)
     assert before == {"judged": (0.01, 0.01, 0), "certain": (None, 2.0, 0), "unknown": (None, 3.0, 0)}
     Store(engine).use_model("m", CALIBRATION)  # the same as before
-    assert [rank(engine), rank(engine)] == [1, 0]
+    assert [update_p_values(engine), update_p_values(engine)] == [1, 0]
     assert judged(engine) == before | {"judged": (0.4, 0.4, 1)}
     assert {row["kind"]: row["bins"] for row in rows(engine, RankTotal)} == {"calibrated": 1, "uncalibrated": 2}
     engine.dispose()
 
 
-def test_p_values_of_before_are_taken_back_and_made_anew(empty_url: str) -> None:
-    """They were of another score, and so was the calibration in the records."""
+def test_migrated_p_values_are_recomputed(empty_url: str) -> None:
+    """They and the recorded calibration were based on another score."""
     engine = connect(empty_url)
     migrate(engine, "0008")
     at = AT if engine.dialect.name == "postgresql" else AT.removesuffix("+00:00")
@@ -526,9 +526,9 @@ def test_p_values_of_before_are_taken_back_and_made_anew(empty_url: str) -> None
     columns = ("p_value", "p_missing", "p_surplus", "doubt", "doubt_one_sided")
     (now,) = rows(engine, CurrentComparison)
     assert tuple(map(now.get, columns)) == (None, None, None, 1.05, 1.05)
-    assert rank(engine) == 0
+    assert update_p_values(engine) == 0
     Store(engine).use_model("m", CALIBRATION)
-    assert rank(engine) == 1
+    assert update_p_values(engine) == 1
     (now,) = rows(engine, CurrentComparison)
     assert tuple(map(now.get, columns)) == (0.4, 0.4, 1.0, 0.4, 0.4)
     totals = {row["kind"]: row["bins"] for row in rows(engine, RankTotal)}

@@ -1,4 +1,4 @@
-"""Errors of the database as an operator reads them: a missing right is not a wrong address."""
+"""Database errors as operators read them: a missing permission is told from a wrong address."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from binwatch.records.engine import connect
 from binwatch.records.migrate import migrate
-from binwatch.records.problems import ROLES, explained
+from binwatch.records.problems import ROLES, explain
 from binwatch.records.schema import check_schema
 from binwatch.records.store import Store
 
@@ -19,19 +19,19 @@ ROOT = Path(__file__).parents[2]
 
 
 def problem(url: str, statement: str = "SELECT 1") -> str:
-    """What is said of a statement that fails."""
+    """Run a failing statement; returns the explanation."""
     engine = connect(url)
     try:
         with pytest.raises(SQLAlchemyError) as raised, engine.begin() as connection:
             connection.execute(text(statement))
-        return explained(raised.value, engine)
+        return explain(raised.value, engine)
     finally:
         engine.dispose()
 
 
 @pytest.fixture
 def as_reader(postgres_url: str) -> str:
-    """The records as a role that may read all tables but one, and write none."""
+    """URL of the records for a role that may read all tables but one, and write none."""
     owner = connect(postgres_url)
     with owner.begin() as connection:
         if connection.execute(text("SELECT 1 FROM pg_roles WHERE rolname = 'only_reads'")).one_or_none() is None:
@@ -45,27 +45,27 @@ def as_reader(postgres_url: str) -> str:
 @pytest.mark.parametrize(
     ("statement", "said"),
     [
-        ("SELECT * FROM audits", "lacks a right to SELECT: permission denied for table audits"),
-        ("INSERT INTO models VALUES ('x')", "lacks a right to INSERT: permission denied for table models"),
-        ("UPDATE bins SET photo_state = NULL", "lacks a right to UPDATE: permission denied for table bins"),
-        ("DROP TABLE counts", "lacks a right to DROP: must be owner of table counts"),
+        ("SELECT * FROM audits", "lacks permission to SELECT: permission denied for table audits"),
+        ("INSERT INTO models VALUES ('x')", "lacks permission to INSERT: permission denied for table models"),
+        ("UPDATE bins SET photo_state = NULL", "lacks permission to UPDATE: permission denied for table bins"),
+        ("DROP TABLE counts", "lacks permission to DROP: must be owner of table counts"),
     ],
 )
-def test_a_right_that_a_role_lacks_is_named(as_reader: str, statement: str, said: str) -> None:
+def test_a_missing_permission_is_named(as_reader: str, statement: str, said: str) -> None:
     found = problem(as_reader, statement)
     assert found.startswith(
-        f"the role 'only_reads' {said}; {ROLES}, run by the tables' owner after each migrate, gives"
+        f"the role 'only_reads' {said}; {ROLES}, run by the tables' owner after each migrate, grants"
     )
     assert "BINWATCH_DATABASE_URL" not in found, "the address is right"
 
 
-def test_a_worker_without_rights_says_so(as_reader: str) -> None:
+def test_a_worker_without_permissions_reports_them(as_reader: str) -> None:
     engine = connect(as_reader)
     check_schema(engine)
     with pytest.raises(SQLAlchemyError) as raised:
         Store(engine).check()
-    assert explained(raised.value, engine).startswith(
-        "the role 'only_reads' lacks a right to UPDATE: permission denied"
+    assert explain(raised.value, engine).startswith(
+        "the role 'only_reads' lacks permission to UPDATE: permission denied"
     )
     engine.dispose()
 
@@ -75,18 +75,18 @@ def test_only_the_owner_migrates(postgres_empty_url: str, as_reader: str) -> Non
     engine = connect(url.render_as_string(hide_password=False))
     with pytest.raises(SQLAlchemyError) as raised:
         migrate(engine)
-    found = explained(raised.value, engine)
-    assert "lacks a right to CREATE: permission denied for schema public" in found
+    found = explain(raised.value, engine)
+    assert "lacks permission to CREATE: permission denied for schema public" in found
     assert "migrate itself needs the tables' owner" in found
     engine.dispose()
 
 
-def test_a_role_or_database_that_is_not_there(postgres_url: str) -> None:
+def test_a_missing_role_or_database_is_explained(postgres_url: str) -> None:
     url = make_url(postgres_url)
     nobody = problem(url.set(username="nobody-here").render_as_string(hide_password=False))
-    assert nobody.endswith(f"; {ROLES} makes the roles binwatch_worker and binwatch_monitor (docs/servers.md)")
+    assert nobody.endswith(f"; {ROLES} creates the roles binwatch_worker and binwatch_monitor (docs/servers.md)")
     nowhere = problem(url.set(database="nowhere").render_as_string(hide_password=False))
-    assert nowhere.endswith("; create it, or correct the name in BINWATCH_DATABASE_URL")
+    assert nowhere.endswith("; create it, or correct its name in BINWATCH_DATABASE_URL")
 
 
 @pytest.mark.parametrize(
@@ -94,17 +94,20 @@ def test_a_role_or_database_that_is_not_there(postgres_url: str) -> None:
     [
         ('FATAL:  password authentication failed for user "binwatch_worker"', "correct the role or its password in"),
         ("fe_sendauth: no password supplied", "correct the role or its password in"),
-        ('FATAL:  Peer authentication failed for user "binwatch_worker"', "let pg_ident.conf map"),
-        ('FATAL:  role "binwatch_worker" is not permitted to log in', f"{ROLES} makes roles that may"),
+        (
+            'FATAL:  Peer authentication failed for user "binwatch_worker"',
+            "map the operating system's user to that role in pg_ident.conf",
+        ),
+        ('FATAL:  role "binwatch_worker" is not permitted to log in', f"{ROLES} creates roles that are"),
         ("connection refused", "BINWATCH_DATABASE_URL is not set"),
     ],
 )
-def test_refusals_that_the_tests_server_does_not_give(words: str, remedy: str) -> None:
+def test_refusals_that_the_test_server_does_not_produce(words: str, remedy: str) -> None:
     engine = connect("postgresql://binwatch_worker:geheim@db.example.com/binwatch")
-    said = explained(OperationalError("", {}, Exception(words)), engine)
+    said = explain(OperationalError("", {}, Exception(words)), engine)
     assert said.startswith(f"{' '.join(words.split())}; {remedy}")
     assert "geheim" not in said
 
 
-def test_the_script_that_is_named_is_there() -> None:
+def test_the_script_in_the_advice_exists() -> None:
     assert (ROOT / ROLES).is_file()

@@ -1,4 +1,4 @@
-"""Draws of bins for audits: which, how likely, and which audits answer them, on both databases."""
+"""Random draws: which bins are drawn, with what likelihood, and which audits answer them. On both databases."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sqlalchemy import Engine, event, insert, select, update
 from binwatch.errors import Reason
 from binwatch.records.audits import AuditAnswer
 from binwatch.records.audits import add_audit as record
-from binwatch.records.draws import LEAST, NothingToDraw, counted_bins, draw, likelihood
+from binwatch.records.draws import MIN_LIKELIHOOD, NothingToDraw, draw, draw_likelihood, sample_counted_bins
 from binwatch.records.store import NewCount, NewExpectation, Store
 from binwatch.records.tables import AuditDraw, Bin
 
@@ -56,9 +56,9 @@ def _draws(engine: Engine) -> list[tuple[str, float]]:
         return [(bin_id, likely) for bin_id, likely in rows]
 
 
-def test_all_bins_are_those_whose_latest_photo_the_model_in_use_has_counted(engine: Engine) -> None:
+def test_draws_sample_bins_whose_latest_photo_the_model_in_use_counted(engine: Engine) -> None:
     with engine.connect() as connection:
-        found = list(counted_bins(connection, random.Random(0), [4_000]))
+        found = list(sample_counted_bins(connection, random.Random(0), [4_000]))
     assert {(one.bin.bin_id, one.confidence, one.chance) for one in found} == {
         ("sure", 0.9, 0.05),
         ("unsure", 0.3, None),
@@ -67,19 +67,19 @@ def test_all_bins_are_those_whose_latest_photo_the_model_in_use_has_counted(engi
     assert shares["sure"] / shares.total() == pytest.approx(0.5, abs=0.05)
 
 
-def test_ids_that_are_all_passed_over_are_no_obstacle(engine: Engine) -> None:
-    """As after a change of the model, when nearly all counts are older."""
+def test_all_bins_are_read_if_no_random_id_is_a_latest_count(engine: Engine) -> None:
+    """After a change of model, nearly all counts are by the previous one."""
     with engine.connect() as connection:
-        found = Counter(one.bin.bin_id for one in counted_bins(connection, random.Random(0), []))
+        found = Counter(one.bin.bin_id for one in sample_counted_bins(connection, random.Random(0), []))
         assert not found
         never = random.Random(0)
         never.randint = lambda low, high: low  # type: ignore[method-assign]
-        shares = Counter(one.bin.bin_id for one in counted_bins(connection, never, [2_000]))
+        shares = Counter(one.bin.bin_id for one in sample_counted_bins(connection, never, [2_000]))
     assert shares["sure"] / shares.total() == pytest.approx(0.5, abs=0.05)
 
 
 def test_counts_of_other_models_are_not_read(engine: Engine) -> None:
-    """After a change of model nearly all counts are another's: an index leads to those of the model in use."""
+    """After a change of model, nearly all counts are by the previous one; an index finds those of the model in use."""
     Store(engine).add_counts([_count(f"{number}", SURE, model="v1") for number in range(2_000)])
     Store(engine).add_counts([_count("newest", SURE)])
     with engine.begin() as connection:
@@ -87,7 +87,7 @@ def test_counts_of_other_models_are_not_read(engine: Engine) -> None:
     seen: list[tuple[str, Any]] = []
     event.listen(engine, "before_cursor_execute", lambda *call: seen.append((call[2], call[3])))
     with engine.connect() as connection:
-        assert not list(counted_bins(connection, random.Random(0), []))  # no ids are tried, so all bins are read
+        assert not list(sample_counted_bins(connection, random.Random(0), []))  # no ids are tried, so all bins are read
         explain = "EXPLAIN QUERY PLAN " if engine.dialect.name == "sqlite" else "EXPLAIN "
         of_model = [(explain + statement, values) for statement, values in seen if "predicted IS NOT NULL" in statement]
         plans = ["\n".join(str(row) for row in connection.exec_driver_sql(*one)) for one in of_model]
@@ -100,30 +100,36 @@ def test_counts_of_other_models_are_not_read(engine: Engine) -> None:
 def test_a_draw_by_doubt_is_recorded_with_its_likelihood(engine: Engine) -> None:
     source = random.Random(3)
     while len({bin_id for bin_id, _ in _draws(engine)}) < 2:
-        draw(engine, by_doubt=True, source=source)
+        draw(engine, by_doubt=True, rng=source)
     assert set(_draws(engine)) == {("sure", 0.95), ("unsure", 0.7)}
-    draw(engine, source=source)
+    draw(engine, rng=source)
     assert _draws(engine)[-1][1] == 1
 
 
-def test_likelihood_is_bounded() -> None:
-    assert [likelihood(chance) for chance in (None, 0.0, 0.3, 0.5, 0.99)] == [1, 1, 0.7, LEAST, LEAST]
+def test_draw_likelihood_is_bounded() -> None:
+    assert [draw_likelihood(chance) for chance in (None, 0.0, 0.3, 0.5, 0.99)] == [
+        1,
+        1,
+        0.7,
+        MIN_LIKELIHOOD,
+        MIN_LIKELIHOOD,
+    ]
 
 
-def test_whoever_audited_the_photo_has_answered_the_draw(engine: Engine) -> None:
+def test_any_blind_count_of_the_photo_answers_the_draw(engine: Engine) -> None:
     add_audit(engine, "bins", "sure", 1, "Ada")
     record(engine, "bins", "unsure", 1, "Ben", blind=False)  # who had the numbers in sight has not
     add_audit(engine, "bins", "unsure", None, "Cleo", answer=AuditAnswer.CANNOT_TELL)
     source = random.Random(0)
-    assert {draw(engine, source=source).bin_id for _ in range(8)} == {"unsure"}
+    assert {draw(engine, rng=source).bin_id for _ in range(8)} == {"unsure"}
     assert {bin_id for bin_id, _ in _draws(engine)} == {"sure", "unsure"}
     add_audit(engine, "bins", "unsure", 3, "Dan")
     with pytest.raises(NothingToDraw, match="no bin to draw"):
-        draw(engine, source=source)
+        draw(engine, rng=source)
 
 
-def test_a_draw_that_was_forgotten_comes_again_until_somebody_answers(engine: Engine) -> None:
-    first = draw(engine, source=random.Random(0))
+def test_an_unanswered_draw_is_reassigned_until_it_is_answered(engine: Engine) -> None:
+    first = draw(engine, rng=random.Random(0))
     with engine.begin() as connection:
         connection.execute(update(AuditDraw).values(drawn_at=START))
     assert [draw(engine) for _ in range(3)] == [first] * 3
@@ -133,22 +139,22 @@ def test_a_draw_that_was_forgotten_comes_again_until_somebody_answers(engine: En
     assert len(_draws(engine)) > 1
 
 
-def test_nothing_to_draw_from(records_engine: Engine) -> None:
+def test_drawing_without_counted_bins_raises(records_engine: Engine) -> None:
     with pytest.raises(NothingToDraw):
         draw(records_engine)
 
 
-def test_a_bin_whose_numbers_an_auditor_has_seen_is_left_to_others(engine: Engine) -> None:
-    first = draw(engine, "Ada", source=random.Random(1))
+def test_an_auditor_is_not_given_a_bin_whose_numbers_they_have_seen(engine: Engine) -> None:
+    first = draw(engine, "Ada", rng=random.Random(1))
     with engine.begin() as connection:
         connection.execute(update(AuditDraw).values(drawn_at=START))
     record(engine, "bins", first.bin_id, 1, "Ada")
-    assert draw(engine, "Ada", source=random.Random(1)).bin_id != first.bin_id
+    assert draw(engine, "Ada", rng=random.Random(1)).bin_id != first.bin_id
     assert draw(engine, "Ben").bin_id == first.bin_id
 
 
-def test_draws_that_were_imported_later_are_not_the_last(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = draw(engine, source=random.Random(1))
+def test_imported_draws_do_not_count_as_the_latest(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = draw(engine, rng=random.Random(1))
     other = "sure" if first.bin_id == "unsure" else "unsure"
     with engine.begin() as connection:
         connection.execute(update(AuditDraw).values(drawn_at=START))
@@ -156,12 +162,12 @@ def test_draws_that_were_imported_later_are_not_the_last(engine: Engine, monkeyp
         row = connection.execute(of_other).one()._asdict()
         connection.execute(insert(AuditDraw).values(**row, likelihood=1.0, drawn_at=START - timedelta(days=9)))
     assert draw(engine).bin_id == other, "it waits longest"
-    monkeypatch.setattr("binwatch.records.draws._OPEN", 1)
+    monkeypatch.setattr("binwatch.records.draws._MAX_RECENT_DRAWS", 1)
     assert draw(engine).bin_id == first.bin_id
 
 
 def _drawn_long_ago(engine: Engine, *bin_ids: str) -> None:
-    """Each bin is drawn a minute after the one before it."""
+    """Draw each bin a minute after the previous one."""
     with engine.begin() as connection:
         for minutes, bin_id in enumerate(bin_ids):
             row = connection.execute(select(Bin.bucket, Bin.bin_id, Bin.count_id).where(Bin.bin_id == bin_id)).one()
@@ -169,7 +175,7 @@ def _drawn_long_ago(engine: Engine, *bin_ids: str) -> None:
             connection.execute(insert(AuditDraw).values(**values))
 
 
-def test_whoever_skips_goes_through_the_bins_that_wait_and_then_gets_new_draws(engine: Engine) -> None:
+def test_skipping_passes_through_unanswered_draws_and_then_draws_new_bins(engine: Engine) -> None:
     Store(engine).add_counts([_count("third", SURE)])
     _drawn_long_ago(engine, "sure", "unsure", "sure")
     given = draw(engine, "Ada")
@@ -177,14 +183,14 @@ def test_whoever_skips_goes_through_the_bins_that_wait_and_then_gets_new_draws(e
     given = draw(engine, "Ada", skipped=("bins", "sure"))
     assert (given.bin_id, len(_draws(engine))) == ("unsure", 3)
     source = random.Random(0)
-    new = {draw(engine, "Ada", skipped=("bins", "unsure"), source=source).bin_id for _ in range(20)}
+    new = {draw(engine, "Ada", skipped=("bins", "unsure"), rng=source).bin_id for _ in range(20)}
     assert new == {"sure", "third"}
     assert len(_draws(engine)) > 20
     assert draw(engine, "Ben").bin_id == "sure", "what was skipped stays open"
 
 
-def test_whoever_skips_a_new_draw_gets_what_has_begun_to_wait_since(engine: Engine) -> None:
-    """Not what waited before, which this person has skipped already."""
+def test_skipping_a_new_draw_returns_draws_that_became_due_since(engine: Engine) -> None:
+    """Draws that were due before are left out, since this person has skipped them already."""
     Store(engine).add_counts([_count("third", SURE)])
     _drawn_long_ago(engine, "sure", "unsure", "third")
     for bin_id, minutes in (("third", 5), ("unsure", 17)):  # "unsure" has waited for two minutes
@@ -196,8 +202,8 @@ def test_whoever_skips_a_new_draw_gets_what_has_begun_to_wait_since(engine: Engi
     assert len(_draws(engine)) == 3
 
 
-def test_whoever_skips_a_bin_that_is_no_open_draw_gets_what_waits_longest(engine: Engine) -> None:
-    """It was given to test the auditor, for example, or somebody else has answered it meanwhile."""
+def test_skipping_any_other_bin_returns_the_oldest_unanswered_draw(engine: Engine) -> None:
+    """For example, the bin was a test of the auditor, or somebody else has answered it meanwhile."""
     Store(engine).add_counts([_count("third", SURE)])
     _drawn_long_ago(engine, "third", "sure", "unsure")
     add_audit(engine, "bins", "third", 1, "Ben")
@@ -206,22 +212,22 @@ def test_whoever_skips_a_bin_that_is_no_open_draw_gets_what_waits_longest(engine
     assert len(_draws(engine)) == 3
 
 
-def test_what_is_skipped_is_not_drawn_at_once_but_its_draw_is_recorded(engine: Engine) -> None:
+def test_a_skipped_bin_is_not_returned_but_its_draw_is_recorded(engine: Engine) -> None:
     for bin_id in ("sure", "unsure"):
         add_audit(engine, "bins", bin_id, 1, "Ada")
     Store(engine).add_counts([_count("third", SURE)])
     with pytest.raises(NothingToDraw, match="audited or skipped"):
-        draw(engine, source=random.Random(0), skipped=("bins", "third"))
+        draw(engine, rng=random.Random(0), skipped=("bins", "third"))
     assert {bin_id for bin_id, _ in _draws(engine)} == {"sure", "unsure", "third"}
     Store(engine).add_counts([_count("fourth", SURE)])
-    assert draw(engine, source=random.Random(0), skipped=("bins", "third")).bin_id == "fourth"
+    assert draw(engine, rng=random.Random(0), skipped=("bins", "third")).bin_id == "fourth"
 
 
-def test_the_last_draws_are_found_by_an_index(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_latest_draws_are_found_by_an_index(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     _drawn_long_ago(engine, *["sure"] * 3_000)
     with engine.begin() as connection:
         connection.exec_driver_sql("ANALYZE")
-    monkeypatch.setattr("binwatch.records.draws._OPEN", 10)
+    monkeypatch.setattr("binwatch.records.draws._MAX_RECENT_DRAWS", 10)
     seen: list[tuple[str, Any]] = []
     event.listen(engine, "before_cursor_execute", lambda *call: seen.append((call[2], call[3])))
     assert draw(engine).bin_id == "sure"

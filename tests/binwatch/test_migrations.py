@@ -1,4 +1,4 @@
-"""The schema: migrations lead to the models, on both databases, whoever migrates at the same time."""
+"""The schema: migrations produce the tables of the models, also when several run at once. On both databases."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sqlalchemy import Engine, inspect, text
 from binwatch.errors import BinwatchError, SettingsError
 from binwatch.records.engine import connect, sqlite_url
 from binwatch.records.migrate import migrate
-from binwatch.records.schema import HEAD, check_schema, prepare
+from binwatch.records.schema import HEAD, check_schema, prepare_sqlite
 from binwatch.records.tables import Base
 
 
@@ -43,29 +43,29 @@ def test_migrating_twice_changes_nothing(records_engine: Engine) -> None:
     assert set(before) == {*Base.metadata.tables, "alembic_version"}
 
 
-def test_a_new_database_gets_the_schema_that_migrations_lead_to(tmp_path: Path) -> None:
+def test_a_new_sqlite_database_gets_the_same_schema_as_by_migrations(tmp_path: Path) -> None:
     made, migrated = (connect(f"sqlite:///{tmp_path / name}.db") for name in ("made", "migrated"))
-    prepare(made)
+    prepare_sqlite(made)
     assert migrate(migrated).after == HEAD
     for engine in (made, migrated):
         check_schema(engine)
     assert _schema(made) == _schema(migrated)
-    prepare(made)
+    prepare_sqlite(made)
     assert _schema(made) == _schema(migrated)
     for engine in (made, migrated):
         engine.dispose()
 
 
-def test_a_database_of_an_earlier_release_is_prepared_by_migrations(tmp_path: Path) -> None:
+def test_a_sqlite_database_of_an_earlier_release_is_migrated(tmp_path: Path) -> None:
     engine = connect(f"sqlite:///{tmp_path / 'earlier.db'}")
     assert migrate(engine, "0008").after == "0008"
-    prepare(engine)
+    prepare_sqlite(engine)
     check_schema(engine)
     engine.dispose()
 
 
 def _schema(engine: Engine) -> dict[str, object]:
-    """Of each table what matters to statements, whatever the order that it was made in."""
+    """Read what matters about each table, independent of the order in which its parts were created."""
     found = inspect(engine)
     return {
         name: [
@@ -87,7 +87,7 @@ def _indexes(engine: Engine, table: str) -> list[str]:
         return [str(row[0]) for row in connection.execute(statement, {"name": table})]
 
 
-def test_check_schema(empty_url: str) -> None:
+def test_check_schema_accepts_only_the_current_revision(empty_url: str) -> None:
     engine = connect(empty_url)
     with pytest.raises(
         BinwatchError, match=r"has schema none, this release needs \d{4}; run: python -m worker migrate"
@@ -98,7 +98,7 @@ def test_check_schema(empty_url: str) -> None:
     engine.dispose()
 
 
-def test_a_migration_says_what_it_did(empty_url: str) -> None:
+def test_the_result_of_a_migration_lists_its_steps(empty_url: str) -> None:
     engine = connect(empty_url)
     first = migrate(engine, "0008")
     assert (first.before, first.after, len(first.steps)) == (None, "0008", 1)
@@ -113,7 +113,7 @@ def test_a_migration_says_what_it_did(empty_url: str) -> None:
     engine.dispose()
 
 
-def test_a_schema_of_a_newer_release_is_left_alone(empty_url: str) -> None:
+def test_the_schema_of_a_newer_release_is_refused(empty_url: str) -> None:
     engine = connect(empty_url)
     migrate(engine)
     with engine.begin() as connection:
@@ -126,7 +126,7 @@ def test_a_schema_of_a_newer_release_is_left_alone(empty_url: str) -> None:
     engine.dispose()
 
 
-def test_a_schema_from_before_the_first_migration_is_left_alone(empty_url: str) -> None:
+def test_a_schema_older_than_the_first_migration_is_refused(empty_url: str) -> None:
     engine = connect(empty_url)
     migrate(engine)
     with engine.begin() as connection:
@@ -157,7 +157,7 @@ BEFORE_0012 = (
 )
 
 
-def test_sums_survive_the_change_to_one_confusion_matrix(empty_url: str) -> None:
+def test_totals_survive_the_change_to_a_single_confusion_matrix(empty_url: str) -> None:
     engine = connect(empty_url)
     migrate(engine, "0011")
     with engine.begin() as connection:
@@ -205,8 +205,8 @@ check_schema(engine)
 """
 
 
-def test_processes_that_migrate_at_the_same_time(empty_url: str) -> None:
-    """As when a worker and a monitor start together on a new database."""
+def test_concurrent_migrations_by_processes(empty_url: str) -> None:
+    """For example, a worker and a monitor start together on a new database."""
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     command = [sys.executable, "-c", PROGRAM, empty_url]
     with ExitStack() as stack:
@@ -219,7 +219,7 @@ def test_processes_that_migrate_at_the_same_time(empty_url: str) -> None:
         assert [process.returncode for process in processes] == [0, 0, 0], errors
 
 
-def test_threads_that_migrate_at_the_same_time(empty_url: str) -> None:
+def test_concurrent_migrations_by_threads(empty_url: str) -> None:
     engine = connect(empty_url)
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(migrate, [engine] * 4))
@@ -228,7 +228,7 @@ def test_threads_that_migrate_at_the_same_time(empty_url: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["100%", "100%41", "what?now", "a#b&c=d @e:1+", "grün", os.fsdecode(b"caf\xe9")])
-def test_the_url_of_a_file(tmp_path: Path, name: str) -> None:
+def test_sqlite_url_handles_special_file_names(tmp_path: Path, name: str) -> None:
     file = tmp_path / name / "records.db"
     file.parent.mkdir()
     engine = connect(sqlite_url(file))
@@ -248,7 +248,7 @@ def test_the_url_of_a_file(tmp_path: Path, name: str) -> None:
         ("sqlit:///x.db", "'sqlit' is not supported"),
     ],
 )
-def test_urls_that_are_refused(url: str, words: str) -> None:
+def test_invalid_urls_are_refused(url: str, words: str) -> None:
     with pytest.raises(SettingsError, match=words) as refused:
         connect(url)
     assert "BINWATCH_DATABASE_URL" in str(refused.value)
@@ -263,5 +263,5 @@ def test_urls_that_are_refused(url: str, words: str) -> None:
         ("postgresql+psycopg2://localhost/records", "postgresql+psycopg"),
     ],
 )
-def test_urls_that_are_understood(url: str, driver: str) -> None:
+def test_valid_urls_are_accepted(url: str, driver: str) -> None:
     assert connect(url).url.drivername == driver

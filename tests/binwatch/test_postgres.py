@@ -1,4 +1,4 @@
-"""PostgreSQL as others run it: defaults of their own, pgbouncer between, options in the URL."""
+"""PostgreSQL as operators run it: with their own defaults, behind pgbouncer, with options in the URL."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from sqlalchemy import Engine, event, func, select, text
 
 from binwatch.errors import BinwatchError, SettingsError
 from binwatch.records.audits import add_audit
-from binwatch.records.crash_counts import Trials
-from binwatch.records.engine import DriverFailed, connect
+from binwatch.records.crash_counts import CrashCounts
+from binwatch.records.engine import DriverError, connect
 from binwatch.records.migrate import migrate
 from binwatch.records.schema import check_schema
-from binwatch.records.store import NewCount, NewExpectation, RecordsBroken, Store
+from binwatch.records.store import NewCount, NewExpectation, RecordsNotWritable, Store
 from binwatch.records.tables import Comparison, Count
 from binwatch.settings import Settings
 from monitor.records import Records, WritableRecords
@@ -42,7 +42,7 @@ FOREIGN = {
     "lock_timeout": "1ms",
     "search_path": "warehouse",
 }
-"""Defaults that someone may have given a database or a role."""
+"""Unusual defaults of a database or a role."""
 
 
 def count(key: str, **fields: Any) -> NewCount:
@@ -56,7 +56,7 @@ def expectation(bin_id: str) -> NewExpectation:
 
 @pytest.fixture
 def foreign_url(postgres: Postgres, postgres_empty_url: str) -> str:
-    """URL of an empty database whose defaults are someone else's."""
+    """URL of an empty database with unusual defaults."""
     name = postgres_empty_url.partition("@/")[2].partition("?")[0]
     plain = connect(postgres_empty_url)
     with plain.begin() as connection:
@@ -69,7 +69,7 @@ def foreign_url(postgres: Postgres, postgres_empty_url: str) -> str:
 
 @pytest.fixture(params=["straight", "pgbouncer"])
 def through(request: pytest.FixtureRequest) -> Callable[[str], str]:
-    """Makes the URL of a database into the one that is used."""
+    """Turns the URL of a database into the one to connect to."""
     if request.param == "straight":
         return lambda url: url
     found: Callable[[str], str] = request.getfixturevalue("pgbouncer")
@@ -83,7 +83,7 @@ def foreign(foreign_url: str, through: Callable[[str], str]) -> Iterator[Engine]
     engine.dispose()
 
 
-def test_whatever_a_database_has_for_defaults_all_comes_back_as_it_was_written(foreign: Engine) -> None:
+def test_values_round_trip_whatever_the_defaults_of_the_database(foreign: Engine) -> None:
     migrate(foreign)
     check_schema(foreign)
     store = Store(foreign)
@@ -101,7 +101,7 @@ def test_whatever_a_database_has_for_defaults_all_comes_back_as_it_was_written(f
     assert (shown["default_transaction_isolation"], shown["search_path"]) == ("serializable", "warehouse")
 
 
-def test_the_monitor_reads_and_writes_there_too(foreign: Engine) -> None:
+def test_the_monitor_works_with_foreign_defaults(foreign: Engine) -> None:
     migrate(foreign)
     Store(foreign).add_counts([count("a.jpg")])
     Store(foreign).add_expectations([expectation("a")])
@@ -116,10 +116,8 @@ def test_the_monitor_reads_and_writes_there_too(foreign: Engine) -> None:
     records.close()
 
 
-def test_nothing_that_is_set_reaches_other_clients_of_pgbouncer(
-    postgres_url: str, pgbouncer: Callable[[str], str]
-) -> None:
-    """They share two connections of the server."""
+def test_settings_do_not_leak_to_other_clients_of_pgbouncer(postgres_url: str, pgbouncer: Callable[[str], str]) -> None:
+    """All clients share two server connections."""
     names = ("statement_timeout", "lock_timeout", "default_transaction_read_only", "default_transaction_isolation")
 
     def shown(url: str) -> list[list[object]]:
@@ -135,22 +133,22 @@ def test_nothing_that_is_set_reaches_other_clients_of_pgbouncer(
     records.close()
 
 
-def test_many_threads_share_two_connections_of_pgbouncer(
+def test_many_threads_share_two_pgbouncer_connections(
     postgres: Postgres, postgres_url: str, pgbouncer: Callable[[str], str]
 ) -> None:
-    """Prepared statements, which psycopg makes after five uses, would be those of another client."""
+    """A statement that psycopg prepared after five uses could belong to another client."""
     log = postgres.folder / "log"
     before = log.stat().st_size
     engine = connect(pgbouncer(postgres_url))
-    store, trials = Store(engine), Trials(engine)
+    store, crash_counts = Store(engine), CrashCounts(engine)
 
     def work(thread: int) -> None:
         for number in range(12):
             name = f"{thread}-{number}"
-            assert trials.begin("b", name) == 0
+            assert crash_counts.begin("b", name) == 0
             assert store.add_counts([count(f"{name}.jpg")]) == 1
             assert store.add_expectations([expectation(name)]) == 1
-            trials.end("b", name)
+            crash_counts.end("b", name)
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(work, range(4)))
@@ -160,7 +158,7 @@ def test_many_threads_share_two_connections_of_pgbouncer(
     engine.dispose()
 
 
-def test_statements_are_prepared_if_the_url_says_so(postgres_url: str) -> None:
+def test_statements_are_prepared_if_the_url_asks_for_it(postgres_url: str) -> None:
     for more, wanted in {
         "": 0,
         "&prepare_threshold=none": 0,
@@ -194,7 +192,7 @@ def test_statements_are_prepared_if_the_url_says_so(postgres_url: str) -> None:
         ("sqlite:///x.db?journal=wal", "SQLite has no option 'journal'"),
     ],
 )
-def test_what_a_url_cannot_say_is_an_error_without_the_password(url: str, words: str) -> None:
+def test_invalid_url_options_are_refused_without_showing_the_password(url: str, words: str) -> None:
     with pytest.raises(SettingsError, match=r"^BINWATCH_DATABASE_URL") as refused:
         connect(url)
     assert words in str(refused.value)
@@ -202,37 +200,37 @@ def test_what_a_url_cannot_say_is_an_error_without_the_password(url: str, words:
 
 
 @pytest.mark.parametrize("password", ["a#b", "a%23b", "a/b?c:d", "%40%3A%2F", "grün"])
-def test_passwords_that_a_url_can_hold(password: str) -> None:
+def test_escaped_passwords_are_accepted(password: str) -> None:
     url = connect(f"postgresql://u:{password}@h:5433/x?sslmode=require&application_name=a").url
     assert (url.host, url.port, url.database) == ("h", 5433, "x")
     assert url.password == {"a%23b": "a#b", "%40%3A%2F": "@:/"}.get(password, password)
 
 
-def test_an_error_of_the_driver_that_is_none_of_a_database_has_a_name(postgres_url: str, tmp_path: Path) -> None:
-    """psycopg cannot read a timestamp in another style, and SQLite's driver cannot bind so large a number."""
+def test_driver_errors_that_are_not_database_errors_are_wrapped(postgres_url: str, tmp_path: Path) -> None:
+    """psycopg cannot read a timestamp in another DateStyle, and SQLite's driver cannot bind a number above 64 bits."""
     engine = connect(postgres_url)
     with engine.connect() as connection:
         connection.execute(text("SET LOCAL DateStyle TO 'SQL, DMY'"))
-        with pytest.raises(DriverFailed, match=r"NotImplementedError: .*DateStyle"):
+        with pytest.raises(DriverError, match=r"NotImplementedError: .*DateStyle"):
             connection.execute(text("SELECT now()")).all()
     engine.dispose()
     sqlite = connect(f"sqlite:///{tmp_path / 'x.db'}")
-    with sqlite.connect() as connection, pytest.raises(DriverFailed, match="OverflowError"):
+    with sqlite.connect() as connection, pytest.raises(DriverError, match="OverflowError"):
         connection.execute(text("SELECT :n"), {"n": 2**70})
     sqlite.dispose()
 
 
-def test_records_that_do_not_give_back_what_they_were_given_are_broken(records_engine: Engine) -> None:
+def test_check_fails_if_values_are_returned_changed(records_engine: Engine) -> None:
     Store(records_engine).check()
     if records_engine.dialect.name == "sqlite":
         return
     event.listen(records_engine, "begin", lambda c: c.exec_driver_sql("SET LOCAL extra_float_digits TO -15"))
-    with pytest.raises(RecordsBroken, match=r"returns .*0\.3.* for .*0\.30000000000000004"):
+    with pytest.raises(RecordsNotWritable, match=r"returns .*0\.3.* for .*0\.30000000000000004"):
         Store(records_engine).check()
 
 
-def test_a_schema_that_the_role_may_not_use_is_one_line(postgres_empty_url: str, postgres: Postgres) -> None:
-    """An error that the database has, and no outage: it comes at once, without a statement."""
+def test_a_missing_schema_permission_is_explained_in_one_line(postgres_empty_url: str, postgres: Postgres) -> None:
+    """PostgreSQL raises it while connecting, without a statement, and it is not an outage."""
     name = postgres_empty_url.partition("@/")[2].partition("?")[0]
     postgres.execute(f"ALTER DATABASE {name} SET search_path TO 'nowhere'")
     settings = Settings(database_url=SecretStr(postgres_empty_url))

@@ -22,9 +22,9 @@ from binwatch.confusion import TruthSource
 from binwatch.counts import class_of, outcome_of_difference
 from binwatch.errors import MetadataReason, Reason
 from binwatch.keys import bin_of_key
-from binwatch.records.engine import WRITE, connect
+from binwatch.records.engine import connect, for_writing
 from binwatch.records.models import Calibrations
-from binwatch.records.settle_bins import LATEST_PHOTO, settle_bins
+from binwatch.records.settle_bins import PHOTO_COLUMNS, settle_bins
 from binwatch.records.store import NewCount, NewExpectation, Store
 from binwatch.records.tables import (
     Base,
@@ -42,19 +42,19 @@ START = datetime(2026, 11, 20, 8, 0, tzinfo=UTC)
 
 
 def at(minutes: float) -> datetime:
-    """A moment some minutes after START."""
+    """Time `minutes` after START."""
     return START + timedelta(minutes=minutes)
 
 
 def count(key: str = "bin-images/00001.jpg", etag: str = "a", minutes: float = 0, **fields: Any) -> NewCount:
-    """A photo that was counted as holding 3 items, unless `fields` say otherwise."""
+    """A count of 3 items, unless `fields` override it."""
     said = {"bucket": "binwatch", "model_version": "v1", "precision": "int8", "provider": "CPUExecutionProvider"}
     seen: dict[str, Any] = {} if "reason" in fields else {"predicted": 3, "probabilities": [0.1, 0, 0, 0.9, 0, 0, 0]}
     return NewCount(**(said | seen | {"key": key, "etag": etag, "modified_at": at(minutes)} | fields))
 
 
 def expectation(quantity: int | None = 3, bin_id: str = "00001", minutes: float = 0, **fields: Any) -> NewExpectation:
-    """A metadata file that says `quantity`."""
+    """An expected quantity from a metadata file."""
     said = {"bucket": "binwatch", "source": f"metadata/{bin_id}.json", "etag": f"e{minutes}"}
     return NewExpectation(**(said | {"quantity": quantity, "bin_id": bin_id, "modified_at": at(minutes)} | fields))
 
@@ -65,19 +65,19 @@ def store(records_engine: Engine) -> Store:
 
 
 def rows(engine: Engine, table: type[Base], *order: Any) -> list[Any]:
-    """All rows of a table."""
+    """Read all rows of a table."""
     with engine.connect() as connection:
         return list(connection.execute(select(table.__table__).order_by(*(order or table.__table__.primary_key))))
 
 
 def number(engine: Engine, table: type[Base]) -> int:
-    """Rows in a table."""
+    """Number of rows in a table."""
     with engine.connect() as connection:
         return connection.execute(select(func.count()).select_from(table)).scalar_one()
 
 
 def together(*works: Callable[[], Any]) -> list[Any]:
-    """Run all at the same moment, each in its own thread."""
+    """Run all calls at the same time, each in its own thread."""
     barrier = Barrier(len(works))
 
     def run(work: Callable[[], Any]) -> Any:
@@ -89,7 +89,7 @@ def together(*works: Callable[[], Any]) -> list[Any]:
 
 
 def totals(engine: Engine) -> dict[str, dict[Any, Any]]:
-    """The running totals, without the times."""
+    """Read the running totals without their times."""
     return {
         "photos": {(row.model_version, row.reason): row.photos for row in rows(engine, PhotoTotal)},
         "expectations": {row.reason: row.expectations for row in rows(engine, ExpectationTotal)},
@@ -98,7 +98,7 @@ def totals(engine: Engine) -> dict[str, dict[Any, Any]]:
 
 
 def _comparisons(engine: Engine) -> dict[tuple[str, int, str], tuple[int, int, int, int]]:
-    """By model, expected class and outcome: how many, summed absolute and squared error, and how many within one."""
+    """Number, sums of absolute and squared errors, and number within one item, by model, expected class and outcome."""
     found: dict[tuple[str, int, str], tuple[int, int, int, int]] = {}
     for row in rows(engine, ConfusionTotal):
         if row.reference == TruthSource.INVENTORY:
@@ -111,7 +111,7 @@ def _comparisons(engine: Engine) -> dict[tuple[str, int, str], tuple[int, int, i
 
 
 def assert_totals_follow_from_the_ledgers(engine: Engine) -> None:
-    """Recompute every total that can be: a failure that became a count stays counted as a failure too."""
+    """Check the totals that can be recomputed. A failure that became a count stays counted as a failure, too."""
     found = totals(engine)
     recorded = Counter((row.model_version, row.reason or "") for row in rows(engine, Count))
     for (model, reason), photos in found["photos"].items():
@@ -127,7 +127,7 @@ def assert_totals_follow_from_the_ledgers(engine: Engine) -> None:
 
 
 def assert_compared(engine: Engine) -> None:
-    """Every bin whose latest photo is counted and whose latest expectation is readable has that comparison, once."""
+    """Check that each bin with a counted latest photo and a readable latest expectation has exactly one comparison."""
     counts = {row.id: row for row in rows(engine, Count)}
     expectations = {row.id: row for row in rows(engine, Expectation)}
     compared = Counter((row.count_id, row.expected) for row in rows(engine, Comparison))
@@ -139,7 +139,7 @@ def assert_compared(engine: Engine) -> None:
             assert compared[row.count_id, expectations[row.expectation_id].quantity] == 1, row
 
 
-def test_a_count_is_recorded_as_given(records_engine: Engine, store: Store) -> None:
+def test_a_count_is_recorded_unchanged(records_engine: Engine, store: Store) -> None:
     photo = count(
         "ordner/Käfig 1+%.jpg",
         etag="d41d8",
@@ -177,13 +177,13 @@ def test_a_failure_is_recorded_with_its_reason(records_engine: Engine, store: St
     assert totals(records_engine)["photos"] == {("v1", "truncated"): 1}
 
 
-def test_nothing_to_record(store: Store, records_engine: Engine) -> None:
+def test_recording_nothing_changes_nothing(store: Store, records_engine: Engine) -> None:
     assert store.add_counts([]) == 0
     assert store.add_expectations(iter(())) == 0
     assert totals(records_engine) == {"photos": {}, "expectations": {}, "comparisons": {}}
 
 
-def test_check_finds_records_that_cannot_be_written_to(postgres_records: Engine) -> None:
+def test_check_fails_if_the_records_are_read_only(postgres_records: Engine) -> None:
     Store(postgres_records).check()
     read_only = postgres_records.url.update_query_dict({"options": "-c default_transaction_read_only=on"})
     engine = connect(read_only.render_as_string(hide_password=False))
@@ -203,21 +203,21 @@ def test_a_time_without_a_zone_is_refused(store: Store, records_engine: Engine) 
     ["ü.jpg", "u\u0308.jpg", "箱/📦.png", "a b+c%20.jpg", "'; drop table counts; --.jpg", "A.jpg", "a.jpg", "\\.jpg"],
 )
 def test_keys_are_kept_exactly(records_engine: Engine, store: Store, key: str) -> None:
-    """Composed and decomposed letters, and cases, are different keys."""
+    """Composed and decomposed letters differ, and so do upper and lower case."""
     store.add_counts([count(key), count("ü.jpg"), count("a.jpg")])
     store.add_counts([count(key)])
     assert {row.key for row in rows(records_engine, Count)} == {key, "ü.jpg", "a.jpg"}
     assert {row.bin_id for row in rows(records_engine, Bin)} == {bin_of_key(key), "ü", "a"}
 
 
-def test_the_same_count_twice(records_engine: Engine, store: Store) -> None:
+def test_a_repeated_count_changes_nothing(records_engine: Engine, store: Store) -> None:
     assert store.add_counts([count(), count()]) == 1
     assert store.add_counts([count(predicted=5)]) == 0
     assert [row.predicted for row in rows(records_engine, Count)] == [3]
     assert totals(records_engine)["photos"] == {("v1", ""): 1}
 
 
-def test_the_same_expectation_twice(records_engine: Engine, store: Store) -> None:
+def test_a_repeated_expectation_changes_nothing(records_engine: Engine, store: Store) -> None:
     assert store.add_expectations([expectation(4), expectation(4)]) == 1
     assert store.add_expectations([expectation(4)]) == 0
     assert totals(records_engine)["expectations"] == {"": 1}
@@ -244,7 +244,7 @@ def test_a_failure_does_not_replace_a_count(records_engine: Engine, store: Store
 
 
 @pytest.mark.parametrize("failure_first", [True, False])
-def test_a_count_and_a_failure_of_one_photo_in_one_call(
+def test_a_count_wins_over_a_failure_of_the_same_photo_in_one_call(
     records_engine: Engine, store: Store, failure_first: bool
 ) -> None:
     both = [count(reason=Reason.INFERENCE_FAILED), count()]
@@ -253,7 +253,7 @@ def test_a_count_and_a_failure_of_one_photo_in_one_call(
 
 
 def test_a_late_count_of_a_failed_photo_is_compared(records_engine: Engine, store: Store) -> None:
-    """The same bytes were uploaded twice; the second fetch failed, and the first came late."""
+    """The same bytes were uploaded twice: the second fetch failed, and the first count arrives late."""
     store.add_expectations([expectation(3)])
     store.add_counts([count(minutes=3, reason=Reason.INFERENCE_FAILED)])
     store.add_counts([count(minutes=1)])
@@ -284,7 +284,7 @@ def test_another_model_counts_again(records_engine: Engine, store: Store) -> Non
         (5, 40, -1, "under"),
     ],
 )
-def test_comparison(
+def test_comparison_of_count_and_quantity(
     records_engine: Engine, store: Store, predicted: int, quantity: int, error: int, outcome: str, count_first: bool
 ) -> None:
     steps = [
@@ -306,7 +306,7 @@ def test_comparison(
     }
 
 
-def test_bins_of_two_buckets_are_apart(records_engine: Engine, store: Store) -> None:
+def test_bins_of_two_buckets_are_separate(records_engine: Engine, store: Store) -> None:
     store.add_counts([count(bucket="north"), count(bucket="south")])
     store.add_expectations([expectation(3, bucket="north")])
     assert [row.bucket for row in rows(records_engine, Comparison)] == ["north"]
@@ -324,8 +324,8 @@ def test_a_newer_expectation_appends_a_comparison(records_engine: Engine, store:
     }
 
 
-def test_a_quantity_that_is_said_again_adds_no_comparison(records_engine: Engine, store: Store) -> None:
-    """By the same file a night later, by another file, and after it was something else for a while."""
+def test_a_repeated_quantity_appends_no_comparison(records_engine: Engine, store: Store) -> None:
+    """From the same file a night later, from another file, and after another quantity for a while."""
     store.add_counts([count(predicted=3)])
     store.add_expectations([expectation(4, minutes=1)])
     once = totals(records_engine)["comparisons"]
@@ -343,7 +343,7 @@ def test_a_quantity_that_is_said_again_adds_no_comparison(records_engine: Engine
     assert totals(records_engine)["comparisons"]["v1", 4, "under"] == (2, 2, 2, 2), "another photo is compared"
 
 
-def test_an_older_expectation_does_not(records_engine: Engine, store: Store) -> None:
+def test_an_older_expectation_appends_no_comparison(records_engine: Engine, store: Store) -> None:
     store.add_counts([count()])
     store.add_expectations([expectation(3, minutes=2)])
     assert store.add_expectations([expectation(4, minutes=1)]) == 1
@@ -358,8 +358,8 @@ def test_an_older_photo_is_counted_but_not_compared(records_engine: Engine, stor
     assert [row.predicted for row in rows(records_engine, Comparison)] == [3]
 
 
-def test_a_photo_that_comes_back(records_engine: Engine, store: Store) -> None:
-    """A, then B, then A again: the bin shows A, although A's count is old; a new expectation is compared with A."""
+def test_a_restored_photo_is_the_latest_again(records_engine: Engine, store: Store) -> None:
+    """A, then B, then A again: the bin shows A although its count is old, and a new expectation is compared with A."""
     store.add_counts([count(etag="A", minutes=1, predicted=1)])
     store.add_counts([count(etag="B", minutes=2, predicted=2)])
     assert store.add_counts([count(etag="A", minutes=3, predicted=1)]) == 0
@@ -372,8 +372,8 @@ def test_a_photo_that_comes_back(records_engine: Engine, store: Store) -> None:
     assert [row.predicted for row in rows(records_engine, Comparison)] == [1]
 
 
-def test_unreadable_metadata(records_engine: Engine, store: Store) -> None:
-    """It says that the old quantity holds no longer, but not which does; the next readable one is compared."""
+def test_unreadable_metadata_suspends_the_comparison(records_engine: Engine, store: Store) -> None:
+    """The old quantity is no longer valid and the new one is unknown; the next readable one is compared."""
     store.add_expectations([expectation(4, minutes=1)])
     store.add_expectations([expectation(None, minutes=2, reason=MetadataReason.NOT_JSON, detail="not JSON")])
     store.add_counts([count()])
@@ -384,8 +384,8 @@ def test_unreadable_metadata(records_engine: Engine, store: Store) -> None:
 
 
 @pytest.mark.parametrize("reason", ["missing", "forbidden"])
-def test_what_could_not_be_fetched_is_no_news_of_its_bin(records_engine: Engine, store: Store, reason: str) -> None:
-    """Nor once it can be: its event may give a later time than the store, and the bin would stay without a count."""
+def test_a_failed_fetch_does_not_change_the_bin(records_engine: Engine, store: Store, reason: str) -> None:
+    """The event's time may be later than S3's, so that a later successful count would not become the latest."""
     store.add_counts([count(minutes=1)])
     store.add_counts([count(etag="", minutes=5, reason=Reason(reason))])
     store.add_expectations([expectation(3, minutes=1)])
@@ -397,14 +397,14 @@ def test_what_could_not_be_fetched_is_no_news_of_its_bin(records_engine: Engine,
     assert number(records_engine, Bin) == 1
 
 
-def test_the_largest_group(records_engine: Engine, store: Store) -> None:
+def test_the_largest_batch_is_recorded(records_engine: Engine, store: Store) -> None:
     keys = [f"bin-images/{i:05}.jpg" for i in range(256)]
     assert store.add_expectations([expectation(3, bin_id=bin_of_key(key)) for key in keys]) == 256
     assert store.add_counts([count(key) for key in keys]) == 256
     assert totals(records_engine)["comparisons"] == {("v1", 3, "exact"): (256, 0, 0, 256)}
 
 
-def test_the_same_counts_from_eight_threads(records_engine: Engine, store: Store) -> None:
+def test_eight_threads_record_the_same_counts_once(records_engine: Engine, store: Store) -> None:
     photos = [count(f"{i:03}.jpg") for i in range(40)]
     store.add_expectations([expectation(3, bin_id=f"{i:03}") for i in range(40)])
     news = together(*[lambda start=start: store.add_counts(photos[start:] + photos[:start]) for start in range(8)])
@@ -413,7 +413,7 @@ def test_the_same_counts_from_eight_threads(records_engine: Engine, store: Store
     assert totals(records_engine)["comparisons"] == {("v1", 3, "exact"): (40, 0, 0, 40)}
 
 
-def test_the_same_expectations_from_eight_threads(records_engine: Engine, store: Store) -> None:
+def test_eight_threads_record_the_same_expectations_once(records_engine: Engine, store: Store) -> None:
     store.add_counts([count(f"{i:03}.jpg") for i in range(40)])
     said = [expectation(3, bin_id=f"{i:03}") for i in range(40)]
     assert sum(together(*[lambda: store.add_expectations(said)] * 8)) == 40
@@ -439,7 +439,7 @@ print(new)
 """
 
 
-def test_the_same_counts_from_two_processes(records_engine: Engine) -> None:
+def test_two_processes_record_the_same_counts_once(records_engine: Engine) -> None:
     url = records_engine.url.render_as_string(hide_password=False)
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with ExitStack() as stack:
@@ -455,8 +455,8 @@ def test_the_same_counts_from_two_processes(records_engine: Engine) -> None:
     assert totals(records_engine)["photos"] == {("v1", ""): 200}
 
 
-def test_a_count_and_its_expectation_at_the_same_moment(records_engine: Engine, store: Store) -> None:
-    """Whichever comes first, there is exactly one comparison; a bin's first row is the hardest case."""
+def test_a_simultaneous_count_and_expectation_are_compared_once(records_engine: Engine, store: Store) -> None:
+    """In either order there is exactly one comparison. The hardest case is a new bin."""
     for i in range(60):
         together(
             lambda i=i: store.add_counts([count(f"{i}.jpg")]),
@@ -466,20 +466,20 @@ def test_a_count_and_its_expectation_at_the_same_moment(records_engine: Engine, 
     assert totals(records_engine)["comparisons"] == {("v1", 3, "exact"): (60, 0, 0, 60)}
 
 
-def test_a_bin_that_stays_as_it_is_is_locked_too(postgres_records: Engine) -> None:
-    """An older photo moves nothing, but what is settled with it must not change meanwhile."""
+def test_an_unchanged_bin_is_locked_too(postgres_records: Engine) -> None:
+    """An older photo changes nothing, but the bin must not change while it is being settled."""
     Store(postgres_records).add_counts([count(minutes=2)])
     (bin_,) = rows(postgres_records, Bin)
     older = {("binwatch", "00001"): (at(1), bin_.count_id)}
     with postgres_records.begin() as holding, postgres_records.begin() as other:
-        settle_bins(holding, older, LATEST_PHOTO, Calibrations(), at(3))
+        settle_bins(holding, older, PHOTO_COLUMNS, Calibrations(), at(3))
         with pytest.raises(OperationalError, match="could not obtain lock"):
             other.execute(select(Bin.bin_id).with_for_update(nowait=True))
     assert rows(postgres_records, Bin) == [bin_]
 
 
-def test_overlapping_groups_in_opposite_order_do_not_deadlock(records_engine: Engine, store: Store) -> None:
-    """Keys whose order differs by collation (upper and lower case, umlauts) are the ones to trip over."""
+def test_overlapping_batches_in_opposite_order_do_not_deadlock(records_engine: Engine, store: Store) -> None:
+    """The keys sort differently by collation (upper and lower case, umlauts), which is where deadlocks would occur."""
     names = [f"{letter}{i}" for i in range(6) for letter in "aBcDäÖ-_"]
 
     def count_all(names: Sequence[str], round_: int) -> None:
@@ -543,13 +543,13 @@ def _apply(store: Store, groups: Sequence[Sequence[NewCount | NewExpectation]]) 
 
 
 def _empty(engine: Engine) -> None:
-    with engine.execution_options(**{WRITE: True}).begin() as connection:
+    with for_writing(engine).begin() as connection:
         for table in reversed(Base.metadata.sorted_tables):
             connection.execute(table.delete())
 
 
 def _state(engine: Engine) -> dict[str, Any]:
-    """What must not depend on the order of arrival, told by keys instead of row numbers."""
+    """Read what must not depend on the order of arrival, with keys instead of row ids."""
     counts = {row.id: (row.key, row.etag, row.reason, row.predicted, row.modified_at) for row in rows(engine, Count)}
     expectations = {
         row.id: (row.bin_id, row.etag, row.modified_at, row.quantity, row.reason) for row in rows(engine, Expectation)
@@ -600,7 +600,7 @@ def test_the_order_of_arrival_does_not_matter(
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(steps_of_any_order)
 @example([("count", "x", ("A", 3.0), "failed"), ("count", "x", ("A", 1.0), "ok"), ("expect", "x", 1.0, 3)])
-def test_counters_never_fall(records_engine: Engine, steps: list[tuple[Any, ...]]) -> None:
+def test_counters_never_decrease(records_engine: Engine, steps: list[tuple[Any, ...]]) -> None:
     store = Store(records_engine)
     _empty(records_engine)
     before = totals(records_engine)

@@ -1,4 +1,4 @@
-"""Photos that test auditors: which are given to whom, on both databases."""
+"""Tests of auditors: which photos are given to whom. On both databases."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from binwatch.inventory.columns import ColumnNames
 from binwatch.inventory.known_answers import load_known_answers
 from binwatch.records.audits import AuditAnswer
 from binwatch.records.audits import add_audit as record
-from binwatch.records.draws import NothingToDraw, answer_of
-from binwatch.records.repeats import next_bin
+from binwatch.records.draws import NothingToDraw, first_blind_count_of
+from binwatch.records.repeats import next_bin_to_audit
 from binwatch.records.store import NewCount, Store
 from binwatch.records.tables import Audit, AuditDraw, AuditRepeat, Count, KnownAnswer
 
 START = datetime(2026, 11, 20, tzinfo=UTC)
 add_audit = partial(record, blind=True)
-always = partial(next_bin, repeats=1.0, source=random.Random(0))
+always = partial(next_bin_to_audit, test_probability=1.0, rng=random.Random(0))
 
 
 def _count(bin_id: str, etag: str = "1", model: str = "v1", minutes: int = 0) -> NewCount:
@@ -56,7 +56,7 @@ def _drawn(engine: Engine) -> int:
         return len(connection.execute(select(AuditDraw.id)).all())
 
 
-def test_a_photo_is_given_to_one_other_person_and_is_no_draw(engine: Engine) -> None:
+def test_a_photo_is_given_to_one_second_auditor_and_records_no_draw(engine: Engine) -> None:
     first = add_audit(engine, "bins", "a", 4, "Ada")
     Store(engine).add_counts([_count(name, model="v2") for name in ("a", "b", "c")])  # the same photos
     given = always(engine, "Ben")
@@ -72,7 +72,7 @@ def test_a_photo_is_given_to_one_other_person_and_is_no_draw(engine: Engine) -> 
     "why",
     ["their own", "sighted", "no number", "nobody's", "a newer photo", "answered", "without a name", "turned off"],
 )
-def test_what_is_no_test_of_an_auditor(engine: Engine, why: str) -> None:
+def test_photos_that_do_not_test_an_auditor(engine: Engine, why: str) -> None:
     name = {"their own": "Ben", "nobody's": None}.get(why, "Ada")
     if why == "no number":
         add_audit(engine, "bins", "a", None, name, answer=AuditAnswer.CANNOT_TELL)
@@ -83,23 +83,23 @@ def test_what_is_no_test_of_an_auditor(engine: Engine, why: str) -> None:
     if why == "answered":
         add_audit(engine, "bins", "a", None, "Ben", answer=AuditAnswer.GO_AND_COUNT)
     who = None if why == "without a name" else "Ben"
-    next_bin(engine, who, 0.0 if why == "turned off" else 1.0, source=random.Random(0))
+    next_bin_to_audit(engine, who, 0.0 if why == "turned off" else 1.0, rng=random.Random(0))
     assert (_ledger(engine), _drawn(engine) > 0) == ([], True)
 
 
-def test_as_many_are_given_as_the_share_says(engine: Engine) -> None:
+def test_the_share_of_tests_follows_the_probability(engine: Engine) -> None:
     source, given = random.Random(1), Counter[bool]()
     for number in range(300):
         add_audit(engine, "bins", "a", number, "Ada")
         before = len(_ledger(engine))
-        next_bin(engine, f"person {number}", 0.2, source=source)
+        next_bin_to_audit(engine, f"person {number}", 0.2, rng=source)
         given[len(_ledger(engine)) > before] += 1
         with engine.begin() as connection:
             connection.execute(AuditRepeat.__table__.delete())
     assert given[True] / 300 == pytest.approx(0.2, abs=0.06)
 
 
-def test_what_an_auditor_leaves_out_comes_again(engine: Engine) -> None:
+def test_an_unanswered_test_is_given_again(engine: Engine) -> None:
     add_audit(engine, "bins", "a", 4, "Ada")
     add_audit(engine, "bins", "b", 4, "Ada")
     left = always(engine, "Ben").bin_id
@@ -117,7 +117,9 @@ def test_estimates_keep_the_first_blind_count(engine: Engine) -> None:
     first = add_audit(engine, "bins", "a", 4, "Ada")
     add_audit(engine, "bins", "a", 5, "Ben")
     with engine.connect() as connection:
-        kept = connection.execute(select(Audit.id).where(Audit.id == answer_of(Audit.count_id))).scalars().all()
+        kept = (
+            connection.execute(select(Audit.id).where(Audit.id == first_blind_count_of(Audit.count_id))).scalars().all()
+        )
     assert kept == [first.id]
 
 
@@ -126,7 +128,7 @@ def _known(engine: Engine) -> dict[str, int]:
         return {row.bin_id: row.quantity for row in connection.execute(select(KnownAnswer.__table__))}
 
 
-def test_known_answers_of_a_label_file(engine: Engine, tmp_path: Path) -> None:
+def test_known_answers_are_loaded_from_a_label_file(engine: Engine, tmp_path: Path) -> None:
     file, named = tmp_path / "index.csv", ColumnNames("key", "label")
     file.write_text("key,label,label_source\na,3,hand\nb,x,hand\nz,1,hand\n")
     done = load_known_answers(file, engine, "bins", named=named)
@@ -140,7 +142,7 @@ def test_known_answers_of_a_label_file(engine: Engine, tmp_path: Path) -> None:
     assert _known(engine) == {"a": 4, "b": 7}
 
 
-def test_a_known_photo_is_given_to_everybody_once(engine: Engine, tmp_path: Path) -> None:
+def test_a_photo_with_a_known_answer_is_given_to_each_auditor_once(engine: Engine, tmp_path: Path) -> None:
     file = tmp_path / "known.csv"
     file.write_text("bin,quantity\na,3\n")
     load_known_answers(file, engine, "bins")
@@ -153,12 +155,12 @@ def test_a_known_photo_is_given_to_everybody_once(engine: Engine, tmp_path: Path
     assert _drawn(engine) > 0, "of a newer photo it is not known"
 
 
-def test_nothing_to_draw(records_engine: Engine) -> None:
+def test_without_bins_nothing_is_drawn(records_engine: Engine) -> None:
     with pytest.raises(NothingToDraw):
         always(records_engine, "Ada")
 
 
-def test_a_photo_that_is_skipped_is_not_given_again_at_once(engine: Engine, tmp_path: Path) -> None:
+def test_a_skipped_test_is_not_given_again_at_once(engine: Engine, tmp_path: Path) -> None:
     add_audit(engine, "bins", "a", 4, "Ada")
     assert always(engine, "Ben").bin_id == "a"
     with engine.begin() as connection:

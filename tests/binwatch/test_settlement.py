@@ -1,4 +1,4 @@
-"""What a bin comes to, without a database."""
+"""Computing the new state of a bin, without a database."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from binwatch.bundle import Calibration
 from binwatch.conformal import PValueTable
-from binwatch.records.models import Calibrated
+from binwatch.records.models import CurrentCalibration
 from binwatch.records.settlement import (
     BinFacts,
     LatestPhoto,
@@ -17,23 +17,25 @@ from binwatch.records.settlement import (
     ListedBin,
     PhotoState,
     QuantityState,
-    Ranked,
+    RankKind,
     settle,
 )
 from tests.calibrations import UP_TO_20, category
 
 AT = datetime(2026, 11, 20, tzinfo=UTC)
 SAID = [0.05, 0.05, 0.7, 0.05, 0.05, 0.05, 0.05]
-PHOTO = LatestPhoto(count_id=1, model_version="v1", key="a.jpg", at=AT, predicted=2, probabilities=SAID, audit_id=9)
+PHOTO = LatestPhoto(
+    count_id=1, model_version="v1", key="a.jpg", stored_at=AT, predicted=2, probabilities=SAID, audit_id=9
+)
 FAILED = replace(PHOTO, predicted=None, probabilities=None)
 QUANTITY = LatestQuantity(expectation_id=5, quantity=3)
 UNREADABLE = replace(QUANTITY, quantity=None)
 BIN = BinFacts(bucket="b", bin_id="a", photo=PHOTO, quantity=QUANTITY)
 EVERY = category((0.1, 0.5, 0.5, 0.9), classes=UP_TO_20)
-VALUES = Calibrated(2, PValueTable(Calibration(photos=4, split="test", categories=(EVERY,))))
+VALUES = CurrentCalibration(2, PValueTable(Calibration(photos=4, split="test", categories=(EVERY,))))
 
 
-def test_a_count_and_a_quantity_that_meet_first_are_compared() -> None:
+def test_a_new_pair_of_count_and_quantity_is_compared() -> None:
     settled = settle(BIN, VALUES)
     pair = {
         "bucket": "b",
@@ -58,7 +60,7 @@ def test_a_count_and_a_quantity_that_meet_first_are_compared() -> None:
         "audit_id": 9,
         "slice_id": None,
     }
-    assert settled.ranked is Ranked.CALIBRATED
+    assert settled.ranked is RankKind.CALIBRATED
 
 
 def test_without_calibration_there_is_no_p_value() -> None:
@@ -66,7 +68,7 @@ def test_without_calibration_there_is_no_p_value() -> None:
     assert settled.comparison is not None
     assert settled.current is not None
     assert (settled.comparison["p_value"], settled.current["doubt"]) == (None, 1.05)
-    assert settled.ranked is Ranked.UNCALIBRATED
+    assert settled.ranked is RankKind.UNCALIBRATED
 
 
 @pytest.mark.parametrize(
@@ -79,49 +81,49 @@ def test_without_calibration_there_is_no_p_value() -> None:
         (FAILED, UNREADABLE, (PhotoState.FAILED, QuantityState.UNREADABLE)),
     ],
 )
-def test_a_bin_that_lacks_one_of_them_leaves_the_list(
+def test_a_bin_without_count_or_quantity_is_not_listed(
     photo: LatestPhoto | None, quantity: LatestQuantity | None, states: tuple[PhotoState, QuantityState]
 ) -> None:
-    listed = ListedBin(comparison_id=7, expectation_id=4, calibration=2, ranked=Ranked.CALIBRATED)
+    listed = ListedBin(comparison_id=7, expectation_id=4, calibration=2, ranked=RankKind.CALIBRATED)
     settled = settle(replace(BIN, photo=photo, quantity=quantity, listed=listed), VALUES)
     assert settled.states == states
     assert (settled.comparison, settled.current, settled.ranked) == (None, None, None)
 
 
-def test_what_was_compared_before_is_not_compared_again() -> None:
-    """As after another quantity held for a while. It is listed by how it is judged now."""
-    listed = ListedBin(comparison_id=8, expectation_id=4, calibration=0, ranked=Ranked.UNCALIBRATED)
+def test_a_pair_is_compared_only_once() -> None:
+    """The quantity returns after another one was expected for a while. The bin is listed with its current p-values."""
+    listed = ListedBin(comparison_id=8, expectation_id=4, calibration=0, ranked=RankKind.UNCALIBRATED)
     settled = settle(replace(BIN, listed=listed, comparison_id=7), VALUES)
     assert settled.comparison is None
     assert settled.current is not None
     assert (settled.current["comparison_id"], settled.current["expectation_id"]) == (7, 5)
-    assert (settled.current["p_value"], settled.ranked) == (0.4, Ranked.CALIBRATED)
+    assert (settled.current["p_value"], settled.ranked) == (0.4, RankKind.CALIBRATED)
 
 
-def test_a_new_calibration_judges_a_bin_anew() -> None:
-    listed = ListedBin(comparison_id=7, expectation_id=5, calibration=1, ranked=Ranked.CALIBRATED)
+def test_a_new_calibration_updates_the_listed_p_values() -> None:
+    listed = ListedBin(comparison_id=7, expectation_id=5, calibration=1, ranked=RankKind.CALIBRATED)
     settled = settle(replace(BIN, listed=listed, comparison_id=7), VALUES)
     assert settled.comparison is None
     assert settled.current is not None
     assert (settled.current["p_value"], settled.current["calibration"]) == (0.4, 2)
 
 
-def test_the_same_quantity_from_another_file_is_only_pointed_at() -> None:
-    listed = ListedBin(comparison_id=7, expectation_id=4, calibration=2, ranked=Ranked.CALIBRATED)
+def test_the_same_quantity_from_another_file_updates_only_the_reference() -> None:
+    listed = ListedBin(comparison_id=7, expectation_id=4, calibration=2, ranked=RankKind.CALIBRATED)
     settled = settle(replace(BIN, listed=listed, comparison_id=7), VALUES)
     assert settled.comparison is None
     assert settled.current is not None
     assert settled.current["expectation_id"] == 5
 
 
-def test_a_bin_that_stays_as_it_is_is_not_written() -> None:
-    listed = ListedBin(comparison_id=7, expectation_id=5, calibration=2, ranked=Ranked.CALIBRATED)
+def test_an_unchanged_bin_is_not_written() -> None:
+    listed = ListedBin(comparison_id=7, expectation_id=5, calibration=2, ranked=RankKind.CALIBRATED)
     settled = settle(replace(BIN, listed=listed, comparison_id=7), VALUES)
-    assert (settled.comparison, settled.current, settled.ranked) == (None, None, Ranked.CALIBRATED)
+    assert (settled.comparison, settled.current, settled.ranked) == (None, None, RankKind.CALIBRATED)
 
 
-def test_beyond_five() -> None:
-    """As classes, 17 and 40 agree, and agreement is of classes; the bin is listed with the difference."""
+def test_quantities_beyond_five_are_listed_with_their_difference() -> None:
+    """17 and 40 agree as classes, which is what the outcome compares, but the listed difference is in items."""
     said = [0.0] * 6 + [0.005] * 10 + [0.15, 0.5, 0.2, 0.05, 0.03, 0.02]
     photo = replace(PHOTO, predicted=6, probabilities=[0.0] * 6 + [1.0], distribution=said)
     settled = settle(replace(BIN, photo=photo, quantity=LatestQuantity(expectation_id=5, quantity=40)), VALUES)

@@ -1,4 +1,4 @@
-"""Slices: which part of a key is one, how many there may be, and what is recorded by them."""
+"""Slices: how they follow from keys, how many there may be, and what is recorded by slice."""
 
 from __future__ import annotations
 
@@ -28,9 +28,7 @@ FOLDER = Slicing(re.compile("^([^/]+)/"))
         ("PATTERN", "(.+)", {"x" * MAX_SLICE_CHARS: "x" * MAX_SLICE_CHARS, "x" * (MAX_SLICE_CHARS + 1): OTHER_SLICE}),
     ],
 )
-def test_which_slice_a_key_is_of(
-    monkeypatch: pytest.MonkeyPatch, name: str, value: str, slices: dict[str, str]
-) -> None:
+def test_slice_of_a_key(monkeypatch: pytest.MonkeyPatch, name: str, value: str, slices: dict[str, str]) -> None:
     monkeypatch.setenv(f"BINWATCH_SLICE_{name}", value)
     slicing = load_settings().slicing
     assert slicing is not None
@@ -47,7 +45,7 @@ def test_which_slice_a_key_is_of(
         ({"PATTERN": "(a)", "DEPTH": "1"}, "BINWATCH_SLICE_PATTERN is '\\(a\\)' and BINWATCH_SLICE_DEPTH is 1"),
     ],
 )
-def test_a_rule_that_is_none_is_an_error_at_start(
+def test_an_invalid_rule_is_refused_at_start(
     monkeypatch: pytest.MonkeyPatch, values: dict[str, str], words: str
 ) -> None:
     for name, value in values.items():
@@ -62,8 +60,8 @@ def _names(engine: Engine, slicing: Slicing = FOLDER) -> dict[str, int]:
         return {row.name: row.id for row in connection.execute(of_rule)}
 
 
-def test_the_first_values_are_slices_for_all_processes(records_engine: Engine) -> None:
-    """Eight processes that meet 40 new values each, all at once."""
+def test_all_processes_agree_on_the_first_slices(records_engine: Engine) -> None:
+    """Eight processes meet 40 new names each at the same time."""
     keys = [[f"{process}-{number}/a.jpg" for number in range(40)] for process in range(8)]
     processes = [Slices(Store(records_engine)._engine, FOLDER) for _ in keys]
     with ThreadPoolExecutor(len(keys)) as pool:
@@ -93,7 +91,7 @@ def test_photos_comparisons_and_bins_are_recorded_by_slice(records_engine: Engin
         assert connection.execute(select(CurrentComparison.slice_id)).scalar_one() == known["x"]
 
 
-def test_another_rule_has_slices_of_its_own_and_leaves_what_is_recorded(records_engine: Engine) -> None:
+def test_another_rule_has_its_own_slices_and_keeps_recorded_ones(records_engine: Engine) -> None:
     Store(records_engine, slicing=FOLDER).add_counts([count("a", 2)])
     name = Slicing(re.compile("([^/]+)$"))
     Store(records_engine, slicing=name).add_counts([count("b", 2)])

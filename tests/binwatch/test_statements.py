@@ -1,4 +1,4 @@
-"""How many SQL statements a write costs, on both databases. Each is a round trip while locks are held."""
+"""Number of SQL statements per write, on both databases. Each is a round trip while locks are held."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from binwatch.records.store import Store
 from tests.binwatch.test_current import CALIBRATION, count, expect
 
 GROUP = [f"{number:02}" for number in range(16)]
-"""Bins of a group's photos."""
+"""Ids of the bins of a batch."""
 Cost = Callable[[Callable[[], object]], int]
 
 
 @pytest.fixture
 def cost(records_engine: Engine) -> Cost:
-    """Counts the statements of a write, the one that starts its transaction included; executemany is one."""
+    """Counts the statements of a write, including the one that begins its transaction. An executemany counts as one."""
 
     def counted(write: Callable[[], object]) -> int:
         seen: list[str] = []
@@ -49,7 +49,7 @@ def store(records_engine: Engine) -> Store:
     return store
 
 
-def test_statements_of_each_write(records_engine: Engine, store: Store, cost: Cost) -> None:
+def test_number_of_statements_per_write(records_engine: Engine, store: Store, cost: Cost) -> None:
     photos, quantities = store.add_counts, store.add_expectations
     writes: list[tuple[str, Callable[[], object], int]] = [
         ("first photos of 16 bins", partial(photos, [count(name, 2) for name in GROUP]), 8),

@@ -1,4 +1,4 @@
-"""Variances: what a trail comes to, and that audits, corrections and decisions settle it, on both databases."""
+"""Variances: the state that follows from a trail, and how audits, corrections and decisions change it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ OPEN, RECOUNTED, APPROVED, REJECTED, SUPERSEDED = VarianceState
 
 
 def _trail(*counts: int, end: VarianceStep | None = None) -> list[TrailEntry]:
-    """Counts of different people, and how it ended."""
+    """A trail of counts by different people, and its last step."""
     counted = [TrailEntry(VarianceStep.COUNTED, found, f"person {place}") for place, found in enumerate(counts)]
     return counted + ([TrailEntry(end, None, "Eve")] if end else [])
 
@@ -56,12 +56,12 @@ def _trail(*counts: int, end: VarianceStep | None = None) -> list[TrailEntry]:
         (_trail(7, 7, end=VarianceStep.SUPERSEDED), SUPERSEDED, 7),
     ],
 )
-def test_what_a_trail_comes_to(trail: list[TrailEntry], state: VarianceState, quantity: int | None) -> None:
+def test_the_state_follows_from_the_trail(trail: list[TrailEntry], state: VarianceState, quantity: int | None) -> None:
     standing = standing_of(trail)
     assert (standing.state, standing.quantity) == (state, quantity)
 
 
-def test_a_recount_is_blind_and_by_somebody_else() -> None:
+def test_a_recount_is_blind_and_by_another_person() -> None:
     trail = _trail(7)
     assert is_recount(trail, "Ben", blind=True)
     assert not is_recount(trail, "Ben", blind=False)
@@ -78,7 +78,7 @@ def test_a_recount_is_blind_and_by_somebody_else() -> None:
         (VarianceTolerance(items=2, share=0.1), {13}),
     ],
 )
-def test_a_difference_is_beyond_both_tolerances(tolerance: VarianceTolerance, beyond: set[int]) -> None:
+def test_the_tolerance_is_exceeded_beyond_both_limits(tolerance: VarianceTolerance, beyond: set[int]) -> None:
     assert {found for found in range(9, 14) if tolerance.is_exceeded(10, found)} == beyond
 
 
@@ -118,7 +118,7 @@ def test_who_may_decide_and_when(
         ([TrailEntry(VarianceStep.SUPERSEDED, 6)], "begins with a count"),
         ([*_trail(7), TrailEntry(VarianceStep.COUNTED, 7, "person 0")], "another person"),
         ([*_trail(7), TrailEntry(VarianceStep.COUNTED, 7)], "another person"),
-        ([*_trail(7, 7), TrailEntry(VarianceStep.APPROVED, 7)], "nobody is named"),
+        ([*_trail(7, 7), TrailEntry(VarianceStep.APPROVED, 7)], "needs the name"),
         ([*_trail(7, 7), TrailEntry(VarianceStep.APPROVED, 6, "Eve")], "most people found is 7"),
         ([*_trail(7, 7), TrailEntry(VarianceStep.REJECTED, None, "person 1")], "somebody else has to"),
         ([*_trail(7, end=VarianceStep.REJECTED), TrailEntry(VarianceStep.COUNTED, 7, "Ann")], "is closed"),
@@ -129,7 +129,7 @@ def test_who_may_decide_and_when(
         ([*_trail(7), TrailEntry(VarianceStep.SUPERSEDED, 6)], None),
     ],
 )
-def test_which_steps_may_follow(trail: list[TrailEntry], error: str | None) -> None:
+def test_check_trail_accepts_only_valid_orders_of_steps(trail: list[TrailEntry], error: str | None) -> None:
     if error is None:
         check_trail(trail, expected=4)
     else:
@@ -142,7 +142,7 @@ def test_which_steps_may_follow(trail: list[TrailEntry], error: str | None) -> N
 
 @pytest.fixture
 def store(records_engine: Engine) -> Store:
-    """Bin a shows 5 by its count; 4 are expected."""
+    """A store with bin a, whose count is 5 and whose expected quantity is 4."""
     store = Store(records_engine)
     store.add_counts([_photo()])
     store.add_expectations([_expected(4)])
@@ -168,7 +168,7 @@ def _audit(engine: Engine, quantity: int | None, person: str | None, **more: Any
 
 
 def _variances(engine: Engine) -> list[tuple[str, int, int | None, bool]]:
-    """State, expected quantity, quantity and whether it is closed; the totals agree with them."""
+    """Read state, expected quantity, quantity and whether it is closed; check the totals against them."""
     columns = (Variance.state, Variance.expected, Variance.quantity, Variance.closed_at)
     with engine.connect() as connection:
         rows = connection.execute(select(*columns).order_by(Variance.id)).all()
@@ -185,7 +185,7 @@ def _entries(engine: Engine) -> list[tuple[Any, ...]]:
         return [tuple(row) for row in connection.execute(select(*columns).order_by(VarianceEntry.id))]
 
 
-def test_from_an_audit_to_an_approved_number(records_engine: Engine, store: Store) -> None:
+def test_a_variance_from_audit_to_approval(records_engine: Engine, store: Store) -> None:
     _audit(records_engine, 4, "Ann")
     _audit(records_engine, 5, "Ann", answer=AuditAnswer.AT_LEAST)
     _audit(records_engine, 6, "Ann", tolerance=VarianceTolerance(items=2))
@@ -214,7 +214,7 @@ def test_from_an_audit_to_an_approved_number(records_engine: Engine, store: Stor
     ]  # fmt: skip
 
 
-def test_a_corrected_quantity_supersedes_and_a_newer_photo_does_not(records_engine: Engine, store: Store) -> None:
+def test_a_corrected_quantity_supersedes_but_a_newer_photo_does_not(records_engine: Engine, store: Store) -> None:
     _audit(records_engine, 7, "Ada")
     store.add_counts([_photo(minutes=1)])
     store.add_expectations([_expected(4, minutes=1)])  # as each night
@@ -228,8 +228,8 @@ def test_a_corrected_quantity_supersedes_and_a_newer_photo_does_not(records_engi
     assert _entries(records_engine)[2:] == [("superseded", 6, None, None), ("counted", 7, "Cleo", None)]
 
 
-def test_a_count_is_compared_with_the_quantity_of_its_own_time(records_engine: Engine, store: Store) -> None:
-    """What was expected later may be right, too: goods may have moved since."""
+def test_a_count_is_compared_with_the_quantity_at_its_own_time(records_engine: Engine, store: Store) -> None:
+    """A quantity that is expected later may be right, too, since goods may have moved."""
     _audit(records_engine, 4, "Ada")
     store.add_expectations([_expected(6, minutes=1)])
     assert _variances(records_engine) == []
@@ -237,12 +237,12 @@ def test_a_count_is_compared_with_the_quantity_of_its_own_time(records_engine: E
     assert _variances(records_engine) == [("open", 6, None, False)]
 
 
-def test_two_auditors_at_once_open_one_variance(records_engine: Engine, store: Store) -> None:
+def test_simultaneous_audits_open_one_variance(records_engine: Engine, store: Store) -> None:
     _at_once(partial(_audit, records_engine, 7, "Ada"), partial(_audit, records_engine, 7, "Ben"))
     assert _variances(records_engine) == [("recounted", 4, 7, False)]
 
 
-def test_two_approvers_at_once_decide_once(records_engine: Engine, store: Store) -> None:
+def test_of_simultaneous_decisions_only_one_succeeds(records_engine: Engine, store: Store) -> None:
     for person in ("Ada", "Ben"):
         _audit(records_engine, 7, person)
     outcomes = _at_once(
@@ -259,7 +259,7 @@ def _at_once(*asks: Callable[[], object]) -> list[BaseException | None]:
         return [future.exception() for future in [pool.submit(ask) for ask in asks]]
 
 
-def test_an_audit_without_its_variance_is_none(
+def test_an_audit_is_rolled_back_if_its_variance_cannot_be_written(
     records_engine: Engine, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object, **__: object) -> None:

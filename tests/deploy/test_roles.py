@@ -20,12 +20,12 @@ from sqlalchemy.exc import ProgrammingError
 from binwatch.bundle import Calibration
 from binwatch.errors import MetadataReason
 from binwatch.records.audits import add_audit
-from binwatch.records.crash_counts import Trials
+from binwatch.records.crash_counts import CrashCounts
 from binwatch.records.draws import draw
 from binwatch.records.engine import connect
-from binwatch.records.problems import explained
-from binwatch.records.ranking import rank
-from binwatch.records.repeats import add_known_answers, next_bin
+from binwatch.records.problems import explain
+from binwatch.records.ranking import update_p_values
+from binwatch.records.repeats import add_known_answers, next_bin_to_audit
 from binwatch.records.schema import check_schema
 from binwatch.records.settle_variances import decide
 from binwatch.records.store import NewCount, NewExpectation, Store
@@ -115,15 +115,15 @@ def test_a_worker_and_a_monitor_do_their_work(database: Database) -> None:
         assert store.add_counts([_count("a"), _count("b")]) == 2
         assert store.add_counts([_count("a")]) == 0
         assert store.add_expectations([_expected("a", 2, "metadata/a.json")]) == 1
-        trials = Trials(worker)
-        assert trials.begin("binwatch", "bin-images/a.jpg") == 0
-        trials.end("binwatch", "bin-images/a.jpg")
+        crash_counts = CrashCounts(worker)
+        assert crash_counts.begin("binwatch", "bin-images/a.jpg") == 0
+        crash_counts.end("binwatch", "bin-images/a.jpg")
 
         assert Store(monitor).add_expectations([_expected("b", 3), _expected("a", 4), _expected("new", 1)]) == 3
         assert add_audit(monitor, "binwatch", "a", 2).of_count == "exact"
         assert add_audit(monitor, "binwatch", "a", 3, "Ada").of_count == "under"
         store.use_model("1", Calibration(photos=99, split="test", categories=(every,)))
-        assert rank(monitor) == 2
+        assert update_p_values(monitor) == 2
         assert _rows(monitor, "SELECT bin_id, predicted, expected FROM current_comparisons ORDER BY 1") == [
             ("a", 2, 4), ("b", 2, 3)
         ]  # fmt: skip
@@ -153,7 +153,7 @@ def test_the_monitor_reads_and_enters_as_it_serves(database: Database) -> None:
     assert (entered.predicted, entered.is_new) == (2, True)
     assert writable.write(draw).bin_id == "a"
     writable.write(lambda engine: add_audit(engine, "binwatch", "a", 2, "Ben", blind=True))
-    assert writable.write(lambda engine: next_bin(engine, "Cleo", 1.0)).bin_id == "a"
+    assert writable.write(lambda engine: next_bin_to_audit(engine, "Cleo", 1.0)).bin_id == "a"
     for quantity in (2, 3):
         assert (
             writable.write(lambda engine, said=quantity: add_known_answers(engine, "binwatch", {"a": said}, "x")) == 1
@@ -242,9 +242,9 @@ def test_a_worker_that_lost_a_right_says_so(database: Database) -> None:
     with database.engine("binwatch_worker") as worker:
         with pytest.raises(ProgrammingError, match="permission denied for table counts") as raised:
             Store(worker).check()
-        found = explained(raised.value, worker)
+        found = explain(raised.value, worker)
         assert found.startswith(
-            "the role 'binwatch_worker' lacks a right to INSERT: permission denied for table counts;"
+            "the role 'binwatch_worker' lacks permission to INSERT: permission denied for table counts;"
         )
         database.make_roles()
         Store(worker).check()

@@ -20,7 +20,7 @@ from binwatch.records.draws import draw
 from binwatch.records.engine import connect
 from binwatch.records.migrate import migrate
 from binwatch.records.past_audits import ImportOutcome
-from binwatch.records.repeats import add_known_answers, next_bin
+from binwatch.records.repeats import add_known_answers, next_bin_to_audit
 from binwatch.records.settle_variances import decide
 from binwatch.records.tables import (
     Audit,
@@ -92,7 +92,7 @@ def test_what_is_exported_and_imported_is_the_same(records_engine: Engine, fresh
     here = Recorder(records_engine)
     _photos(here)
     for seed in range(3):
-        draw(records_engine, by_doubt=True, source=random.Random(seed))
+        draw(records_engine, by_doubt=True, rng=random.Random(seed))
     said = {"reason": AuditReason.HIDDEN, "note": "=behind the „red“ box", "blind": True}
     add_audit(records_engine, BUCKET, "00123", 4, "Ada", answer=AuditAnswer.AT_LEAST, **said)
     add_audit(records_engine, BUCKET, "00123", 3, "+Ben", blind=True)
@@ -116,7 +116,7 @@ def test_what_is_exported_and_imported_is_the_same(records_engine: Engine, fresh
     with records_engine.connect() as source, fresh.connect() as target:
         assert read_random_audits(target) == read_random_audits(source)
 
-    assert import_audits(tmp_path / "audits.csv", fresh).outcomes == {ImportOutcome.KNOWN: 12}
+    assert import_audits(tmp_path / "audits.csv", fresh).outcomes == {ImportOutcome.ALREADY_RECORDED: 12}
     assert _export(fresh, tmp_path / "again.csv") == written
     assert _sums(fresh) == sums
 
@@ -327,7 +327,7 @@ def test_variances_second_answers_and_known_quantities_go_with_their_audits(
     _decide(records_engine, "approved", VarianceDecision.APPROVED, 7)
     _decide(records_engine, "rejected", VarianceDecision.REJECTED)
     here.expect("corrected", 5, at=DAY + timedelta(days=1))
-    given = next_bin(records_engine, "Cleo", 1.0, source=random.Random(0))
+    given = next_bin_to_audit(records_engine, "Cleo", 1.0, rng=random.Random(0))
     assert add_known_answers(records_engine, BUCKET, {"open": 6, "rejected": 3}, "=index.csv") == 2
     written = _export(records_engine, file)
 
@@ -339,7 +339,7 @@ def test_variances_second_answers_and_known_quantities_go_with_their_audits(
     found = [("approved", "approved", 7), ("corrected", "superseded", None)]
     found += [("open", "open", None), ("rejected", "rejected", None)]
     assert _variances(fresh) == _variances(records_engine) == found
-    assert import_audits(file, fresh).outcomes == {ImportOutcome.KNOWN: 18}
+    assert import_audits(file, fresh).outcomes == {ImportOutcome.ALREADY_RECORDED: 18}
     assert _export(fresh, tmp_path / "again.csv") == written
 
     with fresh.connect() as connection:
@@ -365,7 +365,7 @@ def test_what_is_entered_during_an_export_leaves_no_row_without_its_audit(
             lambda: _found(records_engine, "open", 7, "Ben"),
             lambda: _found(records_engine, "rejected", 5, "Ada"),
             lambda: _found(records_engine, "corrected", 3, "Ben"),
-            lambda: next_bin(records_engine, "Cleo", 1.0, source=random.Random(0)),
+            lambda: next_bin_to_audit(records_engine, "Cleo", 1.0, rng=random.Random(0)),
             lambda: _found(records_engine, "rejected", 5, "Cleo"),
         ]
     )
@@ -413,7 +413,7 @@ def test_an_imported_variance_is_superseded_if_the_inventory_expects_another_qua
     _export(records_engine, file)
     _disputed(there)
     there.expect("open", 8, at=DAY + timedelta(days=1))
-    for outcome in (ImportOutcome.IMPORTED, ImportOutcome.KNOWN):
+    for outcome in (ImportOutcome.IMPORTED, ImportOutcome.ALREADY_RECORDED):
         assert import_audits(file, fresh).outcomes == {outcome: 2}
         assert _variances(fresh) == [("open", "superseded", None)]
 
@@ -424,7 +424,7 @@ def test_what_contradicts_later_records_is_refused(records_engine: Engine, fresh
     _disputed(there)
     _found(records_engine, "open", 7, "Ada")
     _found(records_engine, "approved", 3, "Ada")
-    next_bin(records_engine, "Ben", 1.0, source=random.Random(0))
+    next_bin_to_audit(records_engine, "Ben", 1.0, rng=random.Random(0))
     add_known_answers(records_engine, BUCKET, {"rejected": 4}, "index.csv")
     lines = _export(records_engine, file).splitlines(keepends=True)
     without_audits = tmp_path / "without.csv"
@@ -442,10 +442,10 @@ def test_what_contradicts_later_records_is_refused(records_engine: Engine, fresh
     add_known_answers(fresh, BUCKET, {"rejected": 5}, "index.csv")
     _found(fresh, "open", 8, "Dan")
     assert import_audits(file, fresh).outcomes == {
-        ImportOutcome.KNOWN: 2,
+        ImportOutcome.ALREADY_RECORDED: 2,
         ImportOutcome.OTHER_REPEAT: 1,
         ImportOutcome.OTHER_VARIANCE: 1,
-        ImportOutcome.LATER_KNOWN: 1,
+        ImportOutcome.LATER_KNOWN_ANSWER: 1,
     }
     assert _variances(fresh) == [("open", "open", None)]
 

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Engine, select
 
 from binwatch.records.audits import add_audit
-from binwatch.records.repeats import add_known_answers, next_bin
+from binwatch.records.repeats import add_known_answers, next_bin_to_audit
 from binwatch.records.tables import AuditRepeat
 from monitor.views.auditors import read_auditors
 from tests.monitor.conftest import HTML, Recorder, Running, running_monitor
@@ -171,14 +171,14 @@ def test_what_agreement_is_made_of(records_engine: Engine) -> None:
     for name, quantity in (("twice", 4), ("recount", 9)):
         add_audit(records_engine, BUCKET, name, quantity, "Ada", blind=True)
         if name == "twice":
-            assert next_bin(records_engine, "Ben", 1.0).bin_id == name
+            assert next_bin_to_audit(records_engine, "Ben", 1.0).bin_id == name
         add_audit(records_engine, BUCKET, name, 4, "Ben", blind=True)
     add_audit(records_engine, BUCKET, "twice", 8, "Ben", blind=True)  # not blind any more
     assert add_known_answers(records_engine, BUCKET, {"known": 5, "nowhere": 1}, "known.csv") == 1
     for name, quantity, blind in (("Ada", 5, True), ("Ada", 6, True), ("Ben", 5, False), ("Cleo", 6, True)):
         add_audit(records_engine, BUCKET, "known", quantity, name, blind=blind)
     add_audit(records_engine, BUCKET, "open", 3, "Ada", blind=True)
-    assert next_bin(records_engine, "Ben", 1.0).bin_id == "open"
+    assert next_bin_to_audit(records_engine, "Ben", 1.0).bin_id == "open"
     with records_engine.connect() as connection:
         found = read_auditors(connection)
     assert (found.given, found.answered, found.tested) == (2, 1, 2)
@@ -194,7 +194,7 @@ def test_what_agreement_is_made_of(records_engine: Engine) -> None:
 def test_an_answer_counts_once_if_its_photo_gets_a_known_quantity(records_engine: Engine) -> None:
     Recorder(records_engine).pair("a", 3, 3)
     add_audit(records_engine, BUCKET, "a", 4, "Ada", blind=True)
-    assert next_bin(records_engine, "Ben", 1.0).bin_id == "a"
+    assert next_bin_to_audit(records_engine, "Ben", 1.0).bin_id == "a"
     for name in ("Ben", "Cleo"):
         add_audit(records_engine, BUCKET, "a", 4, name, blind=True)
     add_known_answers(records_engine, BUCKET, {"a": 4}, "known.csv")

@@ -33,7 +33,7 @@ def test_the_trainer_reads_what_was_exported(recorder: Recorder, records: Record
     odd = '=1+2, "quoted" — ü'
     for bin_id in ("00123", odd):
         recorder.pair(bin_id, predicted=2, expected=3)
-    draw(recorder.engine, source=random.Random(0))
+    draw(recorder.engine, rng=random.Random(0))
     recorder.audit("00123", 3)
     recorder.audit("00123", 17)
     recorder.audit(odd, 0)

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import URL, Connection, Engine, func, select, text
 
 from binwatch.records.audits import add_audit
-from binwatch.records.engine import WRITE, connect
+from binwatch.records.engine import connect, for_writing
 from binwatch.records.tables import Count
 from monitor import records as module
 from monitor.records import READERS, Records, RecordsDown, WritableRecords
@@ -109,7 +109,7 @@ def test_postgresql_that_went_away_is_an_outage_and_recovers(postgres: object, p
 def test_an_audit_waits_briefly_for_a_locked_file(sqlite_records: Engine) -> None:
     Recorder(sqlite_records).pair("a", predicted=1, expected=1)
     writable = WritableRecords(sqlite_records.url.render_as_string())
-    with sqlite_records.execution_options(**{WRITE: True}).begin(), pytest.raises(RecordsDown, match="locked"):
+    with for_writing(sqlite_records).begin(), pytest.raises(RecordsDown, match="locked"):
         writable.write(lambda engine: add_audit(engine, BUCKET, "a", 2))
     assert writable.write(lambda engine: add_audit(engine, BUCKET, "a", 2)).is_new
 

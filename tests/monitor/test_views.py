@@ -18,7 +18,7 @@ from binwatch.errors import MetadataReason, Reason
 from binwatch.records.audits import AuditAnswer, UnknownBin
 from binwatch.records.store import Store
 from binwatch.records.tables import ComparisonHour, Count, PhotoHour
-from binwatch.records.totals import hour_of
+from binwatch.records.totals import start_of_hour
 from binwatch.settings import DEFAULT_MODEL
 from monitor.views.bins import HISTORY, read_bin
 from monitor.views.discrepancies import (
@@ -238,7 +238,7 @@ def test_lines_over_time(recorder: Recorder) -> None:
     """Of three hours: two photos by an older model, nothing, then four by the one in use."""
     recorder.pair("a", 1, 1, model="older")
     recorder.pair("b", 1, 2, model="older")
-    hour = hour_of(datetime.now(UTC))
+    hour = start_of_hour(datetime.now(UTC))
     with recorder.engine.begin() as connection:
         for table in (ComparisonHour, PhotoHour):
             connection.execute(update(table).values(hour=hour - timedelta(hours=2)))

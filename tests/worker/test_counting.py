@@ -17,8 +17,8 @@ from binwatch.bundle import Calibration
 from binwatch.errors import BinwatchError, MetadataReason, Reason
 from binwatch.events import ObjectCreated
 from binwatch.objects import Objects
-from binwatch.records.engine import DriverFailed
-from binwatch.records.store import RecordsBroken
+from binwatch.records.engine import DriverError
+from binwatch.records.store import RecordsNotWritable
 from binwatch.records.tables import Comparison, Count, Expectation, Model, PhotoTotal
 from binwatch.settings import EventSource, Settings
 from testing.brightness import brightness_of, jpeg, probabilities_of
@@ -331,7 +331,9 @@ def test_records_that_hold_nothing_are_no_fault_of_a_photo(settings: Settings, s
     counting = Counting(settings.model_copy(update={"database_url": SecretStr(postgres_url)}))
     spoil = "SET LOCAL DateStyle TO 'SQL, DMY'"
     event.listen(counting.database, "begin", listener := lambda connection: connection.exec_driver_sql(spoil))
-    with pytest.raises(RecordsBroken, match=r"the database cannot be used: NotImplementedError: .*DateStyle") as raised:
+    with pytest.raises(
+        RecordsNotWritable, match=r"the database cannot be used: NotImplementedError: .*DateStyle"
+    ) as raised:
         counting.count(_created(s3, "a.jpg"))
     assert _is_outage(raised.value)
     assert "DateStyle" in str(HealthChecks(counting.probes()).problems()["records"])
@@ -346,7 +348,7 @@ def test_what_the_records_cannot_hold_is_the_fault_of_an_object(
 ) -> None:
     s3.put("a.json", b'{"EXPECTED_QUANTITY": 2}')
     monkeypatch.setattr("worker.counting.expected_quantity", lambda _: 2**70)
-    with pytest.raises(DriverFailed, match="OverflowError") as raised:
+    with pytest.raises(DriverError, match="OverflowError") as raised:
         counting.read_metadata(_created(s3, "a.json"))
     assert not _is_outage(raised.value)
 

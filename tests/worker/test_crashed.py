@@ -102,8 +102,8 @@ def test_what_is_on_trial_is_left_to_its_own_message(counting: Counting, setting
     """Each further message could cost as many workers as the first."""
     for key in ("a.jpg", "b.jpg", "a.json"):
         s3.put(key, b"x")
-    counting.trials.begin(s3.bucket, "a.jpg")
-    counting.trials.begin(s3.bucket, "a.json")
+    counting.crash_counts.begin(s3.bucket, "a.jpg")
+    counting.crash_counts.begin(s3.bucket, "a.json")
     assert _reconciled(counting, settings) == ["b.jpg"]
-    counting.trials.end(s3.bucket, "a.jpg")
+    counting.crash_counts.end(s3.bucket, "a.jpg")
     assert _reconciled(counting, settings) == ["a.jpg", "b.jpg"]

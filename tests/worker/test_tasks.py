@@ -25,7 +25,7 @@ from sqlalchemy.exc import TimeoutError as NoConnectionFree
 
 from binwatch.errors import ObjectsError
 from binwatch.events import ObjectCreated
-from binwatch.records.crash_counts import Trials
+from binwatch.records.crash_counts import CrashCounts
 from binwatch.settings import Settings
 from worker.app import make_app
 from worker.brokers.base import DeadLetter
@@ -235,7 +235,7 @@ def run_delivered(sqlite_records: Database) -> Callable[..., tuple[Recorder, Scr
     ) -> tuple[Recorder, Scripted]:
         publisher, counting = Recorder(), Scripted(*(answers or [nothing_back]))
         counting.crashed += crashed
-        counting.trials = Trials(sqlite_records)
+        counting.crash_counts = CrashCounts(sqlite_records)
         request = REDELIVERED if request is None else request
         app = Celery("test", broker="memory://", set_as_current=False)
         app.queues = Queues(SqsTaskQueue(Settings()) if "properties" in request else RABBITMQ, None)
@@ -266,7 +266,7 @@ FROM_A_BROKER: dict[str, Any] = {"id": "an-id", "retries": 0, "called_directly":
 def die(monkeypatch: pytest.MonkeyPatch, run: Callable[[], object]) -> None:
     """Run a task whose process dies of it."""
     with monkeypatch.context() as patch:
-        patch.setattr(Trials, "end", lambda *_: None)
+        patch.setattr(CrashCounts, "end", lambda *_: None)
         with pytest.raises(WorkerDiesError):
             run()
 

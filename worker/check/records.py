@@ -19,8 +19,8 @@ from binwatch.errors import BinwatchError
 from binwatch.image import Photo
 from binwatch.inventory.importing import CHUNK, new_expectation
 from binwatch.inventory.reading import InventoryQuantity
-from binwatch.records.engine import cause, connect, sqlite_url
-from binwatch.records.schema import UnknownSchemaError, prepare
+from binwatch.records.engine import connect, driver_message, sqlite_url
+from binwatch.records.schema import UnknownSchemaError, prepare_sqlite
 from binwatch.records.store import NewCount, Store
 from binwatch.records.tables import Bin, Count, Expectation
 from binwatch.text import escape_unprintable
@@ -72,7 +72,7 @@ def open_records(file: Path) -> Iterator[Database]:
         ) from error
     database = connect(sqlite_url(file))
     try:
-        prepare(database)
+        prepare_sqlite(database)
         yield database
     except UnknownSchemaError as error:
         raise BinwatchError(
@@ -80,7 +80,7 @@ def open_records(file: Path) -> Iterator[Database]:
         ) from error
     except SQLAlchemyError as error:
         raise BinwatchError(
-            f"{folder}: the records cannot be used ({cause(error)}); name another folder with --records"
+            f"{folder}: the records cannot be used ({driver_message(error)}); name another folder with --records"
         ) from error
     finally:
         database.dispose()
