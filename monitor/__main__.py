@@ -169,7 +169,7 @@ def drift(
     services.records.check()
     report = services.kept_drift()
     Console().print(render_drift(report))
-    if strict and (report.every_alarm or report.problem):
+    if strict and (report.all_alarms or report.problem):
         raise typer.Exit(1)
 
 

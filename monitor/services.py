@@ -15,7 +15,7 @@ from binwatch.registry import Registry
 from binwatch.settings import Settings
 from monitor.background_report import BackgroundReport
 from monitor.cards import Cards
-from monitor.drift.report import DriftReport, make_report, watch_and_report
+from monitor.drift.report import DriftReport, make_report, update_and_report
 from monitor.photos import Fetches, Photos
 from monitor.random_audits import RandomAudits, read_random_audits
 from monitor.records import Records, WritableRecords
@@ -92,7 +92,7 @@ def make_services(settings: Settings) -> Services:
         source, registry = PhotoFolder(settings.photo_dir), None
     cards = Cards(settings.model_dir, registry)
     interval_s = settings.drift_interval_s
-    drift = partial(watch_and_report, records, writable, cards.reference, settings.drift_reference, settings.slicing)
+    drift = partial(update_and_report, records, writable, cards.reference, settings.drift_reference, settings.slicing)
     flags = partial(
         read_flags,
         alpha=settings.flag_level,
