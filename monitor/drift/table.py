@@ -43,16 +43,16 @@ def render(report: DriftReport) -> RenderableType:
     parts.append(Text(PROMISE))
     parts.append(Text(f"A window of fewer than {MIN_PHOTOS} photos of different bins is not judged."))
     if report.outage is not None:
-        parts.append(Text(f"No reference of model {report.model} at hand: {report.outage}."))
+        parts.append(Text(f"The reference of model {report.model} is not available: {report.outage}."))
     elif not report.reference:
         parts.append(
-            Text(f"No reference of model {report.model} at hand: its bundle has none, or is not where settings say.")
+            Text(f"Model {report.model} has no reference: its bundle has none, or is not where the settings say.")
         )
     if report.has_small_reference:
         parts.append(
             Text(
-                f"The reference of model {report.model} is of {many(report.reference_bins or 0, 'bin')}, too few to judge by:"
-                f" make one of {ENOUGH} or more (python -m trainer calibrate)."
+                f"The reference of model {report.model} has {many(report.reference_bins or 0, 'bin')}, too few to judge"
+                f" by: make one of {ENOUGH} bins or more (python -m trainer calibrate)."
             )
         )
     return Group(*parts)

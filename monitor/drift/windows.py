@@ -1,4 +1,4 @@
-"""Samples of the photos in a time window, of the latest photos, or of a list of ids. The cost of each read is bounded."""
+"""Samples of photos: of a time window, of the latest photos, or of a list of ids. Each read has a bounded cost."""
 
 from __future__ import annotations
 
@@ -123,11 +123,8 @@ def _slice_rows(connection: Connection, slice_id: int, after: int, up_to: int, l
     ids = latest_ids(after, up_to, MAX_SLICE_IDS)
     if len(ids) == MAX_SLICE_IDS:  # possibly only the last minutes of many hours
         edges = [after + (up_to - after) * period // SLICE_PERIODS for period in range(SLICE_PERIODS + 1)]
-        ids = [
-            photo_id
-            for start, end in pairwise(edges)
-            for photo_id in latest_ids(start, end, MAX_SLICE_IDS // SLICE_PERIODS)
-        ]
+        limit_per_period = MAX_SLICE_IDS // SLICE_PERIODS
+        ids = [photo_id for start, end in pairwise(edges) for photo_id in latest_ids(start, end, limit_per_period)]
     for chunk in _chunks(_spread(ids, limit)):
         yield from connection.execute(_COUNT_COLUMNS.where(Count.id.in_(chunk))).mappings()
 
@@ -231,7 +228,7 @@ def _random_rows(
 
 
 def _is_valid(row: RowMapping) -> bool:
-    """Return whether the photo was counted and its probabilities are usable. A damaged row would turn figures to NaN."""
+    """Return whether the photo was counted and its probabilities are valid: a damaged row would turn figures to NaN."""
     probabilities = row["probabilities"]
     if row["predicted"] not in range(len(CLASSES)):
         return False

@@ -445,7 +445,10 @@ def test_the_command_says_what_is_missing(drifting: Running, bundle: Path) -> No
     result = CliRunner().invoke(app, ["drift"], env={"COLUMNS": "200"})
     assert result.exit_code == 0
     assert "no reference in the bundle" in result.stdout
-    assert f"No reference of model {MODEL} at hand: s3://binwatch/models/{MODEL}/card.json: Could not" in result.stdout
+    assert (
+        f"The reference of model {MODEL} is not available: s3://binwatch/models/{MODEL}/card.json: Could not"
+        in result.stdout
+    )
 
 
 def test_empty_records_are_no_error(monitor: Running) -> None:
