@@ -167,7 +167,7 @@ def drift(
 
     services = make_services(load_settings())
     services.records.check()
-    report = services.kept_drift()
+    report = services.stored_drift()
     Console().print(render_drift(report))
     if strict and (report.all_alarms or report.problem):
         raise typer.Exit(1)

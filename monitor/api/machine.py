@@ -72,12 +72,12 @@ async def photo(
     """
     limiter: PhotoLimiter = request.app.state.photo_limiter
     try:
-        jpeg = await limiter.run(lambda: services.photos.of(count_id, size))
+        jpeg = await limiter.run(lambda: services.photos.jpeg(count_id, size))
     except (NoPhoto, ObjectsError) as error:
         # Browsers show what comes instead of a photo, whatever its status; a broken image would say nothing.
         if "image/" not in request.headers.get("accept", ""):
             raise
-        lost, status = (error.why, 404) if isinstance(error, NoPhoto) else (Lost.OUTAGE, 503)
+        lost, status = (error.reason, 404) if isinstance(error, NoPhoto) else (Lost.OUTAGE, 503)
         return Response(PICTURES[lost], status, media_type="image/svg+xml")
     # One count is about one upload, for good; "private" since who may see the page is the operator's business.
     return Response(jpeg, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=86400, immutable"})

@@ -74,7 +74,7 @@ class Timeline:
 def timeline(
     span: Span, series: Sequence[tuple[str, str, Sequence[Point]]], marks: Sequence[tuple[datetime, str]] = ()
 ) -> Timeline:
-    """Draw `series`, (CSS class, label, points in the order of time), and the `marks`, (time, label), within the span."""
+    """Draw `series`, (CSS class, label, points in order of time), and the `marks`, (time, label), within the span."""
     visible_marks = [(at, label) for at, label in marks if span.start <= at <= span.end]
     return Timeline(
         height=HEIGHT,

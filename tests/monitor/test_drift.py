@@ -410,16 +410,16 @@ def test_the_thread_reports_by_itself_and_outlives_an_odd_report(
 ) -> None:
     drift = drifting.services.drift
     answers = iter([ValueError("odd"), None])
-    now, done = drift.now, threading.Event()
+    make, done = drift.make, threading.Event()
 
     def odd_at_first() -> object:
         answer = next(answers, None)
         if answer:
             raise answer
         done.set()
-        return now()
+        return make()
 
-    monkeypatch.setattr(drift, "now", odd_at_first)
+    monkeypatch.setattr(drift, "make", odd_at_first)
     monkeypatch.setattr(drift, "_interval_s", 0.01)
     drift.start()
     assert done.wait(30)

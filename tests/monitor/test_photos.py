@@ -20,7 +20,7 @@ from binwatch.image import ImageLimits
 from binwatch.records.store import NewCount, Store
 from binwatch.thumbnails import SIDE, shrink
 from monitor.api.machine import PICTURES
-from monitor.photo_limiter import AT_A_TIME, WAITING
+from monitor.photo_limiter import MAX_CONCURRENT, MAX_WAITING
 from monitor.photos import LARGE_SIDE, Lost
 from testing.services.s3 import S3
 from tests.monitor.conftest import Recorder, Running, jpeg, running_monitor
@@ -247,7 +247,7 @@ def test_photos_do_not_pile_up_while_the_store_hangs(
         with running_monitor() as running:
             asked = [people.submit(running.get, "/photos/1", Accept=IMAGES) for _ in range(100)]
             answered = as_completed(asked, timeout=30)
-            found = [next(answered).result() for _ in range(100 - AT_A_TIME - WAITING)]
+            found = [next(answered).result() for _ in range(100 - MAX_CONCURRENT - MAX_WAITING)]
             assert running.get("/healthz").status_code == 200
             hangs.close()  # those that wait are answered, too
             found += [one.result() for one in answered]
