@@ -78,7 +78,7 @@ app.add_typer(variances, name="variances")
 VarianceId = Annotated[int, typer.Argument(metavar="ID", min=1, help="Number of the variance.")]
 
 
-def _optional_name(name: str | None) -> str | None:
+def _name(name: str | None) -> str | None:
     try:
         return plain_name(name)
     except ValueError as error:
@@ -86,7 +86,7 @@ def _optional_name(name: str | None) -> str | None:
 
 
 def _required_name(name: str) -> str:
-    if (plain := _optional_name(name)) is None:
+    if (plain := _name(name)) is None:
         raise typer.BadParameter("it is empty; name the person who decides")
     return plain
 
@@ -111,9 +111,7 @@ def serve_command(
     settings = load_settings()
     logs.configure(settings.log_format, settings.log_level)
     if host is not None:
-        settings = settings.model_copy(
-            update={"monitor_host": host}
-        )  # also one of the host names that requests may have
+        settings = settings.model_copy(update={"monitor_host": host})  # requests may name it
     services = make_services(settings)
     services.records.check()
     port = settings.monitor_port if port is None else port
@@ -192,9 +190,7 @@ def audit(
             "--blind/--sighted", help="Whether the person had seen neither count nor expected quantity before."
         ),
     ] = False,
-    auditor: Annotated[
-        str | None, typer.Option(help="Name of the person who counted.", callback=_optional_name)
-    ] = None,
+    auditor: Annotated[str | None, typer.Option(help="Name of the person who counted.", callback=_name)] = None,
     bucket: Annotated[str | None, typer.Option(help="Bucket of the photo; default: BINWATCH_BUCKET.")] = None,
 ) -> None:
     """Record how many items a person counted in a bin: the truth that counts and inventory are measured against.
@@ -253,15 +249,13 @@ def import_command(
 
 @audits.command("next")
 def next_command(
-    auditor: Annotated[
-        str | None, typer.Option(help="Name of the person who will count.", callback=_optional_name)
-    ] = None,
+    auditor: Annotated[str | None, typer.Option(help="Name of the person who will count.", callback=_name)] = None,
     by_doubt: Annotated[
         bool, typer.Option("--by-doubt", help="Draw bins up to twice as often where the model has doubts.")
     ] = False,
     skip: Annotated[
         str | None,
-        typer.Option(metavar="BIN", help="Bin that was drawn before: leave it for later, and draw another one."),
+        typer.Option(metavar="BIN", help="Bin that was drawn before: leave it for later, and draw another."),
     ] = None,
     bucket: Annotated[str | None, typer.Option(help="Bucket of the skipped bin; default: BINWATCH_BUCKET.")] = None,
 ) -> None:
@@ -296,7 +290,7 @@ def queue(
         str | None,
         typer.Option(
             help="With --recount: the person who is to count; bins that this person has counted are left out.",
-            callback=_optional_name,
+            callback=_name,
         ),
     ] = None,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="Maximum number of bins.")] = 50,
