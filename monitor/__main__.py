@@ -341,9 +341,9 @@ def _decide(
 @audits.command()
 def agreement(out: Out = None) -> None:
     """Print or write how often each auditor is right, by photos that were counted twice and by known quantities."""
-    from monitor.files import AUDITORS_ON_TERMINAL, auditors_document
+    from monitor.files import AUDITOR_TERMINAL_COLUMNS, auditors_document
 
-    _write(out, auditors_document, AUDITORS_ON_TERMINAL)
+    _write(out, auditors_document, AUDITOR_TERMINAL_COLUMNS)
 
 
 @audits.command()
@@ -392,14 +392,14 @@ def list_command(
 
     binwatch monitor list failed --reason truncated --out failed.xlsx
     """
-    from monitor.files import ON_TERMINAL, list_document
+    from monitor.files import LIST_TERMINAL_COLUMNS, list_document
 
     if name is not ListName.FAILED and (reason or model):
         raise BinwatchError("--reason and --model are for the list failed; leave them out")
     if name is not ListName.VARIANCES and state:
         raise BinwatchError("--state is for the list variances; leave it out")
     filters = _parse_filters(LISTS[name].filters, {"prefix": prefix, "reason": reason, "model": model, "state": state})
-    _write(out, lambda records: list_document(records, name, filters), ON_TERMINAL[name])
+    _write(out, lambda records: list_document(records, name, filters), LIST_TERMINAL_COLUMNS[name])
 
 
 @app.command()
@@ -425,7 +425,7 @@ def discrepancies(
 
     binwatch monitor discrepancies --flagged --not-audited --out wrong.xlsx
     """
-    from monitor.files import DISCREPANCIES_ON_TERMINAL, discrepancies_document
+    from monitor.files import DISCREPANCY_TERMINAL_COLUMNS, discrepancies_document
 
     if level is not None and not 0 < level <= MAX_FLAG_LEVEL:
         raise BinwatchError(f"--level {level:g}: not above 0 and at most {MAX_FLAG_LEVEL:g}")
@@ -444,7 +444,7 @@ def discrepancies(
     }
     filters = _parse_filters(Filters, values)
     alpha = level or settings.flag_level
-    _write(out, lambda records: discrepancies_document(records, filters, alpha), DISCREPANCIES_ON_TERMINAL)
+    _write(out, lambda records: discrepancies_document(records, filters, alpha), DISCREPANCY_TERMINAL_COLUMNS)
 
 
 def _parse_filters(model: type[Filter], values: dict[str, Any]) -> Filter:

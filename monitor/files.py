@@ -21,20 +21,29 @@ from monitor.views.discrepancies import Filters, read_discrepancies
 from monitor.views.discrepancies_csv import COLUMNS, MOST_ROWS, ROWS_AT_A_TIME, cells
 from monitor.views.lists import LISTS, TITLES, ListFilters, ListName, read_list
 
-ON_TERMINAL = {
+LIST_TERMINAL_COLUMNS = {
     ListName.FAILED: ("bin_id", "key", "photo_at", "reason", "remedy"),
     ListName.WITHOUT_QUANTITY: ("bin_id", "key", "photo_at", "count", "quantity_reason"),
     ListName.WITHOUT_PHOTO: ("bin_id", "expected", "expected_at", "source"),
     ListName.VARIANCES: ("bin_id", "id", "state", "expected", "quantity", "opened_at", "closed_by"),
 }
 """The columns of each list that fit on a terminal."""
-AUDITORS = (
+AUDITOR_COLUMNS = (
     "auditor", "counted_twice", "known_quantities",
     *(f"{share}{end}" for share in ("accuracy", "as_others", "as_others_within_one", "right", "right_within_one")
       for end in ("", "_low", "_high")),
 )  # fmt: skip
-AUDITORS_ON_TERMINAL = (*AUDITORS[:6], "as_others", "right")
-DISCREPANCIES_ON_TERMINAL = ("bin", "count", "expected", "difference", "p_value", "flagged", "audited", "photo_stored")
+AUDITOR_TERMINAL_COLUMNS = (*AUDITOR_COLUMNS[:6], "as_others", "right")
+DISCREPANCY_TERMINAL_COLUMNS = (
+    "bin",
+    "count",
+    "expected",
+    "difference",
+    "p_value",
+    "flagged",
+    "audited",
+    "photo_stored",
+)
 
 
 def list_document(records: Records, name: ListName, filters: ListFilters) -> Document:
@@ -74,7 +83,7 @@ def auditors_document(records: Records) -> Document:
         ]
         answers = [agreement.exact.audits if agreement else 0 for agreement in agreements]
         rows.append((auditor.auditor, *answers, *values))
-    return _document("Auditors", "auditors", AUDITORS, rows)
+    return _document("Auditors", "auditors", AUDITOR_COLUMNS, rows)
 
 
 def as_bytes(document: Document, suffix: str) -> bytes:
@@ -94,10 +103,12 @@ def _items(records: Records, read: Callable[..., Any]) -> Iterator[Any]:
 
 
 def _document(title: str, slug: str, columns: Iterable[str], rows: Iterable[Iterable[object]]) -> Document:
-    cells = [tuple(map(_cell, row)) for row in islice(rows, MOST_ROWS)]
-    is_truncated = len(cells) == MOST_ROWS
-    summary = [many(len(cells), "row") + (", which is the limit of a file: there may be more" if is_truncated else "")]
-    return Document(title, summary, [Sheet(title, slug, tuple(columns), cells)])
+    sheet_rows = [tuple(map(_cell, row)) for row in islice(rows, MOST_ROWS)]
+    is_truncated = len(sheet_rows) == MOST_ROWS
+    summary = [
+        many(len(sheet_rows), "row") + (", which is the limit of a file: there may be more" if is_truncated else "")
+    ]
+    return Document(title, summary, [Sheet(title, slug, tuple(columns), sheet_rows)])
 
 
 def _cell(value: object) -> Cell:

@@ -24,7 +24,7 @@ MAX_CACHED_PHOTOS = 512
 """Maximum number of small photos in the cache, about 15 kB each, so that going back to a list needs no requests."""
 
 
-class Lost(StrEnum):
+class Unavailable(StrEnum):
     """Why a photo cannot be shown. The set is closed: there is a picture for each (monitor/static/photo-*.svg)."""
 
     REPLACED = "replaced"
@@ -39,7 +39,7 @@ class Lost(StrEnum):
 class NoPhoto(BinwatchError):
     """The photo does not exist or cannot be shown any more. The message says why."""
 
-    def __init__(self, message: str, reason: Lost) -> None:
+    def __init__(self, message: str, reason: Unavailable) -> None:
         super().__init__(message)
         self.reason = reason
 
@@ -98,7 +98,7 @@ class Photos:
         try:
             return shrink(data, self._limits, side)
         except PhotoError as error:
-            raise NoPhoto(str(error), Lost.UNREADABLE) from error
+            raise NoPhoto(str(error), Unavailable.UNREADABLE) from error
 
     def _fetch_upload(self, upload: _Upload) -> bytes:
         """Fetch the bytes of exactly this upload: the object at its key, or an old version that the bucket keeps."""
@@ -115,9 +115,9 @@ class Photos:
         try:
             fetched = self._source.fetch(upload.bucket, upload.key, max_bytes=max_bytes, version_id=version_id)
         except ObjectRefused as error:
-            raise NoPhoto(str(error), Lost.GONE if error.why == "missing" else Lost.UNREADABLE) from error
+            raise NoPhoto(str(error), Unavailable.GONE if error.why == "missing" else Unavailable.UNREADABLE) from error
         if fetched.etag != upload.etag:
-            raise NoPhoto(f"{upload.key!r} has been replaced since it was counted", Lost.REPLACED)
+            raise NoPhoto(f"{upload.key!r} has been replaced since it was counted", Unavailable.REPLACED)
         return fetched.data
 
 
@@ -125,9 +125,9 @@ def _read_upload(connection: Connection, count_id: int) -> _Upload:
     columns = select(Count.bucket, Count.key, Count.etag, Count.version_id, Count.reason)
     row = connection.execute(columns.where(Count.id == count_id)).one_or_none()
     if row is None:
-        raise NoPhoto(f"there is no count {count_id}", Lost.GONE)
+        raise NoPhoto(f"there is no count {count_id}", Unavailable.GONE)
     if row.reason == Reason.CRASHED:
-        raise NoPhoto(f"{row.key!r} crashed the workers that decoded it", Lost.UNREADABLE)
+        raise NoPhoto(f"{row.key!r} crashed the workers that decoded it", Unavailable.UNREADABLE)
     return _Upload(*row[:4])
 
 

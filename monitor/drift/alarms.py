@@ -43,7 +43,7 @@ MAX_RECENT_ALARMS = 4
 """Maximum number of alarms that lower the level. With more, thresholds would exceed all possible distances and hide
 strong drift that recurs daily."""
 MIN_CALM_BATCHES = 4
-"""Minimum length of the window that ends an alarm."""
+"""Minimum length, in batches, of the window that ends an alarm."""
 MIN_EMBEDDINGS = 150
 """Minimum number of embeddings that raise an alarm. The mean of fewer is not close enough to normal for such small
 levels."""

@@ -279,7 +279,7 @@ def _collect_batch(
         photos = draw_photos(connection, model, after, newest, MAX_BATCH_PHOTOS, slice_id)
     recent = id_before_latest(connection, newest, 4 * MAX_BATCH_PHOTOS, slice_id)
     if len(photos) < MIN_PHOTOS and after < recent:
-        # Another model may have counted so many photos since that a draw from all of them hardly finds this model's.
+        # If another model has counted many photos since, a draw from all of them finds hardly any of this model's.
         photos = draw_photos(connection, model, recent, newest, MAX_BATCH_PHOTOS, slice_id)
     if len(photos) < MIN_PHOTOS:
         return None

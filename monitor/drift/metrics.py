@@ -19,7 +19,7 @@ def drift_metrics(report: DriftReport) -> Iterator[Metric]:
     if report.problem is None:
         yield GaugeMetricFamily(
             "binwatch_drift_update_timestamp_seconds",
-            "When the drift figures were made, in seconds since 1970.",
+            "When the drift report was made, in seconds since 1970.",
             report.at.timestamp(),
             unit="seconds",
         )
@@ -50,9 +50,7 @@ def _reference_metrics(report: DriftReport) -> Iterator[Metric]:
 
 
 def _window_metrics(report: DriftReport) -> Iterator[Metric]:
-    photos = GaugeMetricFamily(
-        "binwatch_window_photos", "Photos of the window, as far as looked at.", labels=("window",)
-    )
+    photos = GaugeMetricFamily("binwatch_window_photos", "Photos of the window that were read.", labels=("window",))
     compared = GaugeMetricFamily(
         "binwatch_window_compared_photos", "Photos of the window with an expected quantity.", labels=("window",)
     )
@@ -63,7 +61,7 @@ def _window_metrics(report: DriftReport) -> Iterator[Metric]:
     )
     estimated = GaugeMetricFamily(
         "binwatch_window_estimated_accuracy_ratio",
-        "Accuracy that the model's probabilities promise, without labels.",
+        "Accuracy estimated from the model's probabilities, without labels.",
         labels=("window",),
     )
     for window in report.windows:
@@ -83,7 +81,7 @@ def _signal_metrics(report: DriftReport) -> Iterator[Metric]:
         "binwatch_drift_threshold", "Distance that chance alone hardly ever exceeds at this size.", labels=labels
     )
     verdict = GaugeMetricFamily(
-        "binwatch_drift_verdict", "1 for what is said of the signal, 0 for the others.", labels=(*labels, "verdict")
+        "binwatch_drift_verdict", "1 for the verdict on the signal, 0 for the others.", labels=(*labels, "verdict")
     )
     for window in report.windows:
         for result in window.results:

@@ -18,7 +18,7 @@ from binwatch.counts import CLASSES, Outcome, class_of
 from binwatch.embedding import unpack
 from binwatch.records.tables import Count
 from binwatch.reference import Signal
-from monitor.recent_photos import last_comparisons
+from monitor.recent_photos import latest_comparisons
 
 MAX_WINDOW_PHOTOS = 2_000
 """Maximum number of photos read per window. A larger sample costs time and adds little precision."""
@@ -242,7 +242,7 @@ def _read_expected(connection: Connection, count_ids: Sequence[int]) -> dict[int
     return {
         count_id: (class_of(comparison["expected"]), comparison["outcome"] == Outcome.EXACT)
         for chunk in _chunks(count_ids)
-        for count_id, comparison in last_comparisons(connection, chunk).items()
+        for count_id, comparison in latest_comparisons(connection, chunk).items()
     }
 
 
