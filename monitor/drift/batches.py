@@ -107,7 +107,7 @@ def update_alarms(records: Records, writable: WritableRecords, check: DriftCheck
 def update_slice_alarms(
     records: Records, writable: WritableRecords, check: DriftCheck, slices: Mapping[int, str]
 ) -> dict[str, AlarmState]:
-    """Do the same for each slice. `slices` maps ids to names; the result is by name. Raises RecordsDown."""
+    """Close due batches of slices, and return the alarms by name. `slices` maps ids to names. Raises RecordsDown."""
     share = budget_share(len(slices), all_photos=False)
     for slice_id in random.sample(sorted(slices), min(len(slices), MAX_SLICES_PER_CHECK)):
         _close_batch(records, writable, check, share, slice_id)
@@ -147,7 +147,7 @@ def read_state(records: Records, model: str, baseline: DriftReference = DriftRef
 def read_slice_states(
     records: Records, model: str, slices: Mapping[int, str], baseline: DriftReference = DriftReference.TRAINING
 ) -> dict[str, AlarmState]:
-    """Read the same for each slice. `slices` maps ids to names; the result is by name. Raises RecordsDown."""
+    """Read the latest state of each slice, by name. `slices` maps ids to names. Raises RecordsDown."""
     of_slice = and_(DriftBatch.model_version == model, DriftBatch.slice_id == Slice.id)
     last_number = select(func.max(DriftBatch.number)).where(of_slice).correlate(Slice).scalar_subquery()
     statement = (
