@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 
 from benchmarks.disturbances import DISTURBANCES, STRENGTHS
-from benchmarks.drift import Arrays, load_arrays, part, parted, properties, reference_of, window_of
+from benchmarks.drift import Arrays, load_arrays, properties, reference_of, sample_of, select_photos, split_groups
 from monitor.drift.judge import Verdict, judge
 
 SIZES = (50, 200, 1000)
@@ -62,7 +62,7 @@ def nannyml(reference: pd.DataFrame, window: pd.DataFrame) -> bool:
 
 def alarms(reference: Arrays, window: Arrays) -> list[bool]:
     """The monitor, Evidently (any), Evidently (half), NannyML."""
-    ours = any(one.verdict is Verdict.DRIFTED for one in judge(window_of(window), reference_of(reference)))
+    ours = any(one.verdict is Verdict.DRIFTED for one in judge(sample_of(window), reference_of(reference)))
     frames = frame(reference), frame(window)
     return [ours, *evidently(*frames), nannyml(*frames)]
 
@@ -83,15 +83,19 @@ def main() -> None:
     arrays = load_arrays(options.held_out)
     print("| photos are | size | windows | Binwatch | Evidently, any | Evidently, half | NannyML, any |")
     for size in SIZES:
-        pairs = [parted(arrays, size, np.random.default_rng(seed)) for seed in range(options.undisturbed)]
-        found = [alarms(part(arrays, "none", rest), part(arrays, "none", window)) for rest, window in pairs]
+        pairs = [split_groups(arrays, size, np.random.default_rng(seed)) for seed in range(options.undisturbed)]
+        found = [
+            alarms(select_photos(arrays, "none", rest), select_photos(arrays, "none", window)) for rest, window in pairs
+        ]
         print(row("undisturbed", size, found), flush=True)
     validation, test = (np.flatnonzero(arrays["splits"] == split) for split in ("validation", "test"))
-    reference = part(arrays, "none", validation)
+    reference = select_photos(arrays, "none", validation)
     for name in [f"{kind} {strength}" for kind in DISTURBANCES for strength in STRENGTHS]:
         random = np.random.default_rng(2)
         windows = [np.sort(random.choice(test, 200, replace=False)) for _ in range(options.disturbed)]
-        print(row(name, 200, [alarms(reference, part(arrays, name, window)) for window in windows]), flush=True)
+        print(
+            row(name, 200, [alarms(reference, select_photos(arrays, name, window)) for window in windows]), flush=True
+        )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Quarters of a monitor whose alarms compare with the same hours before: monitor.drift.alarms itself, batch by batch.
+"""Simulate quarters of a monitor whose alarms compare with the same hours before.
 
-The sizes of a simulated quarter are small enough for that at few photos an hour only.
+They are judged by monitor.drift.alarms itself, batch by batch, which is fast enough at low rates of photos only.
 """
 
 from __future__ import annotations
@@ -12,102 +12,122 @@ from unittest.mock import patch
 
 import numpy as np
 
-from benchmarks.quarters import CATEGORIES, MINUTES, PhotoValues, Raised, Stream, grown, times
+from benchmarks.quarters import (
+    CATEGORICAL_SIGNALS,
+    QUARTER_MINUTES,
+    PhotoValues,
+    RaisedAlarm,
+    Stream,
+    photo_minutes,
+    threshold_growth,
+)
 from binwatch.bundle import EmbeddingReference, Reference
 from binwatch.reference import Signal
 from binwatch.settings import DriftReference
 from monitor.drift import thresholds
-from monitor.drift.alarms import SPANS, AlarmState, BatchWindow, level_of, next_state
-from monitor.drift.same_hours import A_WEEK, WEEK, WEEKS, make
-from monitor.drift.windows import SAMPLE, Floats, Ints, PhotoSample
+from monitor.drift.alarms import WINDOW_LENGTHS, AlarmState, BatchWindow, batch_level, next_state
+from monitor.drift.same_hours import MAX_PHOTOS_PER_WEEK, WEEK, WEEKS, make_same_hours_reference
+from monitor.drift.windows import MAX_WINDOW_PHOTOS, Floats, Ints, PhotoSample
 
-LEAD = int((WEEKS + 1) * WEEK.total_seconds() // 60)
-"""Minutes before the quarter: alarms of its first day have four weeks to compare with, of which one was a test."""
+LEAD_MINUTES = int((WEEKS + 1) * WEEK.total_seconds() // 60)
+"""Minutes before the quarter, so that batches of its first day have all WEEKS to compare with."""
+TOTAL_MINUTES = LEAD_MINUTES + QUARTER_MINUTES
+"""Minutes to simulate."""
 START = datetime(2026, 1, 5, tzinfo=UTC)
 
 
-def alarms(of: Stream, photos: PhotoValues, reference: Reference, counts: tuple[int, ...], seed: int) -> list[Raised]:
-    """What a quarter raises after LEAD; `of` is that much longer. `counts` stand for those of each reference.
+def find_alarms(
+    stream: Stream, photos: PhotoValues, reference: Reference, counts: tuple[int, ...], seed: int
+) -> list[RaisedAlarm]:
+    """Return the alarms that a stream raises after LEAD_MINUTES.
 
-    Simulating the thresholds of each anew would take hours.
+    `counts` replace those of every reference, whose thresholds would take hours to simulate.
     """
     assert reference.embedding is not None
     axes, mean = np.array(reference.embedding.axes), np.array(reference.embedding.mean)
-    along = PhotoValues(photos.values, photos.classes, (photos.embeddings - mean) @ axes.T)
-    turned = EmbeddingReference(mean=[0.0] * len(axes), axes=np.eye(len(axes)).tolist())
-    training = reference.model_copy(update={"embedding": turned})
-    batches = _batches(of, along, training, np.random.default_rng(seed))
-    with patch.object(thresholds, "of_categories", partial(_of_categories, counts)):
-        return list(_raised(batches))
+    projected = PhotoValues(photos.values, photos.classes, (photos.embeddings - mean) @ axes.T)
+    identity = EmbeddingReference(mean=[0.0] * len(axes), axes=np.eye(len(axes)).tolist())
+    training = reference.model_copy(update={"embedding": identity})
+    batches = _batches(stream, projected, training, np.random.default_rng(seed))
+    with patch.object(thresholds, "jensen_shannon_threshold", partial(_cached_threshold, counts)):
+        return list(_raised_alarms(batches))
 
 
-def _raised(batches: Iterable[tuple[list[BatchWindow], int, int]]) -> Iterator[Raised]:
+def _raised_alarms(batches: Iterable[tuple[list[BatchWindow], int, int]]) -> Iterator[RaisedAlarm]:
     state = AlarmState(reference=DriftReference.SAME_HOURS)
-    for number, (windows, minutes, now) in enumerate(batches):
-        before = set(state.alarms)
-        level = level_of(timedelta(minutes=minutes) if number else None)
+    for batch, (windows, minutes, now) in enumerate(batches):
+        open_before = set(state.alarms)
+        level = batch_level(timedelta(minutes=minutes) if batch else None)
         state = next_state(state, windows, None, level, START + timedelta(minutes=now))
         for signal, alarm in state.alarms.items():
-            if signal not in before and now > LEAD:
-                yield Raised(signal, number, alarm.batches)
+            if signal not in open_before and now > LEAD_MINUTES:
+                yield RaisedAlarm(signal, batch, alarm.batches)
 
 
 def _batches(
-    of: Stream, photos: PhotoValues, training: Reference, random: np.random.Generator
+    stream: Stream, photos: PhotoValues, training: Reference, random: np.random.Generator
 ) -> Iterator[tuple[list[BatchWindow], int, int]]:
-    """Windows of each batch, its minutes, and when it was closed."""
-    ends, at = np.cumsum(of.minutes), times(of)
-    starts = np.searchsorted(of.batch, np.arange(len(ends) + 1))
-    for number, now in enumerate(ends.tolist()):
+    """Yield each batch's windows, its minutes since the previous batch, and the minute when it was closed."""
+    ends, minute_of_photo = np.cumsum(stream.minutes), photo_minutes(stream)
+    first = np.searchsorted(stream.batch, np.arange(len(ends) + 1))
+    for batch, now in enumerate(ends.tolist()):
         windows = []
-        for span in SPANS:
-            if span > number + 1 or starts[number + 1] - starts[number + 1 - span] > SAMPLE:
+        for length in WINDOW_LENGTHS:
+            if length > batch + 1 or first[batch + 1] - first[batch + 1 - length] > MAX_WINDOW_PHOTOS:
                 continue
-            began = ends[number - span] if span <= number else 0
-            seen = _newest(of, starts[number + 1 - span], starts[number + 1])
-            before = _sample(photos, of.row[_same_hours(of, at, began, now, random)])
-            since = START + timedelta(minutes=int(began))
-            reference = make(before, training)
-            windows.append(BatchWindow(span, number + 2 - span, since, _sample(photos, seen), before, reference))
-        yield windows, int(of.minutes[number]), now
+            start = ends[batch - length] if length <= batch else 0
+            rows = _newest_rows(stream, first[batch + 1 - length], first[batch + 1])
+            previous = _make_sample(photos, stream.row[_same_hours(stream, minute_of_photo, start, now, random)])
+            windows.append(
+                BatchWindow(
+                    length,
+                    batch + 2 - length,
+                    START + timedelta(minutes=int(start)),
+                    _make_sample(photos, rows),
+                    previous,
+                    make_same_hours_reference(previous, training),
+                )
+            )
+        yield windows, int(stream.minutes[batch]), now
 
 
-def _newest(of: Stream, first: int, end: int) -> Ints:
-    groups = of.group[first:end][::-1]
-    rows: Ints = of.row[first:end][::-1][np.unique(groups, return_index=True)[1]]
+def _newest_rows(stream: Stream, first: int, end: int) -> Ints:
+    """Return the rows of the newest photo of each bin."""
+    bins = stream.bin[first:end][::-1]
+    rows: Ints = stream.row[first:end][::-1][np.unique(bins, return_index=True)[1]]
     return rows
 
 
-def _same_hours(of: Stream, at: Floats, began: float, ended: float, random: np.random.Generator) -> Ints:
-    """Places in the stream: at most A_WEEK of a week, and one of each bin."""
-    week = WEEK.total_seconds() / 60
-    found = []
-    for weeks in range(1, WEEKS + 1):
-        first, end = np.searchsorted(at, [began - weeks * week, ended - weeks * week], side="right")
-        found.append(first + random.permutation(end - first)[:A_WEEK])
-    drawn = random.permutation(np.concatenate(found))
-    places: Ints = drawn[np.unique(of.group[drawn], return_index=True)[1]]
-    return places
+def _same_hours(stream: Stream, minutes: Floats, start: float, end: float, random: np.random.Generator) -> Ints:
+    """Return positions in the stream of photos of different bins, at most MAX_PHOTOS_PER_WEEK of each week."""
+    week_minutes = WEEK.total_seconds() / 60
+    positions = []
+    for week in range(1, WEEKS + 1):
+        edges = [start - week * week_minutes, end - week * week_minutes]
+        first, last = np.searchsorted(minutes, edges, side="right")
+        positions.append(first + random.permutation(last - first)[:MAX_PHOTOS_PER_WEEK])
+    drawn = random.permutation(np.concatenate(positions))
+    one_per_bin: Ints = drawn[np.unique(stream.bin[drawn], return_index=True)[1]]
+    return one_per_bin
 
 
-def _sample(photos: PhotoValues, rows: Ints) -> PhotoSample:
-    values = {signal: found[rows] for signal, found in photos.values.items()}
-    predicted, expected = (photos.classes[signal][rows] for signal in CATEGORIES)
+def _make_sample(photos: PhotoValues, rows: Ints) -> PhotoSample:
+    values = {signal: signal_values[rows] for signal, signal_values in photos.values.items()}
+    predicted, expected = (photos.classes[signal][rows] for signal in CATEGORICAL_SIGNALS)
     return PhotoSample(predicted, values.pop(Signal.CONFIDENCE), expected, 0, values, photos.embeddings[rows])
 
 
-def _of_categories(counts: tuple[int, ...], _: tuple[int, ...], worth: int, photos: int, level: float) -> float:
-    return _simulated(counts, thresholds.coarse(worth), thresholds.coarse(photos)) * grown(level)
+def _cached_threshold(
+    counts: tuple[int, ...], _: tuple[int, ...], reference_size: int, size: int, level: float
+) -> float:
+    simulated = _simulated_threshold(counts, thresholds.round_down(reference_size), thresholds.round_down(size))
+    return simulated * threshold_growth(level)
 
 
-_real: Callable[[tuple[int, ...], int, int, float], float] = thresholds.of_categories
+_jensen_shannon_threshold: Callable[[tuple[int, ...], int, int, float], float] = thresholds.jensen_shannon_threshold
+"""The original, which `find_alarms` replaces in its module."""
 
 
 @cache
-def _simulated(counts: tuple[int, ...], worth: int, photos: int) -> float:
-    return _real(counts, worth, photos, thresholds.SIMULATED)
-
-
-def length() -> int:
-    """Minutes to simulate."""
-    return LEAD + MINUTES
+def _simulated_threshold(counts: tuple[int, ...], reference_size: int, size: int) -> float:
+    return _jensen_shannon_threshold(counts, reference_size, size, thresholds.MIN_SIMULATED_LEVEL)

@@ -1,5 +1,5 @@
-"""Reads the records and shows how well counts and inventory agree: metrics for Prometheus, a page for people, JSON.
+"""Shows how well counts and inventory agree, from the records: as pages, JSON, and Prometheus metrics.
 
-It writes audits, decisions on variances, imported files and the state of drift alarms. Nothing in here imports the
-worker or the trainer.
+It writes audits, decisions on variances, imported files and the state of drift alarms. It never imports the worker or
+the trainer.
 """

@@ -46,7 +46,7 @@ from monitor.views.lists import LISTS, ListName
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
 
 
-MAX_LEVEL = 0.5
+MAX_FLAG_LEVEL = 0.5
 Filter = TypeVar("Filter", bound=BaseModel)
 STDOUT = Path("-")
 Out = Annotated[
@@ -75,23 +75,23 @@ variances = typer.Typer(
     help="Decide on variances: differences between audits and the inventory. `list variances` lists them.",
 )
 app.add_typer(variances, name="variances")
-Id = Annotated[int, typer.Argument(metavar="ID", min=1, help="Number of the variance.")]
+VarianceId = Annotated[int, typer.Argument(metavar="ID", min=1, help="Number of the variance.")]
 
 
-def _name(given: str | None) -> str | None:
+def _name(name: str | None) -> str | None:
     try:
-        return clean_name(given)
+        return clean_name(name)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
 
 
-def _some_name(given: str) -> str:
-    if (name := _name(given)) is None:
+def _required_name(name: str) -> str:
+    if (plain := _name(name)) is None:
         raise typer.BadParameter("it is empty; name the person who decides")
-    return name
+    return plain
 
 
-Approver = Annotated[str, typer.Option(help="Name of the person who decides.", callback=_some_name)]
+Approver = Annotated[str, typer.Option(help="Name of the person who decides.", callback=_required_name)]
 
 
 @app.command("serve")
@@ -111,13 +111,13 @@ def serve_command(
     settings = load_settings()
     logs.configure(settings.log_format, settings.log_level)
     if host is not None:
-        settings = settings.model_copy(update={"monitor_host": host})  # a name that it answers to, too
+        settings = settings.model_copy(update={"monitor_host": host})  # requests may name it
     services = make_services(settings)
     services.records.check()
-    wanted = settings.monitor_port if port is None else port
-    listener = listen(settings.monitor_host, wanted, "choose another with --host and --port")
+    port = settings.monitor_port if port is None else port
+    listener = listen(settings.monitor_host, port, "choose another with --host and --port")
     if not is_loopback(listener):
-        logging.getLogger("monitor").warning(formatting.OPEN)
+        logging.getLogger("monitor").warning(formatting.PUBLIC_ADDRESS_WARNING)
 
     def ready() -> None:
         if port_file:
@@ -159,7 +159,7 @@ def drift(
 ) -> None:
     """Print whether photos, counts and expected quantities have drifted.
 
-    Windows are of now; alarms are those that the running monitor has kept. This command only reads.
+    Windows are judged now; alarms are those that the running monitor has stored. This command only reads.
     """
     # S3's client takes most of a second to load.
     from monitor.drift.table import render as render_drift
@@ -167,9 +167,9 @@ def drift(
 
     services = make_services(load_settings())
     services.records.check()
-    report = services.kept_drift()
+    report = services.stored_drift()
     Console().print(render_drift(report))
-    if strict and (report.every_alarm or report.problem):
+    if strict and (report.all_alarms or report.problem):
         raise typer.Exit(1)
 
 
@@ -200,12 +200,12 @@ def audit(
     settings = load_settings()
     try:
         check_answer(answer, quantity)
-        said: dict[str, Any] = {"answer": answer, "reason": reason, "note": clean_note(note), "blind": blind}
+        details: dict[str, Any] = {"answer": answer, "reason": reason, "note": clean_note(note), "blind": blind}
     except ValueError as error:
         raise BinwatchError(f"not recorded: {error}") from error
     with writable(settings) as database:
-        said["tolerance"] = settings.variance_tolerance
-        audited = add_audit(database, bucket or settings.bucket, bin_id, quantity, auditor, **said)
+        details["tolerance"] = settings.variance_tolerance
+        audited = add_audit(database, bucket or settings.bucket, bin_id, quantity, auditor, **details)
     remark(formatting.audited(audited))
 
 
@@ -221,9 +221,9 @@ def export(
     settings = load_settings()
     records = Records(settings.database_url.get_secret_value())
     records.check()
-    done = export_audits(records, bucket or settings.bucket, None if file == STDOUT else file)
-    remark(formatting.exported(done), to_stderr=done.file is None)
-    if not done.rows:
+    report = export_audits(records, bucket or settings.bucket, None if file == STDOUT else file)
+    remark(formatting.exported(report), to_stderr=report.file is None)
+    if not report.rows:
         raise typer.Exit(1)
 
 
@@ -232,7 +232,7 @@ def import_command(
     file: Annotated[Path, typer.Argument(help="CSV that `audits export` wrote.")],
     refused: Annotated[
         Path | None,
-        typer.Option(help="CSV to list rows in that were not imported; default: FILE.refused.csv, beside FILE."),
+        typer.Option(help="CSV to list refused rows in; default: FILE.refused.csv, beside FILE."),
     ] = None,
 ) -> None:
     """Import audits and what belongs to them from a file. Importing the same file again changes nothing.
@@ -242,7 +242,7 @@ def import_command(
     """
     with writable(load_settings()) as database:
         report = import_audits(file, database, refused)
-    (typer.echo if report.refused else remark)(formatting.audits_imported(report))  # no row is refused in silence
+    (typer.echo if report.refused else remark)(formatting.audits_imported(report))  # refused rows are always reported
     if report.refused:
         raise typer.Exit(1)
 
@@ -254,7 +254,8 @@ def next_command(
         bool, typer.Option("--by-doubt", help="Draw bins up to twice as often where the model has doubts.")
     ] = False,
     skip: Annotated[
-        str | None, typer.Option(metavar="BIN", help="Bin that was drawn before and is to wait: draw another one.")
+        str | None,
+        typer.Option(metavar="BIN", help="Bin that was drawn before: leave it for later, and draw another."),
     ] = None,
     bucket: Annotated[str | None, typer.Option(help="Bucket of the skipped bin; default: BINWATCH_BUCKET.")] = None,
 ) -> None:
@@ -269,9 +270,9 @@ def next_command(
         key = photo_key(database, drawn)
     typer.echo(f"bin {escape_unprintable(drawn.bin_id)}")
     typer.echo(f"photo s3://{escape_unprintable(drawn.bucket)}/{escape_unprintable(key)}")
-    who = f" --auditor {shlex.quote(auditor)}" if auditor else ""
-    where = f"--bucket {shlex.quote(drawn.bucket)} {shlex.quote(drawn.bin_id)}"
-    remark(f"answer it: python -m monitor audit --blind{who} {where} NUMBER", to_stderr=True)
+    option = f" --auditor {shlex.quote(auditor)}" if auditor else ""
+    bin_arguments = f"--bucket {shlex.quote(drawn.bucket)} {shlex.quote(drawn.bin_id)}"
+    remark(f"answer it: python -m monitor audit --blind{option} {bin_arguments} NUMBER", to_stderr=True)
 
 
 @audits.command()
@@ -292,21 +293,21 @@ def queue(
             callback=_name,
         ),
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, max=10_000, help="Largest number of bins.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="Maximum number of bins.")] = 50,
 ) -> None:
     """Print or write the bins that wait for an audit, without what was counted and expected, the oddest first."""
     from monitor.files import queue_document
 
     settings = load_settings()
-    # Not in the settings' direction, which would tell which way these bins differ.
-    wanted = {"answer": answer, "prefix": prefix, "variance": VarianceState.OPEN if recount else None}
-    filters = waiting(_given(Filters, wanted), auditor)
+    # Not filtered by the settings' direction, which would reveal how these bins differ.
+    values = {"answer": answer, "prefix": prefix, "variance": VarianceState.OPEN if recount else None}
+    filters = waiting(_parse_filters(Filters, values), auditor)
     _write(out, lambda records: queue_document(records, filters, settings.flag_level, limit), ("bin_id", "bucket"))
 
 
 @variances.command()
 def approve(
-    variance: Id,
+    variance: VarianceId,
     quantity: Annotated[int, typer.Argument(min=0, max=MAX_QUANTITY, help="Number that most people found.")],
     approver: Approver,
     note: Annotated[str | None, typer.Option(help="Why, on one line.")] = None,
@@ -316,7 +317,9 @@ def approve(
 
 
 @variances.command()
-def reject(variance: Id, approver: Approver, note: Annotated[str, typer.Option(help="Why, on one line.")]) -> None:
+def reject(
+    variance: VarianceId, approver: Approver, note: Annotated[str, typer.Option(help="Why, on one line.")]
+) -> None:
     """Reject a variance: the inventory stays as it is."""
     _decide(variance, approver, VarianceDecision.REJECTED, note)
 
@@ -325,22 +328,22 @@ def _decide(
     variance: int, approver: str, decision: VarianceDecision, note: str | None, quantity: int | None = None
 ) -> None:
     try:
-        why = clean_note(note)
+        plain = clean_note(note)
     except ValueError as error:
         raise BinwatchError(f"not decided: {error}") from error
-    if decision is VarianceDecision.REJECTED and why is None:
+    if decision is VarianceDecision.REJECTED and plain is None:
         raise BinwatchError("--note is empty; say why the variance is rejected")
     with writable(load_settings()) as database:
-        decided = decide(database, variance, decision, approver, why, quantity)
+        decided = decide(database, variance, decision, approver, plain, quantity)
     remark(f"Variance {decided.id} of bin {escape_unprintable(decided.bin_id)} is {decided.state}")
 
 
 @audits.command()
 def agreement(out: Out = None) -> None:
     """Print or write how often each auditor is right, by photos that were counted twice and by known quantities."""
-    from monitor.files import AUDITORS_ON_TERMINAL, auditors_document
+    from monitor.files import AUDITOR_TERMINAL_COLUMNS, auditors_document
 
-    _write(out, auditors_document, AUDITORS_ON_TERMINAL)
+    _write(out, auditors_document, AUDITOR_TERMINAL_COLUMNS)
 
 
 @audits.command()
@@ -357,9 +360,9 @@ def known(
 
     binwatch monitor audits known index.csv --bin-column key --quantity-column label
     """
-    settings, named = load_settings(), ColumnNames(bin_column, quantity_column)
+    settings, columns = load_settings(), ColumnNames(bin_column, quantity_column)
     with writable(settings) as database:
-        report = load_known_answers(file, database, bucket or settings.bucket, refused, named)
+        report = load_known_answers(file, database, bucket or settings.bucket, refused, columns)
     (typer.echo if report.refused else remark)(formatting.imported(report))
     if not report.recorded + report.known:
         raise typer.Exit(1)
@@ -389,14 +392,14 @@ def list_command(
 
     binwatch monitor list failed --reason truncated --out failed.xlsx
     """
-    from monitor.files import ON_TERMINAL, list_document
+    from monitor.files import LIST_TERMINAL_COLUMNS, list_document
 
     if name is not ListName.FAILED and (reason or model):
         raise BinwatchError("--reason and --model are for the list failed; leave them out")
     if name is not ListName.VARIANCES and state:
         raise BinwatchError("--state is for the list variances; leave it out")
-    filters = _given(LISTS[name].filters, {"prefix": prefix, "reason": reason, "model": model, "state": state})
-    _write(out, lambda records: list_document(records, name, filters), ON_TERMINAL[name])
+    filters = _parse_filters(LISTS[name].filters, {"prefix": prefix, "reason": reason, "model": model, "state": state})
+    _write(out, lambda records: list_document(records, name, filters), LIST_TERMINAL_COLUMNS[name])
 
 
 @app.command()
@@ -408,7 +411,7 @@ def discrepancies(
     direction: Annotated[
         Direction | None, typer.Option(help="Missing or surplus items, or both; default: BINWATCH_FLAG_DIRECTION.")
     ] = None,
-    size: Annotated[int, typer.Option(min=0, max=MORE_THAN_5, help="Least difference in items.")] = 0,
+    size: Annotated[int, typer.Option(min=0, max=MORE_THAN_5, help="Minimum difference in items.")] = 0,
     audited: Annotated[
         bool | None, typer.Option("--audited/--not-audited", help="Only bins that were (not) audited; default: all.")
     ] = None,
@@ -422,12 +425,12 @@ def discrepancies(
 
     binwatch monitor discrepancies --flagged --not-audited --out wrong.xlsx
     """
-    from monitor.files import DISCREPANCIES_ON_TERMINAL, discrepancies_document
+    from monitor.files import DISCREPANCY_TERMINAL_COLUMNS, discrepancies_document
 
-    if level is not None and not 0 < level <= MAX_LEVEL:
-        raise BinwatchError(f"--level {level:g}: not above 0 and at most {MAX_LEVEL:g}")
+    if level is not None and not 0 < level <= MAX_FLAG_LEVEL:
+        raise BinwatchError(f"--level {level:g}: not above 0 and at most {MAX_FLAG_LEVEL:g}")
     settings = load_settings()
-    wanted = {
+    values = {
         "since": since and since.replace(tzinfo=since.tzinfo or UTC),
         "until": until and until.replace(tzinfo=until.tzinfo or UTC),
         "prefix": prefix,
@@ -439,37 +442,37 @@ def discrepancies(
         "model": model,
         "flagged": flagged,
     }
-    filters = _given(Filters, wanted)
+    filters = _parse_filters(Filters, values)
     alpha = level or settings.flag_level
-    _write(out, lambda records: discrepancies_document(records, filters, alpha), DISCREPANCIES_ON_TERMINAL)
+    _write(out, lambda records: discrepancies_document(records, filters, alpha), DISCREPANCY_TERMINAL_COLUMNS)
 
 
-def _given(kind: type[Filter], values: dict[str, Any]) -> Filter:
-    """Filters with the options that were given. Raises BinwatchError for a value that cannot be."""
+def _parse_filters(model: type[Filter], values: dict[str, Any]) -> Filter:
+    """Create filters from the given options. Raises BinwatchError for an invalid value."""
     try:
-        return kind.model_validate({name: value for name, value in values.items() if value is not None})
+        return model.model_validate({name: value for name, value in values.items() if value is not None})
     except ValidationError as error:
         first = error.errors()[0]
         raise BinwatchError(f"--{first['loc'][0]}: {first['msg'].lower()}") from error
 
 
-def _write(out: Path | None, document_of: Callable[[Records], Document], on_terminal: Sequence[str]) -> None:
-    """Write to `out`, or print: on a terminal only the columns that there is room for."""
+def _write(out: Path | None, read_document: Callable[[Records], Document], terminal_columns: Sequence[str]) -> None:
+    """Write a document to `out`, or print it. On a terminal, only `terminal_columns` are printed."""
     file = None if out == STDOUT else out
     if file:
         check_format(file)
     records = Records(load_settings().database_url.get_secret_value())
     records.check()
-    document = document_of(records)
+    document = read_document(records)
     if file:
-        written = ", ".join(escape_unprintable(str(one)) for one in write_document(document, file))
-        remark(f"{written}: {document.summary[0]}")
+        files = ", ".join(escape_unprintable(str(path)) for path in write_document(document, file))
+        remark(f"{files}: {document.summary[0]}")
         return
     stdout, (sheet,) = printable_stdout(), document.sheets
     if out or not stdout.isatty():
         print_csv(sheet, stdout)
     elif sheet.rows:
-        print_table(sheet, on_terminal, stdout)
+        print_table(sheet, terminal_columns, stdout)
     remark(document.summary[0], to_stderr=True)
 
 
@@ -492,10 +495,10 @@ def expect(
 
     Exits with 1 if no row was accepted, or if photos have been counted and no row names a bin that has one.
     """
-    settings, named = load_settings(), ColumnNames(bin_column, quantity_column, article_column)
+    settings, columns = load_settings(), ColumnNames(bin_column, quantity_column, article_column)
     with writable(settings) as database:
-        report = import_file(file, database, bucket or settings.bucket, as_of, refused, named)
-    (typer.echo if report.refused else remark)(formatting.imported(report))  # no row is refused in silence
+        report = import_file(file, database, bucket or settings.bucket, as_of, refused, columns)
+    (typer.echo if report.refused else remark)(formatting.imported(report))  # refused rows are always reported
     if not report.accepted or (report.photos and not report.meeting):
         raise typer.Exit(1)
 

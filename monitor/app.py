@@ -28,63 +28,63 @@ from monitor.photo_limiter import PhotoLimiter
 from monitor.services import Services
 
 
-class _Described(FastAPI):
-    """An app whose OpenAPI document describes the error responses that it sends."""
+class _DescribedApp(FastAPI):
+    """An app whose OpenAPI document includes the error responses."""
 
     def openapi(self) -> dict[str, Any]:
-        """The OpenAPI document, made once."""
+        """Return the OpenAPI document, generated once."""
         if self.openapi_schema is None:
             self.openapi_schema = describe(super().openapi())
         return self.openapi_schema
 
 
 def create_app(services: Services) -> ASGIApp:
-    """The monitor as an ASGI app."""
-    # FastAPI's documentation pages load scripts from other hosts; the document itself stays at /openapi.json.
-    app = _Described(title="Binwatch monitor", docs_url=None, redoc_url=None, redirect_slashes=False)
+    """Create the monitor's ASGI app."""
+    # Without FastAPI's documentation pages, which load scripts from other hosts. /openapi.json remains.
+    app = _DescribedApp(title="Binwatch monitor", docs_url=None, redoc_url=None, redirect_slashes=False)
     app.state.services = services
     app.state.authenticator = Authenticator(services.settings)
     app.state.photo_limiter = PhotoLimiter()
     app.include_router(routes.pages)
     app.include_router(routes.api)
     app.mount("/static", StaticFiles(directory=str(files("monitor") / "static")))
-    for kind in (BinwatchError, HTTPException, RequestValidationError):
-        app.add_exception_handler(kind, _refuse)
-    app.add_exception_handler(Exception, _fail)
+    for error_type in (BinwatchError, HTTPException, RequestValidationError):
+        app.add_exception_handler(error_type, _handle_error)
+    app.add_exception_handler(Exception, _handle_internal_error)
     settings = services.settings
-    names = [*services.settings.monitor_hosts.split(","), services.settings.monitor_host]
-    bodies = BodyLimit(app, upload_limit(app.state.authenticator))
-    inner = HeadAsGet(SecurityHeaders(HostCheck(limited(bodies), names)))
+    host_names = [*settings.monitor_hosts.split(","), settings.monitor_host]
+    size_limited = BodyLimit(app, upload_limit(app.state.authenticator))
+    inner = HeadAsGet(SecurityHeaders(HostCheck(limited(size_limited), host_names)))
     return PublishedPath(inner, settings, TrustedProxies(settings))
 
 
-async def _refuse(request: Request, error: Exception) -> Response:
+async def _handle_error(request: Request, error: Exception) -> Response:
     if isinstance(error, RequestValidationError):
-        return error_responses.answer(request, error_responses.of_request(error))
+        return error_responses.respond(request, error_responses.message_for_validation(error))
     if isinstance(error, HTTPException):
-        if error.status_code == HTTPStatus.NOT_FOUND and (address := _without_slash(request)):
+        if error.status_code == HTTPStatus.NOT_FOUND and (address := _without_trailing_slash(request)):
             return RedirectResponse(address, HTTPStatus.TEMPORARY_REDIRECT)
-        return error_responses.answer(request, error_responses.of_status(error), error.headers)
-    explained = error_responses.of_error(request, error) if isinstance(error, BinwatchError) else None
-    if explained is None:
+        return error_responses.respond(request, error_responses.message_for_http(error), error.headers)
+    message = error_responses.message_for_error(request, error) if isinstance(error, BinwatchError) else None
+    if message is None:
         raise error
-    return error_responses.answer(request, explained)
+    return error_responses.respond(request, message)
 
 
-def _without_slash(request: Request) -> str | None:
-    """The same address without a slash at its end, if there is such a page.
+def _without_trailing_slash(request: Request) -> str | None:
+    """Return the path without its trailing slash, if there is such a page.
 
-    Starlette's own redirect names scheme and host, which behind a proxy are not those that the browser asked for.
+    Starlette's own redirect contains the scheme and host, which differ from the browser's behind a proxy.
     """
     path, query = path_of(request), request.url.query
     if not path.endswith("/"):
         return None
-    bare = {**request.scope, "path": root_of(request) + path.rstrip("/"), "root_path": root_of(request)}
+    scope = {**request.scope, "path": root_of(request) + path.rstrip("/"), "root_path": root_of(request)}
     app: FastAPI = request.app
-    found = any(not isinstance(route, Mount) and route.matches(bare)[0] is not Match.NONE for route in app.routes)
-    return bare["path"] + (f"?{query}" if query else "") if found else None
+    exists = any(not isinstance(route, Mount) and route.matches(scope)[0] is not Match.NONE for route in app.routes)
+    return scope["path"] + (f"?{query}" if query else "") if exists else None
 
 
-async def _fail(request: Request, _: Exception) -> Response:
-    """The server logs the error itself, which is raised again once this is sent; then it closes the connection."""
-    return error_responses.answer(request, error_responses.OURS, {"Connection": "close"})
+async def _handle_internal_error(request: Request, _: Exception) -> Response:
+    """Respond with an internal error. The error is raised again afterwards, and the server logs it."""
+    return error_responses.respond(request, error_responses.INTERNAL_ERROR, {"Connection": "close"})

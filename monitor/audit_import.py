@@ -1,4 +1,4 @@
-"""Audits, and what belongs to them, from a file of `audits export` into the records."""
+"""Import of audits, and everything that belongs to them, from a file of `audits export`."""
 
 from __future__ import annotations
 
@@ -28,85 +28,86 @@ from binwatch.records.settle_variances import PastStep
 from binwatch.records.variances import OwnCount, TrailEntry, VarianceConflict, VarianceStep, check_trail
 from binwatch.safe_csv import SafeCsvWriter
 
-_NAMED = 10
-"""Bad rows that a message names."""
-_NEEDED = tuple(name for name in AUDIT_FILE_COLUMNS if name not in ("belongs_to", "step", "source"))
-"""A file without repeats, variances and known quantities, as earlier ones were, need not have the others."""
-_RANKS = {PastAudit: 0, PastDraw: 0, PastRepeat: 1, PastVariance: 2, PastKnownAnswer: 3}
-"""What belongs to audits comes after them."""
+_MAX_LISTED_ERRORS = 10
+"""Maximum number of bad rows listed in an error message."""
+_REQUIRED_COLUMNS = tuple(name for name in AUDIT_FILE_COLUMNS if name not in ("belongs_to", "step", "source"))
+"""Files of earlier releases, without repeats, variances and known quantities, lack the other columns."""
+_IMPORT_ORDER = {PastAudit: 0, PastDraw: 0, PastRepeat: 1, PastVariance: 2, PastKnownAnswer: 3}
+"""Audits are imported before what belongs to them."""
 Rows = list[AuditFileRow]
 
 
 @dataclass(slots=True)
 class ImportReport:
-    """What became of the rows of a file."""
+    """The result of an import."""
 
     file: Path
     outcomes: Counter[ImportOutcome] = field(default_factory=Counter)
+    """Number of rows by outcome."""
     refused_file: Path | None = None
-    """None if no row was refused."""
+    """File that lists the refused rows; None if there are none."""
 
     @property
     def refused(self) -> int:
-        """Rows of which nothing was recorded."""
+        """Number of rows that were refused."""
         return sum(rows for outcome, rows in self.outcomes.items() if outcome.is_refused)
 
 
 def import_audits(file: Path, database: Engine, refused: Path | None = None) -> ImportReport:
-    """Import all rows in the order of their times, each in a transaction of its own: the same command again continues.
+    """Import all rows in the order of their times, each in its own transaction. An interrupted import can be repeated.
 
-    The rows of a variance are one transaction. A file with a bad cell is refused as a whole. Rows that do not fit these
+    The rows of a variance share a transaction. A file with a bad cell is refused as a whole. Rows that do not fit these
     records are listed in `refused`, by default FILE.refused.csv, which can be imported later. Raises BinwatchError.
     """
-    listed = refused or file.with_name(file.name + ".refused.csv")
-    if listed.resolve() == file.resolve():
-        raise BinwatchError(f"{listed}: is the file to import, and would be lost; name another one with --refused")
-    found = read_audit_file(file, _NEEDED, "write it with: python -m monitor audits export")
-    rows = [replace(row, cells=dict.fromkeys(AUDIT_FILE_COLUMNS, "") | row.cells) for row in found]
-    report, left = ImportReport(file), list[tuple[AuditFileRow, ImportOutcome]]()
-    for of_event, event in sorted(_parsed(rows), key=lambda one: (_RANKS[type(one[1])], one[1].at)):
+    refused_file = refused or file.with_name(file.name + ".refused.csv")
+    if refused_file.resolve() == file.resolve():
+        raise BinwatchError(f"{refused_file}: is the file to import, and would be lost; name another with --refused")
+    file_rows = read_audit_file(file, _REQUIRED_COLUMNS, "write it with: python -m monitor audits export")
+    rows = [replace(row, cells=dict.fromkeys(AUDIT_FILE_COLUMNS, "") | row.cells) for row in file_rows]
+    report, refused_rows = ImportReport(file), list[tuple[AuditFileRow, ImportOutcome]]()
+    for event_rows, event in sorted(_parse_events(rows), key=lambda item: (_IMPORT_ORDER[type(item[1])], item[1].at)):
         outcome = import_event(database, event)
-        report.outcomes[outcome] += len(of_event)
+        report.outcomes[outcome] += len(event_rows)
         if outcome.is_refused:
-            left += [(row, outcome) for row in of_event]
-    if left:
-        _list(listed, sorted(left, key=lambda one: one[0].line))
-        report.refused_file = listed
+            refused_rows += [(row, outcome) for row in event_rows]
+    if refused_rows:
+        _write_refused(refused_file, sorted(refused_rows, key=lambda item: item[0].line))
+        report.refused_file = refused_file
     else:
-        listed.unlink(missing_ok=True)  # of an earlier import: it would speak of rows that are recorded by now
+        refused_file.unlink(missing_ok=True)  # of an earlier import: its rows are recorded by now
     return report
 
 
-def _list(file: Path, rows: list[tuple[AuditFileRow, ImportOutcome]]) -> None:
+def _write_refused(file: Path, rows: list[tuple[AuditFileRow, ImportOutcome]]) -> None:
     try:
         with file.open("w", encoding="utf-8", newline="") as opened:
             writer = SafeCsvWriter(opened)
             writer.writerow([*AUDIT_FILE_COLUMNS, "line", "refused"])
-            writer.writerows([*(row.cells[name] for name in AUDIT_FILE_COLUMNS), row.line, why] for row, why in rows)
+            writer.writerows([*(row.cells[name] for name in AUDIT_FILE_COLUMNS), row.line, outcome] for row, outcome in rows)
     except OSError as error:
         raise BinwatchError(
-            f"{file}: the rows that were not imported cannot be listed there ({error.strerror}); name another file with"
-            " --refused, and import again: what was imported by then is recorded"
+            f"{file}: the refused rows cannot be written there ({error.strerror}); name another file with --refused,"
+            " and import again: rows that are already imported stay recorded"
         ) from error
 
 
-def _parsed(rows: Rows) -> list[tuple[Rows, PastEvent]]:
-    """Each event with the rows that it is from."""
-    events, bad = list[tuple[Rows, PastEvent]](), list[str]()
-    for of_event in _grouped(rows):
+def _parse_events(rows: Rows) -> list[tuple[Rows, PastEvent]]:
+    """Return each event with its rows. Raises BinwatchError, which lists the bad rows."""
+    events, errors = list[tuple[Rows, PastEvent]](), list[str]()
+    for event_rows in _group_by_event(rows):
         try:
-            events.append((of_event, _event(of_event)))
+            events.append((event_rows, _parse_event(event_rows)))
         except CellError as error:
-            bad.append(str(error))
-    if bad:
-        more = [f"and {len(bad) - _NAMED:,} more"] if len(bad) > _NAMED else []
+            errors.append(str(error))
+    if errors:
+        rest = [f"and {len(errors) - _MAX_LISTED_ERRORS:,} more"] if len(errors) > _MAX_LISTED_ERRORS else []
         advice = "nothing was imported: correct the file, and import again"
-        raise BinwatchError("\n".join([*bad[:_NAMED], *more, advice]))
+        raise BinwatchError("\n".join([*errors[:_MAX_LISTED_ERRORS], *rest, advice]))
     return events
 
 
-def _grouped(rows: Rows) -> Iterator[Rows]:
-    """The rows of a variance together, and each other row alone."""
+def _group_by_event(rows: Rows) -> Iterator[Rows]:
+    """Yield the rows of each event: all steps of a variance, or a single row."""
     variances = dict[tuple[str | None, ...], Rows]()
     for row in rows:
         if row.cells["kind"].strip() == RowKind.VARIANCE:
@@ -117,7 +118,7 @@ def _grouped(rows: Rows) -> Iterator[Rows]:
     yield from variances.values()
 
 
-def _event(rows: Rows) -> PastEvent:
+def _parse_event(rows: Rows) -> PastEvent:
     for row in rows:
         for column in AUDIT_FILE_COLUMNS:
             if not is_storable(row.cells[column]):
@@ -137,23 +138,27 @@ def _event(rows: Rows) -> PastEvent:
     }
     kind = row.choice("kind", RowKind)
     if kind is RowKind.AUDIT:
-        return _audit(row, common)
+        return _parse_audit(row, common)
     if kind is RowKind.VARIANCE:
-        return _variance(rows, common)
+        return _parse_variance(rows, common)
     if key is None:
         raise row.cell_error("key", "the key of a photo; each draw, repeat and known quantity is of one")
     if kind is RowKind.DRAW:
         return PastDraw(**common, likelihood=row.likelihood("likelihood"))
     if kind is RowKind.REPEAT:
-        auditor = _person(row)
+        auditor = _parse_name(row)
         if auditor is None:
             raise row.cell_error("auditor", "the name of the second auditor")
         return PastRepeat(**common, auditor=auditor, audited_at=row.time("belongs_to"))
     return PastKnownAnswer(**common, quantity=row.quantity("quantity"), source=row.cells["source"])
 
 
-def _variance(rows: Rows, common: dict[str, Any]) -> PastVariance:
-    steps, opened_at, expected = [_step(row) for row in rows], rows[0].time("belongs_to"), rows[0].quantity("expected")
+def _parse_variance(rows: Rows, common: dict[str, Any]) -> PastVariance:
+    steps, opened_at, expected = (
+        [_parse_step(row) for row in rows],
+        rows[0].time("belongs_to"),
+        rows[0].quantity("expected"),
+    )
     for row in rows:
         if row.quantity("expected") != expected:
             raise row.cell_error("expected", f"{expected}, as in the first step of the variance")
@@ -164,35 +169,35 @@ def _variance(rows: Rows, common: dict[str, Any]) -> PastVariance:
     return PastVariance(**common | {"at": opened_at, "expected": expected}, steps=tuple(steps))
 
 
-def _step(row: AuditFileRow) -> PastStep:
+def _parse_step(row: AuditFileRow) -> PastStep:
     step = row.choice("step", VarianceStep)
-    _checked(row, "note", lambda: clean_note(row.text("note")))
+    _check_cell(row, "note", lambda: clean_note(row.text("note")))
     quantity = None if step is VarianceStep.REJECTED else row.quantity("quantity")
-    return PastStep(TrailEntry(step, quantity, _person(row)), row.time("at"), row.text("note"))
+    return PastStep(TrailEntry(step, quantity, _parse_name(row)), row.time("at"), row.text("note"))
 
 
-def _person(row: AuditFileRow) -> str | None:
-    _checked(row, "auditor", lambda: clean_name(row.text("auditor")))
+def _parse_name(row: AuditFileRow) -> str | None:
+    _check_cell(row, "auditor", lambda: clean_name(row.text("auditor")))
     return clean_name(row.text("auditor"))
 
 
-def _audit(row: AuditFileRow, common: dict[str, Any]) -> PastAudit:
+def _parse_audit(row: AuditFileRow, common: dict[str, Any]) -> PastAudit:
     answer = row.choice("answer", AuditAnswer)
     quantity = row.quantity("quantity") if row.text("quantity") else None
-    _checked(row, "quantity", lambda: check_answer(answer, quantity))
-    _checked(row, "note", lambda: clean_note(row.text("note")))
+    _check_cell(row, "quantity", lambda: check_answer(answer, quantity))
+    _check_cell(row, "note", lambda: clean_note(row.text("note")))
     return PastAudit(
         **common,
         answer=answer,
         quantity=quantity,
         reason=row.choice("reason", AuditReason) if row.text("reason") else None,
         note=row.text("note"),
-        auditor=_person(row),
+        auditor=_parse_name(row),
         blind=row.flag("blind"),
     )
 
 
-def _checked(row: AuditFileRow, column: str, check: Callable[[], object]) -> None:
+def _check_cell(row: AuditFileRow, column: str, check: Callable[[], object]) -> None:
     try:
         check()
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Audits: entering them, and reading them back in the order in which they were entered."""
+"""Entering and listing audits, and decisions on variances."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from monitor.records import MAX_ID, WritableRecords
 
 
 class NewAudit(BaseModel):
-    """What somebody found in a bin."""
+    """A new audit, as entered."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=False)
 
-    bin: str = Field(min_length=1, max_length=1024, description="id of the bin, as 00123")
+    bin: str = Field(min_length=1, max_length=1024, description="id of the bin, such as 00123")
     bucket: str | None = Field(None, min_length=1, max_length=63, description="default: that of the settings")
     answer: AuditAnswer = Field(AuditAnswer.COUNT, description="what was found: a number, or why there is none")
     quantity: int | None = Field(
@@ -44,7 +44,7 @@ class NewAudit(BaseModel):
         ge=0,
         le=MAX_QUANTITY,
         strict=True,
-        description="items that are really in the bin (`count`), or that can be seen (`at_least`); of no other answer",
+        description="items in the bin (`count`), or items that can be seen (`at_least`); only for these answers",
     )
     reason: AuditReason | None = Field(None, description="why it was hard to tell")
     note: Annotated[str | None, AfterValidator(clean_note)] = Field(
@@ -55,14 +55,14 @@ class NewAudit(BaseModel):
         ge=1,
         le=MAX_ID,
         strict=True,
-        description="id of the photo that was looked at (`photo.id` of the bin): if another has come since, the audit"
-        " is refused; without it, the items themselves were counted",
+        description="id of the photo that was counted (`photo.id` of the bin): if there is a newer one, the audit is"
+        " refused; without it, the items themselves were counted",
     )
     view: str | None = Field(
         None,
         max_length=8_000,
-        description="token of the view that the answer was given in, from `GET /api/audit`: only with it an audit can"
-        " be blind, and the photo must be that of the view",
+        description="token of the view in which the answer was given, from `GET /api/audit`: an audit without it is"
+        " never blind, and the photo must be that of the view",
     )
     auditor: Annotated[str | None, AfterValidator(clean_name)] = Field(
         None,
@@ -71,13 +71,13 @@ class NewAudit(BaseModel):
     )
 
     @model_validator(mode="after")
-    def _number_where_one_belongs(self) -> NewAudit:
+    def _check_quantity(self) -> NewAudit:
         check_answer(self.answer, self.quantity)
         return self
 
 
 class SavedAudit(BaseModel):
-    """An audit as recorded, beside what it judges; None where there was nothing to judge."""
+    """A recorded audit with the count and expected quantity that it judges, None if there were none."""
 
     id: int
     bucket: str
@@ -87,19 +87,19 @@ class SavedAudit(BaseModel):
     reason: AuditReason | None
     note: str | None
     blind: bool
-    """The auditor had seen neither count nor expected quantity: only such audits measure accuracy."""
+    """Whether the auditor had seen neither count nor expected quantity. Only such audits measure accuracy."""
     auditor: str | None
     predicted: int | None
-    """Index of the class that the model counted, 0 to 6; None also while the answer has no number."""
+    """Index of the class that the model counted, 0 to 6. This and `expected` are None if the answer has no number."""
     expected: int | None
     of_count: Outcome | None
     of_inventory: Outcome | None
     is_new: bool
-    """False if the same person had just given the same answer for the same photo."""
+    """False if it repeats the same person's latest answer for the same photo."""
 
 
 class ListedAudit(BaseModel):
-    """An audit in the list of all."""
+    """An audit in the list of audits."""
 
     id: int
     bucket: str
@@ -111,7 +111,7 @@ class ListedAudit(BaseModel):
     blind: bool
     auditor: str | None
     photo: int | None
-    """Id of the count that it judges."""
+    """Id of the count that the audit judges."""
     at: datetime
 
 
@@ -120,11 +120,11 @@ class AuditList(BaseModel):
 
     items: list[ListedAudit]
     next: int | None
-    """For `after`; None on the last page."""
+    """Value of `after` for the next page; None on the last one."""
 
 
 class NewDecision(BaseModel):
-    """What an approver decides on a variance."""
+    """An approver's decision on a variance."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=False)
 
@@ -134,7 +134,7 @@ class NewDecision(BaseModel):
         ge=0,
         le=MAX_QUANTITY,
         strict=True,
-        description="the number to approve; if the variance's number has changed since, nothing is approved",
+        description="number to approve; if the number of the variance has changed, nothing is approved",
     )
     note: Annotated[str | None, AfterValidator(clean_note)] = Field(
         None, description="one line, 200 characters at most; a rejection needs one"
@@ -146,14 +146,14 @@ class NewDecision(BaseModel):
     )
 
     @model_validator(mode="after")
-    def _reasons(self) -> NewDecision:
+    def _check_note(self) -> NewDecision:
         if self.decision is VarianceDecision.REJECTED and self.note is None:
             raise ValueError("a rejection needs a note that says why")
         return self
 
 
 class SavedDecision(BaseModel):
-    """A variance that was approved or rejected."""
+    """A variance after the decision."""
 
     id: int
     bucket: str
@@ -161,54 +161,54 @@ class SavedDecision(BaseModel):
     state: VarianceState
     expected: int
     quantity: int | None
-    """Items that were approved; of a rejected one, those that most people found, None if there is no such number."""
+    """Approved number of items; for a rejected variance the number that most people found, None if there is none."""
 
 
 def was_blind(request: Request, authenticator: Authenticator, writer: Writer, audit: NewAudit, bucket: str) -> bool:
-    """Whether an audit that is about to be entered is blind. Raises ForeignForm for the token of another view."""
-    of = audit.bucket or bucket
-    return authenticator.was_blind(request, writer, audit.view, of, normalize_bin_id(audit.bin), audit.photo)
+    """Return whether an audit that is being entered is blind. Raises ForeignForm for the token of another view."""
+    bin_id = normalize_bin_id(audit.bin)
+    return authenticator.was_blind(request, writer, audit.view, audit.bucket or bucket, bin_id, audit.photo)
 
 
 def save(records: WritableRecords, audit: NewAudit, writer: Writer, settings: Settings, *, blind: bool) -> SavedAudit:
-    """Record an audit. The settings give the default bucket and the tolerance, beyond which a variance is opened.
+    """Record an audit. The settings contain the default bucket, and the tolerance above which a variance is opened.
 
     Raises UnknownBin, StaleAudit, or RecordsDown.
     """
-    of, auditor = audit.bucket or settings.bucket, writer.name or audit.auditor
-    # In a view without a photo there was none; without a view, the items themselves were counted.
+    bucket, auditor = audit.bucket or settings.bucket, writer.name or audit.auditor
+    # With a view but no photo, the bin had no photo; without a view, the items themselves were counted.
     seen = SeenPhoto.ANY if audit.photo is None and audit.view is None else audit.photo
-    more: dict[str, Any] = {"answer": audit.answer, "reason": audit.reason, "note": audit.note, "blind": blind}
-    more["tolerance"] = settings.variance_tolerance
-    said = records.write(lambda engine: add_audit(engine, of, audit.bin, audit.quantity, auditor, seen, **more))
-    # An auditor who could not tell may yet go and count.
-    is_hidden = said.quantity is None
+    details: dict[str, Any] = {"answer": audit.answer, "reason": audit.reason, "note": audit.note, "blind": blind}
+    details["tolerance"] = settings.variance_tolerance
+    saved = records.write(lambda engine: add_audit(engine, bucket, audit.bin, audit.quantity, auditor, seen, **details))
+    # An auditor who could not tell may still go and count blind.
+    is_hidden = saved.quantity is None
     return SavedAudit(
-        id=said.id,
-        bucket=of,
+        id=saved.id,
+        bucket=bucket,
         bin=audit.bin,
-        answer=said.answer,
-        quantity=said.quantity,
+        answer=saved.answer,
+        quantity=saved.quantity,
         reason=audit.reason,
         note=audit.note,
-        blind=said.blind,
+        blind=saved.blind,
         auditor=auditor,
-        predicted=None if is_hidden else said.predicted,
-        expected=None if is_hidden else said.expected,
-        of_count=said.of_count,
-        of_inventory=said.of_inventory,
-        is_new=said.is_new,
+        predicted=None if is_hidden else saved.predicted,
+        expected=None if is_hidden else saved.expected,
+        of_count=saved.of_count,
+        of_inventory=saved.of_inventory,
+        is_new=saved.is_new,
     )
 
 
 def save_decision(records: WritableRecords, variance_id: int, decision: NewDecision, approver: str) -> SavedDecision:
     """Approve or reject a variance. Raises UnknownVariance, OwnCount, VarianceConflict, or RecordsDown."""
-    given = (variance_id, decision.decision, approver, decision.note, decision.quantity)
-    return SavedDecision(**asdict(records.write(lambda engine: decide(engine, *given))))
+    arguments = (variance_id, decision.decision, approver, decision.note, decision.quantity)
+    return SavedDecision(**asdict(records.write(lambda engine: decide(engine, *arguments))))
 
 
 def read_audits(connection: Connection, limit: int, after: int | None = None) -> AuditList:
-    """At most `limit` audits that were entered before the one with the id `after`."""
+    """Read at most `limit` audits, the newest first, that were entered before the one with the id `after`."""
     statement = select(Audit.__table__).order_by(Audit.id.desc()).limit(limit + 1)
     if after is not None:
         statement = statement.where(Audit.id < after)

@@ -1,4 +1,4 @@
-"""A report that is made in the background at intervals, so that a scrape need not wait for it."""
+"""Reports that are made periodically in the background, so that scrapes do not wait for them."""
 
 from __future__ import annotations
 
@@ -15,12 +15,11 @@ Report = TypeVar("Report")
 
 
 class BackgroundReport(Generic[Report]):
-    """The latest report. Nothing runs until `start`; `update` makes a report at once."""
+    """Makes a report periodically once started, and keeps the latest."""
 
     def __init__(self, name: str, make: Callable[[], Report], interval_s: float = 60.0) -> None:
-        """`name` is for the log; `make` may raise RecordsDown."""
-        self.now = make
-        """A report of this moment. Raises RecordsDown."""
+        """`name` is used in the log. `make` may raise RecordsDown."""
+        self.make = make
         self._name = name
         self._interval_s = interval_s
         self._report: Report | None = None
@@ -29,23 +28,23 @@ class BackgroundReport(Generic[Report]):
 
     @property
     def report(self) -> Report | None:
-        """None until there is one, and while the records cannot be read: rather absent than stale."""
+        """The latest report; None before the first, and while the records cannot be read, rather than a stale one."""
         return self._report
 
     def update(self) -> None:
-        """Make a report now."""
+        """Make a report now. It is None if the records cannot be read."""
         try:
-            self._report = self.now()
+            self._report = self.make()
         except RecordsDown:
-            self._report = None  # the records have logged it
+            self._report = None  # already logged
 
     def start(self) -> None:
-        """Update in a thread, now and at intervals, until `stop`."""
+        """Start a thread that updates the report now and at each interval, until `stop`."""
         self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread after the update in progress, without waiting for it."""
+        """Tell the thread to end after the update in progress. Does not wait for it."""
         self._stopping.set()
 
     def _run(self) -> None:
@@ -53,8 +52,6 @@ class BackgroundReport(Generic[Report]):
             try:
                 self.update()
             except Exception:  # one failed report must not end all later ones
-                logger.exception(
-                    "the %s report could not be made; it is tried again in %g s", self._name, self._interval_s
-                )
+                logger.exception("the %s report could not be made; next attempt in %g s", self._name, self._interval_s)
                 self._report = None
             self._stopping.wait(self._interval_s)

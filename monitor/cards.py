@@ -1,4 +1,4 @@
-"""Cards of the models: from the settings' bundle or the bucket, kept, since a published bundle never changes."""
+"""Model cards, from the settings' bundle or the bucket. They are cached, since a published bundle never changes."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from binwatch.registry import CurrentModel, Registry
 
 logger = logging.getLogger(__name__)
 
-AGAIN_S = 60.0
-"""Seconds until a card that could not be read is requested again, and until the promoted model is looked up again."""
+RETRY_INTERVAL_S = 60.0
+"""Minimum time between two background fetches of a card, and between two look-ups of the promoted model."""
 
 
 class Cards:
-    """Finds and keeps the cards of models, by version. Safe to share between threads."""
+    """Cache of model cards by version. Safe to share between threads."""
 
     def __init__(
         self, model_dir: Path, registry: Registry | None = None, clock: Callable[[], float] = time.monotonic
@@ -28,21 +28,23 @@ class Cards:
         self._model_dir = model_dir
         self._registry = registry
         self._clock = clock
-        self._found: dict[str, Card] = {}
+        self._cards: dict[str, Card] = {}
         self._current: CurrentModel | None = None
-        self._folder: tuple[int, str] | None = None
-        self._asked: dict[str, float] = {}
+        self._folder_version: tuple[int, str] | None = None
+        """Modification time of the card in `model_dir`, and its version."""
+        self._attempted_at: dict[str, float] = {}
+        """Time of the last background task by name: the version of a card, or "" for the promoted model."""
         self._warned: set[str] = set()
         self._lock = threading.Lock()
 
-    def of(self, version: str) -> Card | None:
-        """The card of a model, fetched if necessary; None if there is none.
+    def get(self, version: str) -> Card | None:
+        """Return a model's card, fetching it if necessary; None if there is none.
 
-        Raises OutageError if it cannot be fetched for now.
+        Raises OutageError if it cannot be fetched at the moment.
         """
-        if version not in self._found:
+        if version not in self._cards:
             try:
-                self._found[version] = self._read(version)
+                self._cards[version] = self._read(version)
             except BinwatchError as error:
                 if version not in self._warned:
                     self._warned.add(version)
@@ -50,55 +52,56 @@ class Cards:
                 if isinstance(error, OutageError):
                     raise
                 return None
-        return self._found[version]
+        return self._cards[version]
 
-    def at_hand(self, version: str) -> Card | None:
-        """The card if it is loaded; else None, and it is fetched meanwhile: no page waits for the object store."""
-        if version not in self._found:
-            self._soon(version, lambda: self._fetch(version))
-        return self._found.get(version)
+    def get_cached(self, version: str) -> Card | None:
+        """Return the card if it is cached; else fetch it in the background, so that no page waits, and return None."""
+        if version not in self._cards:
+            self._run_in_background(version, lambda: self._fetch(version))
+        return self._cards.get(version)
 
     def reference(self, version: str) -> Reference | None:
-        """The drift reference of a model; None if its bundle has none.
+        """Return a model's drift reference; None if its bundle has none.
 
-        Raises OutageError if the bundle cannot be fetched for now.
+        Raises OutageError if the bundle cannot be fetched at the moment.
         """
-        card = self.of(version)
+        card = self.get(version)
         return card.reference if card else None
 
     def current(self) -> CurrentModel | None:
-        """The model that was promoted last, as of the last look-up; None if there is none, or none is known yet."""
-        self._soon("", self._look)
+        """Return the promoted model as of the last look-up; None if there is none, or it is not known yet."""
+        self._run_in_background("", self._look_up_current)
         return self._current
 
-    def to_come(self) -> str | None:
-        """Version of the model that workers count with next: the promoted one, or else that of the settings' folder."""
+    def next_version(self) -> str | None:
+        """Return the version of the model that workers load next: the promoted one, or that of the settings' folder."""
         current = self.current()
         if current is not None:
             return current.version
-        # Read anew only when the card has changed: each scrape asks.
+        # Read again only if the card has changed, because every scrape calls this.
         try:
-            changed = (self._model_dir / CARD_FILE).stat().st_mtime_ns
-            if self._folder is None or self._folder[0] != changed:
-                self._folder = changed, Bundle(self._model_dir).card.version
+            modified = (self._model_dir / CARD_FILE).stat().st_mtime_ns
+            if self._folder_version is None or self._folder_version[0] != modified:
+                self._folder_version = modified, Bundle(self._model_dir).card.version
         except (OSError, BundleError):  # a monitor need not have a bundle
             return None
-        return self._folder[1]
+        return self._folder_version[1]
 
-    def _soon(self, what: str, work: Callable[[], object]) -> None:
+    def _run_in_background(self, name: str, task: Callable[[], object]) -> None:
+        """Run a task in a thread, unless one of this name was started less than RETRY_INTERVAL_S ago."""
         now = self._clock()
         with self._lock:
-            if now - self._asked.get(what, -AGAIN_S) < AGAIN_S:
+            if now - self._attempted_at.get(name, -RETRY_INTERVAL_S) < RETRY_INTERVAL_S:
                 return
-            self._asked[what] = now
-        # A daemon: an object store that does not answer must not keep the monitor from ending.
-        threading.Thread(target=work, name="cards", daemon=True).start()
+            self._attempted_at[name] = now
+        # A daemon, so that an object store that does not answer cannot keep the monitor from ending.
+        threading.Thread(target=task, name="cards", daemon=True).start()
 
     def _fetch(self, version: str) -> None:
-        with suppress(OutageError):  # which is logged
-            self.of(version)
+        with suppress(OutageError):  # already logged
+            self.get(version)
 
-    def _look(self) -> None:
+    def _look_up_current(self) -> None:
         if self._registry is None:
             return
         try:

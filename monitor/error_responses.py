@@ -37,26 +37,27 @@ from monitor.views.paging import BadCursor
 
 @dataclass(frozen=True, slots=True)
 class ErrorMessage:
-    """An error in words."""
+    """An error message for people and scripts."""
 
     status: int
     title: str
     """Heading of the page."""
-    says: str = ""
-    """What people are told; the error's own words where it is empty."""
+    text: str = ""
+    """Explanation on the page; if empty, the error's own message."""
     advice: tuple[str, ...] = ()
+    """What to do, a sentence each."""
     detail: str = ""
-    """What scripts are told; the error's own words where it is empty."""
+    """Explanation in problem JSON; if empty, the error's own message."""
     faults: list[Fault] | None = None
 
 
 _FIND_BIN = "Look for the bin in the list of discrepancies: its filter finds bins by how their names begin."
-_CHOOSE = "Go back and choose from the form instead of changing the address by hand."
-_TELL = "If it does not, tell the person who runs Binwatch. The monitor's log says what is wrong."
-_RELOAD = "Go back, reload the page, and enter the count again."
+_USE_THE_FORM = "Go back and choose from the form instead of changing the address by hand."
+_IF_IT_PERSISTS = "If it does not, tell the person who runs Binwatch. The monitor's log says what is wrong."
+_ENTER_AGAIN = "Go back, reload the page, and enter the count again."
 
-# The words of RecordsDown and ObjectsError name the database and the endpoint, which is nobody else's business.
-KINDS: Final[dict[type[BinwatchError], ErrorMessage]] = {
+# The messages of RecordsDown and ObjectsError contain the database and the endpoint, which must not be disclosed.
+MESSAGES: Final[dict[type[BinwatchError], ErrorMessage]] = {
     NoPhoto: ErrorMessage(404, "There is no such photo"),
     UnknownModel: ErrorMessage(404, "There is no such model", advice=("Choose one on the page Models.",)),
     UnknownBin: ErrorMessage(
@@ -72,7 +73,10 @@ KINDS: Final[dict[type[BinwatchError], ErrorMessage]] = {
         ("Audit the bins that look wrong, or come back when there are new photos.",),
     ),
     BadCursor: ErrorMessage(
-        400, "This address cannot be understood", "It leads to a place in the list that does not exist.", (_CHOOSE,)
+        400,
+        "This address cannot be understood",
+        "It leads to a place in the list that does not exist.",
+        (_USE_THE_FORM,),
     ),
     StaleAudit: ErrorMessage(
         409, "A newer photo has arrived", advice=("Go back, reload the page, and look at the new photo.",)
@@ -103,7 +107,7 @@ KINDS: Final[dict[type[BinwatchError], ErrorMessage]] = {
         ("Ask the person who runs Binwatch for one.",),
     ),
     ForeignForm: ErrorMessage(
-        403, "Nothing was saved", "The form was too old, or another web site sent it.", (_RELOAD,)
+        403, "Nothing was saved", "The form was too old, or another web site sent it.", (_ENTER_AGAIN,)
     ),
     NumbersHidden: ErrorMessage(
         403,
@@ -118,14 +122,14 @@ KINDS: Final[dict[type[BinwatchError], ErrorMessage]] = {
         503,
         "The photos cannot be read",
         "The monitor is running, but the store of the photos does not answer.",
-        ("Reload this page in a minute: it works again as soon as the store does.", _TELL),
+        ("Reload this page in a minute: it works again as soon as the store does.", _IF_IT_PERSISTS),
         "the photos cannot be read now; check the object store",
     ),
     RecordsDown: ErrorMessage(
         503,
         "The records cannot be read",
         "The monitor is running, but its database does not answer. Nothing is lost: photos wait to be recorded.",
-        ("Reload this page in a minute: it works again as soon as the database does.", _TELL),
+        ("Reload this page in a minute: it works again as soon as the database does.", _IF_IT_PERSISTS),
         "the records cannot be read now; the monitor's log says why",
     ),
 }
@@ -138,63 +142,62 @@ _NOT_SAVED = ErrorMessage(
         "If it fails again, write the count down and tell the person who runs Binwatch. The monitor's log says what is"
         " wrong.",
     ),
-    KINDS[RecordsDown].detail,
+    MESSAGES[RecordsDown].detail,
 )
-_NOWHERE = ErrorMessage(
+_UNKNOWN_PAGE = ErrorMessage(
     404,
     "There is no such page",
     "The address may be mistyped, or the link to it is from another release.",
     (_FIND_BIN,),
 )
-_MISTYPED = ErrorMessage(422, "This address cannot be understood", advice=(_CHOOSE,))
-OURS = ErrorMessage(
+_INVALID_REQUEST = ErrorMessage(422, "This address cannot be understood", advice=(_USE_THE_FORM,))
+INTERNAL_ERROR = ErrorMessage(
     500,
     "Something is wrong with the monitor",
     "It failed on this page. The fault is noted in its log, and other pages may well work.",
     ("Tell the person who runs Binwatch which page it was, and when.",),
     "the monitor failed on this request; its log says why",
 )
-"""An internal error."""
 
 
-def of_error(request: Request, error: BinwatchError) -> ErrorMessage | None:
-    """The message for an application error; None for internal errors."""
-    kind = next((kind for kind in KINDS if isinstance(error, kind)), None)
-    if kind is None:
+def message_for_error(request: Request, error: BinwatchError) -> ErrorMessage | None:
+    """Return the message for an application error; None for internal errors."""
+    error_type = next((error_type for error_type in MESSAGES if isinstance(error, error_type)), None)
+    if error_type is None:
         return None
-    if kind is RecordsDown and request.method == "POST":
+    if error_type is RecordsDown and request.method == "POST":
         return _NOT_SAVED
-    found = KINDS[kind]
-    return replace(found, says=found.says or str(error), detail=found.detail or str(error))
+    message = MESSAGES[error_type]
+    return replace(message, text=message.text or str(error), detail=message.detail or str(error))
 
 
-def of_status(error: HTTPException) -> ErrorMessage:
-    """The message for an unknown address, an unknown method, a body that is no form."""
-    if error.status_code == _NOWHERE.status:
-        return replace(_NOWHERE, detail=error.detail)
-    return refusal(error.status_code, error.detail)
+def message_for_http(error: HTTPException) -> ErrorMessage:
+    """Return the message for an unknown path, a method that is not allowed, or a body that is not a form."""
+    if error.status_code == _UNKNOWN_PAGE.status:
+        return replace(_UNKNOWN_PAGE, detail=error.detail)
+    return message_for_status(error.status_code, error.detail)
 
 
-def of_request(error: RequestValidationError) -> ErrorMessage:
-    """The message for parameters or fields that do not validate."""
-    faults = [Fault(where=".".join(map(str, one["loc"])), says=one["msg"]) for one in error.errors()]
+def message_for_validation(error: RequestValidationError) -> ErrorMessage:
+    """Return the message for invalid parameters or fields."""
+    faults = [Fault(where=".".join(map(str, details["loc"])), says=details["msg"]) for details in error.errors()]
     first = f"{faults[0].where.rpartition('.')[2]}: {faults[0].says}"
-    return replace(_MISTYPED, says=first, detail=first, faults=faults)
+    return replace(_INVALID_REQUEST, text=first, detail=first, faults=faults)
 
 
-def refusal(status: int, detail: str) -> ErrorMessage:
-    """The message of a status that needs no advice."""
+def message_for_status(status: int, detail: str) -> ErrorMessage:
+    """Return a message for a status that needs no advice."""
     return ErrorMessage(status, HTTPStatus(status).phrase, detail, detail=detail)
 
 
-def answer(request: Request, message: ErrorMessage, headers: Mapping[str, str] | None = None) -> Response:
-    """The response: a page, or problem JSON."""
+def respond(request: Request, message: ErrorMessage, headers: Mapping[str, str] | None = None) -> Response:
+    """Render an error message as a page or as problem JSON."""
     if wants_page(request):
-        words: dict[str, Any] = {"title": message.title, "says": message.says, "advice": message.advice}
+        variables: dict[str, Any] = {"title": message.title, "text": message.text, "advice": message.advice}
         # A request that middleware refuses has not reached the app, which knows who is signed in.
         if app := request.scope.get("app"):
-            words["context"] = request_context(request, app.state.authenticator.access(request))
-        page = html(request, "problem.html", message.status, **words)
+            variables["context"] = request_context(request, app.state.authenticator.access(request))
+        page = html(request, "problem.html", message.status, **variables)
         page.headers.update(headers or {})
         return page
     problem = Problem(
@@ -203,6 +206,6 @@ def answer(request: Request, message: ErrorMessage, headers: Mapping[str, str] |
         detail=message.detail,
         faults=message.faults,
     )
-    more = {"WWW-Authenticate": "Bearer"} if message.status == HTTPStatus.UNAUTHORIZED else {}
+    challenge = {"WWW-Authenticate": "Bearer"} if message.status == HTTPStatus.UNAUTHORIZED else {}
     content = problem.model_dump(mode="json", exclude_none=True)
-    return JSONResponse(content, message.status, more | dict(headers or {}), MEDIA_TYPE)
+    return JSONResponse(content, message.status, challenge | dict(headers or {}), MEDIA_TYPE)

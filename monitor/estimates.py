@@ -1,17 +1,16 @@
-"""Shares of all bins, such as those counted right, from audits of bins that were drawn at random, with 95 % intervals.
+"""Estimates of shares of all bins, such as those counted right, from audits of randomly drawn bins.
 
-Each draw is of one bin out of all, with a known probability, and independent of the others: draws with replacement
-(Hansen and Hurwitz 1943, Annals of Mathematical Statistics 14, 333). So a bin that is drawn twice counts twice, also if
-nobody looks again: what there is to find in a bin is fixed, and chance is only in which bins are drawn. Drawn with
-unequal probability, bins weigh by its reciprocal (Hájek's estimator): then the sample is like all bins again. What the
-model itself says of every bin sharpens the figure (prediction-powered inference, PPI++, Angelopoulos, Duchi and Zrnic
-2023, arXiv 2311.01453; for unequal draws active inference, Zrnic and Candès 2024, arXiv 2403.03208): audits then have
-to tell only where the model's own estimate is off. It may be wrong without harm: the less it is worth, the less weight
-it gets.
+Bins are drawn independently, with replacement and with known probabilities (Hansen and Hurwitz 1943, Annals of
+Mathematical Statistics 14, 333). So a bin that is drawn twice counts twice, even if it is audited once: the contents of
+a bin are fixed, and only the draw is random. With unequal probabilities, bins are weighted by their reciprocals
+(Hájek's estimator), which makes the sample representative of all bins. The model's own predictions for all bins make
+the estimate more precise (prediction-powered inference, PPI++, Angelopoulos, Duchi and Zrnic 2023, arXiv 2311.01453;
+for unequal probabilities active inference, Zrnic and Candès 2024, arXiv 2403.03208): the audits then only have to
+correct the predictions. Bad predictions do no harm, because their weight decreases with their quality.
 
-The interval is that of Korn and Graubard (1998, Survey Methodology 24, 193): of Clopper and Pearson, for as many audits
-of bins drawn alike as would have the same variance. The usual one, ± t standard errors, misses the truth far too often
-where nearly all bins are right and few have been audited (benchmarks/audits.py).
+The 95 % interval is that of Korn and Graubard (1998, Survey Methodology 24, 193): that of Clopper and Pearson, for as
+many audits of bins drawn with equal probability as have the same variance. The usual one, ± t standard errors, misses
+the truth far too often if nearly all bins are right and few have been audited (benchmarks/audits.py).
 """
 
 from __future__ import annotations
@@ -25,69 +24,71 @@ from pydantic import BaseModel
 from monitor.quantiles import fisher
 from monitor.summary import Interval
 
-FEWEST = 30
-"""Audits below which nothing is said: an interval could be more than a third as wide as all there is."""
-_ENOUGH = 10
-"""Audits of either answer that predictions need. With fewer, nobody can tell how well they predict: intervals would be
-too narrow."""
+MIN_AUDITS = 30
+"""Minimum number of audits for an estimate. With fewer, the interval could be wider than a third of the whole range."""
+_MIN_EACH_ANSWER = 10
+"""Minimum number of audits with each answer for predictions to be used. With fewer, their quality is unknown, and
+intervals would be too narrow."""
 _LEVEL = 0.05
-_MOST = 1e6
-"""Audits that nothing is worth more than: predictions that were never wrong so far may be wrong yet."""
-_NONE = 1e-9
-"""What rounding leaves of nothing."""
+_MAX_EQUIVALENT = 1e6
+"""Maximum number of equivalent audits: predictions that have never been wrong may still be wrong."""
+_EPSILON = 1e-9
+"""Values below this are rounding errors."""
 
 Floats = npt.NDArray[np.float64]
 
 
 class ShareEstimate(BaseModel):
-    """A share of all bins, 0 to 1, as audits of bins drawn at random tell it."""
+    """A share of all bins, 0 to 1, estimated from audits of randomly drawn bins."""
 
     share: float
     interval: Interval
     """95 % confidence interval."""
     audits: int
     equivalent: float
-    """As many audits of bins drawn alike, without predictions, would tell as much."""
+    """Number of audits that would be as precise with equal probabilities and without predictions."""
 
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """What the model expects, before any audit: for each bin, the probability that the answer is yes."""
+    """The model's predictions, made without audits: the probability that the answer is yes."""
 
     drawn: Floats
-    """Of the drawn bins, shape (n,). Need not be calibrated."""
+    """Predictions for the drawn bins, shape (n,). They need not be calibrated."""
     mean: float
-    """Of all bins."""
+    """Mean prediction for all bins."""
     error: float = 0.0
-    """Standard error of `mean`, if it is from a sample of all bins."""
+    """Standard error of `mean`, if it was computed from a sample of all bins."""
 
 
-def estimate(answers: npt.ArrayLike, drawn_as: npt.ArrayLike, predictions: Predictions | None = None) -> ShareEstimate:
-    """The share of all bins whose answer is yes (1, not 0).
+def estimate(
+    answers: npt.ArrayLike, draw_probabilities: npt.ArrayLike, predictions: Predictions | None = None
+) -> ShareEstimate:
+    """Estimate the share of all bins whose answer is yes (1, not 0).
 
-    `answers` of the drawn bins, shape (n,), n ≥ 3; `drawn_as`, of the same shape, is the probability with which each
-    was drawn, or any multiple of it. Raises ValueError for probabilities that are not above 0.
+    `answers` are those of the drawn bins, shape (n,), n ≥ 3. `draw_probabilities`, of the same shape, may be scaled by
+    any factor. Raises ValueError for probabilities that are not positive.
     """
-    yes, probabilities = np.asarray(answers, np.float64), np.asarray(drawn_as, np.float64)
+    yes, probabilities = np.asarray(answers, np.float64), np.asarray(draw_probabilities, np.float64)
     if not (probabilities > 0).all():
-        raise ValueError("a bin that is drawn with probability 0 cannot be drawn")
+        raise ValueError("the probabilities of drawn bins must be above 0")
     n, weights = len(yes), probabilities.mean() / probabilities
     weights /= weights.mean()
-    fewer = min(np.count_nonzero(yes), n - np.count_nonzero(yes))
-    if fewer == 0:  # there is no variance to see: what they are worth follows from their weights
+    rarer_answers = min(np.count_nonzero(yes), n - np.count_nonzero(yes))
+    if rarer_answers == 0:  # no variance is observed, so the number of equivalent audits follows from the weights
         return _estimate(float(yes[0]), n / float(weights @ weights / n), n)
     share = float(weights @ yes / n)
     residuals, variance, fitted = weights * (yes - share), 0.0, 0
-    if predictions and fewer >= _ENOUGH and np.ptp(predictions.drawn) > _NONE:
+    if predictions and rarer_answers >= _MIN_EACH_ANSWER and np.ptp(predictions.drawn) > _EPSILON:
         mean = weights @ predictions.drawn / n
-        off = weights * (predictions.drawn - mean)
-        slope = max(float(residuals @ off / (off @ off)), 0.0)
+        deviations = weights * (predictions.drawn - mean)
+        slope = max(float(residuals @ deviations / (deviations @ deviations)), 0.0)
         share = min(max(float(share + slope * (predictions.mean - mean)), 1 / n**2), 1 - 1 / n**2)
-        residuals = residuals - slope * off
+        residuals = residuals - slope * deviations
         variance, fitted = (slope * predictions.error) ** 2, 1
-    # Divided by n alone: bins drawn alike without predictions are then worth just n audits, and the interval is exact.
+    # Divided by n: equal probabilities without predictions are then equivalent to n audits, and the interval is exact.
     variance += float(residuals @ residuals) / n**2 * (n - 1) / (n - 1 - fitted)
-    return _estimate(share, min(share * (1 - share) / max(variance, 1 / _MOST), _MOST), n)
+    return _estimate(share, min(share * (1 - share) / max(variance, 1 / _MAX_EQUIVALENT), _MAX_EQUIVALENT), n)
 
 
 def _estimate(share: float, equivalent: float, audits: int) -> ShareEstimate:
@@ -96,14 +97,14 @@ def _estimate(share: float, equivalent: float, audits: int) -> ShareEstimate:
 
 
 def clopper_pearson(yes: float, audits: float) -> Interval:
-    """The 95 % interval that covers at least 95 %, of so many answers; neither needs to be a whole number."""
+    """Return the exact 95 % interval of the share of `yes` among `audits`, which need not be whole numbers."""
     no = audits - yes
-    return Interval(low=_least(yes, no), high=1 - _least(no, yes))
+    return Interval(low=_lower_bound(yes, no), high=1 - _lower_bound(no, yes))
 
 
-def _least(yes: float, no: float) -> float:
-    """The share at which as many answers as these, or more, have a chance of 2.5 %."""
-    if yes < _NONE:
+def _lower_bound(yes: float, no: float) -> float:
+    """Return the share at which at least `yes` positive answers have a probability of 2.5 %."""
+    if yes < _EPSILON:
         return 0.0
     odds = yes * fisher(1 - _LEVEL / 2, 2 * yes, 2 * (no + 1)) / (no + 1)
     return odds / (1 + odds)

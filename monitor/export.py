@@ -1,4 +1,4 @@
-"""Audits of a bucket, and what belongs to them, as a CSV: for other records, for training, for people."""
+"""Export of a bucket's audits and everything that belongs to them, as CSV: for other records and for training."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import partial as partial_of
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,61 +30,61 @@ from binwatch.records.tables import (
 from binwatch.safe_csv import SafeCsvWriter
 from monitor.records import Records
 
-_AT_A_TIME = 5_000
+_CHUNK_ROWS = 5_000
 
 
 @dataclass(slots=True)
-class Exported:
-    """What was written."""
+class ExportReport:
+    """What was exported."""
 
     file: Path | None
-    """None: standard output."""
+    """None for standard output."""
     rows: Counter[RowKind] = field(default_factory=Counter)
-    """How many of each kind: of variances, their steps."""
+    """Number of rows by kind. A variance has a row per step."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """Rows of one kind. Columns of the statement that the file has have its names."""
+    """Query for the rows of one kind. Its columns have the names of those of the file."""
 
     statement: Select[*tuple[Any, ...]]
     bucket: InstrumentedAttribute[str]
     order: tuple[InstrumentedAttribute[Any], ...]
-    """Unique among the rows."""
+    """Columns to sort by, which are unique among the rows."""
 
 
-def export_audits(records: Records, bucket: str, file: Path | None) -> Exported:
-    """Write what belongs to the audits of a bucket, and then all audits, each kind in the order of its entry.
+def export_audits(records: Records, bucket: str, file: Path | None) -> ExportReport:
+    """Write everything that belongs to the audits of a bucket, and then the audits, each kind in the order of entry.
 
-    Without a file, to standard output. Raises BinwatchError.
+    Writes to standard output if `file` is None. Raises BinwatchError.
     """
-    done = Exported(file)
+    report = ExportReport(file)
     if file is None:
-        _write(SafeCsvWriter(printable_stdout(), line_end="\n"), records, bucket, done)
-        return done
-    partial = file.with_name(file.name + ".partial")
+        _write(SafeCsvWriter(printable_stdout(), line_end="\n"), records, bucket, report)
+        return report
+    partial_file = file.with_name(file.name + ".partial")
     try:
-        with partial.open("w", encoding="utf-8", newline="") as opened:
-            _write(SafeCsvWriter(opened), records, bucket, done)
-        partial.replace(file)
+        with partial_file.open("w", encoding="utf-8", newline="") as opened:
+            _write(SafeCsvWriter(opened), records, bucket, report)
+        partial_file.replace(file)
     except OSError as error:
         raise BinwatchError(f"{file}: cannot be written ({error.strerror}); name another file") from error
     finally:
-        partial.unlink(missing_ok=True)
-    return done
+        partial_file.unlink(missing_ok=True)
+    return report
 
 
-def _write(writer: SafeCsvWriter, records: Records, bucket: str, done: Exported) -> None:
+def _write(writer: SafeCsvWriter, records: Records, bucket: str, report: ExportReport) -> None:
     writer.writerow(AUDIT_FILE_COLUMNS)
     for kind, source in _sources().items():
         for row in _rows(records, bucket, source):
             cells = row | {"kind": kind, "latest_photo": _is_latest(row)}
             writer.writerow([_cell(cells.get(name)) for name in AUDIT_FILE_COLUMNS])
-            done.rows[kind] += 1
+            report.rows[kind] += 1
 
 
 def _is_latest(row: dict[str, Any]) -> bool | None:
-    """Whether the bin still shows the photo; None if there is none, or nobody asks."""
+    """Return whether the bin still has the photo; None if there is no photo, or it does not matter to this kind."""
     if "key_now" not in row or row["key"] is None:
         return None
     return (row["key"], row["etag"]) == (row["key_now"], row["etag_now"])
@@ -99,31 +99,33 @@ def _cell(value: object) -> object:
 
 
 def _rows(records: Records, bucket: str, source: _Source) -> Iterator[dict[str, Any]]:
-    """A chunk at a time: no read of the records may take long."""
-    places = [column.label(f"place_{number}") for number, column in enumerate(source.order)]
-    statement = source.statement.add_columns(*places).where(source.bucket == bucket)
-    statement = statement.order_by(*source.order).limit(_AT_A_TIME)
-    rows = records.read(partial_of(_chunk, statement))
+    """Yield the rows of a kind. They are read in chunks, because reads of the records have a deadline."""
+    keys = [column.label(f"key_{index}") for index, column in enumerate(source.order)]
+    statement = source.statement.add_columns(*keys).where(source.bucket == bucket)
+    statement = statement.order_by(*source.order).limit(_CHUNK_ROWS)
+    rows = records.read(partial(_read_chunk, statement))
     while rows:
         yield from map(dict, rows)
-        last = tuple_(*(literal(rows[-1][place.name]) for place in places))
-        rows = records.read(partial_of(_chunk, statement.where(tuple_(*source.order) > last)))
+        last = tuple_(*(literal(rows[-1][key.name]) for key in keys))
+        rows = records.read(partial(_read_chunk, statement.where(tuple_(*source.order) > last)))
 
 
-def _chunk(statement: Select[*tuple[Any, ...]], connection: Connection) -> list[RowMapping]:
+def _read_chunk(statement: Select[*tuple[Any, ...]], connection: Connection) -> list[RowMapping]:
     return list(connection.execute(statement).mappings().all())
 
 
 def _sources() -> dict[RowKind, _Source]:
-    """In the order in which they are read.
+    """Return the queries in the order in which they are read.
 
-    Audits are last: each read is a transaction of its own, and audits that are entered meanwhile must not be missing
-    from the file if a repeat or a variance in it belongs to them. An import would refuse that.
+    Audits are read last. Each read is a transaction of its own, and if a repeat or a variance is in the file, its audit
+    must be too, even if it was entered during the export: an import would refuse the file otherwise.
     """
-    said = (Audit.answer, Audit.quantity, Audit.reason, Audit.note, Audit.auditor, Audit.blind)
+    answer_columns = (Audit.answer, Audit.quantity, Audit.reason, Audit.note, Audit.auditor, Audit.blind)
     return {
         RowKind.DRAW: _Source(
-            _judged(AuditDraw, AuditDraw.drawn_at.label("at"), AuditDraw.likelihood), AuditDraw.bucket, (AuditDraw.id,)
+            _with_photos(AuditDraw, AuditDraw.drawn_at.label("at"), AuditDraw.likelihood),
+            AuditDraw.bucket,
+            (AuditDraw.id,),
         ),
         RowKind.REPEAT: _Source(
             select(Audit.bucket, Audit.bin_id.label("bin"), Audit.audited_at.label("belongs_to"))
@@ -149,20 +151,24 @@ def _sources() -> dict[RowKind, _Source]:
             KnownAnswer.bucket,
             (KnownAnswer.key, KnownAnswer.etag),
         ),
-        RowKind.AUDIT: _Source(_judged(Audit, Audit.audited_at.label("at"), *said), Audit.bucket, (Audit.id,)),
+        RowKind.AUDIT: _Source(
+            _with_photos(Audit, Audit.audited_at.label("at"), *answer_columns), Audit.bucket, (Audit.id,)
+        ),
     }
 
 
-def _judged(table: type[Audit] | type[AuditDraw], *columns: Any) -> Select[*tuple[Any, ...]]:
-    """With the photo and the expected quantity of then, and the photo that the bin shows now."""
-    seen, now = aliased(Count), aliased(Count)
+def _with_photos(table: type[Audit] | type[AuditDraw], *columns: Any) -> Select[*tuple[Any, ...]]:
+    """Select `columns`, the photo and expected quantity at the time, and the bin's latest photo."""
+    audited, latest = aliased(Count), aliased(Count)
     return (
         select(table.bucket, table.bin_id.label("bin"), *columns)
-        .add_columns(seen.key, seen.etag, seen.model_version.label("model"), Expectation.quantity.label("expected"))
-        .add_columns(now.key.label("key_now"), now.etag.label("etag_now"))
+        .add_columns(
+            audited.key, audited.etag, audited.model_version.label("model"), Expectation.quantity.label("expected")
+        )
+        .add_columns(latest.key.label("key_now"), latest.etag.label("etag_now"))
         .select_from(table)
-        .outerjoin(seen, seen.id == table.count_id)
+        .outerjoin(audited, audited.id == table.count_id)
         .outerjoin(Expectation, Expectation.id == table.expectation_id)
         .outerjoin(Bin, and_(Bin.bucket == table.bucket, Bin.bin_id == table.bin_id))
-        .outerjoin(now, now.id == Bin.count_id)
+        .outerjoin(latest, latest.id == Bin.count_id)
     )

@@ -1,4 +1,4 @@
-"""Lists as files: the same rows as on the pages and in the API, written by the writers of `binwatch check`."""
+"""Lists as documents, with the same rows as on the pages and in the API. They use the writers of `binwatch check`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 from binwatch.documents import Cell, Document, Sheet
 from binwatch.documents.writers import write_document
 from binwatch.text import count_noun, escape_unprintable
+from monitor.estimates import ShareEstimate
 from monitor.records import Records
 from monitor.views.auditors import read_auditors
 from monitor.views.blind import QueuedBin, read_queue
@@ -20,66 +21,80 @@ from monitor.views.discrepancies import Filters, read_discrepancies
 from monitor.views.discrepancies_csv import COLUMNS, MOST_ROWS, ROWS_AT_A_TIME, cells
 from monitor.views.lists import LISTS, TITLES, ListFilters, ListName, read_list
 
-ON_TERMINAL = {
+LIST_TERMINAL_COLUMNS = {
     ListName.FAILED: ("bin_id", "key", "photo_at", "reason", "remedy"),
     ListName.WITHOUT_QUANTITY: ("bin_id", "key", "photo_at", "count", "quantity_reason"),
     ListName.WITHOUT_PHOTO: ("bin_id", "expected", "expected_at", "source"),
     ListName.VARIANCES: ("bin_id", "id", "state", "expected", "quantity", "opened_at", "closed_by"),
 }
-"""The columns of a list that there is room for on a terminal."""
-AUDITORS = (
+"""The columns of each list that fit on a terminal."""
+AUDITOR_COLUMNS = (
     "auditor", "counted_twice", "known_quantities",
     *(f"{share}{end}" for share in ("accuracy", "as_others", "as_others_within_one", "right", "right_within_one")
       for end in ("", "_low", "_high")),
 )  # fmt: skip
-AUDITORS_ON_TERMINAL = (*AUDITORS[:6], "as_others", "right")
-DISCREPANCIES_ON_TERMINAL = ("bin", "count", "expected", "difference", "p_value", "flagged", "audited", "photo_stored")
+AUDITOR_TERMINAL_COLUMNS = (*AUDITOR_COLUMNS[:6], "as_others", "right")
+DISCREPANCY_TERMINAL_COLUMNS = (
+    "bin",
+    "count",
+    "expected",
+    "difference",
+    "p_value",
+    "flagged",
+    "audited",
+    "photo_stored",
+)
 
 
 def list_document(records: Records, name: ListName, filters: ListFilters) -> Document:
-    """A list, at most MOST_ROWS rows of it. The columns are the fields of the API."""
+    """Read a list, at most MOST_ROWS rows. The columns are the fields of the API."""
     listing = LISTS[name]
-    found = _items(records, partial(read_list, listing=listing, filters=filters, limit=ROWS_AT_A_TIME))
-    return _document(TITLES[name], name, listing.row.model_fields, (one.model_dump().values() for one in found))
+    items = _items(records, partial(read_list, listing=listing, filters=filters, limit=ROWS_AT_A_TIME))
+    return _document(TITLES[name], name, listing.row.model_fields, (item.model_dump().values() for item in items))
 
 
 def discrepancies_document(records: Records, filters: Filters, alpha: float) -> Document:
-    """The discrepancies in the order of their ranking, at most MOST_ROWS. The columns are those of the CSV."""
-    found = _items(records, partial(read_discrepancies, filters=filters, alpha=alpha, limit=ROWS_AT_A_TIME))
-    return _document("Discrepancies", "discrepancies", COLUMNS, map(cells, found))
+    """Read the discrepancies in the order of their rank, at most MOST_ROWS. The columns are those of the CSV."""
+    items = _items(records, partial(read_discrepancies, filters=filters, alpha=alpha, limit=ROWS_AT_A_TIME))
+    return _document("Discrepancies", "discrepancies", COLUMNS, map(cells, items))
 
 
 def queue_document(records: Records, filters: Filters, alpha: float, limit: int) -> Document:
-    """The first bins that wait for an audit, without any number."""
-    found = records.read(lambda connection: read_queue(connection, filters, alpha, limit))
-    rows = (one.model_dump().values() for one in found)
+    """Read the first bins that wait for an audit, without their counts and expected quantities."""
+    bins = records.read(lambda connection: read_queue(connection, filters, alpha, limit))
+    rows = (bin_.model_dump().values() for bin_ in bins)
     return _document("Bins to audit", "audits", QueuedBin.model_fields, rows)
 
 
 def auditors_document(records: Records) -> Document:
-    """How often each auditor is right. Shares of 0 to 1; empty where there is nothing to compare with."""
+    """Read each auditor's agreement and accuracy. Shares are 0 to 1, and empty if there is nothing to compare with."""
     rows = []
-    for one in records.read(read_auditors).items:
-        of = [one.others, one.known]
-        shares = [
-            one.accuracy,
-            *(share for each in of for share in ([each.exact, each.within_one] if each else [None] * 2)),
+    for auditor in records.read(read_auditors).items:
+        agreements = [auditor.others, auditor.known]
+        estimates: list[ShareEstimate | None] = [auditor.accuracy]
+        for agreement in agreements:
+            estimates += [agreement.exact, agreement.within_one] if agreement else [None, None]
+        values = [
+            value
+            for estimate in estimates
+            for value in (
+                (estimate.share, estimate.interval.low, estimate.interval.high) if estimate else (None, None, None)
+            )
         ]
-        numbers = [[share.share, share.interval.low, share.interval.high] if share else [None] * 3 for share in shares]
-        answers = [each.exact.audits if each else 0 for each in of]
-        rows.append((one.auditor, *answers, *(number for three in numbers for number in three)))
-    return _document("Auditors", "auditors", AUDITORS, rows)
+        answers = [agreement.exact.audits if agreement else 0 for agreement in agreements]
+        rows.append((auditor.auditor, *answers, *values))
+    return _document("Auditors", "auditors", AUDITOR_COLUMNS, rows)
 
 
 def as_bytes(document: Document, suffix: str) -> bytes:
-    """The file of a document with one sheet."""
+    """Return the content of the file of a document with one sheet."""
     with TemporaryDirectory() as folder:
         (file,) = write_document(document, Path(folder) / f"list{suffix}")
         return file.read_bytes()
 
 
 def _items(records: Records, read: Callable[..., Any]) -> Iterator[Any]:
-    """The items of all pages of a list: one read for each page, since no read of the records may take long."""
+    """Yield the items of all pages of a list. Each page is a read of its own, because reads have a deadline."""
     page = records.read(read)
     yield from page.items
     while page.next is not None:
@@ -88,12 +103,12 @@ def _items(records: Records, read: Callable[..., Any]) -> Iterator[Any]:
 
 
 def _document(title: str, slug: str, columns: Iterable[str], rows: Iterable[Iterable[object]]) -> Document:
-    written = [tuple(map(_cell, row)) for row in islice(rows, MOST_ROWS)]
-    is_cut = len(written) == MOST_ROWS
+    sheet_rows = [tuple(map(_cell, row)) for row in islice(rows, MOST_ROWS)]
+    is_truncated = len(sheet_rows) == MOST_ROWS
     summary = [
-        count_noun(len(written), "row") + (", which is the limit of a file: there may be more" if is_cut else "")
+        count_noun(len(sheet_rows), "row") + (", which is the limit of a file: there may be more" if is_truncated else "")
     ]
-    return Document(title, summary, [Sheet(title, slug, tuple(columns), written)])
+    return Document(title, summary, [Sheet(title, slug, tuple(columns), sheet_rows)])
 
 
 def _cell(value: object) -> Cell:

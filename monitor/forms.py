@@ -1,7 +1,7 @@
-"""The fields of the pages' forms, and the redirects after them.
+"""Fields of the pages' forms, and the redirects after them.
 
-A form that fails leads back to its page with `problem=` and a value of `FormProblem`, which the page explains. Requests
-of scripts and of other sites get an error response (monitor.error_responses).
+A form that fails redirects to its page with `problem=` and a `FormProblem`, which the page explains. Requests of
+scripts and of other sites get an error response instead (monitor.error_responses).
 """
 
 from __future__ import annotations
@@ -19,42 +19,42 @@ from monitor.access.proxies import root_of
 
 FORM = "application/x-www-form-urlencoded"
 _MAX_FIELDS = 20
-_MAX_PATH = 4_000
+_MAX_PATH_LENGTH = 4_000
 Model = TypeVar("Model", bound=BaseModel)
 
 
 class FormProblem(StrEnum):
-    """Why a form did nothing. The set is closed: pages have a sentence for each."""
+    """Why a form had no effect. The set is closed, because pages have a sentence for each."""
 
     QUANTITY = "quantity"
-    """The quantity is not a whole number, or more than a bin can hold."""
+    """The quantity is not a whole number, or larger than a bin can hold."""
     ANSWER = "answer"
-    """An unknown answer, or a number beside an answer that has none."""
+    """An unknown answer, or a number with an answer that has none."""
     AT_LEAST = "at_least"
-    """At least 0, which says nothing."""
+    """At least 0, which means nothing."""
     NOTE = "note"
     """A note that is too long or not printable."""
     NAME = "name"
     """No name, or one that is too long or not printable."""
     STALE = "stale"
-    """Another photo of the bin has come since."""
+    """There is a newer photo of the bin."""
     UNKNOWN_BIN = "unknown_bin"
-    TOKEN = "token"  # noqa: S105 (a word, no secret)
-    """Not the token."""
+    TOKEN = "token"  # noqa: S105 (not a secret)
+    """The token is wrong."""
     SIGNED_OUT = "signed_out"
-    """The session is over."""
+    """The session has ended."""
     DECIDED = "decided"
-    """The variance does not allow this decision, or no longer."""
+    """The variance does not allow this decision, or no longer does."""
     OWN_COUNT = "own_count"
-    """An approver has counted the bin."""
+    """The approver has counted the bin."""
     DECISION = "decision"
     """A rejection without a note, or no decision."""
     FOREIGN = "foreign"
-    """The form is of an earlier session."""
+    """The form belongs to an earlier session."""
 
 
-async def _fields(request: Request) -> dict[str, str]:
-    """The fields of a form; the last value of a field that was sent twice."""
+async def _read_fields(request: Request) -> dict[str, str]:
+    """Return the fields of a form. If a field is repeated, its last value counts."""
     if request.headers.get("content-type", "").split(";")[0].strip().lower() != FORM:
         raise HTTPException(415, f"a form is sent as {FORM}")
     try:
@@ -64,36 +64,38 @@ async def _fields(request: Request) -> dict[str, str]:
         raise HTTPException(400, "the form cannot be read") from error
 
 
-Fields = Annotated[dict[str, str], Depends(_fields)]
+Fields = Annotated[dict[str, str], Depends(_read_fields)]
 
 
-def validated(kind: type[Model], given: dict[str, Any], source: str = "body") -> Model:
-    """A model of what was sent. Raises RequestValidationError, which names the `source`: body or query."""
+def validate(model: type[Model], values: dict[str, Any], source: str = "body") -> Model:
+    """Validate values from `source`, body or query, which errors name. Raises RequestValidationError."""
     try:
-        return kind.model_validate(given)
+        return model.model_validate(values)
     except ValidationError as error:
-        raise RequestValidationError([{**one, "loc": (source, *one["loc"])} for one in error.errors()]) from error
+        errors = [{**details, "loc": (source, *details["loc"])} for details in error.errors()]
+        raise RequestValidationError(errors) from error
 
 
 def whole_number(text: str, digits: int = 8) -> int | str:
-    """The number that a field holds, or its text as it is, so that the error says what was wrong."""
+    """Parse a field as a number. Otherwise return its text, so that the validation error quotes it."""
     return int(text) if text.isascii() and text.isdigit() and len(text) <= digits else text
 
 
-def local(path: str | None, otherwise: str) -> str:
-    """`path` if it is a path within this monitor, else `otherwise`: no form may lead to another site."""
-    if not path or len(path) > _MAX_PATH or not path.isprintable() or not path.isascii():
-        return otherwise
+def local_path(path: str | None, default: str) -> str:
+    """Return `path` if it is a path within this monitor, else `default`: no form may redirect to another site."""
+    if not path or len(path) > _MAX_PATH_LENGTH or not path.isprintable() or not path.isascii():
+        return default
     parts = urlsplit(path)
-    # Browsers take "//host", "/\host" and "\\host" for other hosts.
+    # Browsers interpret "//host", "/\host" and "\\host" as other hosts.
     if parts.scheme or parts.netloc or not path.startswith("/") or path.startswith("//") or "\\" in path:
-        return otherwise
+        return default
     return path
 
 
-def go(request: Request, path: str, **more: object) -> RedirectResponse:
-    """Redirect to a page of the monitor; `more` replaces query parameters of the same names."""
+def redirect(request: Request, path: str, **parameters: object) -> RedirectResponse:
+    """Redirect to a page of the monitor. `parameters` replace query parameters of the same names."""
     parts = urlsplit(path)
-    kept = [(name, value) for name, value in parse_qsl(parts.query) if name not in {"problem", "saved", *more}]
-    query = urlencode([*kept, *((name, str(value)) for name, value in more.items())])
+    replaced = {"problem", "saved", *parameters}
+    kept = [(name, value) for name, value in parse_qsl(parts.query) if name not in replaced]
+    query = urlencode([*kept, *((name, str(value)) for name, value in parameters.items())])
     return RedirectResponse(root_of(request) + urlunsplit(("", "", parts.path, query, parts.fragment)), 303)

@@ -9,28 +9,28 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from monitor.access.proxies import path_of
 
 SECURITY_HEADERS = {
-    # Nothing is loaded but our own styles, photos and one file of keyboard shortcuts; whatever a key of the bucket
-    # contains, it is no script.
+    # Only our own styles, photos and the script with keyboard shortcuts are loaded, so a key of the bucket cannot
+    # inject one.
     "Content-Security-Policy": (
         "default-src 'none'; img-src 'self'; style-src 'self'; script-src 'self'; form-action 'self'; base-uri 'none';"
         " frame-ancestors 'none'"
     ),
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-    # Not no-referrer: browsers then send forms with `Origin: null`, and ours could not be told from a stranger's.
+    # Not no-referrer, which makes browsers send `Origin: null` with forms: those of other sites could not be detected.
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
 }
-FRESH = "no-store"
-"""Figures are of now: no cache may keep them unless an answer says otherwise."""
-CHECKED = "no-cache"
-"""Styles may be kept, if the browser asks whether they are still the same: another release has others."""
+_CACHE_CONTROL = "no-store"
+"""Default, because figures are current only when they are sent. Responses may override it."""
+_STATIC_CACHE_CONTROL = "no-cache"
+"""Static files may be cached if the browser revalidates them: they change with the release."""
 
 
 class SecurityHeaders:
-    """Wraps an app and adds the headers to each of its answers."""
+    """Middleware that adds the headers to every response."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -42,16 +42,15 @@ class SecurityHeaders:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 headers.update(SECURITY_HEADERS)
-                headers.setdefault(
-                    "Cache-Control", CHECKED if path_of(HTTPConnection(scope)).startswith("/static/") else FRESH
-                )
+                is_static = path_of(HTTPConnection(scope)).startswith("/static/")
+                headers.setdefault("Cache-Control", _STATIC_CACHE_CONTROL if is_static else _CACHE_CONTROL)
             await send(message)
 
         await self._app(scope, receive, send_with_headers)
 
 
 class HeadAsGet:
-    """Wraps an app that knows only GET. The server leaves the body out of what answers HEAD."""
+    """Middleware that passes HEAD requests on as GET. The server omits the body of the response."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

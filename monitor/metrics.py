@@ -1,7 +1,7 @@
-"""The metrics, for Prometheus. All come from the records: they survive restarts and any number of monitors.
+"""Prometheus metrics. All are computed from the records, so restarts and several monitors do not affect them.
 
-Every counter follows from a ledger that only grows, so none ever falls. What may be taken back, as a corrected
-audit is, makes a gauge. docs/metrics.md lists them.
+Counters are totals of append-only ledgers, so they never decrease. Values that can be corrected, such as audit results,
+are gauges. docs/metrics.md lists all metrics.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ from monitor.random_audits import RandomAudits
 from monitor.records import RecordsDown
 from monitor.services import Services
 from monitor.slices import read_slices, slice_alarm_metrics, slice_flag_metrics, slice_metrics
-from monitor.totals import COUNTED, Totals, read_totals
+from monitor.totals import NO_REASON, Totals, read_totals
 from monitor.views.discrepancies import Level
 
 _EXPECTED = [*CLASSES[:MORE_THAN_5], "more"]
-"""Label values of the expected classes. Bounded: a label for every quantity would have no end."""
+"""Label values of the expected classes. They are bounded: a label per quantity would not be."""
 _Row = tuple[str, str, ConfusionMatrix]
-"""A model, the label of a true class, and the comparisons of both."""
+"""A model, the label of a true class, and the comparisons of the two."""
 _Family = CounterMetricFamily | GaugeMetricFamily
 
 
 class RecordsCollector(Collector):
-    """Turns the totals into metrics: one transaction per scrape. Without a database, a scrape says just that."""
+    """Reads the totals once per scrape. If the records cannot be read, only `binwatch_records_up` is exported, as 0."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
 
     def collect(self) -> Iterator[Metric]:
-        """The metrics as of now."""
+        """Yield the current metrics."""
         yield InfoMetricFamily("binwatch_build", "The release of Binwatch.", {"version": version()})
         up = "binwatch_records_up", "Whether the records can be read (1) or not (0)."
         try:
@@ -56,7 +56,7 @@ class RecordsCollector(Collector):
             yield GaugeMetricFamily(*up, 0)
             return
         yield GaugeMetricFamily(*up, 1)
-        yield from metrics_of(totals, self._services.cards.to_come())
+        yield from metrics_of(totals, self._services.cards.next_version())
         if report := self._services.drift.report:
             yield from drift_metrics(report)
         if flags := self._services.flags.report:
@@ -69,19 +69,19 @@ class RecordsCollector(Collector):
             yield from slice_alarm_metrics(report.slices) if report else ()
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing: registering must not read the records."""
+        """Return nothing, because registering must not read the records."""
         return ()
 
 
 def registry_of(services: Services) -> CollectorRegistry:
-    """A registry with the records' metrics and nothing else."""
+    """Return a registry with the records' metrics and nothing else."""
     registry = CollectorRegistry()
     registry.register(RecordsCollector(services))
     return registry
 
 
 def flag_metrics(levels: Iterable[Level]) -> Iterator[Metric]:
-    """Flagged bins at the level of the settings, and how many of them to expect by chance."""
+    """Yield the number of flagged bins at the level of the settings, and how many are expected by chance."""
     flagged = GaugeMetricFamily(
         "binwatch_flagged_bins", "Bins that are flagged now, by what for.", labels=("direction", "state")
     )
@@ -97,8 +97,8 @@ def flag_metrics(levels: Iterable[Level]) -> Iterator[Metric]:
     yield from (flagged, by_chance)
 
 
-def random_audit_metrics(found: RandomAudits) -> Iterator[Metric]:
-    """What audits of bins drawn at random say of all bins."""
+def random_audit_metrics(random_audits: RandomAudits) -> Iterator[Metric]:
+    """Yield the estimates for all bins from audits of randomly drawn bins."""
     audits = GaugeMetricFamily(
         "binwatch_random_audits", "Answered draws of bins at random that the estimates are made from.", labels=("of",)
     )
@@ -107,25 +107,25 @@ def random_audit_metrics(found: RandomAudits) -> Iterator[Metric]:
         "Share of all bins that is right by audits of bins drawn at random, and its 95 % interval.",
         labels=("of", "value"),
     )
-    for of, audited, estimated in (
-        ("counts", found.counts_audited, found.accuracy),
-        ("records", found.records_audited, found.inventory),
+    for subject, audited, estimate in (
+        ("counts", random_audits.counts_audited, random_audits.accuracy),
+        ("records", random_audits.records_audited, random_audits.inventory),
     ):
-        audits.add_metric((of,), audited)
-        values = (estimated.share, estimated.interval.low, estimated.interval.high) if estimated else (math.nan,) * 3
+        audits.add_metric((subject,), audited)
+        values = (estimate.share, estimate.interval.low, estimate.interval.high) if estimate else (math.nan,) * 3
         for name, value in zip(("share", "low", "high"), values, strict=True):
-            right.add_metric((of, name), value)
+            right.add_metric((subject, name), value)
     yield from (audits, right)
 
 
-def metrics_of(totals: Totals, to_come: str | None) -> Iterator[Metric]:
-    """Every metric that follows from the totals.
+def metrics_of(totals: Totals, next_version: str | None) -> Iterator[Metric]:
+    """Yield the metrics computed from the totals.
 
-    Label combinations that have not occurred are there with 0: the rate of a counter that appears with 1 misses its
-    first increase, and a mean over series that are not there is nothing instead of 0. So are those of models that have
-    no record yet: those that a worker noted before its first photo, and the one that is `to_come`.
+    Label combinations that have not occurred are exported as 0: the rate of a counter that first appears as 1 misses
+    that increase, and a mean over absent series is empty instead of 0. This includes models without records: those that
+    workers have announced, and `next_version`.
     """
-    models = sorted({*totals.models, *totals.noted, *([to_come] if to_come else [])})
+    models = sorted({*totals.models, *totals.noted, *([next_version] if next_version else [])})
     yield from _record_metrics(totals, models)
     yield from _comparison_metrics(_rows(totals, TruthSource.INVENTORY, models))
     yield from _audit_metrics(totals, models)
@@ -138,21 +138,21 @@ def _record_metrics(totals: Totals, models: list[str]) -> Iterator[Metric]:
         labels=("model", "outcome", "reason"),
     )
     for model in models:
-        seen = {reason: number for (of, reason), number in totals.photos.items() if of == model}
-        for reason, number in _filled(seen, Reason):
-            photos.add_metric((model, "failed" if reason else "counted", reason), number)
+        by_reason = {reason: count for (version, reason), count in totals.photos.items() if version == model}
+        for reason, count in _all_reasons(by_reason, Reason):
+            photos.add_metric((model, "failed" if reason else "counted", reason), count)
     quantities = CounterMetricFamily(
         "binwatch_expected_quantities",
         "Expected quantities recorded, read or failed for a reason.",
         labels=("outcome", "reason"),
     )
-    for reason, number in _filled(totals.expectations, MetadataReason):
-        quantities.add_metric(("failed" if reason else "read", reason), number)
+    for reason, count in _all_reasons(totals.expectations, MetadataReason):
+        quantities.add_metric(("failed" if reason else "read", reason), count)
     bins = GaugeMetricFamily(
         "binwatch_bins", "Bins by what their latest photo and expected quantity are.", labels=("photo", "expected")
     )
     for photo, expected in product(PhotoState, QuantityState):
-        if (photo, expected) != (PhotoState.NONE, QuantityState.NONE):  # of such a bin nobody knows
+        if (photo, expected) != (PhotoState.NONE, QuantityState.NONE):  # there are no records of such bins
             bins.add_metric((photo, expected), totals.bins.get((photo, expected), 0))
     last = GaugeMetricFamily(
         "binwatch_last_record_timestamp_seconds",
@@ -170,13 +170,13 @@ def _record_metrics(totals: Totals, models: list[str]) -> Iterator[Metric]:
     yield from (photos, quantities, bins, last, model_in_use)
 
 
-def _filled(seen: dict[str, int], reasons: Iterable[str]) -> list[tuple[str, int]]:
-    """Each reason with its number, including reasons that have not occurred and reasons of another release."""
-    return [(reason, seen.get(reason, 0)) for reason in dict.fromkeys((COUNTED, *map(str, reasons), *seen))]
+def _all_reasons(by_reason: dict[str, int], reasons: Iterable[str]) -> list[tuple[str, int]]:
+    """Return each reason with its count, including reasons that have not occurred and those of other releases."""
+    return [(reason, by_reason.get(reason, 0)) for reason in dict.fromkeys((NO_REASON, *map(str, reasons), *by_reason))]
 
 
-def _rows(totals: Totals, reference: TruthSource, models: Iterable[str]) -> list[_Row]:
-    matrices = [(model, totals.confusion(reference, model)) for model in models]
+def _rows(totals: Totals, source: TruthSource, models: Iterable[str]) -> list[_Row]:
+    matrices = [(model, totals.confusion(source, model)) for model in models]
     return [
         (model, label, matrix.where(true_class=index))
         for model, matrix in matrices
@@ -225,9 +225,9 @@ def _add_errors(errors: _Family, squared: _Family, labels: tuple[str, ...], row:
 
 
 def _audit_metrics(totals: Totals, models: list[str]) -> Iterator[Metric]:
-    """Counts and inventory against the truth: the audited accuracy, beside the agreement that comparisons measure.
+    """Yield counts and inventory compared with audits: the accuracy, where comparisons measure only the agreement.
 
-    Gauges, since a corrected audit is taken back: a sum that only grows would keep a number that was never true.
+    They are gauges because audits can be corrected: a counter would keep a number that was never true.
     """
     audits = CounterMetricFamily(
         "binwatch_audits", "Audits entered, by what was answered and how.", labels=("answer", "blind")
@@ -256,23 +256,27 @@ def _audit_metrics(totals: Totals, models: list[str]) -> Iterator[Metric]:
     for state in VarianceState:
         variances.add_metric((state,), totals.variances.get(state, 0))
     yield from (audits, errors, squared, variances)
-    yield from _audited(totals, models, TruthSource.AUDIT, "binwatch_audited", "blind")
-    yield from _audited(totals, models, TruthSource.SIGHTED, "binwatch_sighted_audited", "with the numbers in sight")
+    yield from _audit_outcomes(totals, models, TruthSource.AUDIT, "binwatch_audited", "blind")
+    yield from _audit_outcomes(
+        totals, models, TruthSource.SIGHTED, "binwatch_sighted_audited", "with the numbers in sight"
+    )
 
 
-def _audited(totals: Totals, models: list[str], reference: TruthSource, prefix: str, how: str) -> tuple[Metric, Metric]:
+def _audit_outcomes(
+    totals: Totals, models: list[str], source: TruthSource, prefix: str, how: str
+) -> tuple[Metric, Metric]:
     counts = GaugeMetricFamily(
         f"{prefix}_counts",
         f"Counts that were audited {how}, as their last audit judges them.",
         labels=("model", "audited", "outcome"),
     )
-    for model, audited, row in _rows(totals, reference, models):
+    for model, audited, row in _rows(totals, source, models):
         _add_outcomes(counts, (model, audited), row)
     quantities = GaugeMetricFamily(
         f"{prefix}_expected_quantities",
         f"Expected quantities that were audited {how}, as their last audit judges them.",
         labels=("audited", "outcome"),
     )
-    for _, audited, row in _rows(totals, reference, [INVENTORY]):
+    for _, audited, row in _rows(totals, source, [INVENTORY]):
         _add_outcomes(quantities, (audited,), row)
     return counts, quantities

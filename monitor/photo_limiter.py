@@ -1,4 +1,4 @@
-"""Concurrency limit for photos: a few are made at a time, and the queue of those that wait is bounded."""
+"""Concurrency limit for photos: a few are decoded at a time, and a bounded number wait."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from anyio import CapacityLimiter, to_thread
 
 from binwatch.errors import ObjectsError
 
-AT_A_TIME = 4
-"""Photos fetched and decoded at a time; more wait. Each may take `max_photo_bytes` and its pixels in memory."""
-WAITING = 64
-"""Photos that wait at most; more are refused at once. While the object store hangs, requests for photos stay, even if
-their page was closed. Without a limit, the server would soon accept no request at all, not even a scrape."""
+MAX_CONCURRENT = 4
+"""Maximum number of photos fetched and decoded at a time. Each may take `max_photo_bytes` and its pixels in memory."""
+MAX_WAITING = 64
+"""Maximum number of waiting photos; others are refused at once. While the object store hangs, requests for photos
+remain, even if their page was closed. Without a limit, the server would soon accept no requests, not even a scrape."""
 
 
 class PhotoLimiter:
-    """Runs work in threads. For one event loop."""
+    """Runs functions in threads, for one event loop."""
 
-    def __init__(self, at_a_time: int = AT_A_TIME, waiting: int = WAITING) -> None:
-        self._limiter = CapacityLimiter(at_a_time)
-        self._places = at_a_time + waiting
+    def __init__(self, max_concurrent: int = MAX_CONCURRENT, max_waiting: int = MAX_WAITING) -> None:
+        self._limiter = CapacityLimiter(max_concurrent)
+        self._free_slots = max_concurrent + max_waiting
 
     async def run(self, make: Callable[[], bytes]) -> bytes:
-        """What `make` returns. Raises ObjectsError if the queue is full."""
-        if not self._places:
-            raise ObjectsError("too many photos wait for the object store")
-        self._places -= 1
+        """Run `make` in a thread and return its result. Raises ObjectsError if too many photos are waiting."""
+        if not self._free_slots:
+            raise ObjectsError("too many photos are waiting for the object store")
+        self._free_slots -= 1
         try:
             return await to_thread.run_sync(make, limiter=self._limiter)
         finally:
-            self._places += 1
+            self._free_slots += 1

@@ -1,4 +1,4 @@
-"""A counted photo as a JPEG of the monitor's own. The bucket's own bytes are never served: they could be anything."""
+"""Counted photos, re-encoded as JPEG. The original bytes are never served, because they could be anything."""
 
 from __future__ import annotations
 
@@ -19,34 +19,34 @@ from binwatch.thumbnails import MAX_SIDE, make_thumbnail
 from monitor.records import Records
 
 LARGE_SIDE = 960
-"""Longer side of the large photo at most: items can be told apart, and it is still decoded in a moment."""
-KEPT = 512
-"""Small photos that are kept, about 15 kB each: going back to a list costs the bucket nothing."""
+"""Maximum length of the large photo's longer side: items can be distinguished, and decoding is still fast."""
+MAX_CACHED_PHOTOS = 512
+"""Maximum number of small photos in the cache, about 15 kB each, so that going back to a list needs no requests."""
 
 
-class Lost(StrEnum):
+class Unavailable(StrEnum):
     """Why a photo cannot be shown. The set is closed: there is a picture for each (monitor/static/photo-*.svg)."""
 
     REPLACED = "replaced"
-    """Another photo has its key, and the bucket keeps no versions."""
+    """Another photo has been stored under its key, and the bucket keeps no versions."""
     GONE = "gone"
     UNREADABLE = "unreadable"
-    """No image, too large, or not ours to read."""
+    """Not an image, too large, or access is denied."""
     OUTAGE = "outage"
-    """It may be there, but the store does not answer."""
+    """The object store does not answer."""
 
 
 class NoPhoto(BinwatchError):
-    """There is no such photo to show (any more). The message says why."""
+    """The photo does not exist or cannot be shown any more. The message says why."""
 
-    def __init__(self, message: str, why: Lost) -> None:
+    def __init__(self, message: str, reason: Unavailable) -> None:
         super().__init__(message)
-        self.why = why
+        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True)
 class _Upload:
-    """The upload that was counted."""
+    """The version of an object that was counted."""
 
     bucket: str
     key: str
@@ -55,85 +55,86 @@ class _Upload:
 
 
 class Size(StrEnum):
-    """How large a photo is wanted."""
+    """Sizes in which photos are served."""
 
     SMALL = "small"
     LARGE = "large"
 
 
-class Fetches(Protocol):
-    """Where photos are: a bucket, or a folder."""
+class PhotoSource(Protocol):
+    """Where photos are stored: a bucket or a folder."""
 
     def fetch(self, bucket: str, key: str, *, max_bytes: int, version_id: str | None = None) -> FetchedObject:
-        """One photo. Raises ObjectRefused, or ObjectsError for an outage."""
+        """Fetch a photo. Raises ObjectRefused, or ObjectsError for an outage."""
 
 
 class Photos:
-    """Photos by the id of their count: a request cannot name a key or bucket."""
+    """Photos by the id of their count, so that requests cannot name a key or bucket."""
 
-    def __init__(self, records: Records, source: Fetches, limits: ImageLimits) -> None:
+    def __init__(self, records: Records, source: PhotoSource, limits: ImageLimits) -> None:
         self._records = records
         self._source = source
         self._limits = limits
-        self._kept: OrderedDict[int, bytes] = OrderedDict()
+        self._cache: OrderedDict[int, bytes] = OrderedDict()
         self._lock = Lock()
 
-    def of(self, count_id: int, size: Size) -> bytes:
-        """JPEG of the very photo that was counted. Raises NoPhoto, RecordsDown, or ObjectsError for an outage."""
+    def jpeg(self, count_id: int, size: Size) -> bytes:
+        """Return the counted photo as JPEG. Raises NoPhoto, RecordsDown, or ObjectsError for an outage."""
         if size is Size.LARGE:
-            return self._made(count_id, LARGE_SIDE)
+            return self._make_jpeg(count_id, LARGE_SIDE)
         with self._lock:
-            if count_id in self._kept:
-                self._kept.move_to_end(count_id)
-                return self._kept[count_id]
-        jpeg = self._made(count_id, MAX_SIDE)
+            if count_id in self._cache:
+                self._cache.move_to_end(count_id)
+                return self._cache[count_id]
+        jpeg = self._make_jpeg(count_id, MAX_SIDE)
         with self._lock:
-            self._kept[count_id] = jpeg
-            while len(self._kept) > KEPT:
-                self._kept.popitem(last=False)
+            self._cache[count_id] = jpeg
+            while len(self._cache) > MAX_CACHED_PHOTOS:
+                self._cache.popitem(last=False)
         return jpeg
 
-    def _made(self, count_id: int, side: int) -> bytes:
-        data = self._data(self._records.read(lambda connection: _upload_of(connection, count_id)))
+    def _make_jpeg(self, count_id: int, side: int) -> bytes:
+        data = self._fetch_upload(self._records.read(lambda connection: _read_upload(connection, count_id)))
         try:
             return make_thumbnail(data, self._limits, side)
         except PhotoError as error:
-            raise NoPhoto(str(error), Lost.UNREADABLE) from error
+            raise NoPhoto(str(error), Unavailable.UNREADABLE) from error
 
-    def _data(self, of: _Upload) -> bytes:
-        """The bytes of this very upload: the object at its key, or a version that the bucket has kept."""
+    def _fetch_upload(self, upload: _Upload) -> bytes:
+        """Fetch the bytes of exactly this upload: the object at its key, or an old version that the bucket keeps."""
         try:
-            return self._fetch(of, None)
+            return self._fetch(upload, None)
         except NoPhoto:
-            if of.version_id is not None:
+            if upload.version_id is not None:
                 with suppress(NoPhoto):
-                    return self._fetch(of, of.version_id)
+                    return self._fetch(upload, upload.version_id)
             raise
 
-    def _fetch(self, of: _Upload, version_id: str | None) -> bytes:
+    def _fetch(self, upload: _Upload, version_id: str | None) -> bytes:
+        max_bytes = self._limits.max_bytes
         try:
-            fetched = self._source.fetch(of.bucket, of.key, max_bytes=self._limits.max_bytes, version_id=version_id)
+            fetched = self._source.fetch(upload.bucket, upload.key, max_bytes=max_bytes, version_id=version_id)
         except ObjectRefused as error:
-            raise NoPhoto(str(error), Lost.GONE if error.reason == "missing" else Lost.UNREADABLE) from error
-        if fetched.etag != of.etag:
-            raise NoPhoto(f"{of.key!r} has been replaced since it was counted", Lost.REPLACED)
+            raise NoPhoto(str(error), Unavailable.GONE if error.reason == "missing" else Unavailable.UNREADABLE) from error
+        if fetched.etag != upload.etag:
+            raise NoPhoto(f"{upload.key!r} has been replaced since it was counted", Unavailable.REPLACED)
         return fetched.data
 
 
-def _upload_of(connection: Connection, count_id: int) -> _Upload:
-    upload = select(Count.bucket, Count.key, Count.etag, Count.version_id, Count.reason)
-    row = connection.execute(upload.where(Count.id == count_id)).one_or_none()
+def _read_upload(connection: Connection, count_id: int) -> _Upload:
+    columns = select(Count.bucket, Count.key, Count.etag, Count.version_id, Count.reason)
+    row = connection.execute(columns.where(Count.id == count_id)).one_or_none()
     if row is None:
-        raise NoPhoto(f"there is no count {count_id}", Lost.GONE)
+        raise NoPhoto(f"there is no count {count_id}", Unavailable.GONE)
     if row.reason == Reason.CRASHED:
-        raise NoPhoto(f"{row.key!r} ended workers that decoded it", Lost.UNREADABLE)
+        raise NoPhoto(f"{row.key!r} crashed the workers that decoded it", Unavailable.UNREADABLE)
     return _Upload(*row[:4])
 
 
 def was_replaced(latest: FromClause) -> ColumnElement[bool]:
-    """Whether another photo has taken the key of a row of `counts`; `latest` is the latest count of its bin.
+    """Return whether another photo has replaced that of a row of `counts`; `latest` is the latest count of its bin.
 
-    A photo that came back (A, then B, then A again) is what the key holds, though B was recorded after it.
+    A photo that was uploaded again (A, then B, then A) is not replaced, although B was recorded after it.
     """
     later = Count.__table__.alias("later")
     replaced = exists().where(
@@ -147,6 +148,6 @@ def was_replaced(latest: FromClause) -> ColumnElement[bool]:
 
 
 def can_be_shown(reason: str | None, version_id: str | None, *, replaced: bool) -> bool:
-    """Whether a photo was sound when it was counted, and its bucket still has it, as far as the records know."""
-    # S3's "null" version is what a bucket holds of a time when it kept none: overwritten like any other object.
+    """Return whether a photo could be decoded when it was counted and, by the records, is still in its bucket."""
+    # S3's "null" version is from before versioning was enabled: it is overwritten like any object.
     return reason in (None, Reason.INFERENCE_FAILED) and not (replaced and version_id in (None, "null"))

@@ -1,4 +1,4 @@
-"""How often counts and inventory are right, of all bins: what audits of bins drawn at random say of it."""
+"""Accuracy of counts and inventory over all bins, estimated from audits of randomly drawn bins."""
 
 from __future__ import annotations
 
@@ -14,57 +14,56 @@ from sqlalchemy import Connection, Row, select
 from binwatch.counts import class_of
 from binwatch.records.draws import (
     LATEST_DRAW_FIRST,
-    CountedBin,
     first_blind_audit_of,
     first_blind_count_of,
     sample_counted_bins,
 )
 from binwatch.records.tables import Audit, AuditDraw, Count, Expectation
-from monitor.estimates import FEWEST, Predictions, ShareEstimate, estimate
+from monitor.estimates import MIN_AUDITS, Predictions, ShareEstimate, estimate
 from monitor.summary import Interval
 from monitor.totals import read_model_in_use
 
 Draw = Row[*tuple[Any, ...]]
-WINDOW = 2_000
-"""Draws that are looked at: the last ones. More would tell hardly more, of what was true long ago."""
-_SAMPLE = (4_096,)
-"""Bins whose predictions stand for those of all; their error is part of the intervals."""
+MAX_DRAWS = 2_000
+"""Maximum number of draws used, the latest ones. More would add little, and describe the distant past."""
+_SAMPLE_SHAPE = (4_096,)
+"""Number of bins whose predictions represent those of all bins. The sampling error is part of the intervals."""
 
 
 class RandomAudits(BaseModel):
-    """Of all bins that the model in use has counted, as audits of bins drawn at random tell it."""
+    """Estimates for all bins that the model in use has counted, from audits of randomly drawn bins."""
 
     model: str | None
     """The model in use."""
     draws: int
-    """The last ones, 2,000 at most, by whichever model's counts."""
+    """Number of the latest draws, at most 2,000, of counts by any model."""
     audited: int
-    """Those of them whose photo was audited blind, and the items were counted."""
+    """Draws whose photo was audited blind with a number of all items."""
     photos: int
-    """Different photos among those: a photo that was drawn again counts again, with the answer that it has."""
+    """Number of different photos among the audited draws. A photo that is drawn again counts again, with its answer."""
     no_number: int
-    """Those of them whose photo was audited blind, and no answer is a number of all items: no estimate has them."""
+    """Draws whose photo was audited blind without a number of all items. They are left out of all estimates."""
     left_out: float | None
-    """Their share of all that were answered, 0 to 1; None if none was."""
+    """Their share of all answered draws, 0 to 1; None if there are none."""
     counts_audited: int
-    """Those of them whose count is by the model in use."""
+    """Audited draws whose count is by the model in use."""
     records_audited: int
-    """Those of them that had an expected quantity."""
+    """Audited draws with an expected quantity."""
     accuracy: ShareEstimate | None
     """Share of bins whose count is right; None if there are too few audits of counts of this model."""
     accuracy_bounds: Interval | None
-    """At worst: the low end of the interval if each draw without a number were of a wrong count, and the high end if
-    each were of a right one; without the model's predictions. None if each has a number, or there is no estimate."""
+    """Worst case, computed without the model's predictions: the low end of the interval if all draws without a number
+    had a wrong count, and the high end if all had a right one. None if all have a number, or there is no estimate."""
     inventory: ShareEstimate | None
-    """Share of bins with an expected quantity whose quantity is right, item for item; the others are wrong records."""
+    """Share of bins with an expected quantity whose quantity is exactly right; the others are wrong records."""
     inventory_bounds: Interval | None
-    """The same of the expected quantities."""
-    fewest: int = FEWEST
-    """Draws with a number that an estimate needs."""
+    """The same for the expected quantities."""
+    fewest: int = MIN_AUDITS
+    """Minimum number of draws with a number for an estimate."""
 
 
 def read_random_audits(connection: Connection) -> RandomAudits:
-    """As of now. Costs one query where nothing was drawn."""
+    """Read the latest draws and estimate. Takes a single query if nothing was drawn."""
     in_use = read_model_in_use(connection)
     model = in_use.version if in_use else None
     statement = (
@@ -75,7 +74,7 @@ def read_random_audits(connection: Connection) -> RandomAudits:
         .outerjoin(Audit, Audit.id == first_blind_count_of(AuditDraw.count_id))
         .outerjoin(Expectation, Expectation.id == AuditDraw.expectation_id)
         .order_by(*LATEST_DRAW_FIRST)
-        .limit(WINDOW)
+        .limit(MAX_DRAWS)
     )
     draws = connection.execute(statement).all()
     counts = [row for row in draws if row.model_version == model]
@@ -84,23 +83,24 @@ def read_random_audits(connection: Connection) -> RandomAudits:
     right_records = _verdicts(records, lambda row: row.expected == row.quantity)
     audited = [row for row in draws if row.quantity is not None]
     no_number = sum(row.quantity is None and row.answered is not None for row in draws)
-    enough = max(_answered(right_counts), _answered(right_records)) >= FEWEST
-    # The same ids each time, so that figures do not tremble from scrape to scrape.
-    sample = list(sample_counted_bins(connection, random.Random(0), _SAMPLE)) if enough else []  # noqa: S311 (no secret)
+    has_enough = max(_answered(right_counts), _answered(right_records)) >= MIN_AUDITS
+    # A fixed seed, so that figures do not fluctuate from scrape to scrape.
+    generator = random.Random(0)  # noqa: S311 (not used for security)
+    sample = list(sample_counted_bins(connection, generator, _SAMPLE_SHAPE)) if has_enough else []
     accuracy = _estimate(
         right_counts,
         counts,
         lambda row: row.probabilities[row.predicted] if row.probabilities else None,
-        [one.confidence for one in sample],
+        [bin_.confidence for bin_ in sample],
     )
     inventory = _estimate(
         right_records,
         records,
-        # Another model's probabilities are not those of the sample: their difference would look like wrong records.
+        # Not another model's probabilities: the difference between the models would look like wrong records.
         lambda row: (
             row.probabilities[class_of(row.expected)] if row.probabilities and row.model_version == model else None
         ),
-        [one.chance for one in _with_quantity(sample)],
+        [bin_.chance for bin_ in sample if bin_.chance is not None],
     )
     return RandomAudits(
         model=model,
@@ -119,16 +119,12 @@ def read_random_audits(connection: Connection) -> RandomAudits:
 
 
 def _verdicts(draws: Sequence[Draw], is_right: Callable[[Draw], bool]) -> list[bool | None]:
-    """Whether each is right; None of draws without a number of all items."""
+    """Return whether each draw is right; None for a draw without a number of all items."""
     return [None if row.quantity is None else is_right(row) for row in draws]
 
 
 def _answered(verdicts: list[bool | None]) -> int:
     return sum(verdict is not None for verdict in verdicts)
-
-
-def _with_quantity(sample: list[CountedBin]) -> list[CountedBin]:
-    return [one for one in sample if one.chance is not None]
 
 
 def _estimate(
@@ -137,21 +133,21 @@ def _estimate(
     prediction: Callable[[Draw], float | None],
     sample: list[float | None],
 ) -> ShareEstimate | None:
-    """Without predictions, if some bins have none."""
+    """Estimate a share. The predictions are used if all bins have one."""
     answered = [(verdict, row) for verdict, row in zip(verdicts, draws, strict=True) if verdict is not None]
-    if len(answered) < FEWEST:
+    if len(answered) < MIN_AUDITS:
         return None
-    given = ([verdict for verdict, _ in answered], [row.likelihood for _, row in answered])
-    known = [p for p in (prediction(row) for _, row in answered) if p is not None]
-    everywhere = [p for p in sample if p is not None]
-    if len(known) < len(answered) or len(everywhere) < len(sample) or len(everywhere) < FEWEST:
-        return estimate(*given)
-    error = float(np.std(everywhere, ddof=1)) / math.sqrt(len(everywhere))
-    return estimate(*given, Predictions(np.array(known), float(np.mean(everywhere)), error))
+    audits = ([verdict for verdict, _ in answered], [row.likelihood for _, row in answered])
+    drawn = [p for p in (prediction(row) for _, row in answered) if p is not None]
+    sampled = [p for p in sample if p is not None]
+    if len(drawn) < len(answered) or len(sampled) < len(sample) or len(sampled) < MIN_AUDITS:
+        return estimate(*audits)
+    error = float(np.std(sampled, ddof=1)) / math.sqrt(len(sampled))
+    return estimate(*audits, Predictions(np.array(drawn), float(np.mean(sampled)), error))
 
 
 def _bounds(verdicts: list[bool | None], draws: Sequence[Draw]) -> Interval | None:
-    """Nobody knows what draws without a number would have shown: at worst all the same. None if all have one."""
+    """Return the interval from all draws without a number being wrong to all being right; None if there are none."""
     if None not in verdicts:
         return None
     likelihoods = [row.likelihood for row in draws]

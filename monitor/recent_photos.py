@@ -1,4 +1,4 @@
-"""The most recent photos, each with its count beside what was expected of its bin."""
+"""The latest photos, each with its count and the expected quantity of its bin."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from monitor.photos import can_be_shown, was_replaced
 
 @dataclass(frozen=True, slots=True)
 class CountedPhoto:
-    """One photo as one model counted it, or why it could not, and the last comparison that it took part in."""
+    """A photo with its count by one model, or the reason why there is none, and its latest comparison."""
 
     id: int
     bucket: str
@@ -33,26 +33,26 @@ class CountedPhoto:
     reason: str | None
     detail: str | None
     predicted: int | None
-    """Index of the class, 0 to 6; None if it was not counted."""
+    """Index of the class, 0 to 6; None if the photo was not counted."""
     count: str | None
-    """In words: "3", "more than 5", "about 17"; None if it was not counted."""
+    """The count as text: "3", "more than 5", "about 17"; None if the photo was not counted."""
     confidence: float | None
     expected: int | None
-    """None while it has not been compared."""
+    """Expected quantity; None if the photo has not been compared."""
     difference: int | None
-    """Count − expected quantity in items; of an open-ended count at least so many."""
+    """Count − expected quantity in items; a lower bound if the count is open-ended."""
     difference_in_words: str | None
     outcome: Outcome | None
     unread: str | None
-    """Why the bin's metadata file gives no expected quantity."""
+    """Why the bin's metadata file has no expected quantity; None if it has one."""
     replaced: bool
-    """Another photo has been stored under its key since."""
+    """Whether another photo has been stored under its key since."""
     can_be_shown: bool
-    """The photo itself is there and sound, counted or not, as far as the records know."""
+    """Whether, by the records, the photo still exists and can be decoded."""
 
 
 def read_latest(connection: Connection, limit: int) -> list[CountedPhoto]:
-    """The `limit` photos that were recorded last, the newest first."""
+    """Read the latest `limit` photos, the newest first."""
     latest = Count.__table__.alias("latest")
     statement = (
         select(*Count.__table__.c, Expectation.reason.label("unread"), was_replaced(latest).label("replaced"))
@@ -64,14 +64,14 @@ def read_latest(connection: Connection, limit: int) -> list[CountedPhoto]:
         .limit(limit)
     )
     rows = connection.execute(statement).mappings().all()
-    compared = last_comparisons(connection, [row["id"] for row in rows])
-    return [_photo(row, compared.get(row["id"])) for row in rows]
+    comparisons = latest_comparisons(connection, [row["id"] for row in rows])
+    return [_make_photo(row, comparisons.get(row["id"])) for row in rows]
 
 
-def last_comparisons(connection: Connection, counts: Sequence[int]) -> dict[int, RowMapping]:
-    """Count id → its last comparison: a corrected expected quantity has appended another.
+def latest_comparisons(connection: Connection, count_ids: Sequence[int]) -> dict[int, RowMapping]:
+    """Map each compared count to its latest comparison. A corrected expected quantity appends another comparison.
 
-    What its bin comes to now is the last one in any case: a quantity that was expected before holds again.
+    The bin's current comparison is preferred: it may be an older one, if an earlier expected quantity holds again.
     """
     is_current = and_(
         CurrentComparison.bin_id == Comparison.bin_id,
@@ -81,24 +81,24 @@ def last_comparisons(connection: Connection, counts: Sequence[int]) -> dict[int,
     statement = (
         select(Comparison.count_id, Comparison.expected, Comparison.outcome)
         .outerjoin(CurrentComparison, is_current)
-        .where(Comparison.count_id.in_(counts))
+        .where(Comparison.count_id.in_(count_ids))
         .order_by(CurrentComparison.comparison_id.is_not(None), Comparison.id)
     )
     return {row["count_id"]: row for row in connection.execute(statement).mappings()}
 
 
-def count_of(row: RowMapping) -> str | None:
-    """The count of a photo in words, of its columns `predicted` and `distribution`; None if it was not counted."""
+def count_text(row: RowMapping) -> str | None:
+    """Format the count in the columns `predicted` and `distribution`; None if the photo was not counted."""
     predicted = row["predicted"]
     return (
         None if predicted is None else describe_count(predicted, estimate_large_count(predicted, row["distribution"]))
     )
 
 
-def _photo(row: RowMapping, compared: RowMapping | None) -> CountedPhoto:
+def _make_photo(row: RowMapping, comparison: RowMapping | None) -> CountedPhoto:
     predicted, probabilities = row["predicted"], row["probabilities"]
-    counted, expected = predicted is not None, compared["expected"] if compared else None
-    finer = estimate_large_count(predicted, row["distribution"]) if counted else None
+    is_counted, expected = predicted is not None, comparison["expected"] if comparison else None
+    finer = estimate_large_count(predicted, row["distribution"]) if is_counted else None
     difference = None if expected is None else item_difference(predicted, expected, finer)
     return CountedPhoto(
         id=row["id"],
@@ -110,8 +110,8 @@ def _photo(row: RowMapping, compared: RowMapping | None) -> CountedPhoto:
         reason=row["reason"],
         detail=row["detail"],
         predicted=predicted,
-        count=count_of(row),
-        confidence=probabilities[predicted] if counted and probabilities else None,
+        count=count_text(row),
+        confidence=probabilities[predicted] if is_counted and probabilities else None,
         expected=expected,
         difference=difference,
         difference_in_words=None if expected is None else describe_difference(predicted, expected, finer),

@@ -1,6 +1,7 @@
-"""All routes: pages for people, and the API for machines.
+"""All routes: the pages and the API.
 
-Not in the __init__ of the two packages: importing one module of a package would import all routes, in a circle.
+They are not collected in the __init__ of the two packages, because importing one module of a package would then import
+all routes, in a circle.
 """
 
 from __future__ import annotations

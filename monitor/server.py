@@ -1,4 +1,4 @@
-"""The HTTP server: its address, start and end."""
+"""The HTTP server."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from binwatch.web.server import make_config
 from monitor.access.limits import IN_FLIGHT
 
 GRACE_S = 5
-"""How long requests may take to finish after the signal to stop. Docker kills after 10 s."""
+"""Time for requests to finish after the signal to stop. Docker kills the process after 10 s."""
 
 
 def address_of(listener: socket.socket) -> str:
-    """The URL that a listening socket answers at."""
+    """Return the URL of a listening socket."""
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
 
 def write_port(path: Path, listener: socket.socket) -> None:
-    """Write the port that was bound, whole or not at all: nobody who waits for the file reads half a number."""
+    """Write the bound port atomically, so that nobody who waits for the file reads half a number."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         partial.write_text(f"{listener.getsockname()[1]}\n", encoding="ascii")
@@ -40,23 +40,23 @@ def write_port(path: Path, listener: socket.socket) -> None:
 
 
 class MonitorServer(uvicorn.Server):
-    """Serves the app; calls `ready` once requests are answered."""
+    """Server that calls `ready` once requests are accepted."""
 
     def __init__(self, app: ASGIApp, ready: Callable[[], None]) -> None:
         super().__init__(make_config(app, IN_FLIGHT, grace_s=GRACE_S))
         self._ready = ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, then tell."""
-        # Starlette runs each route on one of 40 threads: /healthz would stand in line behind what is slow.
+        """Start, and then call `ready`."""
+        # Starlette runs routes on 40 threads by default: /healthz would queue behind slow requests.
         to_thread.current_default_thread_limiter().total_tokens = IN_FLIGHT
         await super().startup(sockets)
         self._ready()
 
 
 def serve(app: ASGIApp, listener: socket.socket, ready: Callable[[], None]) -> None:
-    """Serve until SIGTERM or SIGINT; calls `ready` once requests are answered."""
-    # uvicorn finishes what it has in hand and then raises the signal again: by then there is nothing left to do.
-    for name in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(name, lambda *_: sys.exit(0))
+    """Serve until SIGTERM or SIGINT. Calls `ready` once requests are accepted."""
+    # uvicorn finishes its requests and then raises the signal again, when there is nothing left to do.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
     MonitorServer(app, ready).run(sockets=[listener])

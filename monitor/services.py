@@ -1,4 +1,4 @@
-"""The services that routes use, made once at start."""
+"""The services that routes use, created once at start."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from binwatch.registry import Registry
 from binwatch.settings import Settings
 from monitor.background_report import BackgroundReport
 from monitor.cards import Cards
-from monitor.drift.report import DriftReport, make_report, watch_and_report
-from monitor.photos import Fetches, Photos
+from monitor.drift.report import DriftReport, make_report, update_and_report
+from monitor.photos import Photos, PhotoSource
 from monitor.random_audits import RandomAudits, read_random_audits
 from monitor.records import Records, WritableRecords
 from monitor.views.discrepancies import Direction, Filters, FlagReport, read_flags
@@ -26,51 +26,51 @@ from monitor.views.slices import SlicesView, view_slices
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """The records, and the photos that they are about."""
+    """The records, the photos, the models' cards and the background reports."""
 
     records: Records
     photos: Photos
     drift: BackgroundReport[DriftReport]
-    """Each report closes batches of photos, which only a running monitor may; `kept_drift` only reads."""
+    """Each report closes batches of photos, which only a running monitor may do; `stored_drift` only reads."""
     flags: BackgroundReport[FlagReport]
     random_audits: BackgroundReport[RandomAudits]
-    """Reports are made once `start` of each was called."""
+    """Background reports are made once each has been started."""
     cards: Cards
     writable: WritableRecords
     settings: Settings
 
-    def alpha(self, asked: float | None) -> float:
-        """The level that bins are flagged at: what somebody asked for, or the settings' own."""
-        return self.settings.flag_level if asked is None else asked
+    def alpha(self, requested: float | None) -> float:
+        """Return the requested flag level, or the settings' default."""
+        return self.settings.flag_level if requested is None else requested
 
-    def filters(self, asked: Filters) -> Filters:
-        """Which bins are listed: what somebody asked for, in the direction of the settings if none was named."""
-        if "direction" in asked.model_fields_set:
-            return asked
-        return asked.model_copy(update={"direction": Direction(self.settings.flag_direction)})
+    def filters(self, requested: Filters) -> Filters:
+        """Return the requested filters, with the settings' direction if none was requested."""
+        if "direction" in requested.model_fields_set:
+            return requested
+        return requested.model_copy(update={"direction": Direction(self.settings.flag_direction)})
 
     def overview(self, model: str | None, span: TimeRange, alpha: float | None = None) -> Overview:
-        """The first page, its figures about one model, by default the one in use. Raises RecordsDown, UnknownModel."""
+        """Read the overview of one model, by default the one in use. Raises RecordsDown, UnknownModel."""
         level, direction = self.alpha(alpha), self.settings.flag_direction
         drift, audits = self.drift.report, self.random_audits.report
         return self.records.read(
             lambda connection: read_overview(
-                connection, drift, self.reference_at_hand, level, direction, model, span, random_audits=audits
+                connection, drift, self.cached_reference, level, direction, model, span, random_audits=audits
             )
         )
 
     def slices(self, model: str | None) -> SlicesView:
-        """Figures by slice of one model, by default the one in use. Raises RecordsDown, UnknownModel."""
+        """Read the figures by slice of one model, by default the one in use. Raises RecordsDown, UnknownModel."""
         flags = self.flags.report.slices if self.flags.report else None
         return self.records.read(lambda connection: view_slices(connection, self.settings.slicing, flags, model))
 
-    def kept_drift(self) -> DriftReport:
-        """Windows of now, and the drift alarms as a running monitor has kept them. Raises RecordsDown."""
+    def stored_drift(self) -> DriftReport:
+        """Judge the current windows, and read the alarms that a running monitor has stored. Raises RecordsDown."""
         return make_report(self.records, self.cards.reference, self.settings.drift_reference, self.settings.slicing)
 
-    def reference_at_hand(self, version: str) -> Reference | None:
-        """A model's reference, if its card is here already."""
-        card = self.cards.at_hand(version)
+    def cached_reference(self, version: str) -> Reference | None:
+        """Return a model's reference if its card is cached."""
+        card = self.cards.get_cached(version)
         return card.reference if card else None
 
     def close(self) -> None:
@@ -82,17 +82,17 @@ class Services:
 
 
 def make_services(settings: Settings) -> Services:
-    """Nothing is connected yet. Raises SettingsError for a database URL that no monitor can use."""
+    """Create the services, without connecting. Raises SettingsError for a database URL that no monitor can use."""
     records = Records(settings.database_url.get_secret_value())
     writable = WritableRecords(settings.database_url.get_secret_value())
     if settings.photo_dir is None:
-        source: Fetches = (objects := Objects(settings))
+        source: PhotoSource = (objects := Objects(settings))
         registry = Registry(objects, settings.bucket, settings.models_prefix)
     else:
         source, registry = PhotoFolder(settings.photo_dir), None
     cards = Cards(settings.model_dir, registry)
     interval_s = settings.drift_interval_s
-    drift = partial(watch_and_report, records, writable, cards.reference, settings.drift_reference, settings.slicing)
+    drift = partial(update_and_report, records, writable, cards.reference, settings.drift_reference, settings.slicing)
     flags = partial(
         read_flags,
         alpha=settings.flag_level,
@@ -117,4 +117,4 @@ def _services(request: Request) -> Services:
 
 
 CurrentServices = Annotated[Services, Depends(_services)]
-"""Type of a route's parameter that receives the services."""
+"""Parameter type of routes that use the services."""

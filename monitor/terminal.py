@@ -14,7 +14,7 @@ _COLUMNS = ("Expected", "Compared", "Under", "Exact", "Over", "Agreement", "With
 
 
 def render(summary: Summary) -> RenderableType:
-    """What `python -m monitor status` prints."""
+    """Render the output of `python -m monitor status`."""
     if summary.model is None:
         return Text(
             "Nothing has been recorded yet: upload photos to the bucket, or check whether a worker is running.\n"
@@ -22,8 +22,8 @@ def render(summary: Summary) -> RenderableType:
         )
     return Group(
         _table(summary),
-        Text(_interval(summary)),
-        Text(_audited(summary)),
+        Text(_agreement(summary)),
+        Text(_audited_accuracy(summary)),
         Text(_done("Photos", "counted", summary.photos)),
         Text(_done("Expected quantities", "read", summary.expected_quantities)),
         Text(
@@ -54,7 +54,7 @@ def _cells(figures: Figures) -> tuple[str, ...]:
     )
 
 
-def _interval(summary: Summary) -> str:
+def _agreement(summary: Summary) -> str:
     total, interval = summary.agreement.total, summary.agreement.interval
     if interval is None:
         return "Nothing has been compared yet: no photo has an expected quantity."
@@ -65,26 +65,26 @@ def _interval(summary: Summary) -> str:
     )
 
 
-def _audited(summary: Summary) -> str:
+def _audited_accuracy(summary: Summary) -> str:
     audits = summary.audits
     n = audits.counts.comparisons
     sighted = summary.sighted_audits.counts
-    besides = (
+    sighted_note = (
         f"; {formatting.many(sighted.comparisons, 'more audit')}, made with the numbers in sight,"
         f" {pluralize(sighted.comparisons, 'is', 'are')} not in it"
         if sighted.comparisons
         else ""
     )
     if audits.interval is None:
-        return f"Audited accuracy: nobody has audited a bin blind yet (docs/auditing.md){besides}"
+        return f"Audited accuracy: nobody has audited a bin blind yet (docs/auditing.md){sighted_note}"
     return (
         f"Audited accuracy {formatting.share(audits.counts.agreement, n)} (95 % interval"
         f" {formatting.share(audits.interval.low, n)} to {formatting.share(audits.interval.high, n)},"
         f" {formatting.many(n, 'audit')});"
-        f" of the inventory {formatting.share(audits.inventory.agreement, audits.inventory.comparisons)}{besides}"
+        f" of the inventory {formatting.share(audits.inventory.agreement, audits.inventory.comparisons)}{sighted_note}"
     )
 
 
-def _done(what: str, went: str, done: Done) -> str:
-    failed = "".join(f", {formatting.number(number)} {formatting.reason(name)}" for name, number in done.failed.items())
-    return f"{what}: {formatting.number(done.done)} {went}{failed}"
+def _done(subject: str, verb: str, done: Done) -> str:
+    failed = "".join(f", {formatting.number(count)} {formatting.reason(name)}" for name, count in done.failed.items())
+    return f"{subject}: {formatting.number(done.done)} {verb}{failed}"

@@ -36,7 +36,9 @@ class MigrationResult:
     def __str__(self) -> str:
         if not self.steps:
             return f"the schema is already at {self.after}: nothing to do"
-        summary = f"the schema went from {self.before or 'none'} to {self.after} in {count_noun(len(self.steps), 'step')}:"
+        summary = (
+            f"the schema went from {self.before or 'none'} to {self.after} in {count_noun(len(self.steps), 'step')}:"
+        )
         return "\n  ".join([summary, *self.steps])
 
 

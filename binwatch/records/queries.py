@@ -26,7 +26,12 @@ _FailedFetches = tuple[datetime, datetime, str]
 
 
 def unrecorded_photos(
-    connection: Connection, bucket: str, listed: Sequence[ListedObject], model: str | None = None, *, retry_all: bool = False
+    connection: Connection,
+    bucket: str,
+    listed: Sequence[ListedObject],
+    model: str | None = None,
+    *,
+    retry_all: bool = False,
 ) -> list[ListedObject]:
     """Return the listed photos whose present upload is not recorded by any model, or by version `model`.
 

@@ -141,7 +141,9 @@ def settle(facts: BinFacts, calibration: CurrentCalibration | None) -> Settlemen
         "expected": quantity.quantity,
     }
     judgement = judge(photo.probabilities, quantity.quantity, p_values, photo.distribution)
-    difference = item_difference(photo.predicted, quantity.quantity, estimate_large_count(photo.predicted, photo.distribution))
+    difference = item_difference(
+        photo.predicted, quantity.quantity, estimate_large_count(photo.predicted, photo.distribution)
+    )
     current = pair | {
         **rank_columns(judgement, difference, number),
         "key": photo.key,

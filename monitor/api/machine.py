@@ -13,7 +13,7 @@ from binwatch.errors import ObjectsError
 from monitor.api.problem import Problem
 from monitor.metrics import registry_of
 from monitor.photo_limiter import PhotoLimiter
-from monitor.photos import Lost, NoPhoto, Size
+from monitor.photos import NoPhoto, Size, Unavailable
 from monitor.records import MAX_ID
 from monitor.services import CurrentServices
 from monitor.summary import Summary, summarise
@@ -21,7 +21,7 @@ from monitor.totals import read_model_in_use, read_totals
 
 router = APIRouter()
 
-PICTURES = {lost: (files("monitor") / "static" / f"photo-{lost}.svg").read_bytes() for lost in Lost}
+PICTURES = {lost: (files("monitor") / "static" / f"photo-{lost}.svg").read_bytes() for lost in Unavailable}
 """What is shown instead of a photo."""
 ModelName = Annotated[str | None, Query(max_length=100, description="a model's version; without it, the one in use")]
 
@@ -72,12 +72,12 @@ async def photo(
     """
     limiter: PhotoLimiter = request.app.state.photo_limiter
     try:
-        jpeg = await limiter.run(lambda: services.photos.of(count_id, size))
+        jpeg = await limiter.run(lambda: services.photos.jpeg(count_id, size))
     except (NoPhoto, ObjectsError) as error:
         # Browsers show what comes instead of a photo, whatever its status; a broken image would say nothing.
         if "image/" not in request.headers.get("accept", ""):
             raise
-        lost, status = (error.why, 404) if isinstance(error, NoPhoto) else (Lost.OUTAGE, 503)
+        lost, status = (error.reason, 404) if isinstance(error, NoPhoto) else (Unavailable.OUTAGE, 503)
         return Response(PICTURES[lost], status, media_type="image/svg+xml")
     # One count is about one upload, for good; "private" since who may see the page is the operator's business.
     return Response(jpeg, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=86400, immutable"})

@@ -100,7 +100,7 @@ def bin_(
 def models(services: CurrentServices) -> ModelsView:
     """Every model that ever counted: card, figures, confusion matrices, since when it is used."""
     current = services.cards.current()
-    return services.records.read(lambda connection: read_models(connection, services.cards.at_hand, current))
+    return services.records.read(lambda connection: read_models(connection, services.cards.get_cached, current))
 
 
 @router.get("/slices", responses=_NOT_THERE)

@@ -1,5 +1,5 @@
-"""Charts as geometry: what the templates draw as SVG on the server. No script draws anything.
+"""Charts as geometry, which the templates render as SVG on the server, without scripts.
 
-Horizontal places are per cent of the plot's width and vertical ones are pixels, so that a chart fills a phone and a
-wide screen alike while its text keeps its size.
+Horizontal positions are per cent of the plot's width and vertical ones are pixels, so a chart fills both a phone and a
+wide screen while its text keeps its size.
 """

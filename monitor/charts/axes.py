@@ -1,4 +1,4 @@
-"""Ticks: round moments and round shares, few enough to be read on a phone."""
+"""Axes with ticks at round times and shares, few enough to read on a phone."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-TICKS = 8
-"""Most ticks on an axis of time; a phone shows every other one."""
+MAX_TICKS = 8
+"""Maximum number of ticks on a time axis. A phone shows every other one."""
 
 _HOUR = timedelta(hours=1)
 _DAY = timedelta(days=1)
@@ -16,40 +16,43 @@ _STEPS = (
     *(hours * _HOUR for hours in (1, 3, 6, 12)),
     *(days * _DAY for days in (1, 2, 7, 14, 28, 91, 182, 364)),
 )
-_MONDAY = datetime(2001, 1, 1, tzinfo=UTC)
-"""Ticks are whole steps from here, so that they do not move with the time that a chart shows."""
+_ORIGIN = datetime(2001, 1, 1, tzinfo=UTC)
+"""A Monday. Ticks are whole steps from here, so that they do not move with the time span of a chart."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """One place on an axis and what stands there."""
+    """A labelled position on an axis."""
 
-    at: float
+    position: float
     """Per cent of the width, or pixels from the top."""
     label: str
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A stretch of time that is as wide as the plot."""
+    """The time span of a plot."""
 
     start: datetime
     end: datetime
 
-    def place(self, at: datetime) -> float:
-        """Where a moment is, in per cent of the width."""
-        return 100 * ((at - self.start) / (self.end - self.start))
+    def position(self, time: datetime) -> float:
+        """Return the position of a time, in per cent of the width."""
+        return 100 * ((time - self.start) / (self.end - self.start))
 
     def ticks(self) -> list[Tick]:
-        """Round moments in UTC, at most TICKS of them."""
+        """Return at most MAX_TICKS round times in UTC."""
         length = self.end - self.start
-        step = next((step for step in _STEPS if length / step <= TICKS), length / TICKS)
-        first, last = math.ceil((self.start - _MONDAY) / step), math.floor((self.end - _MONDAY) / step)
-        moments = [_MONDAY + number * step for number in range(first, last + 1)]
-        # At midnight, the day that begins.
-        return [Tick(self.place(at), f"{at:%H:%M}" if at.hour or at.minute else f"{at:%-d %b}") for at in moments]
+        step = next((step for step in _STEPS if length / step <= MAX_TICKS), length / MAX_TICKS)
+        first, last = math.ceil((self.start - _ORIGIN) / step), math.floor((self.end - _ORIGIN) / step)
+        times = [_ORIGIN + index * step for index in range(first, last + 1)]
+        # At midnight, the label is the day that begins.
+        return [
+            Tick(self.position(time), f"{time:%H:%M}" if time.hour or time.minute else f"{time:%-d %b}")
+            for time in times
+        ]
 
 
 def share_ticks(height: float) -> list[Tick]:
-    """0 to 100 % in quarters, from the bottom up: an axis that starts elsewhere makes noise look like news."""
+    """Return ticks from 0 to 100 % in quarters, from the bottom up. An axis that starts elsewhere exaggerates noise."""
     return [Tick(height * (1 - quarter / 4), f"{25 * quarter}\N{NARROW NO-BREAK SPACE}%") for quarter in range(5)]

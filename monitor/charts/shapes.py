@@ -1,4 +1,4 @@
-"""Two distributions side by side: what the model was measured on, and what it sees now."""
+"""Charts that compare two distributions: the reference on which the model was measured, and a recent window."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from dataclasses import dataclass
 from monitor.charts.axes import Tick
 
 HEIGHT = 110
-"""Of the plot, in pixels."""
-_GAP = 0.14
-"""Share of a category's width that stays empty on either side."""
+"""Height of the plot in pixels."""
+_MARGIN = 0.14
+"""Empty share of a category's width on either side."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A column from the bottom up."""
+    """A rectangle with a tooltip."""
 
     x: float
     width: float
     y: float
     height: float
-    says: str = ""
+    tooltip: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class PairedColumns:
-    """Shares by category, two columns for each."""
+    """Shares by category, as two columns each."""
 
     reference: list[Bar]
     window: list[Bar]
@@ -36,7 +36,7 @@ class PairedColumns:
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """Shares by stretches of a continuous value: the reference as an area, the window as a line."""
+    """Shares by interval of a continuous value: SVG paths of the reference, an area, and of the window, a line."""
 
     reference: str
     window: str
@@ -45,36 +45,36 @@ class Steps:
 
 
 def columns(reference: Sequence[float], window: Sequence[float], labels: Sequence[str]) -> PairedColumns:
-    """Shapes (categories,), any scale: both are drawn as shares of their own sum."""
-    ours, theirs = _shares(window), _shares(reference)
-    top = max(*ours, *theirs, 1e-9)
-    wide = 100 / len(labels)
-    half = wide * (1 - 2 * _GAP) / 2
+    """Draw two lists of values by category, each as shares of its sum."""
+    reference_shares, window_shares = _shares(reference), _shares(window)
+    top = max(*reference_shares, *window_shares, 1e-9)
+    width = 100 / len(labels)
+    bar_width = width * (1 - 2 * _MARGIN) / 2
 
-    def bars(shares: Sequence[float], offset: float, who: str) -> list[Bar]:
+    def bars(shares: Sequence[float], offset: float, source: str) -> list[Bar]:
         return [
             Bar(
-                x=round(index * wide + wide * _GAP + offset, 3),
-                width=round(half, 3),
+                x=round(index * width + width * _MARGIN + offset, 3),
+                width=round(bar_width, 3),
                 y=round(HEIGHT * (1 - share / top), 1),
                 height=round(HEIGHT * share / top, 1),
-                says=f"{labels[index]}: {share:.1%} {who}",
+                tooltip=f"{labels[index]}: {share:.1%} {source}",
             )
             for index, share in enumerate(shares)
         ]
 
     return PairedColumns(
-        bars(theirs, 0.0, "in the reference"),
-        bars(ours, half, "now"),
-        [Tick(round((index + 0.5) * wide, 2), label) for index, label in enumerate(labels)],
+        bars(reference_shares, 0.0, "in the reference"),
+        bars(window_shares, bar_width, "now"),
+        [Tick(round((index + 0.5) * width, 2), label) for index, label in enumerate(labels)],
     )
 
 
 def steps(reference: Sequence[float], window: Sequence[float], low: str, high: str) -> Steps:
-    """Shares of n stretches of equal width; `low` and `high` name the ends of the axis."""
-    ours, theirs = _shares(window), _shares(reference)
-    top = max(*ours, *theirs, 1e-9)
-    return Steps(_outline(theirs, top) + "Z", _outline(ours, top), [Tick(0, low), Tick(100, high)])
+    """Draw two histograms with equal intervals, each as shares of its sum. `low` and `high` label the axis's ends."""
+    reference_shares, window_shares = _shares(reference), _shares(window)
+    top = max(*reference_shares, *window_shares, 1e-9)
+    return Steps(_outline(reference_shares, top) + "Z", _outline(window_shares, top), [Tick(0, low), Tick(100, high)])
 
 
 def _shares(values: Sequence[float]) -> list[float]:
@@ -83,31 +83,38 @@ def _shares(values: Sequence[float]) -> list[float]:
 
 
 def _outline(shares: Sequence[float], top: float) -> str:
-    wide = 100 / len(shares)
-    places = [f"M0 {HEIGHT}"]
+    width = 100 / len(shares)
+    commands = [f"M0 {HEIGHT}"]
     for index, share in enumerate(shares):
         y = round(HEIGHT * (1 - share / top), 1)
-        places.append(f"L{index * wide:.4g} {y:g}L{(index + 1) * wide:.4g} {y:g}")
-    return "".join(places) + f"L100 {HEIGHT}"
+        commands.append(f"L{index * width:.4g} {y:g}L{(index + 1) * width:.4g} {y:g}")
+    return "".join(commands) + f"L100 {HEIGHT}"
 
 
 @dataclass(frozen=True, slots=True)
 class Shifts:
-    """Columns up and down from a line in the middle: how far something moved along each of several axes."""
+    """Shifts along several axes, as columns up or down from a line in the middle."""
 
     window: list[Bar]
     middle: float = HEIGHT / 2
     height: int = HEIGHT
 
 
-def shifts(values: Sequence[float], full: float = 1.0) -> Shifts:
-    """Shape (axes,). `full` fills the height, unless a value is larger."""
-    top = max(full, *(abs(value) for value in values))
-    wide = 100 / len(values)
+def shifts(values: Sequence[float], full_scale: float = 1.0) -> Shifts:
+    """Draw the shifts along each axis. Half the height stands for `full_scale`, or for the largest shift if larger."""
+    top = max(full_scale, *(abs(value) for value in values))
+    width = 100 / len(values)
     bars = []
     for index, value in enumerate(values):
         height = round(HEIGHT / 2 * abs(value) / top, 1)
         y = HEIGHT / 2 - (height if value > 0 else 0)
-        says = f"axis {index + 1}: {value:+.2f} standard deviations"
-        bars.append(Bar(round(wide * (index + _GAP), 3), round(wide * (1 - 2 * _GAP), 3), round(y, 1), height, says))
+        bars.append(
+            Bar(
+                x=round(width * (index + _MARGIN), 3),
+                width=round(width * (1 - 2 * _MARGIN), 3),
+                y=round(y, 1),
+                height=height,
+                tooltip=f"axis {index + 1}: {value:+.2f} standard deviations",
+            )
+        )
     return Shifts(bars)

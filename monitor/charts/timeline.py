@@ -1,4 +1,4 @@
-"""Shares over time: lines with bands of confidence, broken where nothing is known."""
+"""Charts of shares over time: lines with confidence bands, interrupted where there is no value."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ from itertools import groupby, pairwise
 
 from monitor.charts.axes import Span, Tick, share_ticks
 
+_Position = tuple[float, float]
 HEIGHT = 200
-"""Of the plot, in pixels."""
+"""Height of the plot in pixels."""
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A share at one moment, 0 to 1. None where nothing is known."""
+    """A share, 0 to 1, at one time, with its confidence interval. None if unknown."""
 
     at: datetime
     value: float | None
     low: float | None = None
     high: float | None = None
-    says: str = ""
-    """The tooltip."""
+    tooltip: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Dot:
-    """A point as it is drawn."""
+    """A drawn point."""
 
     x: float
     y: float
-    says: str
+    tooltip: str
 
 
 @dataclass(frozen=True, slots=True)
 class SeriesLine:
-    """One series as it is drawn. Paths are in per cent × pixels."""
+    """A drawn series. SVG paths are in per cent × pixels."""
 
     name: str
     """Its CSS class."""
@@ -44,20 +44,20 @@ class SeriesLine:
     lines: list[str]
     bands: list[str]
     whiskers: list[str]
-    """Intervals of points that stand alone, where there is no band."""
+    """Intervals of isolated points, which have no band."""
     gaps: list[str]
-    """Connections across times without a value, to be drawn fainter than a line."""
+    """Connections across times without a value, drawn fainter than a line."""
     dots: list[Dot]
 
 
 @dataclass(frozen=True, slots=True)
 class EventMark:
-    """Something that happened at one moment, numbered since names would run into each other."""
+    """An event at one time, marked with a number because labels would overlap."""
 
     x: float
     number: int
     at: datetime
-    says: str
+    label: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,58 +67,59 @@ class Timeline:
     height: int
     lines: list[SeriesLine]
     marks: list[EventMark]
-    moments: list[Tick]
-    shares: list[Tick]
+    time_ticks: list[Tick]
+    share_ticks: list[Tick]
 
 
 def timeline(
     span: Span, series: Sequence[tuple[str, str, Sequence[Point]]], marks: Sequence[tuple[datetime, str]] = ()
 ) -> Timeline:
-    """A chart of `series`: (CSS class, label, points in the order of time). Marks outside of the span are left out."""
-    within = [(at, says) for at, says in marks if span.start <= at <= span.end]
+    """Draw `series`, (CSS class, label, points in order of time), and the `marks`, (time, label), within the span."""
+    visible_marks = [(at, label) for at, label in marks if span.start <= at <= span.end]
     return Timeline(
         height=HEIGHT,
         lines=[_line(span, name, label, points) for name, label, points in series],
-        marks=[EventMark(round(span.place(at), 2), number, at, says) for number, (at, says) in enumerate(within, 1)],
-        moments=span.ticks(),
-        shares=share_ticks(HEIGHT),
+        marks=[
+            EventMark(round(span.position(at), 2), number, at, label)
+            for number, (at, label) in enumerate(visible_marks, 1)
+        ],
+        time_ticks=span.ticks(),
+        share_ticks=share_ticks(HEIGHT),
     )
 
 
 def _line(span: Span, name: str, label: str, points: Sequence[Point]) -> SeriesLine:
-    # Without gaps: a band across days without photos would claim what nobody saw.
-    stretches = [list(run) for known, run in groupby(points, lambda point: point.value is not None) if known]
-    bounds = [[_interval(span, point) for point in stretch] for stretch in stretches]
+    # Lines and bands are interrupted at gaps: a band across days without photos would claim to know them.
+    runs = [list(run) for has_value, run in groupby(points, lambda point: point.value is not None) if has_value]
+    intervals = [[_interval(span, point) for point in run] for run in runs]
     return SeriesLine(
         name=name,
         label=label,
-        lines=[_path([(_x(span, point), _y(point.value)) for point in stretch]) for stretch in stretches],
-        bands=[_path([high for _, high in one] + [low for low, _ in reversed(one)]) + "Z" for one in bounds if one[1:]],
-        whiskers=[_path(one[0]) for one in bounds if len(one) == 1],
-        gaps=[
-            _path([(_x(span, one[-1]), _y(one[-1].value)), (_x(span, other[0]), _y(other[0].value))])
-            for one, other in pairwise(stretches)
-        ],
-        dots=[Dot(_x(span, point), _y(point.value), point.says) for stretch in stretches for point in stretch],
+        lines=[_path([_position(span, point) for point in run]) for run in runs],
+        bands=[_band(run) for run in intervals if len(run) > 1],
+        whiskers=[_path(run[0]) for run in intervals if len(run) == 1],
+        gaps=[_path([_position(span, run[-1]), _position(span, next_run[0])]) for run, next_run in pairwise(runs)],
+        dots=[Dot(*_position(span, point), point.tooltip) for run in runs for point in run],
     )
 
 
-def _interval(span: Span, point: Point) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Both ends, the lower first; both on the point itself if it has no interval."""
-    x = _x(span, point)
-    return (x, _y(point.value if point.low is None else point.low)), (
-        x,
-        _y(point.value if point.high is None else point.high),
-    )
+def _band(intervals: Sequence[tuple[_Position, _Position]]) -> str:
+    return _path([high for _, high in intervals] + [low for low, _ in reversed(intervals)]) + "Z"
 
 
-def _x(span: Span, point: Point) -> float:
-    return round(span.place(point.at), 2)
+def _interval(span: Span, point: Point) -> tuple[_Position, _Position]:
+    """Return both ends of the interval, the lower first; without an interval, both are the point itself."""
+    x, y = _position(span, point)
+    return (x, y if point.low is None else _y(point.low)), (x, y if point.high is None else _y(point.high))
+
+
+def _position(span: Span, point: Point) -> _Position:
+    return round(span.position(point.at), 2), _y(point.value)
 
 
 def _y(share: float | None) -> float:
     return round(HEIGHT * (1 - min(max(share or 0.0, 0.0), 1.0)), 1)
 
 
-def _path(places: Sequence[tuple[float, float]]) -> str:
-    return "M" + "L".join(f"{x:g} {y:g}" for x, y in places)
+def _path(positions: Sequence[_Position]) -> str:
+    return "M" + "L".join(f"{x:g} {y:g}" for x, y in positions)

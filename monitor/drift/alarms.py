@@ -1,15 +1,15 @@
 """When drift raises an alarm: a scan of recent windows with a budget of false alarms per quarter.
 
-A window is judged wrongly now and then, and a monitor looks for years. So an alarm is not what one look says. Photos
-are taken in disjoint batches, in the order of their records. When a batch closes, windows of the last 1, 2, 3, … of
-them are judged, each at its part of the level that the batch has: its share, by the time since the one before, of
-BUDGET false alarms in a QUARTER. Levels of all tests of a quarter add up to BUDGET then, at 10 photos an hour as at
-100,000, and so does the number of false alarms to expect at most.
+Any single window is misjudged now and then, and a monitor runs for years, so one verdict is not an alarm. Photos are
+divided into disjoint batches in the order of their records. When a batch closes, windows of the last 1, 2, 3, … batches
+are judged, each at an equal part of the batch's level. That level is the batch's share, by the time since the previous
+batch, of FALSE_ALARM_BUDGET per QUARTER. So the levels of all tests in a quarter add up to FALSE_ALARM_BUDGET, at 10
+photos an hour as at 100,000, and that is an upper bound of the expected number of false alarms.
 
-That is a CUSUM in the form of a window-limited scan (Lai 1995, JRSS B 57, 613). It is not the usual sum of evidence, or
-product of e-values, from batch to batch: the reference is a sample as well, and its error, which all batches share,
-would add up to an alarm in any run that is long enough. A level holds over both samples, the window and the reference,
-and an expected number adds up whether tests depend on each other or not.
+This is a CUSUM in the form of a window-limited scan (Lai 1995, JRSS B 57, 613). It does not sum evidence or multiply
+e-values from batch to batch, as is common: the reference is a sample as well, and its error, which all batches share,
+would add up to an alarm in any sufficiently long run. A level accounts for both samples, the window and the reference,
+and expected numbers add up whether or not the tests are independent.
 """
 
 from __future__ import annotations
@@ -21,244 +21,268 @@ from datetime import UTC, datetime, timedelta
 from binwatch.bundle import Reference
 from binwatch.reference import Signal
 from binwatch.settings import DriftReference
-from monitor.drift.dispersion import MOST, dispersion
-from monitor.drift.judge import LEVEL, SignalResult, Verdict, judge
+from monitor.drift.dispersion import MAX_DISPERSION, dispersion
+from monitor.drift.judge import WINDOW_LEVEL, SignalResult, Verdict, judge
 from monitor.drift.same_hours import WEEK, WEEKS
 from monitor.drift.windows import PhotoSample
 
-BUDGET = 1.0
-"""False alarms to expect at most in a QUARTER without drift, all signals, windows and slices of a model together."""
-WHOLE = 0.5
-"""Part of BUDGET that the photos of all slices together have, if there are slices. Those have the rest, in equal parts:
-a slice that has few photos has few chances to use it, and costs the others nothing."""
+FALSE_ALARM_BUDGET = 1.0
+"""Maximum expected number of false alarms per QUARTER without drift, all signals, windows and slices of a model
+together."""
+ALL_PHOTOS_SHARE = 0.5
+"""Share of the budget for the photos of all slices together, if there are slices. The slices divide the rest evenly: a
+slice with few photos has few chances to use its part, and costs the others nothing."""
 QUARTER = timedelta(days=91)
-SPANS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
-"""Lengths in batches of the windows that are judged when a batch closes. Short ones find what is strong at once, long
-ones what is weak; one between two of these would be hardly different from them."""
-REPEATED = 0.01
-"""What each alarm that a signal raised in the last QUARTER leaves of the level of its next one. The reference is a
-sample: with an unlucky one, a signal is always close to its threshold, and alarms would come and go all the time."""
-COUNTED = 4
-"""Most alarms that count so. With more, thresholds would pass all distances and hide strong drift that comes daily."""
-CALM = 4
-"""Fewest batches that end an alarm."""
-NORMAL = 150
-"""Fewest embeddings that raise an alarm: the mean of fewer is not normal enough for levels as small as these."""
-MEMORY = 64
-"""Batches that the running mean of the dispersion reaches back."""
-PRIOR = 4
-"""Batches that the value which it begins with, 1, is worth."""
-MOST_BY_HOURS = 100.0
-"""Largest dispersion that counts of a window and the same hours before. Days may differ far more than neighbours, and a
-mean over weeks takes little of a change that is soon found."""
+WINDOW_LENGTHS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+"""Lengths, in batches, of the windows that are judged when a batch closes. Short windows detect strong drift at once,
+long ones detect weak drift; lengths in between would give nearly the same results."""
+REPEAT_LEVEL_FACTOR = 0.01
+"""Factor applied to a signal's level for each alarm that it raised in the last QUARTER. The reference is a sample: with
+an unlucky one, a signal is always close to its threshold, and alarms would come and go all the time."""
+MAX_RECENT_ALARMS = 4
+"""Maximum number of alarms that lower the level. With more, thresholds would exceed all possible distances and hide
+strong drift that recurs daily."""
+MIN_CALM_BATCHES = 4
+"""Minimum length, in batches, of the window that ends an alarm."""
+MIN_EMBEDDINGS = 150
+"""Minimum number of embeddings that raise an alarm. The mean of fewer is not close enough to normal for such small
+levels."""
+DISPERSION_MEMORY = 64
+"""Number of batches that the running mean of the dispersion reaches back."""
+DISPERSION_PRIOR = 4
+"""Weight, in batches, of the initial dispersion of 1 in the running mean."""
+MAX_SAME_HOURS_DISPERSION = 100.0
+"""Upper bound of the dispersion of a window and the same hours before. Days may differ far more than neighbouring
+windows, and a mean over weeks hardly absorbs a change that is detected soon."""
 
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """A signal that has drifted, as it was when that was found."""
+    """A signal's alarm, with the window that raised it."""
 
     since: datetime
     """When the alarm was raised."""
     began: datetime
-    """The photos that raised it were recorded from here on."""
+    """Start of the window."""
     batch: int
-    """Number of the batch that raised it."""
+    """Number of the window's last batch."""
     batches: int
-    """Length in batches of the window that raised it,"""
+    """Length of the window in batches."""
     photos: int
-    """and its photos."""
+    """Photos of the window that have a value of the signal."""
 
 
 @dataclass(frozen=True, slots=True)
 class AlarmState:
-    """What is known after a batch."""
+    """The alarms after a batch, and what is needed to judge the next one. It is stored with each batch."""
 
     alarms: dict[Signal, Alarm] = field(default_factory=dict)
-    """Those that are raised."""
+    """Raised alarms."""
     raised: dict[Signal, tuple[datetime, ...]] = field(default_factory=dict)
-    """When the last COUNTED alarms of the last QUARTER were raised, those that have ended included."""
+    """When the last MAX_RECENT_ALARMS alarms of the last QUARTER were raised, including those that have ended."""
     first: dict[Signal, int] = field(default_factory=dict)
-    """Number of the first batch that counts, of a signal whose alarm has ended: what raised it is not news again."""
+    """For a signal whose alarm has ended: the first batch to judge from. What raised that alarm is not new."""
     dispersion: dict[Signal, dict[int, float]] = field(default_factory=dict)
-    """How much more photos of a window resemble each other than independent ones would, by the window's length in
-    batches: a running mean of monitor.drift.dispersion."""
+    """Running mean of the dispersion (monitor.drift.dispersion) by the window's length in batches."""
     judged: int = 0
-    """Batches since alarms began anew."""
+    """Number of batches judged since this state was last reset."""
     reference: DriftReference = DriftReference.TRAINING
-    """What batches are compared with. The next three are of the same hours before alone."""
+    """What batches are compared with. The next three fields are used with the same hours only."""
     compared: int = 0
-    """Batches whose windows, or some of them, have been compared with them."""
+    """Number of batches with at least one window that could be compared."""
     compared_since: datetime | None = None
-    """When the first was."""
+    """When the first of these batches was closed."""
     hours: frozenset[int] = frozenset()
     """Hours of the week (0: Monday, 0 to 1 o'clock UTC) whose last batch could be compared."""
 
     @property
     def alarms_from(self) -> datetime | None:
-        """When alarms can be raised: how much days differ has to be known first. None while that is not foreseeable."""
+        """When alarms can first be raised: the difference between days must be known first. None if not yet known."""
         return self.compared_since + WEEK if self.compared_since else None
 
     @property
-    def is_by_hours(self) -> bool:
+    def uses_same_hours(self) -> bool:
         """Whether batches are compared with the same hours before."""
         return self.reference is DriftReference.SAME_HOURS
 
     def is_collecting(self, now: datetime) -> bool:
-        """Whether it is too early for alarms."""
-        return self.is_by_hours and (self.alarms_from is None or now < self.alarms_from)
+        """Return whether it is too early for alarms."""
+        return self.uses_same_hours and (self.alarms_from is None or now < self.alarms_from)
 
 
 @dataclass(frozen=True, slots=True)
 class BatchWindow:
-    """The last so many batches."""
+    """A window of the last `length` batches."""
 
-    batches: int
-    first: int
-    """Number of the first of them."""
-    began: datetime
+    length: int
+    first_batch: int
+    """Number of its first batch."""
+    start: datetime
     """Its photos were recorded from here on."""
-    seen: PhotoSample
-    before: PhotoSample | None
-    """The batches before, as many; None if that are not as many. Or photos of the same hours before."""
-    same_hours: Reference | None = None
-    """Made of the latter."""
+    sample: PhotoSample
+    previous: PhotoSample | None
+    """The preceding window of the same length, or photos of the same hours before; None if there are too few."""
+    same_hours_reference: Reference | None = None
+    """Reference made of the photos of the same hours before."""
 
 
-def share_of(slices: int, *, whole: bool) -> float:
-    """Part of BUDGET of the photos of all slices together, or of one of so many slices.
+def budget_share(slices: int, *, all_photos: bool) -> float:
+    """Return the share of the budget for the photos of all slices together, or for one of `slices` slices.
 
-    A new slice makes the parts of the others smaller, and never larger what was spent before.
+    A new slice makes the shares of the other slices smaller, and never increases what has already been spent.
     """
     if not slices:
         return 1.0
-    return WHOLE if whole else (1 - WHOLE) / slices
+    return ALL_PHOTOS_SHARE if all_photos else (1 - ALL_PHOTOS_SHARE) / slices
 
 
-def level_of(elapsed: timedelta | None, share: float = 1.0) -> float:
-    """Chance of a false alarm that a batch may have, by the time since the one before; None for a model's first.
+def batch_level(elapsed: timedelta | None, share: float = 1.0) -> float:
+    """Return the allowed false-alarm probability of a batch, from the time since the previous one; None for the first.
 
-    Never above the level of a window that is shown: a monitor that was away for a month has not saved up for a guess.
+    It never exceeds WINDOW_LEVEL: a monitor that was down for a month does not accumulate budget.
     """
-    return LEVEL * share if elapsed is None else min(BUDGET * share * max(elapsed / QUARTER, 0.0), LEVEL)
+    if elapsed is None:
+        return WINDOW_LEVEL * share
+    return min(FALSE_ALARM_BUDGET * share * max(elapsed / QUARTER, 0.0), WINDOW_LEVEL)
 
 
 def next_state(
     state: AlarmState, windows: Sequence[BatchWindow], reference: Reference | None, level: float, now: datetime
 ) -> AlarmState:
-    """What a new batch changes. `windows` end with it, the shortest first; `level` is that of the batch."""
+    """Return the state after a new batch. `windows` end with it, the shortest first; `level` is the batch's."""
     alarms = dict(state.alarms)
-    recent = {signal: tuple(at for at in times if now - at < QUARTER) for signal, times in state.raised.items()}
+    recent = {
+        signal: tuple(raised_at for raised_at in times if now - raised_at < QUARTER)
+        for signal, times in state.raised.items()
+    }
     for window in () if state.is_collecting(now) else windows:
-        for one in _judged_for_news(window, reference, state, level / len(windows), recent):
-            if one.signal is Signal.EMBEDDING and one.photos < NORMAL:
+        for result in _judge_for_alarms(window, reference, state, level / len(windows), recent):
+            signal = result.signal
+            if signal is Signal.EMBEDDING and result.photos < MIN_EMBEDDINGS:
                 continue
-            is_news = one.signal not in alarms and window.first >= state.first.get(one.signal, 0)
-            if one.verdict is Verdict.DRIFTED and is_news:
-                alarms[one.signal] = Alarm(now, window.began, windows[0].first, window.batches, one.photos)
-                recent[one.signal] = (*recent.get(one.signal, ()), now)[-COUNTED:]
+            is_new = signal not in alarms and window.first_batch >= state.first.get(signal, 0)
+            if result.verdict is Verdict.DRIFTED and is_new:
+                alarms[signal] = Alarm(now, window.start, windows[0].first_batch, window.length, result.photos)
+                recent[signal] = (*recent.get(signal, ()), now)[-MAX_RECENT_ALARMS:]
     first = dict(state.first)
     for signal in state.alarms:
-        if (calm := _calm(signal, state, windows, reference)) is not None:
+        if (calm_window := _find_calm_window(signal, state, windows, reference)) is not None:
             del alarms[signal]
-            first[signal] = calm.first
-    means = _dispersion(state, windows, reference, now)
-    raised = {signal: times for signal, times in recent.items() if times}
-    seen = replace(state, alarms=alarms, raised=raised, first=first, dispersion=means, judged=state.judged + 1)
-    return _with_hours(seen, windows, now) if state.is_by_hours else seen
+            first[signal] = calm_window.first_batch
+    updated = replace(
+        state,
+        alarms=alarms,
+        raised={signal: times for signal, times in recent.items() if times},
+        first=first,
+        dispersion=_update_dispersion(state, windows, reference, now),
+        judged=state.judged + 1,
+    )
+    return _update_hours(updated, windows, now) if state.uses_same_hours else updated
 
 
-def _with_hours(state: AlarmState, windows: Sequence[BatchWindow], now: datetime) -> AlarmState:
-    batch = hours_of_week(windows[0].began, now)
-    hours = state.hours - batch if windows[0].same_hours is None else state.hours | batch
-    if all(window.same_hours is None for window in windows):
+def _update_hours(state: AlarmState, windows: Sequence[BatchWindow], now: datetime) -> AlarmState:
+    batch = windows[0]
+    batch_hours = hours_of_week(batch.start, now)
+    hours = state.hours - batch_hours if batch.same_hours_reference is None else state.hours | batch_hours
+    if all(window.same_hours_reference is None for window in windows):
         return replace(state, hours=hours)
-    since = state.compared_since or now
-    return replace(state, compared=state.compared + 1, compared_since=since, hours=hours)
+    return replace(state, compared=state.compared + 1, compared_since=state.compared_since or now, hours=hours)
 
 
-def hours_of_week(began: datetime, ended: datetime) -> frozenset[int]:
-    """Those from one moment to another, counted from Monday, 0 o'clock UTC."""
-    first = began.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
-    number = min(int((ended - first) / timedelta(hours=1)) + 1, 7 * 24)
-    return frozenset((first.weekday() * 24 + first.hour + hour) % (7 * 24) for hour in range(number))
+def hours_of_week(start: datetime, end: datetime) -> frozenset[int]:
+    """Return the hours of the week between two times, counted from Monday, 0 o'clock UTC."""
+    first = start.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+    count = min(int((end - first) / timedelta(hours=1)) + 1, 7 * 24)
+    return frozenset((first.weekday() * 24 + first.hour + hour) % (7 * 24) for hour in range(count))
 
 
-def _reference(window: BatchWindow, reference: Reference | None, state: AlarmState) -> Reference | None:
-    return window.same_hours if state.is_by_hours else reference
+def _reference_for(window: BatchWindow, reference: Reference | None, state: AlarmState) -> Reference | None:
+    return window.same_hours_reference if state.uses_same_hours else reference
 
 
-def _judged(
-    window: BatchWindow, reference: Reference | None, state: AlarmState, level: float = LEVEL
+def _judge_window(
+    window: BatchWindow, reference: Reference | None, state: AlarmState, level: float = WINDOW_LEVEL
 ) -> list[SignalResult]:
-    compared_with = _reference(window, reference, state)
-    return judge(window.seen, compared_with, level, _scale(state, window), of_both=state.is_by_hours)
+    return judge(
+        window.sample,
+        _reference_for(window, reference, state),
+        level,
+        _known_dispersion(state, window.length),
+        is_reference_dispersed=state.uses_same_hours,
+    )
 
 
-def _judged_for_news(
+def _judge_for_alarms(
     window: BatchWindow,
     reference: Reference | None,
     state: AlarmState,
     level: float,
     recent: Mapping[Signal, Sequence[datetime]],
 ) -> list[SignalResult]:
-    """Each signal at what its recent alarms have left of `level`."""
-    by_alarms = {
-        number: {one.signal: one for one in _judged(window, reference, state, level * REPEATED**number)}
-        for number in {0, *map(len, recent.values())}
+    """Judge each signal at `level`, lowered by REPEAT_LEVEL_FACTOR for each of its recent alarms."""
+    results_by_alarms = {
+        n_alarms: {
+            result.signal: result
+            for result in _judge_window(window, reference, state, level * REPEAT_LEVEL_FACTOR**n_alarms)
+        }
+        for n_alarms in {0, *map(len, recent.values())}
     }
-    return [by_alarms[len(recent.get(signal, ()))][signal] for signal in by_alarms[0]]
+    return [results_by_alarms[len(recent.get(signal, ()))][signal] for signal in results_by_alarms[0]]
 
 
-def _calm(
+def _find_calm_window(
     signal: Signal, state: AlarmState, windows: Sequence[BatchWindow], reference: Reference | None
 ) -> BatchWindow | None:
-    """The window that ends an alarm: later batches alone, as many as raised it, and within the threshold that is shown.
+    """Return the window that ends an alarm: later than the one that raised it, at least as long, and not drifted.
 
-    That threshold is the smaller one. So an alarm does not come and go while a signal is at the border of one.
+    Its level is WINDOW_LEVEL, whose threshold is lower than the one that raises alarms. So an alarm does not come and
+    go while a signal is close to either threshold.
     """
     alarm = state.alarms[signal]
-    batches = min(max(alarm.batches, CALM), windows[-1].batches)
-    window = next((one for one in windows if one.batches == batches and one.first > alarm.batch), None)
-    if window is None or _reference(window, reference, state) is None:
+    length = min(max(alarm.batches, MIN_CALM_BATCHES), windows[-1].length)
+    candidates = (window for window in windows if window.length == length and window.first_batch > alarm.batch)
+    window = next(candidates, None)
+    if window is None or _reference_for(window, reference, state) is None:
         return None
-    result = next(one for one in _judged(window, reference, state) if one.signal is signal)
-    # Of a signal that the reference no longer has, nothing would ever end the alarm.
-    return window if result.verdict in (Verdict.STEADY, Verdict.NO_REFERENCE) else None
+    verdicts = {result.signal: result.verdict for result in _judge_window(window, reference, state)}
+    # An alarm of a signal that the reference no longer has would otherwise never end.
+    return window if verdicts[signal] in (Verdict.STEADY, Verdict.NO_REFERENCE) else None
 
 
-def _scale(state: AlarmState, window: BatchWindow) -> dict[Signal, float]:
-    """Dispersion of each signal as of before this batch: never below 1, nor below that of shorter windows."""
+def _known_dispersion(state: AlarmState, length: int) -> dict[Signal, float]:
+    """Return each signal's dispersion before this batch: at least 1, and at least that of shorter windows."""
     return {
-        signal: max([1.0, *(value for batches, value in means.items() if batches <= window.batches)])
+        signal: max([1.0, *(mean for mean_length, mean in means.items() if mean_length <= length)])
         for signal, means in state.dispersion.items()
     }
 
 
-def _dispersion(
+def _update_dispersion(
     state: AlarmState, windows: Sequence[BatchWindow], reference: Reference | None, now: datetime
 ) -> dict[Signal, dict[int, float]]:
-    means = {signal: dict(of_length) for signal, of_length in state.dispersion.items()}
-    most = MOST_BY_HOURS if state.is_by_hours else MOST
+    means = {signal: dict(by_length) for signal, by_length in state.dispersion.items()}
+    max_dispersion = MAX_SAME_HOURS_DISPERSION if state.uses_same_hours else MAX_DISPERSION
     for window in windows:
-        compared_with = _reference(window, reference, state)
-        if window.before is None or compared_with is None:
+        window_reference = _reference_for(window, reference, state)
+        if window.previous is None or window_reference is None:
             continue
-        if state.is_by_hours:
-            begins, weight = window.first, _weight_by_hours(state, now)
+        if state.uses_same_hours:
+            first_batch, weight = window.first_batch, _same_hours_weight(state, now)
         else:
-            begins = window.first - window.batches
-            judged = min(windows[0].first, state.judged + 1)
-            known = max(judged - 2 * window.batches, 0)  # batches that had such a window before
-            weight = max(1 / MEMORY, 1 / (known + PRIOR + 1))
-        for signal, value in dispersion(window.seen, window.before, compared_with, most).items():
-            if signal in state.alarms or begins < state.first.get(signal, 0):
-                continue  # a change is no sign that photos resemble each other
-            mean = means.setdefault(signal, {}).get(window.batches, 1.0)
-            means[signal][window.batches] = mean + weight * (value - mean)
+            first_batch = window.first_batch - window.length
+            judged = min(windows[0].first_batch, state.judged + 1)
+            n_averaged = max(judged - 2 * window.length, 0)  # earlier batches that had a previous window of this length
+            weight = max(1 / DISPERSION_MEMORY, 1 / (n_averaged + DISPERSION_PRIOR + 1))
+        values = dispersion(window.sample, window.previous, window_reference, max_dispersion)
+        for signal, value in values.items():
+            if signal in state.alarms or first_batch < state.first.get(signal, 0):
+                continue  # a change does not mean that photos resemble each other
+            mean = means.setdefault(signal, {}).get(window.length, 1.0)
+            means[signal][window.length] = mean + weight * (value - mean)
     return means
 
 
-def _weight_by_hours(state: AlarmState, now: datetime) -> float:
-    """Of a batch in the running mean, which reaches back WEEKS: batches of a day say nothing of other days."""
+def _same_hours_weight(state: AlarmState, now: datetime) -> float:
+    """Weight of a batch in the running mean, which reaches back WEEKS: batches of one day say nothing of other days."""
     elapsed = now - state.compared_since if state.compared_since else timedelta(0)
-    return max(elapsed / (WEEKS * WEEK) / max(state.compared, 1), 1 / (state.compared + PRIOR + 1))
+    return max(elapsed / (WEEKS * WEEK) / max(state.compared, 1), 1 / (state.compared + DISPERSION_PRIOR + 1))

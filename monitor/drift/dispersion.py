@@ -1,7 +1,8 @@
-"""How much more photos of a window resemble each other than independent ones would: those of one day, shelf or camera.
+"""Dispersion: how much more the photos of a window resemble each other than independent photos would.
 
-A window of n such photos says no more than one of fewer independent ones. How many follows from windows that are
-neighbours: their means differ by chance alone, and the more, the more the photos within each resemble each other.
+Photos of one day, shelf or camera resemble each other, so n of them carry the information of fewer independent ones.
+How many fewer is estimated from neighbouring windows: without drift their means differ by chance alone, and they
+differ more the more the photos within each window resemble each other.
 """
 
 from __future__ import annotations
@@ -13,48 +14,54 @@ from binwatch.counts import CLASSES
 from binwatch.reference import Signal
 from monitor.drift.windows import Floats, PhotoSample
 
-EACH = 4
-"""Distribution functions are compared at each so-manieth quantile of the reference."""
-MOST = 10.0
-"""Largest dispersion of two neighbouring windows that counts: beyond it they are of before and after a change."""
+QUANTILE_STEP = 4
+"""Distribution functions are compared at every QUANTILE_STEP-th quantile of the reference."""
+MAX_DISPERSION = 10.0
+"""Upper bound of the dispersion of two neighbouring windows. A larger value means that something changed in between."""
 
 
 def dispersion(
-    window: PhotoSample, before: PhotoSample, reference: Reference, most: float = MOST
+    sample: PhotoSample, previous: PhotoSample, reference: Reference, max_dispersion: float = MAX_DISPERSION
 ) -> dict[Signal, float]:
-    """Squared difference of two windows, in units of its expectation for independent photos, but `most` at the most.
+    """Estimate the dispersion of every signal that both samples have values of.
 
-    Of every signal that both have photos of.
+    It is the squared difference of the two means, divided by its expectation for independent photos, and at most
+    `max_dispersion`.
     """
-    found = {}
+    dispersions = {}
     for signal in Signal:
-        one, other = _features(signal, window, reference), _features(signal, before, reference)
-        if one is not None and other is not None and min(len(one), len(other)) > 1:
-            found[signal] = min(_dispersion(one, other), most)
-    return found
+        features, previous_features = (_features(signal, photos, reference) for photos in (sample, previous))
+        if features is None or previous_features is None:
+            continue
+        if min(len(features), len(previous_features)) > 1:
+            dispersions[signal] = min(_dispersion(features, previous_features), max_dispersion)
+    return dispersions
 
 
-def _features(signal: Signal, seen: PhotoSample, reference: Reference) -> Floats | None:
-    """Shape (photos, features): what the signal's distance compares the means of. None without a reference of it."""
+def _features(signal: Signal, sample: PhotoSample, reference: Reference) -> Floats | None:
+    """Return the features whose means the signal's distance compares, shape (photos, features).
+
+    None if the reference lacks the signal.
+    """
     if signal in (Signal.PREDICTED, Signal.EXPECTED):
-        classes = seen.predicted if signal is Signal.PREDICTED else seen.expected
+        classes = sample.predicted if signal is Signal.PREDICTED else sample.expected
         return np.equal.outer(classes, np.arange(len(CLASSES))).astype(float)
     if signal is Signal.EMBEDDING:
-        where = reference.embedding
-        if where is None or seen.embeddings.shape[1:] != (len(where.mean),):
+        embedding = reference.embedding
+        if embedding is None or sample.embeddings.shape[1:] != (len(embedding.mean),):
             return None
-        features: Floats = (seen.embeddings - np.array(where.mean)) @ np.array(where.axes).T
-        return features
+        projections: Floats = (sample.embeddings - np.array(embedding.mean)) @ np.array(embedding.axes).T
+        return projections
     quantiles = np.array(reference.quantiles.get(signal, ()))
-    values = seen.confidence if signal is Signal.CONFIDENCE else seen.properties.get(signal, np.empty(0))
     if len(quantiles) < 2:
         return None
-    below: Floats = np.less_equal.outer(values, quantiles[EACH // 2 :: EACH]).astype(float)
-    return below
+    thresholds = quantiles[QUANTILE_STEP // 2 :: QUANTILE_STEP]
+    is_below: Floats = np.less_equal.outer(sample.values(signal), thresholds).astype(float)
+    return is_below
 
 
-def _dispersion(one: Floats, other: Floats) -> float:
-    shift = one.mean(axis=0) - other.mean(axis=0)
-    variance = np.concatenate([one, other]).var(axis=0, ddof=1).sum()
-    expected = (1 / len(one) + 1 / len(other)) * variance
+def _dispersion(a: Floats, b: Floats) -> float:
+    shift = a.mean(axis=0) - b.mean(axis=0)
+    variance = np.concatenate([a, b]).var(axis=0, ddof=1).sum()
+    expected = (1 / len(a) + 1 / len(b)) * variance
     return float(shift @ shift / expected) if expected > 0 else 1.0

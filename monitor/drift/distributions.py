@@ -1,4 +1,4 @@
-"""What a verdict on drift is about: a signal's values in the reference and in the window, side by side."""
+"""The distributions behind a drift verdict: a signal's values in the reference and in the window, side by side."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from binwatch.counts import CLASSES
 from binwatch.reference import Signal
 from monitor.drift.windows import Floats, Ints, PhotoSample
 
-STRETCHES = 24
-"""Parts of equal width that a continuous signal's range is shown in."""
+INTERVALS = 24
+"""Number of equal intervals in the histogram of a continuous signal."""
 
 
 class DistributionKind(StrEnum):
@@ -22,14 +22,14 @@ class DistributionKind(StrEnum):
     CLASSES = "classes"
     """Shares of the classes."""
     STRETCHES = "stretches"
-    """Shares of stretches of equal width, from `low` to `high`; what is beyond them is in the first and the last."""
+    """Shares of equal intervals from `low` to `high`. Values outside are counted in the first and the last interval."""
     SHIFTS = "shifts"
-    """How far the mean has moved along each axis of the embedding, in standard deviations; 0 in the reference."""
+    """Shift of the mean along each axis of the embedding, in standard deviations; 0 in the reference."""
 
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
-    """One signal in the reference and in a window. Both lists have one number for each label."""
+    """One signal in the reference and in a window. `labels`, `reference` and `window` have the same length."""
 
     kind: DistributionKind
     labels: list[str]
@@ -39,55 +39,54 @@ class Distribution:
     high: float | None = None
 
 
-def distributions(seen: PhotoSample, reference: Reference | None) -> dict[Signal, Distribution]:
-    """Every signal that the reference knows and the window has values of."""
-    if reference is None or not seen.photos:
+def distributions(sample: PhotoSample, reference: Reference | None) -> dict[Signal, Distribution]:
+    """Compute the distribution of every signal that both the reference and the window have."""
+    if reference is None or not sample.size:
         return {}
-    found = {
-        Signal.PREDICTED: _classes(reference.predicted, seen.predicted),
-        Signal.EXPECTED: _classes(reference.labels, seen.expected),
+    by_signal = {
+        Signal.PREDICTED: _class_shares(reference.predicted, sample.predicted),
+        Signal.EXPECTED: _class_shares(reference.labels, sample.expected),
     }
     for name, quantiles in reference.quantiles.items():
-        signal = Signal(name) if name in set(Signal) else None
-        if signal is not None:
-            values = seen.confidence if signal is Signal.CONFIDENCE else seen.properties.get(signal, np.empty(0))
-            found[signal] = _stretches(np.array(quantiles), values)
+        if name in set(Signal):
+            by_signal[Signal(name)] = _histogram(np.array(quantiles), sample.values(Signal(name)))
     if reference.embedding is not None:
-        found[Signal.EMBEDDING] = _shifts(reference.embedding, seen.embeddings)
-    return {signal: one for signal, one in found.items() if one is not None}
+        by_signal[Signal.EMBEDDING] = _mean_shifts(reference.embedding, sample.embeddings)
+    return {signal: distribution for signal, distribution in by_signal.items() if distribution is not None}
 
 
-def _classes(counts: list[int], values: Ints) -> Distribution | None:
-    if not len(values) or len(counts) != len(CLASSES) or not sum(counts):
+def _class_shares(reference_counts: list[int], classes: Ints) -> Distribution | None:
+    if not len(classes) or len(reference_counts) != len(CLASSES) or not sum(reference_counts):
         return None
-    here = np.bincount(values, minlength=len(CLASSES))
-    return Distribution(DistributionKind.CLASSES, list(CLASSES), _shares(np.array(counts)), _shares(here))
+    counts = np.bincount(classes, minlength=len(CLASSES))
+    return Distribution(DistributionKind.CLASSES, list(CLASSES), _shares(np.array(reference_counts)), _shares(counts))
 
 
-def _stretches(quantiles: Floats, values: Floats) -> Distribution | None:
+def _histogram(quantiles: Floats, values: Floats) -> Distribution | None:
     if not len(values) or len(quantiles) < 2:
         return None
-    # Without the outermost half per cent of the reference: one odd photo would leave the rest no room.
+    # Without the outermost half per cent of the reference: a single outlier would squeeze everything else.
     trimmed = quantiles[1:-1] if len(quantiles) > 4 else quantiles
     low = float(min(trimmed[0], np.quantile(values, 0.01)))
     high = float(max(trimmed[-1], np.quantile(values, 0.99)))
     if not high > low:
         return None
-    edges = np.linspace(low, high, STRETCHES + 1)
-    below = np.interp(edges, quantiles, np.linspace(0, 1, len(quantiles)))
-    below[0], below[-1] = 0.0, 1.0
-    here, _ = np.histogram(values.clip(low, high), edges)
+    edges = np.linspace(low, high, INTERVALS + 1)
+    reference_levels = np.interp(edges, quantiles, np.linspace(0, 1, len(quantiles)))
+    reference_levels[0], reference_levels[-1] = 0.0, 1.0
+    counts, _ = np.histogram(values.clip(low, high), edges)
     labels = [f"{edge:.4g}" for edge in edges[:-1]]
-    return Distribution(DistributionKind.STRETCHES, labels, _shares(np.diff(below)), _shares(here), low, high)
+    shares = _shares(np.diff(reference_levels)), _shares(counts)
+    return Distribution(DistributionKind.STRETCHES, labels, *shares, low, high)
 
 
-def _shifts(where: EmbeddingReference, embeddings: Floats) -> Distribution | None:
-    if not len(embeddings) or embeddings.shape[1] != len(where.mean):
+def _mean_shifts(reference: EmbeddingReference, embeddings: Floats) -> Distribution | None:
+    if not len(embeddings) or embeddings.shape[1] != len(reference.mean):
         return None
-    shift = np.array(where.axes) @ (embeddings.mean(axis=0, dtype=np.float64) - np.array(where.mean))
-    labels = [str(axis) for axis in range(1, len(shift) + 1)]
+    shifts = np.array(reference.axes) @ (embeddings.mean(axis=0, dtype=np.float64) - np.array(reference.mean))
+    labels = [str(axis) for axis in range(1, len(shifts) + 1)]
     return Distribution(
-        DistributionKind.SHIFTS, labels, [0.0] * len(shift), [round(float(value), 4) for value in shift]
+        DistributionKind.SHIFTS, labels, [0.0] * len(shifts), [round(float(shift), 4) for shift in shifts]
     )
 
 

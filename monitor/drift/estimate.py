@@ -1,4 +1,4 @@
-"""How accurate the counts of a window probably are, without labels: what the model's own probabilities promise."""
+"""Estimated accuracy of the counts in a window, without labels: from the model's own probabilities."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from binwatch.bundle import Reference
 from monitor.drift.windows import PhotoSample
 
 
-def estimated_accuracy(seen: PhotoSample, reference: Reference | None) -> float | None:
-    """Expected share of right counts, 0 to 1. None without photos.
+def estimated_accuracy(sample: PhotoSample, reference: Reference | None) -> float | None:
+    """Estimate the share of correct counts, 0 to 1. None without photos.
 
-    A calibrated probability of 0.7 is right in 7 of 10 cases, so the mean of the counts' probabilities is the accuracy
-    to expect (CBPE of NannyML). Where the bundle says how often each level of confidence was right on its reference
-    photos, that is used instead: int8 arithmetic shifts probabilities a little. It holds while photos change; it
-    cannot see that the same photo has come to mean another quantity.
+    A calibrated probability of 0.7 is correct in 7 of 10 cases, so the mean probability of the counts estimates the
+    accuracy (CBPE of NannyML). If the bundle has the accuracy by confidence on its reference photos, that is used
+    instead, because int8 arithmetic shifts probabilities a little. The estimate holds while photos change; it cannot
+    notice that the same photo now stands for another quantity.
     """
-    if not seen.photos:
+    if not sample.size:
         return None
     if reference is None or len(reference.reliability) < 2:
-        return float(seen.confidence.mean())
+        return float(sample.confidence.mean())
     confidence, accuracy = np.array(sorted(reference.reliability)).T
-    return float(np.interp(seen.confidence, confidence, accuracy).mean())
+    return float(np.interp(sample.confidence, confidence, accuracy).mean())

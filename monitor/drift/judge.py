@@ -1,4 +1,4 @@
-"""One window against the reference: a verdict on each signal."""
+"""Compare a window with the reference: a verdict on each signal."""
 
 from __future__ import annotations
 
@@ -14,30 +14,31 @@ from binwatch.counts import CLASSES
 from binwatch.reference import MIN_REFERENCE_BINS, Signal, effective_sample_size, round_for_card
 from monitor.drift import thresholds
 from monitor.drift.distances import jensen_shannon, kolmogorov_smirnov, mean_shift
-from monitor.drift.windows import Ints, PhotoSample
+from monitor.drift.windows import Floats, Ints, PhotoSample
 
 MIN_PHOTOS = 50
-"""Fewer show only what anybody sees without statistics, and the closed forms of the thresholds need as many."""
-LEVEL = 0.005
-"""Chance of a false alarm in a window, all signals together. Half of the 1 in 100 that Binwatch promises: the rest is
-for what the theory leaves out, such as photos that resemble each other."""
+"""Minimum number of photos to judge. Fewer show only what is obvious without statistics, and the closed forms of the
+thresholds do not hold for them."""
+WINDOW_LEVEL = 0.005
+"""Probability of a false alarm in a window, all signals together. It is half of the 1 in 100 that Binwatch promises:
+the rest is a margin for what the theory leaves out, such as photos that resemble each other."""
 
 
 class Verdict(StrEnum):
-    """What can be said of a signal. The set is closed: it is a metric's label."""
+    """The verdict on a signal. The set is closed because it is a metric's label."""
 
     STEADY = "steady"
     DRIFTED = "drifted"
     NOT_ENOUGH_PHOTOS = "not_enough_photos"
     NO_REFERENCE = "no_reference"
-    """The model's bundle says nothing of this signal, or there is no bundle."""
+    """There is no bundle, or its reference lacks this signal."""
     SMALL_REFERENCE = "small_reference"
-    """The bundle's reference is of too few bins (binwatch.reference.MIN_REFERENCE_BINS)."""
+    """The bundle's reference has too few bins (binwatch.reference.MIN_REFERENCE_BINS)."""
 
 
 @dataclass(frozen=True, slots=True)
 class SignalResult:
-    """One signal in one window. `distance` and `threshold` are None where there is nothing to say."""
+    """The verdict on one signal in one window. `distance` and `threshold` are None if it could not be judged."""
 
     signal: Signal
     photos: int
@@ -48,103 +49,123 @@ class SignalResult:
 
 
 @dataclass(frozen=True, slots=True)
-class _Measure:
-    """A signal that can be judged: how far the window is off, and how far it may be at a level."""
+class _Measurement:
+    """The distance of a window from the reference, and the function that gives the threshold at a level."""
 
     distance: float
     threshold: Callable[[float], float]
 
 
 def judge(
-    seen: PhotoSample,
+    sample: PhotoSample,
     reference: Reference | None,
-    level: float = LEVEL,
+    level: float = WINDOW_LEVEL,
     dispersion: Mapping[Signal, float] = MappingProxyType({}),
     *,
-    of_both: bool = False,
+    is_reference_dispersed: bool = False,
 ) -> list[SignalResult]:
-    """A judgement of every signal. `level` is shared among those that can be judged (Bonferroni).
+    """Judge every signal. `level` is divided evenly among the signals that can be judged (Bonferroni).
 
-    Photos of a signal of dispersion d are worth as many independent ones, divided by d: those of the window, and with
-    `of_both` those of the reference, too.
+    n photos of a signal with dispersion d count as n / d independent ones. This applies to the photos of the window
+    and, with `is_reference_dispersed`, to those of the reference as well.
     """
-    by = {signal: dispersion.get(signal, 1.0) for signal in Signal}
-    found = {signal: _measure(signal, seen, reference, 1.0 if of_both else by[signal]) for signal in Signal}
-    if of_both:
-        found = {signal: _wider(signal, one, by[signal]) for signal, one in found.items()}
-    judged = sum(isinstance(one, _Measure) for one in found.values())
-    return [_judgement(signal, one, _photos(signal, seen), level / max(judged, 1)) for signal, one in found.items()]
+    measurements = {}
+    for signal in Signal:
+        signal_dispersion = dispersion.get(signal, 1.0)
+        if is_reference_dispersed:
+            measurements[signal] = _widen(signal, _measure(signal, sample, reference, 1.0), signal_dispersion)
+        else:
+            measurements[signal] = _measure(signal, sample, reference, signal_dispersion)
+    n_judged = sum(isinstance(measurement, _Measurement) for measurement in measurements.values())
+    signal_level = level / max(n_judged, 1)
+    return [
+        _result(signal, measurement, _photo_count(signal, sample), signal_level)
+        for signal, measurement in measurements.items()
+    ]
 
 
-def _judgement(signal: Signal, found: _Measure | Verdict, photos: int, level: float) -> SignalResult:
-    if isinstance(found, Verdict):
-        return SignalResult(signal, photos, found)
-    threshold = found.threshold(level)
-    verdict = Verdict.DRIFTED if found.distance > threshold else Verdict.STEADY
-    return SignalResult(signal, photos, verdict, found.distance, threshold)
+def _result(signal: Signal, measurement: _Measurement | Verdict, photos: int, level: float) -> SignalResult:
+    if isinstance(measurement, Verdict):
+        return SignalResult(signal, photos, measurement)
+    threshold = measurement.threshold(level)
+    verdict = Verdict.DRIFTED if measurement.distance > threshold else Verdict.STEADY
+    return SignalResult(signal, photos, verdict, measurement.distance, threshold)
 
 
-def _wider(signal: Signal, found: _Measure | Verdict, dispersion: float) -> _Measure | Verdict:
-    """Squared distances grow as the dispersion of both samples; the Jensen–Shannon divergence is like one."""
-    if isinstance(found, Verdict):
-        return found
+def _widen(signal: Signal, measurement: _Measurement | Verdict, dispersion: float) -> _Measurement | Verdict:
+    """Scale the threshold by the dispersion of both samples.
+
+    Squared distances are proportional to the dispersion, and the Jensen–Shannon divergence behaves like one.
+    """
+    if isinstance(measurement, Verdict):
+        return measurement
     factor = dispersion if signal in (Signal.PREDICTED, Signal.EXPECTED) else dispersion**0.5
-    return _Measure(found.distance, lambda level: factor * found.threshold(level))
+    return _Measurement(measurement.distance, lambda level: factor * measurement.threshold(level))
 
 
-def _photos(signal: Signal, seen: PhotoSample) -> int:
+def _photo_count(signal: Signal, sample: PhotoSample) -> int:
+    if signal is Signal.PREDICTED:
+        return sample.size
     if signal is Signal.EXPECTED:
-        return len(seen.expected)
-    if signal is Signal.EMBEDDING:
-        return len(seen.embeddings)
-    return seen.photos if signal in (Signal.PREDICTED, Signal.CONFIDENCE) else len(seen.properties.get(signal, ()))
+        return len(sample.expected)
+    return len(sample.embeddings if signal is Signal.EMBEDDING else sample.values(signal))
 
 
-def _measure(signal: Signal, seen: PhotoSample, reference: Reference | None, dispersion: float) -> _Measure | Verdict:
-    if reference is None or not _knows(reference, signal, seen):
+def _measure(
+    signal: Signal, sample: PhotoSample, reference: Reference | None, dispersion: float
+) -> _Measurement | Verdict:
+    """Measure a signal, or return the verdict that says why it cannot be judged."""
+    if reference is None or not _has_signal(reference, signal, sample):
         return Verdict.NO_REFERENCE
-    worth = effective_sample_size(reference)
+    reference_size = effective_sample_size(reference)
     if signal is Signal.EXPECTED:
-        worth = min(worth, sum(reference.labels))  # not every photo in the records has an expected quantity
-    if worth < MIN_REFERENCE_BINS:
+        # Not every photo in the records has an expected quantity.
+        reference_size = min(reference_size, sum(reference.labels))
+    if reference_size < MIN_REFERENCE_BINS:
         return Verdict.SMALL_REFERENCE
-    photos = _photos(signal, seen)
+    photos = _photo_count(signal, sample)
     if photos < MIN_PHOTOS:
         return Verdict.NOT_ENOUGH_PHOTOS
-    sizes = worth, max(int(photos / dispersion), 1)
+    sizes = reference_size, max(int(photos / dispersion), 1)
     if signal is Signal.PREDICTED:
-        return _categories(seen.predicted, reference.predicted, *sizes)
+        return _measure_categories(sample.predicted, reference.predicted, *sizes)
     if signal is Signal.EXPECTED:
-        return _categories(seen.expected, reference.labels, *sizes)
+        return _measure_categories(sample.expected, reference.labels, *sizes)
     if signal is Signal.EMBEDDING and reference.embedding:
-        return _embedding(seen, reference.embedding, *sizes)
-    return _distribution(signal, seen, reference, *sizes)
+        return _measure_embedding(sample.embeddings, reference.embedding, *sizes)
+    return _measure_distribution(sample.values(signal), reference.quantiles[signal], *sizes)
 
 
-def _knows(reference: Reference, signal: Signal, seen: PhotoSample) -> bool:
+def _has_signal(reference: Reference, signal: Signal, sample: PhotoSample) -> bool:
     if signal in (Signal.PREDICTED, Signal.EXPECTED):
         counts = reference.predicted if signal is Signal.PREDICTED else reference.labels
         return len(counts) == len(CLASSES) and sum(counts) > 0
     if signal is Signal.EMBEDDING:
-        where = reference.embedding
-        # Embeddings of another size are of another model by the same name.
-        return where is not None and (not len(seen.embeddings) or len(where.mean) == seen.embeddings.shape[1])
+        if reference.embedding is None:
+            return False
+        # Embeddings of another size come from another model of the same name.
+        return not len(sample.embeddings) or len(reference.embedding.mean) == sample.embeddings.shape[1]
     return len(reference.quantiles.get(signal, ())) > 1
 
 
-def _categories(values: Ints, counts: list[int], worth: int, photos: int) -> _Measure:
-    distance = jensen_shannon(np.bincount(values, minlength=len(CLASSES)), np.array(counts))
-    return _Measure(float(distance), lambda level: thresholds.of_categories(tuple(counts), worth, photos, level))
+def _measure_categories(classes: Ints, counts: list[int], reference_size: int, size: int) -> _Measurement:
+    distance = jensen_shannon(np.bincount(classes, minlength=len(CLASSES)), np.array(counts))
+    return _Measurement(
+        float(distance),
+        lambda level: thresholds.jensen_shannon_threshold(tuple(counts), reference_size, size, level),
+    )
 
 
-def _distribution(signal: Signal, seen: PhotoSample, reference: Reference, worth: int, photos: int) -> _Measure:
-    values = seen.confidence if signal is Signal.CONFIDENCE else seen.properties[signal]
-    distance = kolmogorov_smirnov(np.array(round_for_card(values)), np.array(reference.quantiles[signal]))
-    return _Measure(distance, lambda level: thresholds.of_distribution(worth, photos, level))
+def _measure_distribution(values: Floats, quantiles: list[float], reference_size: int, size: int) -> _Measurement:
+    distance = kolmogorov_smirnov(np.array(round_for_card(values)), np.array(quantiles))
+    return _Measurement(distance, lambda level: thresholds.kolmogorov_smirnov_threshold(reference_size, size, level))
 
 
-def _embedding(seen: PhotoSample, where: EmbeddingReference, worth: int, photos: int) -> _Measure:
-    axes = len(where.axes)
-    return _Measure(
-        mean_shift(seen.embeddings, where), lambda level: thresholds.of_mean_shift(worth, photos, axes, level)
+def _measure_embedding(
+    embeddings: Floats, reference: EmbeddingReference, reference_size: int, size: int
+) -> _Measurement:
+    axes = len(reference.axes)
+    return _Measurement(
+        mean_shift(embeddings, reference),
+        lambda level: thresholds.mean_shift_threshold(reference_size, size, axes, level),
     )

@@ -1,4 +1,4 @@
-"""The drift report as gauges. They are for a few fixed windows: no counter can be taken apart into distances."""
+"""The drift report as gauges. Distances cannot be derived from counters, so they are exported for fixed windows."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from monitor.drift.report import DriftReport
 
 
 def drift_metrics(report: DriftReport) -> Iterator[Metric]:
-    """Every metric of the report. Figures that nothing is known of are absent, never NaN."""
-    # Without it BinwatchDriftStale fires, as it should: alarms that cannot be kept are not raised.
+    """Yield all metrics of the report. Unknown figures are omitted, never NaN."""
+    # Omitted if there is a problem, so that BinwatchDriftStale fires: alarms that cannot be stored are not raised.
     if report.problem is None:
         yield GaugeMetricFamily(
             "binwatch_drift_update_timestamp_seconds",
-            "When the drift figures were made, in seconds since 1970.",
+            "When the drift report was made, in seconds since 1970.",
             report.at.timestamp(),
             unit="seconds",
         )
-    yield from _figures(report)
-    yield from _signals(report)
-    yield from _reference(report)
+    yield from _window_metrics(report)
+    yield from _signal_metrics(report)
+    yield from _reference_metrics(report)
     if report.windows:
         alarm = GaugeMetricFamily(
             "binwatch_drift_alarm", "1 while the signal's drift alarm is raised, else 0.", labels=("signal",)
@@ -35,12 +35,12 @@ def drift_metrics(report: DriftReport) -> Iterator[Metric]:
         yield alarm
 
 
-def _reference(report: DriftReport) -> Iterator[Metric]:
+def _reference_metrics(report: DriftReport) -> Iterator[Metric]:
     reference = GaugeMetricFamily(
         "binwatch_drift_reference", "1 for what drift alarms compare photos with, else 0.", labels=("reference",)
     )
-    for one in DriftReference:
-        reference.add_metric((one,), int(one is report.state.reference))
+    for baseline in DriftReference:
+        reference.add_metric((baseline,), int(baseline is report.state.reference))
     yield reference
     yield GaugeMetricFamily(
         "binwatch_drift_reference_hours",
@@ -49,10 +49,8 @@ def _reference(report: DriftReport) -> Iterator[Metric]:
     )
 
 
-def _figures(report: DriftReport) -> Iterator[Metric]:
-    photos = GaugeMetricFamily(
-        "binwatch_window_photos", "Photos of the window, as far as looked at.", labels=("window",)
-    )
+def _window_metrics(report: DriftReport) -> Iterator[Metric]:
+    photos = GaugeMetricFamily("binwatch_window_photos", "Photos of the window that were read.", labels=("window",))
     compared = GaugeMetricFamily(
         "binwatch_window_compared_photos", "Photos of the window with an expected quantity.", labels=("window",)
     )
@@ -63,7 +61,7 @@ def _figures(report: DriftReport) -> Iterator[Metric]:
     )
     estimated = GaugeMetricFamily(
         "binwatch_window_estimated_accuracy_ratio",
-        "Accuracy that the model's probabilities promise, without labels.",
+        "Accuracy estimated from the model's probabilities, without labels.",
         labels=("window",),
     )
     for window in report.windows:
@@ -76,21 +74,21 @@ def _figures(report: DriftReport) -> Iterator[Metric]:
     yield from (photos, compared, agreement, estimated)
 
 
-def _signals(report: DriftReport) -> Iterator[Metric]:
+def _signal_metrics(report: DriftReport) -> Iterator[Metric]:
     labels = ("window", "signal")
     distance = GaugeMetricFamily("binwatch_drift_distance", "How far the window is from the reference.", labels=labels)
     threshold = GaugeMetricFamily(
         "binwatch_drift_threshold", "Distance that chance alone hardly ever exceeds at this size.", labels=labels
     )
     verdict = GaugeMetricFamily(
-        "binwatch_drift_verdict", "1 for what is said of the signal, 0 for the others.", labels=(*labels, "verdict")
+        "binwatch_drift_verdict", "1 for the verdict on the signal, 0 for the others.", labels=(*labels, "verdict")
     )
     for window in report.windows:
-        for one in window.judgements:
-            where = (window.window, one.signal)
+        for result in window.results:
+            values = (window.window, result.signal)
             for kind in Verdict:
-                verdict.add_metric((*where, kind), int(one.verdict is kind))
-            if one.distance is not None and one.threshold is not None:
-                distance.add_metric(where, one.distance)
-                threshold.add_metric(where, one.threshold)
+                verdict.add_metric((*values, kind), int(result.verdict is kind))
+            if result.distance is not None and result.threshold is not None:
+                distance.add_metric(values, result.distance)
+                threshold.add_metric(values, result.threshold)
     yield from (distance, threshold, verdict)

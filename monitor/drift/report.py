@@ -1,4 +1,4 @@
-"""All windows, judged, and the alarms: what the metrics, the table and the page say of drift."""
+"""The drift report, which the metrics, the table and the page show: the judged windows and the alarms."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from binwatch.settings import DriftReference
 from binwatch.slicing import Slicing
 from monitor.drift.alarms import Alarm, AlarmState
 from monitor.drift.batches import (
-    LEAST,
-    Look,
+    MIN_BATCH_INTERVAL,
+    DriftCheck,
+    has_other_slices,
     is_overdue,
-    last_kept,
-    last_state,
-    last_states,
-    watch,
-    watch_slices,
-    watches_other_slices,
+    read_last_batch,
+    read_slice_states,
+    read_state,
+    update_alarms,
+    update_slice_alarms,
 )
 from monitor.drift.distributions import Distribution, distributions
 from monitor.drift.estimate import estimated_accuracy
@@ -33,129 +33,132 @@ from monitor.formatting import moment
 from monitor.records import Records, RecordsDown, WritableRecords
 from monitor.totals import read_model_in_use, slice_names
 
-_LATELY = timedelta(days=1)
-"""Before the last batch of all photos: slices that closed none since are no longer watched."""
+_SLICE_ACTIVITY_PERIOD = timedelta(days=1)
+"""A slice that closed no batch in this period before the last batch of all photos is no longer monitored."""
 
 
 @dataclass(frozen=True, slots=True)
 class WindowReport:
-    """One window. Shares are 0 to 1, and None where there is nothing to take a share of."""
+    """One judged window. Shares are 0 to 1, and None if there are no photos to compute them from."""
 
     window: Window
     photos: int
     compared: int
-    """How many of the photos have an expected quantity."""
+    """Number of photos with an expected quantity."""
     agreement: float | None
     """Share of the compared photos whose count is the expected quantity."""
     estimated: float | None
-    """Estimated accuracy of all the photos, compared or not."""
-    judgements: list[SignalResult]
+    """Estimated accuracy of all photos, compared or not."""
+    results: list[SignalResult]
+    """One per signal, in the order of Signal."""
     distributions: dict[Signal, Distribution] = field(default_factory=dict)
-    """What the judgements are about, for those signals that can be shown."""
+    """The distributions behind the results, for the signals that have one."""
 
 
 @dataclass(frozen=True, slots=True)
 class DriftReport:
-    """Every window at one moment, for the model in use; None while nothing is recorded."""
+    """All windows and alarms at one time, for the model in use."""
 
     model: str | None
+    """None while nothing is recorded."""
     reference: Reference | None
-    """That of the model's bundle, which windows are compared with."""
+    """Reference in the model's bundle, which windows are compared with."""
     windows: list[WindowReport]
     at: datetime
-    by: DriftReference = DriftReference.TRAINING
-    """What alarms compare photos with by the settings. Alarms that were read may follow another: `state.reference`."""
+    baseline: DriftReference = DriftReference.TRAINING
+    """What alarms compare photos with according to the settings. Stored alarms may differ: `state.reference`."""
     outage: str | None = None
-    """Why the bundle cannot be fetched for now; None if it can, or there is none."""
+    """Why the bundle cannot be fetched at the moment; None if it can, or there is none."""
     state: AlarmState = field(default_factory=AlarmState)
-    """Alarms of the photos of all slices together, and what they follow from."""
+    """Alarm state of the photos of all slices together."""
     slices: dict[str, AlarmState] = field(default_factory=dict)
-    """The same of each slice."""
+    """Alarm state of each slice, by name."""
     problem: str | None = None
-    """Why the alarms are only those of the last batches that could be kept; None if they are of now."""
+    """Why the alarms are out of date; None if they are current."""
     closed_at: datetime | None = None
-    """When the last batch of the alarms that were read was closed; None before the first."""
-    hides_slices: bool = False
-    """Whether batches of slices were closed lately that these settings have no rule for."""
+    """When the last batch of the stored alarms was closed; None before the first."""
+    has_hidden_slices: bool = False
+    """Whether batches of slices were closed lately for which these settings have no rule."""
 
     @property
-    def bins(self) -> int | None:
-        """Bins that the reference is of."""
+    def reference_bins(self) -> int | None:
+        """Number of bins in the reference."""
         return effective_sample_size(self.reference) if self.reference else None
 
     @property
     def alarms(self) -> dict[Signal, Alarm]:
-        """Those that are raised, of the photos of all slices together."""
+        """Raised alarms of the photos of all slices together."""
         return self.state.alarms
 
     @property
-    def every_alarm(self) -> list[tuple[str | None, Signal, Alarm]]:
-        """Those of all photos, with None, then those of slices."""
-        parts: list[tuple[str | None, AlarmState]] = [(None, self.state), *self.slices.items()]
-        return [(name, signal, alarm) for name, state in parts for signal, alarm in state.alarms.items()]
+    def all_alarms(self) -> list[tuple[str | None, Signal, Alarm]]:
+        """Raised alarms with the name of their slice: first those of all photos, whose name is None."""
+        states: list[tuple[str | None, AlarmState]] = [(None, self.state), *self.slices.items()]
+        return [(name, signal, alarm) for name, state in states for signal, alarm in state.alarms.items()]
 
     @property
-    def is_small(self) -> bool:
-        """Whether the reference is of too few bins to judge by."""
-        return self.bins is not None and self.bins < MIN_REFERENCE_BINS
+    def has_small_reference(self) -> bool:
+        """Whether the reference has too few bins to judge by."""
+        return self.reference_bins is not None and self.reference_bins < MIN_REFERENCE_BINS
 
 
 def make_report(
     records: Records,
     reference_of: Callable[[str], Reference | None],
-    by: DriftReference = DriftReference.TRAINING,
+    baseline: DriftReference = DriftReference.TRAINING,
     slicing: Slicing | None = None,
 ) -> DriftReport:
-    """Judge the windows, and read the alarms as a monitor has kept them. Writes nothing. Raises RecordsDown."""
-    report = _judge_windows(records, reference_of, by)
+    """Judge the windows, and read the alarms that a monitor has stored. Writes nothing. Raises RecordsDown."""
+    report = _judge_windows(records, reference_of, baseline)
     if (model := report.model) is None:
         return report
     slices = records.read(lambda connection: slice_names(connection, slicing))
-    kept = last_kept(records, model)
-    state = (kept.state if kept else None) or report.state
-    look = _look(report, model)
-    # Without a reference, photos wait for one. That there is one shows in a batch that was compared with it, too; while
-    # the bundle cannot be fetched, it is not known.
-    was_compared = kept is not None and kept.state is not None and not kept.state.is_by_hours
-    is_judged = was_compared or report.outage is not None or look.can_judge
+    last = read_last_batch(records, model)
+    state = (last.state if last else None) or report.state
+    check = _check(report, model)
+    # Photos wait while there is no reference. Whether there is one is unknown while the bundle cannot be fetched; a
+    # batch that was compared with the reference shows that there is.
+    has_used_reference = last is not None and last.state is not None and not last.state.uses_same_hours
+    must_judge = has_used_reference or report.outage is not None or check.can_judge
     return replace(
         report,
         state=state,
-        slices=last_states(records, model, slices, state.reference),
-        problem=_overdue(report.at) if is_judged and is_overdue(records, look) else None,
-        closed_at=kept.closed_at if kept else None,
-        hides_slices=kept is not None and watches_other_slices(records, model, slices, kept.closed_at - _LATELY),
+        slices=read_slice_states(records, model, slices, state.reference),
+        problem=_overdue_problem(report.at) if must_judge and is_overdue(records, check) else None,
+        closed_at=last.closed_at if last else None,
+        has_hidden_slices=last is not None
+        and has_other_slices(records, model, slices, last.closed_at - _SLICE_ACTIVITY_PERIOD),
     )
 
 
-def watch_and_report(
+def update_and_report(
     records: Records,
     writable: WritableRecords,
     reference_of: Callable[[str], Reference | None],
-    by: DriftReference = DriftReference.TRAINING,
+    baseline: DriftReference = DriftReference.TRAINING,
     slicing: Slicing | None = None,
 ) -> DriftReport:
-    """Judge the windows, and close the batches that are due: what a monitor does at each look, and nothing else may.
+    """Judge the windows, and close the batches that are due. Only a running monitor may call this.
 
     Raises RecordsDown if the records cannot be read.
     """
-    report = _judge_windows(records, reference_of, by)
+    report = _judge_windows(records, reference_of, baseline)
     if (model := report.model) is None:
         return report
     slices = records.read(lambda connection: slice_names(connection, slicing))
-    look, problem = _look(report, model), report.outage
+    check, problem = _check(report, model), report.outage
     if problem is None:
         try:
-            state = watch(records, writable, look, slices=len(slices))
-            return replace(report, state=state, slices=watch_slices(records, writable, look, slices))
+            state = update_alarms(records, writable, check, slices=len(slices))
+            return replace(report, state=state, slices=update_slice_alarms(records, writable, check, slices))
         except RecordsDown as error:
             problem = str(error)
-    state, of_slices = last_state(records, model, by), last_states(records, model, slices, by)
-    return replace(report, state=state, slices=of_slices, problem=problem)
+    state, slice_states = read_state(records, model, baseline), read_slice_states(records, model, slices, baseline)
+    return replace(report, state=state, slices=slice_states, problem=problem)
 
 
 def _judge_windows(
-    records: Records, reference_of: Callable[[str], Reference | None], by: DriftReference
+    records: Records, reference_of: Callable[[str], Reference | None], baseline: DriftReference
 ) -> DriftReport:
     now = datetime.now(UTC)
 
@@ -165,35 +168,35 @@ def _judge_windows(
             return None, {}
         return in_use.version, {window: read_window(connection, window, in_use.version, now) for window in Window}
 
-    model, found = records.read(read)
+    model, samples = records.read(read)
     reference, outage = None, None
     try:
         reference = reference_of(model) if model is not None else None
     except OutageError as error:
         outage = str(error)
-    windows = [_window(window, seen, reference) for window, seen in found.items()]
-    return DriftReport(model, reference, windows, now, by, outage, AlarmState(reference=by))
+    windows = [_judge_window(window, sample, reference) for window, sample in samples.items()]
+    return DriftReport(model, reference, windows, now, baseline, outage, AlarmState(reference=baseline))
 
 
-def _look(report: DriftReport, model: str) -> Look:
-    return Look(model, report.reference, report.at, report.by)
+def _check(report: DriftReport, model: str) -> DriftCheck:
+    return DriftCheck(model, report.reference, report.at, report.baseline)
 
 
-def _overdue(now: datetime) -> str:
+def _overdue_problem(now: datetime) -> str:
     return (
-        f"photos recorded before {moment(now - LEAST)} have not been judged. Start the monitor (python -m monitor"
-        " serve), or look into its log"
+        f"photos recorded before {moment(now - MIN_BATCH_INTERVAL)} have not been judged. Start the monitor (python -m"
+        " monitor serve), or look into its log"
     )
 
 
-def _window(window: Window, seen: PhotoSample, reference: Reference | None) -> WindowReport:
-    compared = len(seen.expected)
+def _judge_window(window: Window, sample: PhotoSample, reference: Reference | None) -> WindowReport:
+    compared = len(sample.expected)
     return WindowReport(
         window=window,
-        photos=seen.photos,
+        photos=sample.size,
         compared=compared,
-        agreement=seen.agreed / compared if compared else None,
-        estimated=estimated_accuracy(seen, reference),
-        judgements=judge(seen, reference),
-        distributions=distributions(seen, reference),
+        agreement=sample.agreed / compared if compared else None,
+        estimated=estimated_accuracy(sample, reference),
+        results=judge(sample, reference),
+        distributions=distributions(sample, reference),
     )

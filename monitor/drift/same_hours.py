@@ -1,4 +1,4 @@
-"""The same hours before: what a window is compared with where time of day and weekday are not to be drift."""
+"""The same-hours baseline: photos of the same hours in previous weeks, so that time of day and weekday are no drift."""
 
 from __future__ import annotations
 
@@ -13,90 +13,93 @@ from binwatch.bundle import EmbeddingReference, Reference
 from binwatch.counts import CLASSES
 from binwatch.records.tables import Count
 from binwatch.reference import MIN_DEVIATION, MIN_REFERENCE_BINS, Signal, quantiles
-from monitor.drift.windows import SAMPLE, Floats, Ints, PhotoSample, draw_photos, first_since
+from monitor.drift.windows import MAX_WINDOW_PHOTOS, Floats, Ints, PhotoSample, draw_photos, first_id_since
 
 WEEK = timedelta(days=7)
 WEEKS = 4
-A_WEEK = SAMPLE // WEEKS
-"""Most photos of a window's hours in one week."""
-KNOWN = 0.9
-"""A signal that fewer of the photos have is not compared: its sample would be smaller than is said."""
+"""Number of previous weeks that a window is compared with."""
+MAX_PHOTOS_PER_WEEK = MAX_WINDOW_PHOTOS // WEEKS
+MIN_SIGNAL_COVERAGE = 0.9
+"""Minimum share of the photos that must have a value of a signal. With fewer, the signal is not compared, because its
+sample would be smaller than the reference claims."""
 
 
 def draw_same_hours(
-    connection: Connection, model: str, began: Sequence[datetime], ended: datetime, slice_id: int = 0
+    connection: Connection, model: str, starts: Sequence[datetime], end: datetime, slice_id: int = 0
 ) -> list[list[int]]:
-    """Numbers of photos of the same hours in the weeks before, of windows from `began` to `ended`, the shortest first.
+    """Return, for each window from one of `starts` to `end`, ids of photos of the same hours in the previous weeks.
 
-    None of a window of more than a week: the photos of the week before would be its own.
-
-    A bin may have one in each week; read_samples takes one of them, by `any_week`. `slice_id`: only photos of that
-    slice; 0: of all.
+    `starts` are in the order of the windows' lengths, the shortest first. The list of a window longer than a week is
+    empty, since the week before would include the window's own photos. A bin may have a photo in each week;
+    read_samples keeps one of them by `hashed_id`. `slice_id` restricts the draw to one slice; 0 means all photos.
     """
-    fit = [since for since in began if ended - since <= WEEK]
-    if not fit:
-        return [[] for _ in began]
-    # Of the longest window's photos, the shortest would have too few.
-    shortest = _draw(connection, model, fit[0], ended, slice_id)
-    longest = _draw(connection, model, fit[-1], ended, slice_id)
-    others = [[photo for photo, before in longest if before >= since - ended] for since in fit[1:]]
-    return [[photo for photo, _ in shortest], *others, *([] for _ in began[len(fit) :])]
+    within_week = [start for start in starts if end - start <= WEEK]
+    if not within_week:
+        return [[] for _ in starts]
+    # The shortest window has a draw of its own: too few photos of the longest window's draw would be left for it.
+    shortest = _draw_photos(connection, model, within_week[0], end, slice_id)
+    longest = _draw_photos(connection, model, within_week[-1], end, slice_id)
+    return [
+        [photo_id for photo_id, _ in shortest],
+        *([photo_id for photo_id, offset in longest if offset >= start - end] for start in within_week[1:]),
+        *([] for _ in starts[len(within_week) :]),
+    ]
 
 
-def _draw(
-    connection: Connection, model: str, began: datetime, ended: datetime, slice_id: int
+def _draw_photos(
+    connection: Connection, model: str, start: datetime, end: datetime, slice_id: int
 ) -> list[tuple[int, timedelta]]:
-    """Numbers of photos, each with the time from its week's `ended` to its record: less than 0."""
-    found = []
+    """Return ids of photos, each with the (negative) offset of its time from the end of its week's window."""
+    photos = []
     for week in range(1, WEEKS + 1):
-        until = ended - week * WEEK
-        after, up_to = ((first_since(connection, at) or 1) - 1 for at in (began - week * WEEK, until))
-        photos = draw_photos(connection, model, after, up_to, A_WEEK, slice_id)
-        rows = select(Count.id, Count.recorded_at).where(Count.id.in_(photos))
-        found += [(number, at - until) for number, at in connection.execute(rows)]
-    return found
+        week_end = end - week * WEEK
+        after, up_to = ((first_id_since(connection, moment) or 1) - 1 for moment in (start - week * WEEK, week_end))
+        ids = draw_photos(connection, model, after, up_to, MAX_PHOTOS_PER_WEEK, slice_id)
+        rows = connection.execute(select(Count.id, Count.recorded_at).where(Count.id.in_(ids)))
+        photos += [(photo_id, recorded_at - week_end) for photo_id, recorded_at in rows]
+    return photos
 
 
-def any_week(row: RowMapping) -> int:
-    """Of a bin's photos, one of any week is taken: of the latest ones, all would be of the week before."""
+def hashed_id(row: RowMapping) -> int:
+    """Sort key that keeps a bin's photo of a random week. The latest photos would all be of the previous week."""
     return zlib.crc32(str(row["id"]).encode())
 
 
-def make(seen: PhotoSample, training: Reference | None) -> Reference | None:
-    """A reference of photos from the records; None of fewer than ENOUGH.
+def make_same_hours_reference(sample: PhotoSample, training: Reference | None) -> Reference | None:
+    """Make a reference from recorded photos; None if there are fewer than ENOUGH.
 
-    `training` says along which axes embeddings are compared.
+    Embeddings are compared along the axes of `training`, the reference in the bundle.
     """
-    if seen.photos < MIN_REFERENCE_BINS:
+    if sample.size < MIN_REFERENCE_BINS:
         return None
-    continuous = {Signal.CONFIDENCE: seen.confidence, **seen.properties}
+    continuous = {Signal.CONFIDENCE: sample.confidence, **sample.properties}
     return Reference(
-        photos=seen.photos,
-        predicted=_by_class(seen.predicted),
-        labels=_by_class(seen.expected),
-        confidence=quantiles(seen.confidence, 11),
+        photos=sample.size,
+        predicted=_class_counts(sample.predicted),
+        labels=_class_counts(sample.expected),
+        confidence=quantiles(sample.confidence, 11),
         quantiles={
             signal.value: quantiles(values)
             for signal, values in continuous.items()
-            if len(values) >= KNOWN * seen.photos
+            if len(values) >= MIN_SIGNAL_COVERAGE * sample.size
         },
-        embedding=_along(training.embedding, seen) if training and training.embedding else None,
+        embedding=_embedding_reference(training.embedding, sample) if training and training.embedding else None,
     )
 
 
-def _by_class(classes: Ints) -> list[int]:
-    return [int(number) for number in np.bincount(classes, minlength=len(CLASSES))]
+def _class_counts(classes: Ints) -> list[int]:
+    return [int(count) for count in np.bincount(classes, minlength=len(CLASSES))]
 
 
-def _along(training: EmbeddingReference, seen: PhotoSample) -> EmbeddingReference | None:
-    """Mean of the embeddings, and the axes of `training`, turned and scaled to their own deviations."""
+def _embedding_reference(training: EmbeddingReference, sample: PhotoSample) -> EmbeddingReference | None:
+    """Return the mean of the sample's embeddings, and the axes of `training` rotated and scaled to their variances."""
     axes = np.array(training.axes)
-    if len(seen.embeddings) < KNOWN * seen.photos or axes.shape[1:] != seen.embeddings.shape[1:]:
+    if len(sample.embeddings) < MIN_SIGNAL_COVERAGE * sample.size or axes.shape[1:] != sample.embeddings.shape[1:]:
         return None
-    mean: Floats = seen.embeddings.mean(axis=0, dtype=np.float64)
-    variances, directions = np.linalg.eigh(np.atleast_2d(np.cov(((seen.embeddings - mean) @ axes.T).T)))
+    mean: Floats = sample.embeddings.mean(axis=0, dtype=np.float64)
+    variances, directions = np.linalg.eigh(np.atleast_2d(np.cov(((sample.embeddings - mean) @ axes.T).T)))
     varies = variances > MIN_DEVIATION**2
     if not varies.any():
         return None
-    turned = (directions[:, varies] / np.sqrt(variances[varies])).T @ axes
-    return EmbeddingReference(mean=mean.tolist(), axes=turned.tolist())
+    rotated = (directions[:, varies] / np.sqrt(variances[varies])).T @ axes
+    return EmbeddingReference(mean=mean.tolist(), axes=rotated.tolist())

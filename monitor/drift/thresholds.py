@@ -1,7 +1,7 @@
-"""How far a window that has not drifted may be from the reference by chance alone, at its size.
+"""Thresholds: how far a window without drift may be from the reference by chance alone, given its size.
 
-A fixed threshold is wrong at every size but one: it cries wolf on small windows and sleeps through real drift on large
-ones. Both the window and the reference are samples, so the size of both counts: the number of photos of different bins.
+A fixed threshold is right for one window size only: it raises false alarms on smaller windows and misses real drift in
+larger ones. Window and reference are both samples, so both sizes count, as the number of photos of different bins.
 """
 
 from __future__ import annotations
@@ -14,73 +14,76 @@ import numpy.typing as npt
 from monitor import quantiles
 from monitor.drift.distances import jensen_shannon
 
-DRAWS = 50_000
-"""Simulated pairs of samples."""
-SIMULATED = 1e-3
-"""Smallest level that they tell well: that leaves 50 beyond the threshold."""
-KEPT = 0.1
-"""Part of them that is kept: the largest."""
-_BATCH = 10_000
+SIMULATIONS = 50_000
+"""Number of simulated pairs of samples."""
+MIN_SIMULATED_LEVEL = 1e-3
+"""Smallest level for which the simulation is precise enough: 50 simulated pairs exceed its threshold."""
+MAX_LEVEL = 0.1
+"""Largest level that thresholds can be computed for. Only this share of the simulated divergences is kept."""
+_CHUNK_SIZE = 10_000
 
 
-def of_categories(reference: tuple[int, ...], reference_photos: int, photos: int, level: float) -> float:
-    """Jensen–Shannon divergence that undrifted windows exceed with probability `level`, at most KEPT.
+def jensen_shannon_threshold(reference_counts: tuple[int, ...], reference_size: int, size: int, level: float) -> float:
+    """Jensen–Shannon divergence that windows without drift exceed with probability `level`, at most MAX_LEVEL.
 
-    Simulated down to SIMULATED. From there on it grows as the chi-squared variable does that it is asymptotically.
-    Simulated for a size a little below `photos`, which is the more cautious, so that few sizes have to be.
+    It is simulated down to MIN_SIMULATED_LEVEL and extrapolated below with the chi-squared distribution that it
+    follows asymptotically. `size` is rounded down, which is cautious, so that few sizes have to be simulated.
     """
-    simulated = _undrifted(reference, reference_photos, coarse(photos))
-    threshold = float(simulated[-max(int(DRAWS * max(level, SIMULATED)), 1)])
-    if level >= SIMULATED:
+    divergences = _simulate_divergences(reference_counts, reference_size, round_down(size))
+    threshold = float(divergences[-max(int(SIMULATIONS * max(level, MIN_SIMULATED_LEVEL)), 1)])
+    if level >= MIN_SIMULATED_LEVEL:
         return threshold
-    freedom = len(reference) - 1
-    return threshold * quantiles.chi_squared(level, freedom) / quantiles.chi_squared(SIMULATED, freedom)
+    degrees = len(reference_counts) - 1
+    return threshold * quantiles.chi_squared(level, degrees) / quantiles.chi_squared(MIN_SIMULATED_LEVEL, degrees)
 
 
-def coarse(photos: int) -> int:
-    """`photos`, rounded down to two digits, which are a multiple of 5 beyond 50."""
-    step = 5 * 10 ** (len(str(photos)) - 2) if photos >= 50 else 1
-    return photos - photos % step
+def round_down(size: int) -> int:
+    """Round a sample size down to two significant digits; from 50 on, to a multiple of 5 in these digits."""
+    step = 5 * 10 ** (len(str(size)) - 2) if size >= 50 else 1
+    return size - size % step
 
 
 @lru_cache(maxsize=256)
-def _undrifted(reference: tuple[int, ...], reference_photos: int, photos: int) -> npt.NDArray[np.floating]:
-    """The largest divergences of DRAWS undrifted windows, in ascending order.
+def _simulate_divergences(
+    reference_counts: tuple[int, ...], reference_size: int, size: int
+) -> npt.NDArray[np.floating]:
+    """Return the largest divergences of SIMULATIONS windows without drift, in ascending order.
 
-    Both samples are drawn from the reference's shares, with half a photo added to each category: that no reference
-    photo showed an empty bin does not mean that there are none.
+    Both samples are drawn from the reference's shares, with half a photo added to each category: if no reference photo
+    shows an empty bin, empty bins may exist nevertheless.
     """
     random = np.random.default_rng(0)
-    counts = np.array(reference) + 0.5
+    counts = np.array(reference_counts) + 0.5
     shares = counts / counts.sum()
-    found = [
-        jensen_shannon(random.multinomial(photos, shares, _BATCH), random.multinomial(reference_photos, shares, _BATCH))
-        for _ in range(DRAWS // _BATCH)
+    divergences = [
+        jensen_shannon(
+            random.multinomial(size, shares, _CHUNK_SIZE), random.multinomial(reference_size, shares, _CHUNK_SIZE)
+        )
+        for _ in range(SIMULATIONS // _CHUNK_SIZE)
     ]
-    return np.sort(np.concatenate(found))[-int(DRAWS * KEPT) :].copy()
+    return np.sort(np.concatenate(divergences))[-int(SIMULATIONS * MAX_LEVEL) :].copy()
 
 
-def of_distribution(reference_photos: int, photos: int, level: float) -> float:
-    """Kolmogorov–Smirnov distance that undrifted windows exceed with probability `level`.
+def kolmogorov_smirnov_threshold(reference_size: int, size: int, level: float) -> float:
+    """Kolmogorov–Smirnov distance that windows without drift exceed with probability `level`.
 
-    Closed form with Stephens' correction for small samples (1970, JRSS B 32, 115), whatever the distribution.
+    Closed form for any distribution, with Stephens' correction for small samples (1970, JRSS B 32, 115).
     """
-    root = np.sqrt(_effective(reference_photos, photos))
+    root = np.sqrt(_effective_size(reference_size, size))
     return float(quantiles.kolmogorov(level) / (root + 0.12 + 0.11 / root))
 
 
-def of_mean_shift(reference_photos: int, photos: int, axes: int, level: float) -> float:
-    """Mean shift that undrifted windows exceed with probability `level`: Hotelling's T² follows an F distribution.
+def mean_shift_threshold(reference_size: int, size: int, axes: int, level: float) -> float:
+    """Mean shift that windows without drift exceed with probability `level`: Hotelling's T² follows an F distribution.
 
-    Closed form; the spread is estimated from the reference alone. Means of 50 and more embeddings are close enough
-    to normal for it (benchmarks/drift.py measures how often it is wrong).
+    Closed form; the spread is estimated from the reference alone. Means of 50 or more embeddings are close enough to
+    normal for it (benchmarks/drift.py measures its false alarms).
     """
-    freedom = reference_photos - axes
-    quantile = quantiles.fisher(level, axes, freedom)
-    t_squared = axes * (reference_photos - 1) / freedom * quantile
-    return float(np.sqrt(t_squared / _effective(reference_photos, photos)))
+    degrees = reference_size - axes
+    t_squared = axes * (reference_size - 1) / degrees * quantiles.fisher(level, axes, degrees)
+    return float(np.sqrt(t_squared / _effective_size(reference_size, size)))
 
 
-def _effective(reference_photos: int, photos: int) -> float:
-    """Size of a sample that is as far off by chance as the two samples are from each other."""
-    return reference_photos * photos / (reference_photos + photos)
+def _effective_size(reference_size: int, size: int) -> float:
+    """Size of a single sample whose error is as large as the difference between the two samples."""
+    return reference_size * size / (reference_size + size)

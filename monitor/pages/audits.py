@@ -21,7 +21,7 @@ from monitor.access.proxies import root_of
 from monitor.access.sight import SHOWN_COOKIE
 from monitor.api.parameters import BinId, Bucket
 from monitor.auditing import NewAudit, save, was_blind
-from monitor.forms import Fields, FormProblem, go, local, validated, whole_number
+from monitor.forms import Fields, FormProblem, local_path, redirect, validate, whole_number
 from monitor.pages import query
 from monitor.pages.bins import PAGE, VIEW, address, the_other_view
 from monitor.pages.flash import FlashMessages
@@ -55,7 +55,7 @@ def first(
 ) -> RedirectResponse:
     """Redirect to the worst bin of the filter that nobody has audited, or first to signing in."""
     if context.access.must_sign_in and not context.access.sighted:
-        return go(request, "/login", next=context.here)
+        return redirect(request, "/login", next=context.here)
     asked = wanted.for_blind if context.access.is_blind else wanted
     # Not in the settings' direction: which bins wait for a blind auditor must not tell which way they differ.
     filters = waiting(
@@ -83,7 +83,7 @@ def audit(
     """A bin's photo and the names of its articles, and the form: no number before the answer."""
     writer = context.access.writer
     if context.access.must_sign_in:
-        return go(request, "/login", next=context.here)
+        return redirect(request, "/login", next=context.here)
     asked = wanted.for_blind
     alpha, of = services.alpha(asked.level), bucket or services.settings.bucket
     filters = waiting(asked.filters, context.access.name)
@@ -126,7 +126,7 @@ def enter(
 
     `view` is the token of a view without numbers; with `random`, the next bin is drawn.
     """
-    back = local(fields.get("back"), "/discrepancies")
+    back = local_path(fields.get("back"), "/discrepancies")
     try:
         writer = authenticator.require_writer(request)
         authenticator.check_form(writer, fields.get("csrf", ""))
@@ -137,15 +137,15 @@ def enter(
         if not sent_a_form(request):
             raise
         if isinstance(error, NotSignedIn):
-            return go(request, "/login", problem=FormProblem.SIGNED_OUT, next=back)
-        return go(request, back, problem=_problem(error))
-    onwards = local(fields.get("next"), back)
+            return redirect(request, "/login", problem=FormProblem.SIGNED_OUT, next=back)
+        return redirect(request, back, problem=_problem(error))
+    onwards = local_path(fields.get("next"), back)
     if fields.get("random"):
         try:
             onwards = _drawn(services, writer, is_blind=context.access.is_blind)
         except (NothingToDraw, RecordsDown):  # the answer is saved, whatever becomes of the draw
             onwards = "/"
-    return go(request, onwards, saved=saved.id)
+    return redirect(request, onwards, saved=saved.id)
 
 
 @router.post("/sight")
@@ -153,7 +153,7 @@ def sight(request: Request, authenticator: CurrentAuthenticator, fields: Fields)
     """Fields numbers (`show` or `hide`), csrf; `next`: where to go. For people who are signed in."""
     writer = authenticator.require_writer(request)
     authenticator.check_form(writer, fields.get("csrf", ""))
-    answer = go(request, local(fields.get("next"), "/discrepancies"))
+    answer = redirect(request, local_path(fields.get("next"), "/discrepancies"))
     if fields.get("numbers") == "show":
         set_cookie(request, answer, SHOWN_COOKIE, "show")
     else:
@@ -173,11 +173,11 @@ def draw_next(
     try:
         writer = authenticator.require_writer(request)
     except NotSignedIn:
-        return go(request, "/login", next="/")
+        return redirect(request, "/login", next="/")
     authenticator.check_form(writer, fields.get("csrf", ""))
     bin_id = fields.get("bin")
     skipped = (fields.get("bucket") or services.settings.bucket, bin_id) if bin_id else None
-    return go(request, _drawn(services, writer, is_blind=context.access.is_blind, skipped=skipped))
+    return redirect(request, _drawn(services, writer, is_blind=context.access.is_blind, skipped=skipped))
 
 
 def _drawn(services: Services, writer: Writer, *, is_blind: bool, skipped: BinKey | None = None) -> str:
@@ -218,4 +218,4 @@ def _audit(fields: dict[str, str]) -> NewAudit:
         raise RequestValidationError(
             [{"loc": ("body", "at_least"), "msg": "at_least must be 1 or more", "type": "value_error"}]
         )
-    return validated(NewAudit, given)
+    return validate(NewAudit, given)

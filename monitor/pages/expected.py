@@ -21,7 +21,7 @@ from monitor import formatting
 from monitor.access.authentication import CurrentAuthenticator, ForeignForm, NotSignedIn
 from monitor.access.negotiation import sent_a_form
 from monitor.access.uploads import MAX_FILE, PATH
-from monitor.forms import FormProblem, go
+from monitor.forms import FormProblem, redirect
 from monitor.pages.flash import FlashMessages, failed
 from monitor.pages.request_context import RequestContext
 from monitor.pages.templates import html
@@ -87,7 +87,7 @@ def upload(
         if not sent_a_form(request):
             raise
         if isinstance(error, NotSignedIn):
-            return go(request, "/login", problem=FormProblem.SIGNED_OUT, next=PATH)
+            return redirect(request, "/login", problem=FormProblem.SIGNED_OUT, next=PATH)
         return _page(request, context, failed(FormProblem.FOREIGN), status=403)
     try:
         imported, error_, status = _import(services, sent), None, 200

@@ -19,7 +19,7 @@ from monitor.access.authentication import (
 from monitor.access.cookies import delete_cookie, set_cookie
 from monitor.access.negotiation import sent_a_form
 from monitor.access.sight import SHOWN_COOKIE
-from monitor.forms import Fields, FormProblem, go, local
+from monitor.forms import Fields, FormProblem, local_path, redirect
 from monitor.pages.flash import FlashMessages, failed
 from monitor.pages.request_context import RequestContext
 from monitor.pages.templates import html
@@ -37,7 +37,7 @@ def login(request: Request, context: RequestContext, flash: FlashMessages, onwar
         "login.html",
         context=context,
         flash=flash,
-        onwards=local(onwards, "/discrepancies"),
+        onwards=local_path(onwards, "/discrepancies"),
         name="",
     )
 
@@ -45,7 +45,7 @@ def login(request: Request, context: RequestContext, flash: FlashMessages, onwar
 @router.post("/login")
 def sign_in(request: Request, authenticator: CurrentAuthenticator, context: RequestContext, fields: Fields) -> Response:
     """Fields token, name; `next`: where to go. What fails shows the form again, with the name but not the token."""
-    onwards, name = local(fields.get("next"), "/"), fields.get("name", "")
+    onwards, name = local_path(fields.get("next"), "/"), fields.get("name", "")
     try:
         cookie = authenticator.sign_in(request, fields.get("token", ""), name)
     except (WrongToken, NoName) as error:
@@ -61,7 +61,7 @@ def sign_in(request: Request, authenticator: CurrentAuthenticator, context: Requ
             onwards=onwards,
             name=name[:MAX_NAME_LENGTH],
         )
-    answer = go(request, onwards)
+    answer = redirect(request, onwards)
     set_cookie(request, answer, COOKIE, cookie)
     if SHOWN_COOKIE in request.cookies:  # somebody else may have asked for it
         delete_cookie(request, answer, SHOWN_COOKIE)
@@ -71,7 +71,7 @@ def sign_in(request: Request, authenticator: CurrentAuthenticator, context: Requ
 @router.post("/logout")
 def sign_out(request: Request, authenticator: CurrentAuthenticator, fields: Fields) -> RedirectResponse:
     """Fields csrf; `next`: where to go."""
-    answer = go(request, local(fields.get("next"), "/"))
+    answer = redirect(request, local_path(fields.get("next"), "/"))
     try:
         authenticator.check_form(authenticator.require_writer(request), fields.get("csrf", ""))
     except (NotSignedIn, WritingOff):

@@ -32,7 +32,7 @@ class Cell:
 def models(request: Request, services: CurrentServices, context: RequestContext) -> HTMLResponse:
     """Every model that ever counted, the one in use first."""
     current = services.cards.current()
-    view = services.records.read(lambda connection: read_models(connection, services.cards.at_hand, current))
+    view = services.records.read(lambda connection: read_models(connection, services.cards.get_cached, current))
     return html(request, "models.html", page="Models", context=context, models=view.models, matrix_of=shaded)
 
 

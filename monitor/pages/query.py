@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from binwatch.counts import MORE_THAN_5
 from binwatch.records.audits import AuditAnswer
 from binwatch.records.variances import VarianceState
-from monitor.forms import validated
+from monitor.forms import validate
 from monitor.views.discrepancies import MAX_PREFIX, Direction, Filters
 
 LEVELS = (0.01, 0.05, 0.1, 0.2)
@@ -115,7 +115,7 @@ def _query(request: Request) -> DiscrepancyQuery:
     given = {
         name: value for name, value in request.query_params.items() if value and name in DiscrepancyQuery.model_fields
     }
-    return validated(DiscrepancyQuery, given, "query")
+    return validate(DiscrepancyQuery, given, "query")
 
 
 CurrentQuery = Annotated[DiscrepancyQuery, Depends(_query)]

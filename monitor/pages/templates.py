@@ -45,7 +45,7 @@ _TEMPLATES.filters |= {
     "ago": formatting.ago,
     "iso": datetime.isoformat,
     "reason": formatting.reason,
-    "found": lambda audit: formatting.found(audit.answer, audit.quantity),
+    "found": lambda audit: formatting.audit_answer(audit.answer, audit.quantity),
     "audit_reason": sentences.AUDIT_REASONS.__getitem__,
     "percent": lambda share: f"{100 * share:g}\N{NARROW NO-BREAK SPACE}%",  # of a setting, which is exact
     "short": lambda label: label.replace("more than", ">"),  # a class in a narrow column

@@ -12,7 +12,7 @@ from binwatch.records.variances import OwnCount, VarianceConflict
 from monitor.access.authentication import CurrentAuthenticator, ForeignForm, NoName, NotSignedIn, ShowsNumbers
 from monitor.access.negotiation import sent_a_form
 from monitor.auditing import NewDecision, save_decision
-from monitor.forms import Fields, FormProblem, go, local, validated, whole_number
+from monitor.forms import Fields, FormProblem, local_path, redirect, validate, whole_number
 from monitor.records import MAX_ID
 from monitor.services import CurrentServices
 
@@ -35,7 +35,7 @@ def decide(
     fields: Fields,
 ) -> RedirectResponse:
     """Fields decision, quantity (which is approved), note, csrf; `back`: where to go."""
-    back = local(fields.get("back"), "/lists/variances")
+    back = local_path(fields.get("back"), "/lists/variances")
     try:
         writer = authenticator.require_approver(request)
         authenticator.check_form(writer, fields.get("csrf", ""))
@@ -47,13 +47,13 @@ def decide(
             "quantity": whole_number(quantity) if quantity else None,
             "note": fields.get("note"),
         }
-        save_decision(services.writable, variance_id, validated(NewDecision, given), writer.name)
+        save_decision(services.writable, variance_id, validate(NewDecision, given), writer.name)
     except NotSignedIn:
         if not sent_a_form(request):
             raise
-        return go(request, "/login", problem=FormProblem.SIGNED_OUT, next=back)
+        return redirect(request, "/login", problem=FormProblem.SIGNED_OUT, next=back)
     except (OwnCount, VarianceConflict, ForeignForm, RequestValidationError) as error:
         if not sent_a_form(request):
             raise
-        return go(request, back, problem=_ON_THE_FORM[type(error)])
-    return go(request, back)
+        return redirect(request, back, problem=_ON_THE_FORM[type(error)])
+    return redirect(request, back)

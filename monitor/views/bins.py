@@ -25,7 +25,7 @@ from binwatch.records.engine import is_storable
 from binwatch.records.tables import Audit, Bin, Count, CurrentComparison, Expectation, Variance, VarianceEntry
 from binwatch.records.variances import VarianceState, VarianceStep
 from monitor.photos import can_be_shown, was_replaced
-from monitor.recent_photos import count_of
+from monitor.recent_photos import count_text
 from monitor.views.discrepancies import chance_of, is_flagged
 
 HISTORY = 50
@@ -314,7 +314,7 @@ def _photo(row: RowMapping, state: RowMapping) -> BinPhoto:
         precision=row["precision"],
         provider=row["provider"],
         predicted=predicted,
-        count=count_of(row),
+        count=count_text(row),
         between=(finer.low, finer.high) if finer else None,
         confidence=None if predicted is None or not probabilities else probabilities[predicted],
         reason=row["reason"],
@@ -387,7 +387,7 @@ def _audit(row: RowMapping, photo: RowMapping | None) -> BinAudit:
         at=row["audited_at"],
         photo_id=row["count_id"],
         predicted=predicted,
-        count=count_of(row),
+        count=count_text(row),
         expected=expected,
         of_count=verdict_on_count(answer, quantity, predicted),
         of_inventory=verdict_on_quantity(answer, quantity, expected),

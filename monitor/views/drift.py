@@ -131,7 +131,7 @@ def view_drift(report: DriftReport | None) -> DriftView:
         state=_state(report),
         reference=report.state.reference if report else None,
         same_hours=SameHoursView(hours=sorted(report.state.hours), alarms_from=report.state.alarms_from)
-        if report and report.state.is_by_hours
+        if report and report.state.uses_same_hours
         else None,
         model=report.model if report else None,
         at=report.at if report else None,
@@ -145,7 +145,7 @@ def view_drift(report: DriftReport | None) -> DriftView:
                 estimated=window.estimated,
                 signals=[
                     SignalView(**asdict(result), distribution=window.distributions.get(result.signal))
-                    for result in window.judgements
+                    for result in window.results
                 ],
             )
             for window in (report.windows if report else [])
@@ -176,7 +176,7 @@ def brief_drift(report: DriftReport | None) -> DriftInBrief:
 def _alarms(report: DriftReport | None) -> list[AlarmView]:
     found = [
         AlarmView(signal=signal, since=alarm.since, began=alarm.began, photos=alarm.photos, slice=name)
-        for name, signal, alarm in (report.every_alarm if report else [])
+        for name, signal, alarm in (report.all_alarms if report else [])
     ]
     return sorted(found, key=lambda alarm: (alarm.slice is not None, alarm.since))
 
@@ -187,13 +187,13 @@ def _state(report: DriftReport | None) -> State:
     if report.model is None:
         return State.NOTHING
     if report.problem is not None:  # of a bundle that cannot be fetched now, nobody knows what it says
-        return State.DRIFTED if report.every_alarm else State.UNWRITABLE
-    by_hours = report.state.is_by_hours
+        return State.DRIFTED if report.all_alarms else State.UNWRITABLE
+    by_hours = report.state.uses_same_hours
     if not (by_hours or report.reference):
         return State.NO_REFERENCE
-    if report.is_small and not by_hours:
+    if report.has_small_reference and not by_hours:
         return State.SMALL_REFERENCE
-    if report.every_alarm:
+    if report.all_alarms:
         return State.DRIFTED
     if by_hours:
         return State.COLLECTING if report.state.is_collecting(report.at) else State.STEADY
@@ -201,8 +201,8 @@ def _state(report: DriftReport | None) -> State:
 
 
 def _drifted(window: WindowReport) -> list[Signal]:
-    return [one.signal for one in window.judgements if one.verdict is Verdict.DRIFTED]
+    return [one.signal for one in window.results if one.verdict is Verdict.DRIFTED]
 
 
 def _judged(window: WindowReport) -> bool:
-    return any(one.verdict in (Verdict.STEADY, Verdict.DRIFTED) for one in window.judgements)
+    return any(one.verdict in (Verdict.STEADY, Verdict.DRIFTED) for one in window.results)

@@ -27,7 +27,7 @@ from binwatch.records.tables import (
     VarianceEntry,
 )
 from binwatch.records.variances import VarianceState, VarianceStep
-from monitor.recent_photos import count_of
+from monitor.recent_photos import count_text
 from monitor.records import MAX_ID
 from monitor.views.discrepancies import MAX_PREFIX
 from monitor.views.paging import BadCursor, decode, encode, part_of
@@ -285,7 +285,7 @@ PHOTOS_WITHOUT_QUANTITY = Listing(
     (Bin.bin_id, Bin.bucket),
     Bin.bin_id,
     Count.key,
-    more={"count": count_of},
+    more={"count": count_text},
 )
 
 QUANTITIES_WITHOUT_PHOTO = Listing(

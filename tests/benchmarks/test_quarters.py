@@ -10,8 +10,8 @@ import pytest
 
 from benchmarks import quarters, same_hours
 from binwatch.reference import ReferenceData, Signal, make_reference
-from monitor.drift.alarms import SPANS, AlarmState, BatchWindow, level_of, next_state
-from monitor.drift.batches import LEAST
+from monitor.drift.alarms import WINDOW_LENGTHS, AlarmState, BatchWindow, batch_level, next_state
+from monitor.drift.batches import MIN_BATCH_INTERVAL
 from monitor.drift.windows import PhotoSample
 
 BINS, BATCHES = 2000, 40
@@ -38,11 +38,11 @@ def test_alarms_are_those_of_the_monitor(share: float) -> None:
     photos = quarters.PhotoValues(values, {}, seen.embeddings)
     random = np.random.default_rng(2)
     minutes = np.full(BATCHES, MINUTES)
-    stream = quarters.stream(np.full(BATCHES, 50), minutes, np.arange(BINS), np.arange(BINS), random)
+    stream = quarters.make_stream(np.full(BATCHES, 50), minutes, np.arange(BINS), np.arange(BINS), random)
     changed = stream.batch >= BATCHES // 2
     stream.row[changed] += BINS
-    limits = quarters.Thresholds(reference, photos.signals, {})
-    found = quarters.alarms(quarters.judged(stream, photos, reference), minutes, limits, share)
+    limits = quarters.Thresholds(reference, {})
+    found = quarters.find_alarms(quarters.measure_windows(stream, photos, reference), minutes, limits, share)
     state = AlarmState()
     raised: dict[tuple[Signal, int, int], None] = {}
     for number in range(1, BATCHES + 1):
@@ -60,7 +60,7 @@ def _at(number: int) -> datetime:
 
 
 def _level(number: int, share: float) -> float:
-    return level_of(None if number == 1 else timedelta(minutes=MINUTES), share)
+    return batch_level(None if number == 1 else timedelta(minutes=MINUTES), share)
 
 
 def _windows(
@@ -68,7 +68,7 @@ def _windows(
 ) -> list[BatchWindow]:
     def sample(first: int, end: int) -> PhotoSample:
         at = np.flatnonzero((stream.batch >= first) & (stream.batch < end))
-        newest = {int(stream.group[one]): int(stream.row[one]) for one in at}
+        newest = {int(stream.bin[one]): int(stream.row[one]) for one in at}
         rows = np.array(list(newest.values()))
         nothing = np.zeros(len(rows), int)
         return PhotoSample(
@@ -81,9 +81,9 @@ def _windows(
         )
 
     found = []
-    for span in SPANS:
+    for span in WINDOW_LENGTHS:
         if span <= number:
-            pairs = 2 * span <= min(number, SPANS[-1])
+            pairs = 2 * span <= min(number, WINDOW_LENGTHS[-1])
             before = sample(number - 2 * span, number - span) if pairs else None
             found.append(
                 BatchWindow(span, number - span + 1, _at(number - span), sample(number - span, number), before)
@@ -93,31 +93,31 @@ def _windows(
 
 def test_a_batch_lasts_a_while_and_a_days_photos_are_of_one_stretch() -> None:
     random = np.random.default_rng(3)
-    came, minutes = quarters.closings(5000, 2 * quarters.MINUTES_A_DAY, random)
-    assert minutes[1:].min() == LEAST.total_seconds() // 60
-    stream = quarters.stream(came, minutes, np.arange(1000), np.arange(1000), random, a_day=0.2)
-    days = np.cumsum(minutes)[stream.batch] // quarters.MINUTES_A_DAY
-    found = [np.unique(stream.group[days == day]) for day in (0, 1)]
+    sizes, minutes = quarters.batch_sizes_and_intervals(5000, 2 * quarters.MINUTES_PER_DAY, random)
+    assert minutes[1:].min() == MIN_BATCH_INTERVAL.total_seconds() // 60
+    stream = quarters.make_stream(sizes, minutes, np.arange(1000), np.arange(1000), random, bins_per_day=0.2)
+    days = np.cumsum(minutes)[stream.batch] // quarters.MINUTES_PER_DAY
+    found = [np.unique(stream.bin[days == day]) for day in (0, 1)]
     assert [len(bins) for bins in found] == [200, 200]
     assert not np.array_equal(*found)
 
 
 def test_by_the_same_hours_nights_are_no_drift_and_a_change_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    week = 7 * quarters.MINUTES_A_DAY
-    monkeypatch.setattr(same_hours, "LEAD", 3 * week)
+    week = 7 * quarters.MINUTES_PER_DAY
+    monkeypatch.setattr(same_hours, "LEAD_MINUTES", 3 * week)
     reference, seen = make_reference(_observed(600, 0)), _observed(BINS, 1)
     values = dict(seen.properties) | {Signal.CONFIDENCE: seen.probabilities.max(axis=1)}
     classes = {Signal.PREDICTED: seen.probabilities.argmax(axis=1), Signal.EXPECTED: seen.labels}
     light = quarters.PhotoValues(values, classes, seen.embeddings)
     dim = replace(light, values=values | {Signal.BRIGHTNESS: values[Signal.BRIGHTNESS] - 0.2})
     random = np.random.default_rng(4)
-    came, minutes = quarters.closings(5, 4 * week, random)
-    stream = quarters.stream(came, minutes, np.arange(BINS), np.arange(BINS), random)
-    at = quarters.times(stream)
+    sizes, minutes = quarters.batch_sizes_and_intervals(5, 4 * week, random)
+    stream = quarters.make_stream(sizes, minutes, np.arange(BINS), np.arange(BINS), random)
+    at = quarters.photo_minutes(stream)
     stream.row[quarters.is_night(at // 60 % 24)] += BINS
-    photos = quarters.joined(light, dim)
-    assert same_hours.alarms(stream, photos, reference, tuple(reference.labels), 0) == []
+    photos = quarters.concatenate(light, dim)
+    assert same_hours.find_alarms(stream, photos, reference, tuple(reference.labels), 0) == []
     stream.row[at > 3.5 * week] = stream.row[at > 3.5 * week] % BINS + BINS  # from now on, days are as dark as nights
-    (raised,) = same_hours.alarms(stream, photos, reference, tuple(reference.labels), 0)
+    (raised,) = same_hours.find_alarms(stream, photos, reference, tuple(reference.labels), 0)
     assert raised.signal is Signal.BRIGHTNESS
     assert np.cumsum(minutes)[raised.batch] > 3.5 * week

@@ -18,7 +18,7 @@ from monitor.access.authentication import COOKIE, Authenticator
 from monitor.access.bodies import MAX_BYTES
 from monitor.access.hosts import name_of
 from monitor.access.sessions import SessionCookies
-from monitor.forms import local
+from monitor.forms import local_path
 from tests.monitor.conftest import HTML, Recorder, Running, running_monitor
 from tests.monitor.drifting import BUCKET
 from tests.monitor.html import Parsed
@@ -355,12 +355,12 @@ def test_forms_that_cannot_be_read(writing: Running, content: bytes) -> None:
     ],
 )
 def test_no_form_leads_to_another_site(path: str | None) -> None:
-    assert local(path, "/otherwise") == "/otherwise"
+    assert local_path(path, "/otherwise") == "/otherwise"
 
 
 @pytest.mark.parametrize("path", ["/", "/bin?id=a%2Fb&x=https://y", "/discrepancies?prefix=%2F%2F#top"])
 def test_forms_lead_to_pages_of_ours(path: str) -> None:
-    assert local(path, "/otherwise") == path
+    assert local_path(path, "/otherwise") == path
 
 
 # Sessions

@@ -18,11 +18,21 @@ from binwatch.records.tables import Count, DriftBatch
 from binwatch.reference import Signal
 from binwatch.settings import DriftReference, load_settings
 from monitor.drift import batches, windows
-from monitor.drift.alarms import BUDGET, CALM, QUARTER, SPANS, AlarmState, BatchWindow, level_of, next_state, share_of
-from monitor.drift.batches import Look
+from monitor.drift.alarms import (
+    FALSE_ALARM_BUDGET,
+    MIN_CALM_BATCHES,
+    QUARTER,
+    WINDOW_LENGTHS,
+    AlarmState,
+    BatchWindow,
+    batch_level,
+    budget_share,
+    next_state,
+)
+from monitor.drift.batches import DriftCheck
 from monitor.drift.dispersion import dispersion
-from monitor.drift.judge import LEVEL
-from monitor.drift.same_hours import draw_same_hours, make
+from monitor.drift.judge import WINDOW_LEVEL
+from monitor.drift.same_hours import draw_same_hours, make_same_hours_reference
 from monitor.drift.windows import PhotoSample
 from monitor.records import Records, WritableRecords
 from monitor.totals import slice_names
@@ -55,13 +65,13 @@ class _Watched:
     def close(self, brightness: np.ndarray) -> bool:
         """Whether the alarm of brightness is raised then."""
         self._batches.append(brightness)
-        number, level = len(self._batches), level_of(EACH)
+        number, level = len(self._batches), batch_level(EACH)
         self.state = next_state(self.state, list(self._windows()), OF_BRIGHTNESS, level, START + number * EACH)
         return Signal.BRIGHTNESS in self.state.alarms
 
     def _windows(self) -> Iterator[BatchWindow]:
         number = len(self._batches)
-        for span in SPANS:
+        for span in WINDOW_LENGTHS:
             if span <= number:
                 before = self._batches[number - 2 * span : number - span] if 2 * span <= number else None
                 yield BatchWindow(
@@ -79,9 +89,9 @@ def _brightness(random: np.random.Generator, brighter: float = 0.0) -> np.ndarra
 
 def test_levels_of_a_quarter_add_up_to_the_budget_at_any_rate() -> None:
     for each in (timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=5)):
-        assert level_of(each) * (QUARTER / each) == pytest.approx(BUDGET)
-    assert level_of(timedelta(days=30)) == level_of(None) == LEVEL, "time without photos is no credit"
-    assert level_of(timedelta(seconds=-5)) == 0, "a clock that was put back"
+        assert batch_level(each) * (QUARTER / each) == pytest.approx(FALSE_ALARM_BUDGET)
+    assert batch_level(timedelta(days=30)) == batch_level(None) == WINDOW_LEVEL, "time without photos is no credit"
+    assert batch_level(timedelta(seconds=-5)) == 0, "a clock that was put back"
 
 
 @pytest.mark.parametrize("slices", [1, 10, 200])
@@ -89,14 +99,14 @@ def test_slices_and_the_whole_share_one_budget(slices: int) -> None:
     """At rates of their own, and while new ones come: the last half of the slices after half of the quarter."""
     half, spent = QUARTER / 2, 0.0
     for known in (-(-slices // 2), slices):
-        spent += level_of(timedelta(minutes=1), share_of(known, whole=True)) * (half / timedelta(minutes=1))
+        spent += batch_level(timedelta(minutes=1), budget_share(known, all_photos=True)) * (half / timedelta(minutes=1))
         for number in range(known):
             each = timedelta(minutes=1 + number)
-            spent += level_of(each, share_of(known, whole=False)) * (half / each)
-    assert spent == pytest.approx(BUDGET)
-    first = share_of(slices, whole=True) + slices * share_of(slices, whole=False)
-    assert level_of(None) * first == pytest.approx(LEVEL), "nor have the first batches more"
-    assert share_of(0, whole=True) == 1
+            spent += batch_level(each, budget_share(known, all_photos=False)) * (half / each)
+    assert spent == pytest.approx(FALSE_ALARM_BUDGET)
+    first = budget_share(slices, all_photos=True) + slices * budget_share(slices, all_photos=False)
+    assert batch_level(None) * first == pytest.approx(WINDOW_LEVEL), "nor have the first batches more"
+    assert budget_share(0, all_photos=True) == 1
 
 
 def test_an_alarm_is_raised_once_and_ends_when_photos_are_as_before() -> None:
@@ -107,7 +117,7 @@ def test_an_alarm_is_raised_once_and_ends_when_photos_are_as_before() -> None:
     alarm = watched.state.alarms[Signal.BRIGHTNESS]
     assert (alarm.batch, alarm.batches, alarm.photos) == (41, 1, 50)
     assert (alarm.began, alarm.since) == (START + 40 * EACH, START + 41 * EACH)
-    calm = [watched.close(_brightness(random)) for _ in range(CALM)]
+    calm = [watched.close(_brightness(random)) for _ in range(MIN_CALM_BATCHES)]
     assert (calm[0], calm[-1]) == (True, False)
     # Windows that reach back to the bright photos are beyond their thresholds, and are no news.
     assert not any(watched.close(_brightness(random)) for _ in range(30))
@@ -126,7 +136,7 @@ def test_what_comes_and_goes_raises_few_alarms_in_a_quarter() -> None:
         found = watched.close(random.permutation(as_usual) + brighter)
         while Signal.BRIGHTNESS in watched.state.alarms:
             watched.close(random.permutation(as_usual))
-        for _ in range(SPANS[-1]):  # until no window reaches back to it
+        for _ in range(WINDOW_LENGTHS[-1]):  # until no window reaches back to it
             watched.close(random.permutation(as_usual))
         return found
 
@@ -153,7 +163,7 @@ def test_what_one_batch_does_not_show_several_do() -> None:
 def test_photos_of_a_batch_that_resemble_each_other_are_worth_fewer() -> None:
     """As of a camera or an hour: each batch has a brightness of its own, none of which is drift."""
     random, watched = np.random.default_rng(3), _Watched()
-    for _ in range(SPANS[-1]):
+    for _ in range(WINDOW_LENGTHS[-1]):
         watched.close(_brightness(random, random.normal(0, 0.03)))
     dispersed = watched.state.dispersion[Signal.BRIGHTNESS]
     assert dispersed[1] > 2
@@ -196,12 +206,12 @@ class _Monitor:
 
     def look(self, hour: int = 0, model: str = MODEL, reference: Reference | None = REFERENCE) -> set[Signal]:
         now = datetime.now(UTC) + timedelta(hours=hour)
-        return set(batches.watch(self.records, self.writable, Look(model, reference, now)).alarms)
+        return set(batches.update_alarms(self.records, self.writable, DriftCheck(model, reference, now)).alarms)
 
     def look_at_slices(self, hour: int = 0, model: str = MODEL) -> dict[str, set[Signal]]:
         now, slicing = datetime.now(UTC) + timedelta(hours=hour), load_settings().slicing
         slices = self.records.read(lambda connection: slice_names(connection, slicing))
-        states = batches.watch_slices(self.records, self.writable, Look(model, REFERENCE, now), slices)
+        states = batches.update_slice_alarms(self.records, self.writable, DriftCheck(model, REFERENCE, now), slices)
         return {name: set(state.alarms) for name, state in states.items()}
 
     def rows(self, model: str = MODEL) -> list[RowMapping]:
@@ -235,7 +245,7 @@ def test_photos_that_no_monitor_has_judged_for_long_are_overdue(records_engine: 
     record_photos(records_engine, some_photos(60, seed=1))
 
     def is_overdue(minutes: int) -> bool:
-        return batches.is_overdue(monitor.records, Look(MODEL, REFERENCE, now + timedelta(minutes=minutes)))
+        return batches.is_overdue(monitor.records, DriftCheck(MODEL, REFERENCE, now + timedelta(minutes=minutes)))
 
     now = datetime.now(UTC)
     assert [is_overdue(14), is_overdue(16)] == [False, True]
@@ -275,7 +285,7 @@ def test_the_slice_that_moved_is_named(records_engine: Engine) -> None:
 def test_a_slice_is_watched_whatever_other_models_counted(
     sqlite_records: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batches, "BATCH", 50)
+    monkeypatch.setattr(batches, "MAX_BATCH_PHOTOS", 50)
     monitor = _Monitor(sqlite_records)
     record_photos(sqlite_records, some_photos(1_100, seed=1), prefix="a-")
     assert monitor.look_at_slices(model="next") == {"a": set(), "other": set()}
@@ -320,7 +330,7 @@ def test_more_photos_of_the_same_bins_are_no_news(sqlite_records: Engine) -> Non
 
 
 def test_of_many_photos_a_batch_draws_some(sqlite_records: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batches, "BATCH", 50)
+    monkeypatch.setattr(batches, "MAX_BATCH_PHOTOS", 50)
     monitor = _Monitor(sqlite_records)
     record_photos(sqlite_records, some_photos(400, seed=1))
     monitor.look()
@@ -336,7 +346,7 @@ def test_a_model_that_comes_back_is_watched_from_its_new_photos_on(
     sqlite_records: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Among all that another model has counted meanwhile, a draw would hardly find one of its own."""
-    monkeypatch.setattr(batches, "BATCH", 50)
+    monkeypatch.setattr(batches, "MAX_BATCH_PHOTOS", 50)
     monitor = _Monitor(sqlite_records)
     record_photos(sqlite_records, some_photos(60, seed=1))
     monitor.look()
@@ -358,7 +368,7 @@ def test_a_state_of_another_release_begins_anew(sqlite_records: Engine) -> None:
 def test_a_batch_lasts_a_while_and_old_ones_are_deleted(
     records_engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batches, "SPANS", (1, 2))
+    monkeypatch.setattr(batches, "WINDOW_LENGTHS", (1, 2))
     monitor = _Monitor(records_engine)
     for number in range(4):
         record_photos(records_engine, some_photos(60, seed=number), prefix=f"{number} ")
@@ -374,7 +384,7 @@ def test_a_batch_lasts_a_while_and_old_ones_are_deleted(
 def test_batches_of_a_slice_last_as_long_and_are_kept_by_their_own_numbers(
     records_engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batches, "SPANS", (1, 2))
+    monkeypatch.setattr(batches, "WINDOW_LENGTHS", (1, 2))
     monitor, found = _Monitor(records_engine), []
     for hour, letter in enumerate("abbbaa"):
         for part in range(2):  # the second part comes too early for another batch
@@ -392,7 +402,7 @@ def test_batches_of_a_slice_last_as_long_and_are_kept_by_their_own_numbers(
 def test_of_a_slice_with_many_photos_some_of_all_the_time_are_drawn(
     sqlite_records: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(windows, "MOST_OF_SLICE", 80)
+    monkeypatch.setattr(windows, "MAX_SLICE_IDS", 80)
     record_photos(sqlite_records, some_photos(400, seed=1), prefix="a-")
     record_photos(sqlite_records, some_photos(40, seed=2), prefix="b-")
     with sqlite_records.connect() as connection:
@@ -405,8 +415,8 @@ class _Weeks(_Monitor):
     """Alarms that compare with the same hours before, of photos that come each day at one time of day."""
 
     def look_at(self, at: datetime, model: str = MODEL) -> AlarmState:
-        look = Look(model, REFERENCE, at, DriftReference.SAME_HOURS)
-        return batches.watch(self.records, self.writable, look)
+        check = DriftCheck(model, REFERENCE, at, DriftReference.SAME_HOURS)
+        return batches.update_alarms(self.records, self.writable, check)
 
     def record(self, at: datetime, seed: int, *, brighter: float = 0.0, model: str = MODEL, letter: str = "a") -> None:
         photos = some_photos(120, seed=seed, brighter=brighter)
@@ -434,10 +444,10 @@ def test_time_of_day_is_no_drift_and_what_is_new_at_that_time_is(records_engine:
     assert [found[1, 23].is_collecting(begin + timedelta(hours=hour)) for hour in (-1, 0)] == [True, False]
     assert {hour % 24 for hour in found[3, 12].hours} >= {12, 23}
     # With the other reference, what was known of alarms is forgotten, and each night is drift.
-    assert batches.watch(monitor.records, monitor.writable, Look(MODEL, REFERENCE, at)).alarms == {}
+    assert batches.update_alarms(monitor.records, monitor.writable, DriftCheck(MODEL, REFERENCE, at)).alarms == {}
     at += timedelta(hours=1)
     monitor.record(at, 1, brighter=-0.2)
-    state = batches.watch(monitor.records, monitor.writable, Look(MODEL, REFERENCE, at))
+    state = batches.update_alarms(monitor.records, monitor.writable, DriftCheck(MODEL, REFERENCE, at))
     assert set(state.alarms) == {Signal.BRIGHTNESS}
 
 
@@ -451,8 +461,8 @@ def test_a_slice_is_compared_with_the_same_hours_of_its_own_photos(records_engin
         monitor.record(at, 2 * week)
         monitor.record(at, 2 * week + 1, brighter=-0.2 if week < 3 else 0.0, letter="b")
         slices = monitor.records.read(lambda connection: slice_names(connection, slicing))
-        look = Look(MODEL, REFERENCE, at, by)
-        found.append(batches.watch_slices(monitor.records, monitor.writable, look, slices))
+        check = DriftCheck(MODEL, REFERENCE, at, by)
+        found.append(batches.update_slice_alarms(monitor.records, monitor.writable, check, slices))
     assert [{name: set(state.alarms) for name, state in of.items() if state.alarms} for of in found] == [
         {},
         {},
@@ -462,8 +472,8 @@ def test_a_slice_is_compared_with_the_same_hours_of_its_own_photos(records_engin
     assert found[0]["b"].alarms_from is None, "in the first week, there is nothing to compare with"
     assert found[1]["b"].alarms_from == START + timedelta(days=14)
     assert found[3]["other"] == AlarmState(reference=by)
-    assert batches.last_states(monitor.records, MODEL, slices, by) == found[3]
-    anew = batches.last_states(monitor.records, MODEL, slices)
+    assert batches.read_slice_states(monitor.records, MODEL, slices, by) == found[3]
+    anew = batches.read_slice_states(monitor.records, MODEL, slices)
     assert anew == dict.fromkeys(found[3], AlarmState()), "with the other reference, what was known is forgotten"
 
 
@@ -486,13 +496,15 @@ def test_batches_of_few_bins_are_compared_by_their_longer_windows() -> None:
         before = _sample(np.concatenate([_brightness(random) for _ in range(4)]))
         windows = [
             BatchWindow(1, number, START, _sample(_brightness(random, 0.0)), None, None),
-            BatchWindow(2, number - 1, START, _sample(_brightness(random, 0.0)), before, make(before, None)),
+            BatchWindow(
+                2, number - 1, START, _sample(_brightness(random, 0.0)), before, make_same_hours_reference(before, None)
+            ),
         ]
-        state = next_state(state, windows, None, level_of(EACH), START + number * timedelta(days=1))
+        state = next_state(state, windows, None, batch_level(EACH), START + number * timedelta(days=1))
     assert (state.compared, state.alarms_from) == (11, START + timedelta(days=8))
     assert state.hours == frozenset()
-    darker = replace(windows[1], seen=_sample(_brightness(random, 0.4)))
-    raised = next_state(state, [windows[0], darker], None, level_of(EACH), START + timedelta(days=12))
+    darker = replace(windows[1], sample=_sample(_brightness(random, 0.4)))
+    raised = next_state(state, [windows[0], darker], None, batch_level(EACH), START + timedelta(days=12))
     assert set(raised.alarms) == {Signal.BRIGHTNESS}
 
 
@@ -515,10 +527,12 @@ def test_days_that_differ_widen_thresholds_of_the_same_hours() -> None:
     for number in range(1, 61):
         before = _sample(np.concatenate([_brightness(random, random.normal(0, 0.03)) for _ in range(4)]))
         window = _sample(_brightness(random, random.normal(0, 0.03)))
-        one = BatchWindow(1, number, START, window, before, make(before, None))
-        state = next_state(state, [one], None, level_of(EACH), START + number * timedelta(days=1))
+        one = BatchWindow(1, number, START, window, before, make_same_hours_reference(before, None))
+        state = next_state(state, [one], None, batch_level(EACH), START + number * timedelta(days=1))
         raised += number > 10 and bool(state.alarms)
     assert state.dispersion[Signal.BRIGHTNESS][1] > 2
     assert raised == 0
-    one = BatchWindow(1, 61, START, _sample(_brightness(random, 0.4)), before, make(before, None))
-    assert set(next_state(state, [one], None, level_of(EACH), START + timedelta(days=61)).alarms) == {Signal.BRIGHTNESS}
+    one = BatchWindow(1, 61, START, _sample(_brightness(random, 0.4)), before, make_same_hours_reference(before, None))
+    assert set(next_state(state, [one], None, batch_level(EACH), START + timedelta(days=61)).alarms) == {
+        Signal.BRIGHTNESS
+    }

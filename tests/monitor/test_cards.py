@@ -14,7 +14,7 @@ from binwatch.errors import ObjectsError
 from binwatch.objects import Objects
 from binwatch.registry import CurrentModel, Registry
 from binwatch.settings import Settings
-from monitor.cards import AGAIN_S, Cards
+from monitor.cards import RETRY_INTERVAL_S, Cards
 from testing.services.s3 import S3
 from tests.monitor.drifting import MODEL
 
@@ -43,7 +43,7 @@ def registry(s3: S3) -> Registry:
 
 
 def test_the_settings_own_bundle_needs_no_bucket(bundle: Path) -> None:
-    card = Cards(bundle).of(MODEL)
+    card = Cards(bundle).get(MODEL)
     assert card is not None
     assert card.version == MODEL
 
@@ -53,8 +53,8 @@ def test_a_promoted_model_s_card_comes_from_the_bucket(s3: S3, registry: Registr
     s3.put("models/other/card.json", card.model_dump_json().encode())
     registry.set_current(CurrentModel(version="other", promoted=card.created), registry.current())
     cards = Cards(bundle, registry)
-    assert cards.at_hand("other") is None, "it is asked for, and no page waits"
-    _wait_for(lambda: cards.at_hand("other"))
+    assert cards.get_cached("other") is None, "it is asked for, and no page waits"
+    _wait_for(lambda: cards.get_cached("other"))
     assert cards.current() is None
     _wait_for(cards.current)
     found = cards.current()
@@ -80,13 +80,13 @@ def test_a_bucket_that_does_not_answer_is_asked_once_a_minute(bundle: Path, capl
     clock = _Clock()
     cards = Cards(bundle, Down(), clock)
     for _ in range(5):
-        assert cards.at_hand("other") is None
+        assert cards.get_cached("other") is None
         assert cards.current() is None
     for _ in range(2):
         assert asked.acquire(timeout=WITHIN_S)
     assert not asked.acquire(blocking=False)
-    clock.now += AGAIN_S
-    assert cards.at_hand("other") is None
+    clock.now += RETRY_INTERVAL_S
+    assert cards.get_cached("other") is None
     assert asked.acquire(timeout=WITHIN_S)
     _wait_for(lambda: "the card of model other cannot be read" in caplog.text)
     with pytest.raises(ObjectsError):

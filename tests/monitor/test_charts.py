@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitor.charts.axes import TICKS, Span
+from monitor.charts.axes import MAX_TICKS, Span
 from monitor.charts.shapes import HEIGHT as SHAPE_HEIGHT
 from monitor.charts.shapes import columns, steps
 from monitor.charts.timeline import HEIGHT, Point, SeriesLine, timeline
@@ -23,10 +23,10 @@ def _line(*points: Point) -> SeriesLine:
 
 
 def test_points_are_placed_by_their_moment_and_their_share() -> None:
-    line = _line(Point(START, 0.0), Point(START + 5 * DAY, 0.25), Point(START + 10 * DAY, 1.0, says="all of 8"))
+    line = _line(Point(START, 0.0), Point(START + 5 * DAY, 0.25), Point(START + 10 * DAY, 1.0, tooltip="all of 8"))
     assert [(dot.x, dot.y) for dot in line.dots] == [(0, HEIGHT), (50, 0.75 * HEIGHT), (100, 0)]
     assert line.lines == [f"M0 {HEIGHT}L50 {0.75 * HEIGHT:g}L100 0"]
-    assert line.dots[2].says == "all of 8"
+    assert line.dots[2].tooltip == "all of 8"
 
 
 def test_a_day_without_photos_breaks_the_line() -> None:
@@ -46,11 +46,11 @@ def test_confidence_is_a_band_and_a_whisker_for_a_point_alone() -> None:
 def test_changes_are_numbered_in_their_order_and_those_before_the_chart_left_out() -> None:
     changes = [(START - DAY, "old"), (START + DAY, "model-1"), (START + 4 * DAY, "model-2")]
     marks = timeline(SPAN, [], changes).marks
-    assert [(mark.number, mark.x, mark.says) for mark in marks] == [(1, 10, "model-1"), (2, 40, "model-2")]
+    assert [(mark.number, mark.x, mark.label) for mark in marks] == [(1, 10, "model-1"), (2, 40, "model-2")]
 
 
 def test_shares_are_drawn_from_0_to_100_per_cent() -> None:
-    assert [(tick.at, tick.label[:-2]) for tick in timeline(SPAN, []).shares] == [
+    assert [(tick.position, tick.label[:-2]) for tick in timeline(SPAN, []).share_ticks] == [
         (HEIGHT, "0"),
         (0.75 * HEIGHT, "25"),
         (0.5 * HEIGHT, "50"),
@@ -75,15 +75,15 @@ def test_ticks_are_round_moments(length: timedelta, labels: list[str]) -> None:
 def test_there_are_never_too_many_ticks(minutes: int, offset: int) -> None:
     start = START + timedelta(minutes=offset)
     ticks = Span(start, start + timedelta(minutes=minutes)).ticks()
-    assert len(ticks) <= TICKS + 1
-    assert all(0 <= tick.at <= 100 for tick in ticks)
+    assert len(ticks) <= MAX_TICKS + 1
+    assert all(0 <= tick.position <= 100 for tick in ticks)
 
 
 def test_columns_are_shares_of_their_own_sum() -> None:
     chart = columns(reference=[300, 100], window=[1, 1], labels=["0", "1"])
     assert [bar.height for bar in chart.reference] == [SHAPE_HEIGHT, round(SHAPE_HEIGHT / 3, 1)]
     assert [bar.height for bar in chart.window] == [round(SHAPE_HEIGHT * 2 / 3, 1)] * 2
-    assert chart.reference[1].says == "1: 25.0% in the reference"
+    assert chart.reference[1].tooltip == "1: 25.0% in the reference"
     assert all(
         theirs.x + theirs.width == pytest.approx(ours.x)
         for theirs, ours in zip(chart.reference, chart.window, strict=True)
@@ -94,7 +94,7 @@ def test_steps_share_one_scale() -> None:
     chart = steps(reference=[1, 3], window=[2, 0], low="0.1", high="0.9")
     assert chart.window == "M0 110L0 0L50 0L50 110L100 110L100 110"
     assert chart.reference == "M0 110L0 82.5L50 82.5L50 27.5L100 27.5L100 110Z"
-    assert [(tick.at, tick.label) for tick in chart.labels] == [(0, "0.1"), (100, "0.9")]
+    assert [(tick.position, tick.label) for tick in chart.labels] == [(0, "0.1"), (100, "0.9")]
 
 
 def test_a_window_without_photos_is_flat() -> None:

@@ -92,21 +92,21 @@ class TestThresholds:
         for _ in range(400):
             reference = random.normal(size=500)
             distance = kolmogorov_smirnov(random.normal(size=photos), np.quantile(reference, np.linspace(0, 1, 201)))
-            hits[0] += distance > thresholds.of_distribution(500, photos, 0.1)
+            hits[0] += distance > thresholds.kolmogorov_smirnov_threshold(500, photos, 0.1)
             counts = random.multinomial(500, shares)
             found = jensen_shannon(random.multinomial(photos, shares), counts)
-            hits[1] += found > thresholds.of_categories(tuple(500 * shares), 500, photos, 0.1)
+            hits[1] += found > thresholds.jensen_shannon_threshold(tuple(500 * shares), 500, photos, 0.1)
             spread = _observed_shift(random, photos)
-            hits[2] += spread > thresholds.of_mean_shift(500, photos, 4, 0.1)
+            hits[2] += spread > thresholds.mean_shift_threshold(500, photos, 4, 0.1)
         assert all(hits / 400 >= 0.05), hits / 400
         assert all(hits / 400 <= 0.16), hits / 400
 
     def test_they_fall_as_windows_grow(self) -> None:
         counts = tuple(REFERENCE.labels)
         for threshold in (
-            lambda n: thresholds.of_distribution(1000, n, 0.001),
-            lambda n: thresholds.of_categories(counts, 1000, n, 0.001),
-            lambda n: thresholds.of_mean_shift(1000, n, 16, 0.001),
+            lambda n: thresholds.kolmogorov_smirnov_threshold(1000, n, 0.001),
+            lambda n: thresholds.jensen_shannon_threshold(counts, 1000, n, 0.001),
+            lambda n: thresholds.mean_shift_threshold(1000, n, 16, 0.001),
         ):
             found = [threshold(n) for n in (50, 100, 200, 1000, 2000)]
             assert found == sorted(found, reverse=True)
@@ -199,7 +199,7 @@ def test_windows_hold_what_was_recorded(records_engine: Engine) -> None:
     record_photos(records_engine, some_photos(5), model="other", prefix="other ")
     for window in Window:
         seen = _read(records_engine, window)
-        assert seen.photos == len(seen.expected) == 60
+        assert seen.size == len(seen.expected) == 60
         assert np.sort(seen.confidence) == pytest.approx(np.sort(photos.probabilities.max(axis=1)))
         assert seen.agreed == int((photos.probabilities.argmax(axis=1) == photos.labels).sum())
         assert seen.embeddings.shape == (60, SIZE)
@@ -207,23 +207,23 @@ def test_windows_hold_what_was_recorded(records_engine: Engine) -> None:
             photos.properties, 60
         )
     later = datetime.now(UTC) + timedelta(hours=2)
-    assert _read(records_engine, Window.HOUR, later).photos == 0
-    assert _read(records_engine, Window.DAY, later).photos == 60
+    assert _read(records_engine, Window.HOUR, later).size == 0
+    assert _read(records_engine, Window.DAY, later).size == 60
 
 
 def test_several_photos_of_a_bin_are_one(sqlite_records: Engine) -> None:
     record_photos(sqlite_records, some_photos(10))
     with sqlite_records.begin() as connection:
         connection.execute(text("UPDATE counts SET bin_id = '0' WHERE id > 4"))
-    assert _read(sqlite_records, Window.LATEST).photos == 4
+    assert _read(sqlite_records, Window.LATEST).size == 4
 
 
 def test_a_large_window_is_sampled(records_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(windows, "SAMPLE", 40)
-    monkeypatch.setattr(windows, "_AT_A_TIME", 30)
+    monkeypatch.setattr(windows, "MAX_WINDOW_PHOTOS", 40)
+    monkeypatch.setattr(windows, "_CHUNK_SIZE", 30)
     record_photos(records_engine, some_photos(200))
     first, again = _read(records_engine, Window.DAY), _read(records_engine, Window.DAY)
-    assert first.photos == 40
+    assert first.size == 40
     assert np.array_equal(first.confidence, again.confidence), "no news, no change"
 
 
@@ -240,7 +240,7 @@ def test_damaged_rows_are_left_out(sqlite_records: Engine) -> None:
         connection.execute(text("UPDATE counts SET embedding = NULL WHERE id = 12"))
         connection.execute(text("UPDATE counts SET embedding = :v WHERE id = 13"), {"v": b"\x00\x00"})
     seen = _read(sqlite_records, Window.LATEST)
-    assert seen.photos == 56
+    assert seen.size == 56
     assert len(seen.properties[Signal.BRIGHTNESS]) == len(seen.properties[Signal.SHAPE]) == 55
     assert len(seen.embeddings) == 53
 
@@ -412,16 +412,16 @@ def test_the_thread_reports_by_itself_and_outlives_an_odd_report(
 ) -> None:
     drift = drifting.services.drift
     answers = iter([ValueError("odd"), None])
-    now, done = drift.now, threading.Event()
+    make, done = drift.make, threading.Event()
 
     def odd_at_first() -> object:
         answer = next(answers, None)
         if answer:
             raise answer
         done.set()
-        return now()
+        return make()
 
-    monkeypatch.setattr(drift, "now", odd_at_first)
+    monkeypatch.setattr(drift, "make", odd_at_first)
     monkeypatch.setattr(drift, "_interval_s", 0.01)
     drift.start()
     assert done.wait(30)
@@ -447,7 +447,10 @@ def test_the_command_says_what_is_missing(drifting: Running, bundle: Path) -> No
     result = CliRunner().invoke(app, ["drift"], env={"COLUMNS": "200"})
     assert result.exit_code == 0
     assert "no reference in the bundle" in result.stdout
-    assert f"No reference of model {MODEL} at hand: s3://binwatch/models/{MODEL}/card.json: Could not" in result.stdout
+    assert (
+        f"The reference of model {MODEL} is not available: s3://binwatch/models/{MODEL}/card.json: Could not"
+        in result.stdout
+    )
 
 
 def test_empty_records_are_no_error(monitor: Running) -> None:

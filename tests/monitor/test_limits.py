@@ -9,7 +9,7 @@ import pytest
 
 from monitor import records as module
 from monitor.access.limits import IN_FLIGHT
-from monitor.records import READERS
+from monitor.records import MAX_READERS
 from tests.monitor.conftest import Running
 
 SILENT = IN_FLIGHT + 156
@@ -36,7 +36,7 @@ def test_probes_do_not_wait_behind_what_others_ask_for(monitor: Running, monkeyp
         begun.release()
         release.wait(60)
 
-    busy = [threading.Thread(target=monitor.services.records.read, args=(hang,)) for _ in range(READERS)]
+    busy = [threading.Thread(target=monitor.services.records.read, args=(hang,)) for _ in range(MAX_READERS)]
     for thread in busy:
         thread.start()
     try:

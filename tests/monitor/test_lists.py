@@ -18,7 +18,7 @@ from binwatch.errors import Reason
 from binwatch.records.store import NewExpectation, Store
 from binwatch.records.variances import VarianceState
 from binwatch.text import count_noun
-from monitor.files import ON_TERMINAL
+from monitor.files import LIST_TERMINAL_COLUMNS
 from monitor.views.lists import LISTS, FailedFilters, ListFilters, ListName, VarianceFilters, read_list
 from tests.monitor.conftest import Recorder, Running
 from tests.monitor.drifting import BUCKET, DAY, MODEL
@@ -232,7 +232,9 @@ def test_lists_are_tables_on_a_terminal(
     for name in ListName:
         assert _run(monkeypatch, "list", name) == 0
         head, *rows = [line for line in capsys.readouterr().out.splitlines() if "│" in line or "┃" in line]
-        assert [cell.strip() for cell in head.split("┃")[1:-1]] == [one.replace("_", " ") for one in ON_TERMINAL[name]]
+        assert [cell.strip() for cell in head.split("┃")[1:-1]] == [
+            one.replace("_", " ") for one in LIST_TERMINAL_COLUMNS[name]
+        ]
         assert {row.split("│")[1].strip() for row in rows} == NAMES[name]
         assert _run(monkeypatch, "list", name, "--out", "-") == 0
         assert {row["bin_id"] for row in csv.DictReader(io.StringIO(capsys.readouterr().out))} == NAMES[name]

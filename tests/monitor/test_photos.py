@@ -20,8 +20,8 @@ from binwatch.image import ImageLimits
 from binwatch.records.store import NewCount, Store
 from binwatch.thumbnails import MAX_SIDE, make_thumbnail
 from monitor.api.machine import PICTURES
-from monitor.photo_limiter import AT_A_TIME, WAITING
-from monitor.photos import LARGE_SIDE, Lost
+from monitor.photo_limiter import MAX_CONCURRENT, MAX_WAITING
+from monitor.photos import LARGE_SIDE, Unavailable
 from testing.services.s3 import S3
 from tests.monitor.conftest import Recorder, Running, jpeg, running_monitor
 from tests.monitor.drifting import DAY, MODEL
@@ -126,7 +126,7 @@ def test_an_orientation_of_any_type_is_no_error(kind: int, value: bytes, turned:
 def test_a_photo_that_ended_workers_is_not_decoded_here(shop: _Shop) -> None:
     etag = shop.s3.put("a.jpg", jpeg())
     shop.recorder.count("a.jpg", None, etag=etag, reason=Reason.CRASHED, bucket=shop.s3.bucket)
-    assert shop.shown(1) == Lost.UNREADABLE
+    assert shop.shown(1) == Unavailable.UNREADABLE
     assert shop.latest() == {1: (False, False)}
 
 
@@ -234,7 +234,7 @@ def test_an_outage_of_the_object_store_is_not_a_missing_photo(known: Recorder, m
     assert answer.status_code == 503
     assert "127.0.0.1" not in answer.text
     picture = monitor.get("/photos/1", Accept=IMAGES)
-    assert (picture.status_code, picture.content) == (503, PICTURES[Lost.OUTAGE])
+    assert (picture.status_code, picture.content) == (503, PICTURES[Unavailable.OUTAGE])
     assert monitor.get("/healthz").status_code == 200
 
 
@@ -247,11 +247,11 @@ def test_photos_do_not_pile_up_while_the_store_hangs(
         with running_monitor() as running:
             asked = [people.submit(running.get, "/photos/1", Accept=IMAGES) for _ in range(100)]
             answered = as_completed(asked, timeout=30)
-            found = [next(answered).result() for _ in range(100 - AT_A_TIME - WAITING)]
+            found = [next(answered).result() for _ in range(100 - MAX_CONCURRENT - MAX_WAITING)]
             assert running.get("/healthz").status_code == 200
             hangs.close()  # those that wait are answered, too
             found += [one.result() for one in answered]
-    assert {(one.status_code, one.content) for one in found} == {(503, PICTURES[Lost.OUTAGE])}
+    assert {(one.status_code, one.content) for one in found} == {(503, PICTURES[Unavailable.OUTAGE])}
 
 
 def test_photos_in_a_folder(
@@ -268,7 +268,7 @@ def test_photos_in_a_folder(
     monkeypatch.setenv("BINWATCH_PHOTO_DIR", str(tmp_path / "photos"))
     with running_monitor() as running:
         assert _opened(running.get("/photos/1").content).size == (MAX_SIDE, MAX_SIDE // 2)
-        assert running.get("/photos/2", Accept=IMAGES).content == PICTURES[Lost.REPLACED]
+        assert running.get("/photos/2", Accept=IMAGES).content == PICTURES[Unavailable.REPLACED]
 
 
 def test_a_turned_photo_is_shown_upright() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from binwatch.errors import BinwatchError
 from monitor.access.bodies import MAX_BYTES
-from monitor.error_responses import KINDS
+from monitor.error_responses import MESSAGES
 from monitor.records import RecordsDown
 from tests.monitor.conftest import HTML, Recorder, Running, running_monitor
 from tests.monitor.drifting import BUCKET
@@ -155,7 +155,7 @@ def test_the_description_of_the_api_says_so(asked: Running) -> None:
 
 
 def test_every_error_has_words() -> None:
-    for kind, words in KINDS.items():
+    for kind, words in MESSAGES.items():
         assert issubclass(kind, BinwatchError)
         assert words.title
-    assert "database" not in KINDS[RecordsDown].detail
+    assert "database" not in MESSAGES[RecordsDown].detail

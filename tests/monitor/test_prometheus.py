@@ -23,7 +23,7 @@ from benchmarks.alerts import write
 from binwatch.errors import MetadataReason, Reason
 from binwatch.records.store import Store
 from binwatch.records.tables import AuditDraw, Bin
-from monitor.estimates import FEWEST
+from monitor.estimates import MIN_AUDITS
 from tests.monitor.conftest import Recorder, Running, record_known
 from tests.monitor.drifting import DAY, MODEL, record_photos, some_photos
 from tests.monitor.grafana import faults
@@ -280,7 +280,7 @@ def _work(recorder: Recorder, round_: int) -> None:
 
 def _random_audits(recorder: Recorder) -> None:
     """As many as estimates need."""
-    for number in range(FEWEST):
+    for number in range(MIN_AUDITS):
         recorder.pair(f"drawn {number}", predicted=2, expected=2)
         recorder.audit(f"drawn {number}", 2)
     drawn = select(Bin.bucket, Bin.bin_id, Bin.count_id, Bin.expectation_id).where(Bin.bin_id.startswith("drawn "))

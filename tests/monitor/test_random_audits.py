@@ -248,6 +248,6 @@ def test_draws_that_were_imported_later_are_not_the_last(drawn: Recorder, monkey
     with drawn.engine.begin() as connection:
         first = AuditDraw.id == select(AuditDraw.id).order_by(AuditDraw.id).limit(1).scalar_subquery()
         connection.execute(update(AuditDraw).where(first).values(drawn_at=DAY + timedelta(days=1)))
-        monkeypatch.setattr("monitor.random_audits.WINDOW", 1)
+        monkeypatch.setattr("monitor.random_audits.MAX_DRAWS", 1)
         found = read_random_audits(connection)
     assert (found.draws, found.audited) == (1, 1)

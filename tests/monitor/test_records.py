@@ -12,7 +12,7 @@ from binwatch.records.audits import add_audit
 from binwatch.records.engine import connect, for_writing
 from binwatch.records.tables import Count
 from monitor import records as module
-from monitor.records import READERS, Records, RecordsDown, WritableRecords
+from monitor.records import MAX_READERS, Records, RecordsDown, WritableRecords
 from testing.services.postgres import Postgres
 from tests.monitor.conftest import Recorder
 from tests.monitor.drifting import BUCKET
@@ -44,13 +44,13 @@ def test_a_database_that_hangs_holds_few_threads_and_comes_back(
     monkeypatch.setattr(module, "DEADLINE_S", 0.1)
     release = threading.Event()
     before = threading.active_count()
-    for _ in range(READERS + 3):
+    for _ in range(MAX_READERS + 3):
         with pytest.raises(RecordsDown):
             records.read(lambda _: release.wait(60))
-    assert threading.active_count() - before <= READERS
+    assert threading.active_count() - before <= MAX_READERS
     release.set()
     monkeypatch.setattr(module, "DEADLINE_S", 30.0)
-    monkeypatch.setattr(module, "AGAIN_S", 30.0)
+    monkeypatch.setattr(module, "OUTAGE_WAIT_S", 30.0)
     assert records.read(_counts) == 0
 
 
@@ -58,7 +58,7 @@ def test_while_it_hangs_nobody_waits_in_line(records: Records, monkeypatch: pyte
     monkeypatch.setattr(module, "DEADLINE_S", 0.1)
     release = threading.Event()
     try:
-        for _ in range(READERS):
+        for _ in range(MAX_READERS):
             with pytest.raises(RecordsDown, match="no answer within"):
                 records.read(lambda _: release.wait(60))
         monkeypatch.setattr(module, "DEADLINE_S", 30.0)
