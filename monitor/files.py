@@ -17,7 +17,7 @@ from monitor.records import Records
 from monitor.views.auditors import read_auditors
 from monitor.views.blind import QueuedBin, read_queue
 from monitor.views.discrepancies import Filters, read_discrepancies
-from monitor.views.discrepancies_csv import COLUMNS, MOST_ROWS, ROWS_AT_A_TIME, cells
+from monitor.views.discrepancies_csv import CHUNK_ROWS, COLUMNS, MAX_ROWS, cells
 from monitor.views.lists import LISTS, TITLES, ListFilters, ListName, read_list
 
 ON_TERMINAL = {
@@ -37,15 +37,15 @@ DISCREPANCIES_ON_TERMINAL = ("bin", "count", "expected", "difference", "p_value"
 
 
 def list_document(records: Records, name: ListName, filters: ListFilters) -> Document:
-    """A list, at most MOST_ROWS rows of it. The columns are the fields of the API."""
+    """A list, at most MAX_ROWS rows of it. The columns are the fields of the API."""
     listing = LISTS[name]
-    found = _items(records, partial(read_list, listing=listing, filters=filters, limit=ROWS_AT_A_TIME))
+    found = _items(records, partial(read_list, listing=listing, filters=filters, limit=CHUNK_ROWS))
     return _document(TITLES[name], name, listing.row.model_fields, (one.model_dump().values() for one in found))
 
 
 def discrepancies_document(records: Records, filters: Filters, alpha: float) -> Document:
-    """The discrepancies in the order of their ranking, at most MOST_ROWS. The columns are those of the CSV."""
-    found = _items(records, partial(read_discrepancies, filters=filters, alpha=alpha, limit=ROWS_AT_A_TIME))
+    """The discrepancies in the order of their ranking, at most MAX_ROWS. The columns are those of the CSV."""
+    found = _items(records, partial(read_discrepancies, filters=filters, alpha=alpha, limit=CHUNK_ROWS))
     return _document("Discrepancies", "discrepancies", COLUMNS, map(cells, found))
 
 
@@ -88,8 +88,8 @@ def _items(records: Records, read: Callable[..., Any]) -> Iterator[Any]:
 
 
 def _document(title: str, slug: str, columns: Iterable[str], rows: Iterable[Iterable[object]]) -> Document:
-    written = [tuple(map(_cell, row)) for row in islice(rows, MOST_ROWS)]
-    is_cut = len(written) == MOST_ROWS
+    written = [tuple(map(_cell, row)) for row in islice(rows, MAX_ROWS)]
+    is_cut = len(written) == MAX_ROWS
     summary = [many(len(written), "row") + (", which is the limit of a file: there may be more" if is_cut else "")]
     return Document(title, summary, [Sheet(title, slug, tuple(columns), written)])
 

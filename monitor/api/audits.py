@@ -39,7 +39,7 @@ from monitor.services import CurrentServices
 from monitor.views.auditors import Auditors, read_auditors
 from monitor.views.bins import read_bin
 from monitor.views.blind import BlindBin, QueuedBin, read_queue, without_numbers
-from monitor.views.discrepancies import MAX_PREFIX, MOST, Filters, waiting
+from monitor.views.discrepancies import MAX_PAGE_SIZE, MAX_PREFIX_LENGTH, Filters, waiting_for_audit
 
 router = APIRouter(prefix="/api", tags=["audits"], responses={503: {"model": Problem}})
 
@@ -49,7 +49,9 @@ class QueueQuery(BaseModel):
 
     since: AwareDatetime | None = Field(None, description="only photos that were stored at this time or later")
     until: AwareDatetime | None = Field(None, description="only photos that were stored before this time")
-    prefix: str | None = Field(None, max_length=MAX_PREFIX, description="how the bin's id, or the photo's key, begins")
+    prefix: str | None = Field(
+        None, max_length=MAX_PREFIX_LENGTH, description="how the bin's id, or the photo's key, begins"
+    )
     answer: Literal[AuditAnswer.CANNOT_TELL, AuditAnswer.GO_AND_COUNT] | None = Field(
         None, description="bins whose last audit has this answer; default: bins without an audit"
     )
@@ -57,7 +59,7 @@ class QueueQuery(BaseModel):
     auditor: str | None = Field(
         None, max_length=MAX_NAME, description="who is to count again; a user who is signed in with a name is meant"
     )
-    limit: int = Field(50, ge=1, le=MOST, description="bins in the answer at most")
+    limit: int = Field(50, ge=1, le=MAX_PAGE_SIZE, description="bins in the answer at most")
 
     @property
     def filters(self) -> Filters:
@@ -104,7 +106,7 @@ _NOT_SIGNED_IN: Final[dict[int | str, dict[str, Any]]] = {status: _REFUSED[statu
 @router.get("/audit/queue", responses=_NOT_SIGNED_IN)
 def queue(services: CurrentServices, writer: CurrentWriter, asked: Annotated[QueueQuery, Query()]) -> Queue:
     """Bins to audit, without any number. Needs the token, as entering audits does."""
-    filters, alpha = waiting(asked.filters, writer.name or asked.auditor), services.settings.flag_level
+    filters, alpha = waiting_for_audit(asked.filters, writer.name or asked.auditor), services.settings.flag_level
     return Queue(items=services.records.read(lambda connection: read_queue(connection, filters, alpha, asked.limit)))
 
 

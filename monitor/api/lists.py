@@ -14,10 +14,10 @@ from monitor.access.authentication import CurrentAuthenticator, ShowsNumbers
 from monitor.api.problem import Problem
 from monitor.files import as_bytes, list_document
 from monitor.services import CurrentServices, Services
-from monitor.views.discrepancies import MOST
+from monitor.views.discrepancies import MAX_PAGE_SIZE
 from monitor.views.lists import (
     FAILED,
-    MAX_CURSOR,
+    MAX_CURSOR_LENGTH,
     PHOTOS_WITHOUT_QUANTITY,
     QUANTITIES_WITHOUT_PHOTO,
     VARIANCES,
@@ -41,9 +41,9 @@ router = APIRouter(prefix="/api/lists", responses={503: {"model": Problem}})
 
 
 class _Part(ListFilters):
-    limit: int = Field(50, ge=1, le=MOST, description="rows in the answer at most")
-    after: str | None = Field(None, max_length=MAX_CURSOR, description="`next` of an earlier answer")
-    before: str | None = Field(None, max_length=MAX_CURSOR, description="`previous` of an earlier answer")
+    limit: int = Field(50, ge=1, le=MAX_PAGE_SIZE, description="rows in the answer at most")
+    after: str | None = Field(None, max_length=MAX_CURSOR_LENGTH, description="`next` of an earlier answer")
+    before: str | None = Field(None, max_length=MAX_CURSOR_LENGTH, description="`previous` of an earlier answer")
 
 
 class _FailedPart(_Part, FailedFilters):

@@ -8,11 +8,11 @@ from fastapi import Query
 from pydantic import Field
 
 from binwatch.counts import Suspicion
-from monitor.views.discrepancies import MOST, Filters
+from monitor.views.discrepancies import MAX_PAGE_SIZE, Filters
 
 MAX_BIN = 1024
 """Characters of a bin's id, which is part of a key: S3's have no more bytes."""
-MAX_CURSOR = 200
+MAX_CURSOR_LENGTH = 200
 
 Alpha = Annotated[
     float | None,
@@ -36,6 +36,6 @@ class FileQuery(Filters):
 class ListQuery(FileQuery):
     """Filters, and which part of the list."""
 
-    limit: int = Field(50, ge=1, le=MOST, description="bins in the answer at most")
-    after: str | None = Field(None, max_length=MAX_CURSOR, description="`next` of an earlier answer")
-    before: str | None = Field(None, max_length=MAX_CURSOR, description="`previous` of an earlier answer")
+    limit: int = Field(50, ge=1, le=MAX_PAGE_SIZE, description="bins in the answer at most")
+    after: str | None = Field(None, max_length=MAX_CURSOR_LENGTH, description="`next` of an earlier answer")
+    before: str | None = Field(None, max_length=MAX_CURSOR_LENGTH, description="`previous` of an earlier answer")

@@ -15,7 +15,7 @@ from monitor.api.problem import Problem
 from monitor.services import CurrentServices
 from monitor.views.bins import BinDetail, read_bin
 from monitor.views.discrepancies import DiscrepancyPage, Level, read_discrepancies, read_level
-from monitor.views.discrepancies_csv import HEADER, ROWS_AT_A_TIME, lines
+from monitor.views.discrepancies_csv import CHUNK_ROWS, HEADER, lines
 from monitor.views.drift import DriftView, view_drift
 from monitor.views.models import ModelsView, read_models
 from monitor.views.overview import Overview, TimeRange
@@ -64,7 +64,7 @@ def discrepancies_csv(
 
     def part(after: str | None) -> DiscrepancyPage:
         return services.records.read(
-            lambda connection: read_discrepancies(connection, filters, level, ROWS_AT_A_TIME, after)
+            lambda connection: read_discrepancies(connection, filters, level, CHUNK_ROWS, after)
         )
 
     first = part(None)  # an outage now is an answer; later it can only break off the file

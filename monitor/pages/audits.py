@@ -31,7 +31,7 @@ from monitor.records import RecordsDown
 from monitor.services import CurrentServices, Services
 from monitor.views.bins import BinDetail, read_bin
 from monitor.views.blind import without_numbers
-from monitor.views.discrepancies import BinRef, Neighbours, neighbours, waiting
+from monitor.views.discrepancies import BinRef, Neighbours, read_neighbours, waiting_for_audit
 
 router = APIRouter()
 
@@ -58,11 +58,11 @@ def first(
         return go(request, "/login", next=context.here)
     asked = wanted.for_blind if context.access.is_blind else wanted
     # Not in the settings' direction: which bins wait for a blind auditor must not tell which way they differ.
-    filters = waiting(
+    filters = waiting_for_audit(
         asked.filters if context.access.is_blind else services.filters(asked.filters), context.access.name
     )
     alpha = services.alpha(asked.level)
-    beside = services.records.read(lambda connection: neighbours(connection, filters, alpha, "", ""))
+    beside = services.records.read(lambda connection: read_neighbours(connection, filters, alpha, "", ""))
     return RedirectResponse(root_of(request) + address(asked, beside.next, is_blind=context.access.is_blind), 303)
 
 
@@ -86,10 +86,10 @@ def audit(
         return go(request, "/login", next=context.here)
     asked = wanted.for_blind
     alpha, of = services.alpha(asked.level), bucket or services.settings.bucket
-    filters = waiting(asked.filters, context.access.name)
+    filters = waiting_for_audit(asked.filters, context.access.name)
 
     def read(connection: Connection) -> tuple[BinDetail, Neighbours]:
-        return read_bin(connection, of, bin_id, alpha), neighbours(connection, filters, alpha, of, bin_id)
+        return read_bin(connection, of, bin_id, alpha), read_neighbours(connection, filters, alpha, of, bin_id)
 
     detail, beside = services.records.read(read)
     if writer is None or not context.access.is_blind or detail.was_answered_by(writer.name):

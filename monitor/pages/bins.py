@@ -18,7 +18,7 @@ from monitor.pages.request_context import RequestContext
 from monitor.pages.templates import html
 from monitor.services import CurrentServices
 from monitor.views.bins import BinDetail, read_bin
-from monitor.views.discrepancies import BinRef, Neighbours, neighbours, waiting
+from monitor.views.discrepancies import BinRef, Neighbours, read_neighbours, waiting_for_audit
 
 router = APIRouter()
 
@@ -46,11 +46,15 @@ def one_bin(
     filters = services.filters(wanted.filters)
 
     def read(connection: Connection) -> tuple[BinDetail, Neighbours, BinRef | None]:
-        beside = neighbours(connection, filters, alpha, of, bin_id)
+        beside = read_neighbours(connection, filters, alpha, of, bin_id)
         onwards = beside.next
         if filters.audited is not False:  # then the next one may have been checked
-            onwards = neighbours(
-                connection, waiting(filters.model_copy(update={"answer": None, "variance": None})), alpha, of, bin_id
+            onwards = read_neighbours(
+                connection,
+                waiting_for_audit(filters.model_copy(update={"answer": None, "variance": None})),
+                alpha,
+                of,
+                bin_id,
             ).next
         return read_bin(connection, of, bin_id, alpha, filters.direction.suspicion), beside, onwards
 

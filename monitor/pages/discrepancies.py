@@ -24,9 +24,9 @@ from monitor.views.discrepancies import (
     count_variances,
     read_discrepancies,
     read_level,
-    waiting,
+    waiting_for_audit,
 )
-from monitor.views.drift import brief_drift
+from monitor.views.drift import summarise_drift
 
 router = APIRouter()
 
@@ -68,7 +68,7 @@ def discrepancies(
         asked=wanted,
         found=found,
         level=level,
-        says=sentences.level(level, brief_drift(services.drift.report)),
+        says=sentences.level(level, summarise_drift(services.drift.report)),
         empty=sentences.nothing_found(level, is_filtered=wanted.is_filtered),
         direction=filters.direction,
         suspicion=filters.direction.suspicion,
@@ -95,7 +95,7 @@ def _queue(
     flash: FlashMessages,
 ) -> HTMLResponse:
     alpha, name = services.alpha(wanted.level), context.access.name
-    filters, recounts = waiting(wanted.filters, name), waiting(_RECOUNTS.filters, name)
+    filters, recounts = waiting_for_audit(wanted.filters, name), waiting_for_audit(_RECOUNTS.filters, name)
 
     def read(connection: Connection) -> list[list[QueuedBin]]:
         return [read_queue(connection, of, alpha, AT_A_TIME) for of in (filters, recounts)]

@@ -16,7 +16,7 @@ from monitor.pages import sentences
 from monitor.pages.request_context import RequestContext
 from monitor.pages.templates import html
 from monitor.services import CurrentServices
-from monitor.views.drift import SignalView, WindowView, brief_drift, view_drift
+from monitor.views.drift import SignalView, WindowView, summarise_drift, view_drift
 
 router = APIRouter()
 
@@ -42,7 +42,7 @@ def drift(
 ) -> HTMLResponse:
     """The signals of one window: the one asked for, or the one that says most."""
     report = services.drift.report
-    view, brief = view_drift(report), brief_drift(report)
+    view, brief = view_drift(report), summarise_drift(report)
     chosen = window or brief.window or Window.LATEST
     shown = next((one for one in view.windows if one.window is chosen), None)
     return html(

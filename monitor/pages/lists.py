@@ -18,14 +18,14 @@ from monitor.pages import sentences
 from monitor.pages.request_context import RequestContext
 from monitor.pages.templates import html
 from monitor.services import CurrentServices
-from monitor.views.discrepancies import MAX_PREFIX
-from monitor.views.lists import LISTS, MAX_CURSOR, TITLES, ListName, read_list
+from monitor.views.discrepancies import MAX_PREFIX_LENGTH
+from monitor.views.lists import LISTS, MAX_CURSOR_LENGTH, TITLES, ListName, read_list
 
 router = APIRouter()
 
 AT_A_TIME = 50
 
-Cursor = Annotated[str | None, Query(max_length=MAX_CURSOR)]
+Cursor = Annotated[str | None, Query(max_length=MAX_CURSOR_LENGTH)]
 Cell = str | int | datetime | None
 
 INTRODUCTIONS = {
@@ -99,7 +99,7 @@ def show_list(
     authenticator: CurrentAuthenticator,
     context: RequestContext,
     name: ListName,
-    prefix: Annotated[str, Query(max_length=MAX_PREFIX)] = "",
+    prefix: Annotated[str, Query(max_length=MAX_PREFIX_LENGTH)] = "",
     reason: Annotated[str, Query(max_length=40)] = "",
     model: Annotated[str, Query(max_length=100)] = "",
     state: Annotated[VarianceState | Literal[""], Query()] = "",

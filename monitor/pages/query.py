@@ -14,7 +14,7 @@ from binwatch.counts import MORE
 from binwatch.records.audits import AuditAnswer
 from binwatch.records.variances import VarianceState
 from monitor.forms import validated
-from monitor.views.discrepancies import MAX_PREFIX, Direction, Filters
+from monitor.views.discrepancies import MAX_PREFIX_LENGTH, Direction, Filters
 
 LEVELS = (0.01, 0.05, 0.1, 0.2)
 """Levels that the form offers."""
@@ -47,7 +47,7 @@ class DiscrepancyQuery(BaseModel):
     since: date | None = None
     until: date | None = None
     """The last day, included."""
-    prefix: str | None = Field(None, max_length=MAX_PREFIX)
+    prefix: str | None = Field(None, max_length=MAX_PREFIX_LENGTH)
     direction: Direction | None = None
     """None is the settings' own."""
     size: int = Field(0, ge=0, le=MORE)

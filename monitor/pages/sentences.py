@@ -14,7 +14,7 @@ from monitor.drift.judge import MIN_PHOTOS, Verdict
 from monitor.drift.windows import Window
 from monitor.formatting import hours_of_week, many, minute, number, share
 from monitor.views.discrepancies import Direction, Level
-from monitor.views.drift import AlarmView, DriftInBrief, SameHoursView, SignalView, State, WindowView
+from monitor.views.drift import AlarmView, DriftSummary, SameHoursView, SignalView, State, WindowView
 from monitor.views.overview import TimeRange
 
 _NARROW = "\N{NARROW NO-BREAK SPACE}"
@@ -132,7 +132,7 @@ FLAGGED_FOR = {
 }
 
 
-def level(of: Level, drift: DriftInBrief) -> str:
+def level(of: Level, drift: DriftSummary) -> str:
     """How many bins a level flags by chance, what flags have been worth, and whether drift makes that doubtful."""
     if not of.calibrated:
         return (
@@ -185,7 +185,7 @@ def nothing_found(of: Level, *, is_filtered: bool) -> str:
     return "No bin is left: each count agrees with the inventory, or somebody has looked at the bin."
 
 
-def drift_status(of: DriftInBrief) -> tuple[str, str]:
+def drift_status(of: DriftSummary) -> tuple[str, str]:
     """The state of drift: in a word or two, and in a sentence."""
     where = WINDOWS[of.window] if of.window else ""
     since = f"Since {minute(of.since)}" if of.since else "Now"
@@ -213,7 +213,7 @@ def drift_status(of: DriftInBrief) -> tuple[str, str]:
     }[of.state]
 
 
-def _steady(of: DriftInBrief, where: str) -> str:
+def _steady(of: DriftSummary, where: str) -> str:
     measured_on = REFERENCES[DriftReference.TRAINING]
     if of.reference is DriftReference.SAME_HOURS:
         differs = f" From {measured_on}, {_names(of.beyond)} of {where} differ; that alone raises no alarm."

@@ -27,7 +27,7 @@ from monitor.pages import sentences
 from monitor.pages.flash import PROBLEMS
 from monitor.pages.models import shaded
 from monitor.views.discrepancies import Direction, Level
-from monitor.views.drift import DriftInBrief, SameHoursView, State
+from monitor.views.drift import DriftSummary, SameHoursView, State
 from monitor.views.models import Confusion
 from monitor.views.overview import TimeRange
 from tests.calibrations import category
@@ -508,7 +508,7 @@ def test_everything_has_words() -> None:
     assert set(PROBLEMS) == set(FormProblem)
     for state in State:
         window = Window.DAY if state in (State.DRIFTED, State.STEADY) else None
-        brief = DriftInBrief(state=state, at=None, window=window, photos=0, signals=[])
+        brief = DriftSummary(state=state, at=None, window=window, photos=0, signals=[])
         assert all(sentences.drift_status(brief))
 
 
@@ -543,7 +543,7 @@ LEVEL = Level(
     checked=0,
     inventory_wrong=0,
 )
-STEADY = DriftInBrief(state=State.STEADY, at=None, window=Window.DAY, photos=200, signals=[])
+STEADY = DriftSummary(state=State.STEADY, at=None, window=Window.DAY, photos=200, signals=[])
 
 
 @pytest.mark.parametrize(
@@ -587,7 +587,7 @@ def test_what_flags_have_been_worth_is_said(checked: int, wrong: int, says: str)
 
 
 def test_flags_are_doubted_while_photos_have_drifted() -> None:
-    found = DriftInBrief(
+    found = DriftSummary(
         state=State.DRIFTED, at=None, window=Window.DAY, photos=200, signals=[Signal.EXPECTED, Signal.BRIGHTNESS]
     )
     assert "But photos have drifted (brightness)" in sentences.level(LEVEL, found)
