@@ -19,10 +19,10 @@ from monitor import error_responses, routes
 from monitor.access.authentication import Authenticator
 from monitor.access.bodies import BodyLimit
 from monitor.access.hosts import HostCheck
-from monitor.access.limits import limited
-from monitor.access.proxies import PublishedPath, TrustedProxies, path_of, root_of
+from monitor.access.limits import limit_requests
+from monitor.access.proxies import PublishedPath, TrustedProxies, relative_path, root_path_of
 from monitor.access.uploads import upload_limit
-from monitor.api.problem import describe
+from monitor.api.problem import describe_errors
 from monitor.headers import HeadAsGet, SecurityHeaders
 from monitor.photo_limiter import PhotoLimiter
 from monitor.services import Services
@@ -34,7 +34,7 @@ class _Described(FastAPI):
     def openapi(self) -> dict[str, Any]:
         """The OpenAPI document, made once."""
         if self.openapi_schema is None:
-            self.openapi_schema = describe(super().openapi())
+            self.openapi_schema = describe_errors(super().openapi())
         return self.openapi_schema
 
 
@@ -54,7 +54,7 @@ def create_app(services: Services) -> ASGIApp:
     settings = services.settings
     names = [*services.settings.monitor_hosts.split(","), services.settings.monitor_host]
     bodies = BodyLimit(app, upload_limit(app.state.authenticator))
-    inner = HeadAsGet(SecurityHeaders(HostCheck(limited(bodies), names)))
+    inner = HeadAsGet(SecurityHeaders(HostCheck(limit_requests(bodies), names)))
     return PublishedPath(inner, settings, TrustedProxies(settings))
 
 
@@ -76,10 +76,10 @@ def _without_slash(request: Request) -> str | None:
 
     Starlette's own redirect names scheme and host, which behind a proxy are not those that the browser asked for.
     """
-    path, query = path_of(request), request.url.query
+    path, query = relative_path(request), request.url.query
     if not path.endswith("/"):
         return None
-    bare = {**request.scope, "path": root_of(request) + path.rstrip("/"), "root_path": root_of(request)}
+    bare = {**request.scope, "path": root_path_of(request) + path.rstrip("/"), "root_path": root_path_of(request)}
     app: FastAPI = request.app
     found = any(not isinstance(route, Mount) and route.matches(bare)[0] is not Match.NONE for route in app.routes)
     return bare["path"] + (f"?{query}" if query else "") if found else None

@@ -6,7 +6,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from monitor.access.proxies import path_of
+from monitor.access.proxies import relative_path
 
 SECURITY_HEADERS = {
     # Nothing is loaded but our own styles, photos and one file of keyboard shortcuts; whatever a key of the bucket
@@ -43,7 +43,7 @@ class SecurityHeaders:
                 headers = MutableHeaders(scope=message)
                 headers.update(SECURITY_HEADERS)
                 headers.setdefault(
-                    "Cache-Control", CHECKED if path_of(HTTPConnection(scope)).startswith("/static/") else FRESH
+                    "Cache-Control", CHECKED if relative_path(HTTPConnection(scope)).startswith("/static/") else FRESH
                 )
             await send(message)
 

@@ -16,8 +16,8 @@ from binwatch.records.repeats import next_bin
 from binwatch.records.settle_bins import BinKey
 from monitor.access.authentication import CurrentAuthenticator, ForeignForm, NotSignedIn, Writer
 from monitor.access.cookies import delete_cookie, set_cookie
-from monitor.access.negotiation import sent_a_form
-from monitor.access.proxies import root_of
+from monitor.access.negotiation import is_own_form
+from monitor.access.proxies import root_path_of
 from monitor.access.sight import SHOWN_COOKIE
 from monitor.api.parameters import BinId, Bucket
 from monitor.auditing import NewAudit, save, was_blind
@@ -63,7 +63,7 @@ def first(
     )
     alpha = services.alpha(asked.level)
     beside = services.records.read(lambda connection: read_neighbours(connection, filters, alpha, "", ""))
-    return RedirectResponse(root_of(request) + address(asked, beside.next, is_blind=context.access.is_blind), 303)
+    return RedirectResponse(root_path_of(request) + address(asked, beside.next, is_blind=context.access.is_blind), 303)
 
 
 @router.get(VIEW, response_class=HTMLResponse)
@@ -108,7 +108,7 @@ def audit(
         random=random,
         onwards=address(asked, beside.next, is_blind=True),
         view=authenticator.view_token(writer, of, bin_.bin_id, bin_.photo.id if bin_.photo else None),
-        was_seen=not authenticator.sights.was_blind(request, of, bin_.bin_id),
+        was_seen=not authenticator.sight_tracker.may_audit_blind(request, of, bin_.bin_id),
         most=MAX_QUANTITY,
         longest=MAX_NOTE,
     )
@@ -134,7 +134,7 @@ def enter(
         blind = was_blind(request, authenticator, writer, entered, bucket)
         saved = save(services.writable, entered, writer, services.settings, blind=blind)
     except (NotSignedIn, StaleAudit, UnknownBin, ForeignForm, RequestValidationError) as error:
-        if not sent_a_form(request):
+        if not is_own_form(request):
             raise
         if isinstance(error, NotSignedIn):
             return go(request, "/login", problem=FormProblem.SIGNED_OUT, next=back)

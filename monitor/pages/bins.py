@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from binwatch.metadata import MAX_QUANTITY
 from binwatch.records.audits import MAX_NOTE
 from monitor.access.authentication import CurrentAuthenticator
-from monitor.access.proxies import root_of
+from monitor.access.proxies import root_path_of
 from monitor.api.parameters import BinId, Bucket
 from monitor.pages import query
 from monitor.pages.flash import FlashMessages
@@ -80,7 +80,7 @@ def one_bin(
         most=MAX_QUANTITY,
         longest=MAX_NOTE,
     )
-    authenticator.sights.note(request, page, [(of, detail.bin_id)])
+    authenticator.sight_tracker.note_shown(request, page, [(of, detail.bin_id)])
     return page
 
 
@@ -97,4 +97,4 @@ def address(wanted: DiscrepancyQuery, of: BinRef | None, *, is_blind: bool = Fal
 
 def the_other_view(request: Request, path: str) -> RedirectResponse:
     """Redirect to the same bin with its numbers, or without. The query is kept: it names the audit that was saved."""
-    return RedirectResponse(f"{root_of(request)}{path}?{request.url.query}", 303)
+    return RedirectResponse(f"{root_path_of(request)}{path}?{request.url.query}", 303)

@@ -83,7 +83,7 @@ def discrepancies(
         variances=variances,
         states=sentences.VARIANCE_STATES,
     )
-    authenticator.sights.note(request, page, [(one.bucket, one.bin_id) for one in found.items])
+    authenticator.sight_tracker.note_shown(request, page, [(one.bucket, one.bin_id) for one in found.items])
     return page
 
 

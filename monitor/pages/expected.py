@@ -19,8 +19,8 @@ from binwatch.inventory.importing import import_file
 from binwatch.safe_csv import original
 from monitor import formatting
 from monitor.access.authentication import CurrentAuthenticator, ForeignForm, NotSignedIn
-from monitor.access.negotiation import sent_a_form
-from monitor.access.uploads import MAX_FILE, PATH
+from monitor.access.negotiation import is_own_form
+from monitor.access.uploads import MAX_FILE_BYTES, UPLOAD_PATH
 from monitor.forms import FormProblem, go
 from monitor.pages.flash import FlashMessages, failed
 from monitor.pages.request_context import RequestContext
@@ -66,13 +66,13 @@ async def _sent(request: Request) -> _Sent:
         raise HTTPException(400, "the form cannot be read") from error
 
 
-@router.get(PATH, response_class=HTMLResponse)
+@router.get(UPLOAD_PATH, response_class=HTMLResponse)
 def expected(request: Request, context: RequestContext, flash: FlashMessages) -> HTMLResponse:
     """The form for a file, or how to turn writing on."""
     return _page(request, context, flash)
 
 
-@router.post(PATH)
+@router.post(UPLOAD_PATH)
 def upload(
     request: Request,
     services: CurrentServices,
@@ -84,10 +84,10 @@ def upload(
     try:
         authenticator.check_form(authenticator.require_writer(request), sent.fields.get("csrf", ""))
     except (NotSignedIn, ForeignForm) as error:
-        if not sent_a_form(request):
+        if not is_own_form(request):
             raise
         if isinstance(error, NotSignedIn):
-            return go(request, "/login", problem=FormProblem.SIGNED_OUT, next=PATH)
+            return go(request, "/login", problem=FormProblem.SIGNED_OUT, next=UPLOAD_PATH)
         return _page(request, context, failed(FormProblem.FOREIGN), status=403)
     try:
         imported, error_, status = _import(services, sent), None, 200
@@ -106,7 +106,7 @@ def _page(
     error: str | None = None,
     status: int = 200,
 ) -> HTMLResponse:
-    limits = {"max_file": f"{MAX_FILE // 2**20} MiB", "max_refused": SHOWN}
+    limits = {"max_file": f"{MAX_FILE_BYTES // 2**20} MiB", "max_refused": SHOWN}
     return html(
         request,
         "expected.html",

@@ -134,5 +134,5 @@ def show_list(
         states=sentences.VARIANCE_STATES if name is ListName.VARIANCES else {},
     )
     if name.has_numbers:
-        authenticator.sights.note(request, page, [(item.bucket, item.bin_id) for item in found.items])
+        authenticator.sight_tracker.note_shown(request, page, [(item.bucket, item.bin_id) for item in found.items])
     return page

@@ -17,7 +17,7 @@ from monitor.access.authentication import (
     WrongToken,
 )
 from monitor.access.cookies import delete_cookie, set_cookie
-from monitor.access.negotiation import sent_a_form
+from monitor.access.negotiation import is_own_form
 from monitor.access.sight import SHOWN_COOKIE
 from monitor.forms import Fields, FormProblem, go, local
 from monitor.pages.flash import FlashMessages, failed
@@ -49,7 +49,7 @@ def sign_in(request: Request, authenticator: CurrentAuthenticator, context: Requ
     try:
         cookie = authenticator.sign_in(request, fields.get("token", ""), name)
     except (WrongToken, NoName) as error:
-        if not sent_a_form(request):
+        if not is_own_form(request):
             raise
         problem, status = (FormProblem.NAME, 422) if isinstance(error, NoName) else (FormProblem.TOKEN, 401)
         return html(

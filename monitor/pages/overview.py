@@ -47,5 +47,5 @@ def overview(
         queue=DiscrepancyQuery(flagged=True),
     )
     if not context.access.is_blind:
-        authenticator.sights.note(request, page, [(one.bucket, one.bin_id) for one in view.latest])
+        authenticator.sight_tracker.note_shown(request, page, [(one.bucket, one.bin_id) for one in view.latest])
     return page

@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from monitor.access.authentication import Access, CurrentAccess
-from monitor.access.proxies import path_of
+from monitor.access.proxies import relative_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class _RequestContext:
 
 def request_context(request: Request, access: CurrentAccess) -> _RequestContext:
     """The context of a request for a page, or of one that failed."""
-    path, query = path_of(request), request.url.query
+    path, query = relative_path(request), request.url.query
     here = f"{path}?{query}" if query else path
     return _RequestContext(access, here if request.method == "GET" and path != "/login" else "")
 

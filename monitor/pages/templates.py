@@ -12,14 +12,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from binwatch.text import noun
 from monitor import formatting
-from monitor.access.proxies import root_of
+from monitor.access.proxies import root_path_of
 from monitor.pages import sentences
 from monitor.views.blind import ITEM_DEFINITION
 
 
 def html(request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
     """A page. `page` is the name of its entry in the navigation."""
-    known: dict[str, Any] = {"page": None, "now": datetime.now(UTC), "root": root_of(request)}
+    known: dict[str, Any] = {"page": None, "now": datetime.now(UTC), "root": root_path_of(request)}
     known |= {"item": ITEM_DEFINITION, "reasons": sentences.AUDIT_REASONS}  # of the form for an answer
     # A request that middleware refuses has not reached the app.
     app = request.scope.get("app")

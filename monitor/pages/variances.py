@@ -10,7 +10,7 @@ from fastapi.responses import RedirectResponse
 
 from binwatch.records.variances import OwnCount, VarianceConflict
 from monitor.access.authentication import CurrentAuthenticator, ForeignForm, NoName, NotSignedIn, ShowsNumbers
-from monitor.access.negotiation import sent_a_form
+from monitor.access.negotiation import is_own_form
 from monitor.auditing import NewDecision, save_decision
 from monitor.forms import Fields, FormProblem, go, local, validated, whole_number
 from monitor.records import MAX_ID
@@ -49,11 +49,11 @@ def decide(
         }
         save_decision(services.writable, variance_id, validated(NewDecision, given), writer.name)
     except NotSignedIn:
-        if not sent_a_form(request):
+        if not is_own_form(request):
             raise
         return go(request, "/login", problem=FormProblem.SIGNED_OUT, next=back)
     except (OwnCount, VarianceConflict, ForeignForm, RequestValidationError) as error:
-        if not sent_a_form(request):
+        if not is_own_form(request):
             raise
         return go(request, back, problem=_ON_THE_FORM[type(error)])
     return go(request, back)

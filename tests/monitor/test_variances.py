@@ -155,7 +155,7 @@ def test_a_proxy_says_who_is_an_approver(
         headers["Cookie"] = SHOWN
         assert _decide(running, headers, **APPROVED).status_code == status
         # Without a token of their own, approvers have no sessions: who knows the other token could sign one.
-        cookie = SessionCookies(TOKEN.encode()).begin("Mallory", is_approver=True)
+        cookie = SessionCookies(TOKEN.encode()).create("Mallory", is_approver=True)
         session = {"Origin": headers["Origin"], "Cookie": f"{COOKIE}={cookie}; {SHOWN}"}
         assert _decide(running, session, **APPROVED).status_code == 403
 
