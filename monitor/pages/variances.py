@@ -1,4 +1,4 @@
-"""Approving and rejecting variances, on the page of their bin."""
+"""Approving and rejecting variances on the page of a bin."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from monitor.services import CurrentServices
 
 router = APIRouter()
 
-_ON_THE_FORM: Final[dict[type[Exception], FormProblem]] = {
+_PROBLEM_OF_ERROR: Final[dict[type[Exception], FormProblem]] = {
     OwnCount: FormProblem.OWN_COUNT,
     VarianceConflict: FormProblem.DECIDED,
     ForeignForm: FormProblem.FOREIGN,
@@ -34,7 +34,7 @@ def decide(
     variance_id: Annotated[int, Path(ge=1, le=MAX_ID)],
     fields: Fields,
 ) -> RedirectResponse:
-    """Fields decision, quantity (which is approved), note, csrf; `back`: where to go."""
+    """Record a decision. Fields: decision, quantity (the approved one), note, csrf, back (redirect target)."""
     back = local(fields.get("back"), "/lists/variances")
     try:
         writer = authenticator.require_approver(request)
@@ -42,12 +42,12 @@ def decide(
         if writer.name is None:
             raise NoName
         quantity = fields.get("quantity")
-        given = {
+        values = {
             "decision": fields.get("decision"),
             "quantity": whole_number(quantity) if quantity else None,
             "note": fields.get("note"),
         }
-        save_decision(services.writable, variance_id, validated(NewDecision, given), writer.name)
+        save_decision(services.writable, variance_id, validated(NewDecision, values), writer.name)
     except NotSignedIn:
         if not is_own_form(request):
             raise
@@ -55,5 +55,5 @@ def decide(
     except (OwnCount, VarianceConflict, ForeignForm, RequestValidationError) as error:
         if not is_own_form(request):
             raise
-        return go(request, back, problem=_ON_THE_FORM[type(error)])
+        return go(request, back, problem=_PROBLEM_OF_ERROR[type(error)])
     return go(request, back)

@@ -13,7 +13,7 @@ from sqlalchemy import Engine, select
 from binwatch.records.tables import Expectation
 from monitor.access.bodies import MAX_BODY_BYTES
 from monitor.access.uploads import MAX_FILE_BYTES
-from monitor.pages.expected import _plain
+from monitor.pages.expected import _safe_file_name
 from tests.monitor.conftest import BUCKET, HTML, Recorder, Running, running_monitor
 from tests.monitor.html import Parsed
 from tests.monitor.test_access import BEARER, TOKEN, _form_token, _here, _sign_in
@@ -147,4 +147,4 @@ def test_a_form_that_is_none(floor: Running, content: bytes, kind: str) -> None:
     ],
 )
 def test_names_of_files_lead_nowhere(sent: str, plain: str) -> None:
-    assert _plain(sent) == plain
+    assert _safe_file_name(sent) == plain
