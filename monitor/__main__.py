@@ -40,7 +40,7 @@ from monitor.records import Records, writable
 from monitor.summary import summarise
 from monitor.terminal import render
 from monitor.totals import read_totals
-from monitor.views.discrepancies import Direction, Filters, waiting
+from monitor.views.discrepancies import Direction, Filters, waiting_for_audit
 from monitor.views.lists import LISTS, ListName
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
@@ -301,7 +301,7 @@ def queue(
     settings = load_settings()
     # Not filtered by the settings' direction, which would reveal how these bins differ.
     values = {"answer": answer, "prefix": prefix, "variance": VarianceState.OPEN if recount else None}
-    filters = waiting(_parse_filters(Filters, values), auditor)
+    filters = waiting_for_audit(_parse_filters(Filters, values), auditor)
     _write(out, lambda records: queue_document(records, filters, settings.flag_level, limit), ("bin_id", "bucket"))
 
 

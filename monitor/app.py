@@ -19,10 +19,10 @@ from monitor import error_responses, routes
 from monitor.access.authentication import Authenticator
 from monitor.access.bodies import BodyLimit
 from monitor.access.hosts import HostCheck
-from monitor.access.limits import limited
-from monitor.access.proxies import PublishedPath, TrustedProxies, path_of, root_of
+from monitor.access.limits import limit_requests
+from monitor.access.proxies import PublishedPath, TrustedProxies, relative_path, root_path_of
 from monitor.access.uploads import upload_limit
-from monitor.api.problem import describe
+from monitor.api.problem import describe_errors
 from monitor.headers import HeadAsGet, SecurityHeaders
 from monitor.photo_limiter import PhotoLimiter
 from monitor.services import Services
@@ -34,7 +34,7 @@ class _DescribedApp(FastAPI):
     def openapi(self) -> dict[str, Any]:
         """Return the OpenAPI document, generated once."""
         if self.openapi_schema is None:
-            self.openapi_schema = describe(super().openapi())
+            self.openapi_schema = describe_errors(super().openapi())
         return self.openapi_schema
 
 
@@ -54,7 +54,7 @@ def create_app(services: Services) -> ASGIApp:
     settings = services.settings
     host_names = [*settings.monitor_hosts.split(","), settings.monitor_host]
     size_limited = BodyLimit(app, upload_limit(app.state.authenticator))
-    inner = HeadAsGet(SecurityHeaders(HostCheck(limited(size_limited), host_names)))
+    inner = HeadAsGet(SecurityHeaders(HostCheck(limit_requests(size_limited), host_names)))
     return PublishedPath(inner, settings, TrustedProxies(settings))
 
 
@@ -76,10 +76,10 @@ def _without_trailing_slash(request: Request) -> str | None:
 
     Starlette's own redirect contains the scheme and host, which differ from the browser's behind a proxy.
     """
-    path, query = path_of(request), request.url.query
+    path, query = relative_path(request), request.url.query
     if not path.endswith("/"):
         return None
-    scope = {**request.scope, "path": root_of(request) + path.rstrip("/"), "root_path": root_of(request)}
+    scope = {**request.scope, "path": root_path_of(request) + path.rstrip("/"), "root_path": root_path_of(request)}
     app: FastAPI = request.app
     exists = any(not isinstance(route, Mount) and route.matches(scope)[0] is not Match.NONE for route in app.routes)
     return scope["path"] + (f"?{query}" if query else "") if exists else None

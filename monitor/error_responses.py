@@ -28,7 +28,7 @@ from monitor.access.authentication import (
 from monitor.access.negotiation import wants_page
 from monitor.api.problem import MEDIA_TYPE, Fault, Problem
 from monitor.pages.request_context import request_context
-from monitor.pages.templates import html
+from monitor.pages.templates import render
 from monitor.photos import NoPhoto
 from monitor.records import RecordsDown
 from monitor.summary import UnknownModel
@@ -197,7 +197,7 @@ def respond(request: Request, message: ErrorMessage, headers: Mapping[str, str] 
         # A request that middleware refuses has not reached the app, which knows who is signed in.
         if app := request.scope.get("app"):
             variables["context"] = request_context(request, app.state.authenticator.access(request))
-        page = html(request, "problem.html", message.status, **variables)
+        page = render(request, "problem.html", message.status, **variables)
         page.headers.update(headers or {})
         return page
     problem = Problem(

@@ -18,7 +18,7 @@ from monitor.records import Records
 from monitor.views.auditors import read_auditors
 from monitor.views.blind import QueuedBin, read_queue
 from monitor.views.discrepancies import Filters, read_discrepancies
-from monitor.views.discrepancies_csv import COLUMNS, MOST_ROWS, ROWS_AT_A_TIME, cells
+from monitor.views.discrepancies_csv import CHUNK_ROWS, COLUMNS, MAX_ROWS, cells
 from monitor.views.lists import LISTS, TITLES, ListFilters, ListName, read_list
 
 LIST_TERMINAL_COLUMNS = {
@@ -47,15 +47,15 @@ DISCREPANCY_TERMINAL_COLUMNS = (
 
 
 def list_document(records: Records, name: ListName, filters: ListFilters) -> Document:
-    """Read a list, at most MOST_ROWS rows. The columns are the fields of the API."""
+    """Read a list, at most MAX_ROWS rows. The columns are the fields of the API."""
     listing = LISTS[name]
-    items = _items(records, partial(read_list, listing=listing, filters=filters, limit=ROWS_AT_A_TIME))
+    items = _items(records, partial(read_list, listing=listing, filters=filters, limit=CHUNK_ROWS))
     return _document(TITLES[name], name, listing.row.model_fields, (item.model_dump().values() for item in items))
 
 
 def discrepancies_document(records: Records, filters: Filters, alpha: float) -> Document:
-    """Read the discrepancies in the order of their rank, at most MOST_ROWS. The columns are those of the CSV."""
-    items = _items(records, partial(read_discrepancies, filters=filters, alpha=alpha, limit=ROWS_AT_A_TIME))
+    """Read the discrepancies in the order of their rank, at most MAX_ROWS. The columns are those of the CSV."""
+    items = _items(records, partial(read_discrepancies, filters=filters, alpha=alpha, limit=CHUNK_ROWS))
     return _document("Discrepancies", "discrepancies", COLUMNS, map(cells, items))
 
 
@@ -103,11 +103,9 @@ def _items(records: Records, read: Callable[..., Any]) -> Iterator[Any]:
 
 
 def _document(title: str, slug: str, columns: Iterable[str], rows: Iterable[Iterable[object]]) -> Document:
-    sheet_rows = [tuple(map(_cell, row)) for row in islice(rows, MOST_ROWS)]
-    is_truncated = len(sheet_rows) == MOST_ROWS
-    summary = [
-        count_noun(len(sheet_rows), "row") + (", which is the limit of a file: there may be more" if is_truncated else "")
-    ]
+    sheet_rows = [tuple(map(_cell, row)) for row in islice(rows, MAX_ROWS)]
+    is_truncated = len(sheet_rows) == MAX_ROWS
+    summary = [count_noun(len(sheet_rows), "row") + (", which is the limit of a file: there may be more" if is_truncated else "")]
     return Document(title, summary, [Sheet(title, slug, tuple(columns), sheet_rows)])
 
 

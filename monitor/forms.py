@@ -15,7 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse
 from pydantic import BaseModel, ValidationError
 
-from monitor.access.proxies import root_of
+from monitor.access.proxies import root_path_of
 
 FORM = "application/x-www-form-urlencoded"
 _MAX_FIELDS = 20
@@ -98,4 +98,4 @@ def redirect(request: Request, path: str, **parameters: object) -> RedirectRespo
     replaced = {"problem", "saved", *parameters}
     kept = [(name, value) for name, value in parse_qsl(parts.query) if name not in replaced]
     query = urlencode([*kept, *((name, str(value)) for name, value in parameters.items())])
-    return RedirectResponse(root_of(request) + urlunsplit(("", "", parts.path, query, parts.fragment)), 303)
+    return RedirectResponse(root_path_of(request) + urlunsplit(("", "", parts.path, query, parts.fragment)), 303)

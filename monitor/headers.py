@@ -6,7 +6,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from monitor.access.proxies import path_of
+from monitor.access.proxies import relative_path
 
 SECURITY_HEADERS = {
     # Only our own styles, photos and the script with keyboard shortcuts are loaded, so a key of the bucket cannot
@@ -42,7 +42,7 @@ class SecurityHeaders:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 headers.update(SECURITY_HEADERS)
-                is_static = path_of(HTTPConnection(scope)).startswith("/static/")
+                is_static = relative_path(HTTPConnection(scope)).startswith("/static/")
                 headers.setdefault("Cache-Control", _STATIC_CACHE_CONTROL if is_static else _CACHE_CONTROL)
             await send(message)
 

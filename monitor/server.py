@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 
 from binwatch.errors import BinwatchError
 from binwatch.web.server import make_config
-from monitor.access.limits import IN_FLIGHT
+from monitor.access.limits import MAX_TOTAL_REQUESTS
 
 GRACE_S = 5
 """Time for requests to finish after the signal to stop. Docker kills the process after 10 s."""
@@ -43,13 +43,13 @@ class MonitorServer(uvicorn.Server):
     """Server that calls `ready` once requests are accepted."""
 
     def __init__(self, app: ASGIApp, ready: Callable[[], None]) -> None:
-        super().__init__(make_config(app, IN_FLIGHT, grace_s=GRACE_S))
+        super().__init__(make_config(app, MAX_TOTAL_REQUESTS, grace_s=GRACE_S))
         self._ready = ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, and then call `ready`."""
         # Starlette runs routes on 40 threads by default: /healthz would queue behind slow requests.
-        to_thread.current_default_thread_limiter().total_tokens = IN_FLIGHT
+        to_thread.current_default_thread_limiter().total_tokens = MAX_TOTAL_REQUESTS
         await super().startup(sockets)
         self._ready()
 

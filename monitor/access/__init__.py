@@ -1,5 +1,5 @@
-"""Who may ask, and who may write: names that the monitor answers to, limits on bodies, tokens, sessions and forms.
+"""Access control: allowed host names, limits on requests, tokens, sessions, forms and blind audits.
 
-Reading is open to everybody who can reach the address, which is the loopback one unless the settings say otherwise. Writing
-needs the token of the settings, a session that was opened with it, or a user whom a trusted reverse proxy names.
+Everybody who can reach the monitor's address may read; by default that is the loopback address. Writing requires the
+configured token, a session opened with it, or a user named by a trusted reverse proxy.
 """

@@ -1,4 +1,4 @@
-"""Authentication of requests that write: by the token, by a session, or by a trusted reverse proxy's user."""
+"""Authentication of requests that write: by token, by session, or by the user that a trusted reverse proxy names."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from binwatch.records.audits import clean_name
 from binwatch.settings import AuditView, Settings
 from monitor.access.proxies import TrustedProxies
 from monitor.access.sessions import SessionCookies
-from monitor.access.sight import Sight, Sights, View
+from monitor.access.sight import BlindView, Sight, SightTracker
 
 logger = logging.getLogger(__name__)
 
 COOKIE = "binwatch_session"
-_SAME_SITE = {"same-origin", "none"}
-"""Values of Sec-Fetch-Site for requests from the monitor's own pages, and from the address bar."""
+_ALLOWED_FETCH_SITES = {"same-origin", "none"}
+"""Values of Sec-Fetch-Site for requests from the monitor's own pages and from the address bar."""
 
 
 class WritingOff(BinwatchError):
@@ -49,7 +49,7 @@ class WrongToken(BinwatchError):
 
 
 class NotApprover(BinwatchError):
-    """The sender of a request is no approver."""
+    """The sender of a request is not an approver."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -80,150 +80,154 @@ class NumbersHidden(BinwatchError):
 
 
 class Credential(StrEnum):
-    """How a request proved that it may write."""
+    """Kind of credential that authenticated a request."""
 
-    TOKEN = "token"  # noqa: S105 (a word, no secret)
+    TOKEN = "token"  # noqa: S105 (a name, not a secret)
     SESSION = "session"
     PROXY = "proxy"
 
 
 @dataclass(frozen=True, slots=True)
 class Writer:
-    """An authenticated user, or a script with the token."""
+    """Authenticated user, or script with a token."""
 
-    how: Credential
+    credential: Credential
     name: str | None
-    """None for a script with the token, which names the auditor in each audit."""
+    """None for a script with a token, which names the auditor in each audit."""
     holder: str
-    """The session, user or script that form tokens are made for."""
+    """Identifies the session, user or script in form tokens and in tokens of views."""
     is_approver: bool = False
-    """Whether it may decide on variances."""
+    """Whether the writer may decide on variances."""
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What a page may offer to its reader."""
+    """What the reader of a page may see and do."""
 
     is_on: bool
     """Whether writing is configured; if not, WritingOff says how to configure it."""
     writer: Writer | None
-    """None: not signed in."""
+    """None if the reader is not signed in."""
     form_token: str
-    """For the hidden field `csrf` of every form; empty if not signed in."""
+    """Value of the hidden field `csrf` of every form; empty if the reader is not signed in."""
     can_sign_out: bool
-    """Whether there is a session to end: a proxy's users sign out at the proxy."""
+    """Whether there is a session to end. Users named by a proxy sign out at the proxy."""
     sight: Sight
-    """Whether it may show the numbers of bins."""
+    """Whether the reader sees the numbers of bins."""
     sighted: bool
-    """By the settings, auditors see the numbers first."""
+    """Whether, by the settings, auditors see the numbers before they answer."""
     has_approvers: bool
-    """Whether the settings let anybody who signs in as its reader does decide on variances."""
+    """Whether the settings allow approvers among users who authenticate as the reader does."""
 
     @property
     def name(self) -> str | None:
-        """The reader's name; None if nobody is signed in by name."""
+        """The reader's name; None if the reader is not signed in with a name."""
         return self.writer.name if self.writer else None
 
     @property
     def is_blind(self) -> bool:
-        """Whether its reader audits blind."""
+        """Whether the reader audits blind."""
         return self.sight is Sight.BLIND
 
     @property
     def must_sign_in(self) -> bool:
-        """Whether its reader has to sign in to audit."""
+        """Whether the reader has to sign in to audit."""
         return self.is_on and self.writer is None
 
 
 class Authenticator:
-    """Authenticates requests, as the settings say. Raises SettingsError if these are invalid."""
+    """Authenticates requests according to the settings. Raises SettingsError if the settings are invalid."""
 
     def __init__(self, settings: Settings) -> None:
         token = settings.monitor_token
-        approving = settings.monitor_approver_token
+        approver_token = settings.monitor_approver_token
         self._token = token.get_secret_value().encode() if token else None
-        self._approver_token = approving.get_secret_value().encode() if approving else None
-        tokens = [one for one in (self._token, self._approver_token) if one]
+        self._approver_token = approver_token.get_secret_value().encode() if approver_token else None
+        tokens = [value for value in (self._token, self._approver_token) if value]
         if len(tokens) > len(set(tokens)):
             raise SettingsError("BINWATCH_MONITOR_APPROVER_TOKEN is BINWATCH_MONITOR_TOKEN; choose another secret")
-        # Without a token only a proxy's users write, and their forms need a secret no longer than this process lives.
+        # Without a token, only users named by a proxy write. Their forms need a secret for the life of this process.
         secret = b"\n".join(tokens) or secrets.token_bytes(32)
         self.sessions = SessionCookies(secret)
-        self._header = settings.monitor_user_header
+        self._user_header = settings.monitor_user_header
         self._role_header, self._approver_role = settings.monitor_role_header, settings.monitor_approver_role
-        # Where nobody audits, there is nothing to hide, and nothing to note.
-        self.sights = Sights(secret, sighted=settings.audit_view is AuditView.SIGHTED or not self.is_on)
+        # If nobody can audit, there is nothing to hide or to record.
+        sighted = settings.audit_view is AuditView.SIGHTED or not self.is_on
+        self.sight_tracker = SightTracker(secret, sighted=sighted)
         self._proxies = TrustedProxies(settings)
 
     @property
     def is_on(self) -> bool:
         """Whether writing is configured."""
-        return self._has_token or self._header is not None
+        return self._has_token or self._user_header is not None
 
     @property
     def _has_token(self) -> bool:
         return self._token is not None or self._approver_token is not None
 
     def sign_in(self, request: Request, token: str, name: str) -> str:
-        """Value of the session's cookie. Raises WritingOff, ForeignForm, WrongToken or NoName."""
+        """Open a session and return its cookie value. Raises WritingOff, ForeignForm, WrongToken or NoName."""
         if not self._has_token:
             raise WritingOff
-        if not is_from_here(request, must_say_so=True):
+        if not is_same_site(request, require_origin=True):
             raise ForeignForm
         is_approver = self._is_token(token, self._approver_token)
         if not is_approver and not self._is_token(token, self._token):
             logger.warning("a wrong token was entered at %s", request.client.host if request.client else "?")
             raise WrongToken
         try:
-            known = clean_name(name)
+            plain = clean_name(name)
         except ValueError as error:
             raise NoName from error
-        if known is None:
+        if plain is None:
             raise NoName
-        return self.sessions.begin(known, is_approver=is_approver)
+        return self.sessions.create(plain, is_approver=is_approver)
 
     def access(self, request: Request) -> Access:
-        """What the page may offer to the sender of the request."""
-        writer = self.writer_of(request)
-        by_role = None not in (self._header, self._role_header)
-        # A user whom the proxy names cannot sign in with a token.
-        by_token = self._approver_token is not None and not (writer and writer.how is Credential.PROXY)
+        """Return what the sender of the request may see and do."""
+        writer = self.find_writer(request)
+        by_role = None not in (self._user_header, self._role_header)
+        # A user named by the proxy cannot sign in with a token.
+        by_token = self._approver_token is not None and not (writer and writer.credential is Credential.PROXY)
         return Access(
             is_on=self.is_on,
             writer=writer,
             form_token=self.sessions.form_token(writer.holder) if writer else "",
-            can_sign_out=writer is not None and writer.how is Credential.SESSION,
-            sight=self.sights.of(request, is_person=writer is not None and writer.name is not None),
-            sighted=self.sights.sighted,
+            can_sign_out=writer is not None and writer.credential is Credential.SESSION,
+            sight=self.sight_tracker.sight(request, is_person=writer is not None and writer.name is not None),
+            sighted=self.sight_tracker.sighted,
             has_approvers=by_role or by_token,
         )
 
-    def writer_of(self, request: Request) -> Writer | None:
-        """Who sends the request; None if nothing shows that they may write."""
-        return self._by_token(request) or self._by_proxy(request) or self._by_session(request)
+    def find_writer(self, request: Request) -> Writer | None:
+        """Return the authenticated sender of the request; None if it has no valid credential."""
+        return self._writer_by_token(request) or self._writer_by_proxy(request) or self._writer_by_session(request)
 
     def require_writer(self, request: Request) -> Writer:
-        """Who sends a request that writes. Raises WritingOff, NotSignedIn or ForeignForm."""
+        """Return the sender of a request that writes. Raises WritingOff, NotSignedIn or ForeignForm."""
         if not self.is_on:
             raise WritingOff
-        writer = self.writer_of(request)
+        writer = self.find_writer(request)
         if writer is None:
             raise NotSignedIn
-        # A browser sends a session's cookie, and a proxy its user, with whatever a stranger's page makes it send.
-        if not is_from_here(request, must_say_so=writer.how is not Credential.TOKEN):
+        # Requests that another site triggers carry the session's cookie or the proxy's user, too (CSRF).
+        if not is_same_site(request, require_origin=writer.credential is not Credential.TOKEN):
             raise ForeignForm
         return writer
 
     def require_approver(self, request: Request) -> Writer:
-        """Who decides on a variance. Raises NotApprover, and what `require_writer` raises."""
+        """Return the sender of a request that decides on a variance.
+
+        Raises NotApprover, and the errors of `require_writer`.
+        """
         writer = self.require_writer(request)
         if not writer.is_approver:
             raise NotApprover
         return writer
 
     def require_supervisor(self, request: Request) -> None:
-        """Raise NotApprover unless an approver reads: they see how often each auditor is right."""
-        writer = self.writer_of(request)
+        """Raise NotApprover unless the reader is an approver. Only approvers see how often each auditor is right."""
+        writer = self.find_writer(request)
         if writer is None or not writer.is_approver:
             raise NotApprover
 
@@ -233,30 +237,33 @@ class Authenticator:
             raise NumbersHidden
 
     def check_form(self, writer: Writer, form_token: str) -> None:
-        """Raise ForeignForm unless a page of this monitor sent the form."""
-        if writer.how is not Credential.TOKEN and not self.sessions.is_form_token(writer.holder, form_token):
+        """Raise ForeignForm unless the form was sent from a page of this monitor."""
+        if writer.credential is not Credential.TOKEN and not self.sessions.is_form_token(writer.holder, form_token):
             raise ForeignForm
 
     def view_token(self, writer: Writer, bucket: str, bin_id: str, photo: int | None) -> str:
-        """Token of a view of a bin without its numbers, which an answer given in this view must send back."""
-        return self.sights.begin(View(writer.holder, bucket, bin_id, photo))
+        """Return the token of a blind view of a bin. A blind answer must send it back."""
+        return self.sight_tracker.sign_view(BlindView(writer.holder, bucket, bin_id, photo))
 
     def was_blind(
         self, request: Request, writer: Writer, token: str | None, bucket: str, bin_id: str, photo: int | None
     ) -> bool:
-        """Whether an answer with the token of a view is blind. Raises ForeignForm if the token is of another view."""
+        """Return whether an answer was given blind, by the token of its view.
+
+        Raises ForeignForm if the token belongs to another view.
+        """
         if token is None:
             return False
-        if not self.sights.is_of(token, View(writer.holder, bucket, bin_id, photo)):
+        if not self.sight_tracker.is_token_of(token, BlindView(writer.holder, bucket, bin_id, photo)):
             raise ForeignForm
-        return self.sights.was_blind(request, bucket, bin_id)
+        return self.sight_tracker.may_audit_blind(request, bucket, bin_id)
 
-    def _by_proxy(self, request: Request) -> Writer | None:
-        if self._header is None or not self._proxies.sent(request):
+    def _writer_by_proxy(self, request: Request) -> Writer | None:
+        if self._user_header is None or not self._proxies.forwarded(request):
             return None
-        named = request.headers.getlist(self._header)
+        names = request.headers.getlist(self._user_header)
         try:
-            name = clean_name(named[0]) if len(named) == 1 else None
+            name = clean_name(names[0]) if len(names) == 1 else None
         except ValueError:
             return None
         if name is None:
@@ -265,7 +272,7 @@ class Authenticator:
         is_approver = self._approver_role in [role.strip() for line in lines for role in line.split(",")]
         return Writer(Credential.PROXY, name, f"proxy:{name}", is_approver)
 
-    def _by_token(self, request: Request) -> Writer | None:
+    def _writer_by_token(self, request: Request) -> Writer | None:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer":
             return None
@@ -273,11 +280,11 @@ class Authenticator:
             return Writer(Credential.TOKEN, None, "token", is_approver=True)
         return Writer(Credential.TOKEN, None, "token") if self._is_token(token.strip(), self._token) else None
 
-    def _by_session(self, request: Request) -> Writer | None:
+    def _writer_by_session(self, request: Request) -> Writer | None:
         session = self.sessions.read(request.cookies.get(COOKIE)) if self._has_token else None
         if session is None:
             return None
-        # Without that token, a person who knows the other one could sign such a session.
+        # Without an approver token, whoever knows the other token knows the secret, and could forge such a session.
         return Writer(
             Credential.SESSION,
             session.name,
@@ -286,48 +293,48 @@ class Authenticator:
         )
 
     @staticmethod
-    def _is_token(given: str, token: bytes | None) -> bool:
-        return token is not None and hmac.compare_digest(given.encode(), token)
+    def _is_token(value: str, token: bytes | None) -> bool:
+        return token is not None and hmac.compare_digest(value.encode(), token)
 
 
-def is_from_here(request: Request, *, must_say_so: bool) -> bool:
-    """Whether a page of this monitor sent the request, by headers that browsers set and pages cannot change.
+def is_same_site(request: Request, *, require_origin: bool) -> bool:
+    """Return whether a page of this monitor sent the request, by headers that browsers set and pages cannot change.
 
-    `must_say_so` refuses requests that do not say where they come from; scripts do not.
+    Requests without these headers, as scripts send them, are accepted unless `require_origin` is set.
     """
     site = request.headers.get("sec-fetch-site")
     if site is not None:
-        return site in _SAME_SITE
+        return site in _ALLOWED_FETCH_SITES
     origin = request.headers.get("origin")
     if origin is None:
-        return not must_say_so
-    # The scheme is left out: behind a proxy that speaks TLS, ours is http and the browser's is https.
+        return not require_origin
+    # Compare without the scheme: behind a proxy that terminates TLS, it is http here and https in the browser.
     return urlsplit(origin).netloc.lower() == request.headers.get("host", "").lower()
 
 
 def _authenticator(request: Request) -> Authenticator:
-    found: Authenticator = request.app.state.authenticator
-    return found
+    authenticator: Authenticator = request.app.state.authenticator
+    return authenticator
 
 
-def _asks(method: Callable[[Authenticator, Request], object]) -> Any:
-    """Dependency of a route on what a method of the authenticator says of the request."""
+def _depends_on(method: Callable[[Authenticator, Request], object]) -> Any:
+    """Return a route's dependency that calls a method of the authenticator with the request."""
 
-    def ask(request: Request) -> object:
+    def call(request: Request) -> object:
         return method(_authenticator(request), request)
 
-    return Depends(ask)
+    return Depends(call)
 
 
 CurrentAuthenticator = Annotated[Authenticator, Depends(_authenticator)]
 """Type of a route's parameter that receives the authenticator."""
-CurrentAccess = Annotated[Access, _asks(Authenticator.access)]
-"""Type of a page's parameter that says what the page may offer to its reader."""
-CurrentWriter = Annotated[Writer, _asks(Authenticator.require_writer)]
-"""Type of a route's parameter that only lets those in who may write."""
-CurrentApprover = Annotated[Writer, _asks(Authenticator.require_approver)]
-"""Type of a route's parameter that only lets those in who may decide on variances."""
-ShowsNumbers = _asks(Authenticator.require_sight)
-"""Dependency of a route that shows numbers of bins: blind auditors are refused."""
-Supervisor = _asks(Authenticator.require_supervisor)
+CurrentAccess = Annotated[Access, _depends_on(Authenticator.access)]
+"""Type of a route's parameter that receives what the reader may see and do."""
+CurrentWriter = Annotated[Writer, _depends_on(Authenticator.require_writer)]
+"""Type of a route's parameter that receives the writer; the route refuses requests that may not write."""
+CurrentApprover = Annotated[Writer, _depends_on(Authenticator.require_approver)]
+"""Type of a route's parameter that receives the approver; the route refuses everybody else."""
+ShowsNumbers = _depends_on(Authenticator.require_sight)
+"""Dependency of a route that shows numbers of bins: it refuses blind auditors."""
+Supervisor = _depends_on(Authenticator.require_supervisor)
 """Dependency of a route that only approvers may read."""

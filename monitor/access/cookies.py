@@ -1,28 +1,29 @@
-"""Cookies: for this monitor alone, and out of the reach of scripts."""
+"""Setting and deleting cookies, which are limited to this monitor and hidden from scripts."""
 
 from __future__ import annotations
 
 from fastapi import Request, Response
 
-from monitor.access.proxies import root_of
+from monitor.access.proxies import root_path_of
 from monitor.access.sessions import LIFETIME
 
 
 def set_cookie(request: Request, response: Response, name: str, value: str) -> None:
-    """Have the browser keep a value for a shift."""
+    """Set a cookie with the lifetime of a session."""
     response.set_cookie(
         name,
         value,
         max_age=int(LIFETIME.total_seconds()),
         httponly=True,
-        # Not strict: who follows a link from a mail or a ticket would come without them, as a stranger who sees all
-        # numbers, and what was seen before would be forgotten. Forms of other sites are refused by other means.
+        # Not "strict": a link in a mail or a ticket would then open without cookies. An auditor would look signed out,
+        # see all numbers, and the record of the bins seen would be lost. Forms are protected from other sites by
+        # tokens and by `is_same_site`.
         samesite="lax",
-        path=root_of(request) or "/",
+        path=root_path_of(request) or "/",
         secure=request.url.scheme == "https" or request.headers.get("origin", "").startswith("https:"),
     )
 
 
 def delete_cookie(request: Request, response: Response, name: str) -> None:
-    """Have the browser delete a cookie."""
-    response.delete_cookie(name, root_of(request) or "/", httponly=True, samesite="lax")
+    """Delete a cookie."""
+    response.delete_cookie(name, root_path_of(request) or "/", httponly=True, samesite="lax")

@@ -1,4 +1,4 @@
-"""A limit on the requests in flight, with reserved capacity for probes and scrapes."""
+"""Limit on concurrent requests, with reserved capacity for health checks and scrapes."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from binwatch.web.requests import MAX_REQUESTS_PER_PROBE, RequestLimit
 from monitor.access.refusals import refuse
 
 MAX_REQUESTS: Final = 128
-"""Requests in flight, each with a thread at most; more are answered 503 at once. Far beyond what people need."""
-PROBES: Final = ("/healthz", "/metrics")
-IN_FLIGHT: Final = MAX_REQUESTS + MAX_REQUESTS_PER_PROBE * len(PROBES)
+"""Maximum number of concurrent requests, each with at most one thread. Further requests are answered 503 at once. The
+limit is far above what people need."""
+PROBE_PATHS: Final = ("/healthz", "/metrics")
+"""Paths with reserved capacity."""
+MAX_TOTAL_REQUESTS: Final = MAX_REQUESTS + MAX_REQUESTS_PER_PROBE * len(PROBE_PATHS)
+"""Maximum number of concurrent requests, including the reserved capacity."""
 
 
-def limited(app: ASGIApp) -> ASGIApp:
-    """The app with at most MAX_REQUESTS in flight, beside those of PROBES."""
+def limit_requests(app: ASGIApp) -> ASGIApp:
+    """Wrap an app so that it handles at most MAX_REQUESTS concurrent requests, plus the reserved ones."""
     detail = "too many requests are in flight; try again in a moment"
-    return RequestLimit(app, MAX_REQUESTS, PROBES, partial(refuse, status=503, detail=detail))
+    return RequestLimit(app, MAX_REQUESTS, PROBE_PATHS, partial(refuse, status=503, detail=detail))

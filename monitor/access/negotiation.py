@@ -1,4 +1,4 @@
-"""Content negotiation: a person's browser gets pages, a script gets JSON."""
+"""Content negotiation: browsers get pages, scripts get JSON."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from typing import Final
 
 from starlette.requests import Request
 
-from monitor.access.authentication import is_from_here
-from monitor.access.proxies import path_of
+from monitor.access.authentication import is_same_site
+from monitor.access.proxies import relative_path
 
-_SCRIPTS: Final = ("/api/", "/photos/", "/metrics", "/healthz", "/openapi.json")
-"""Paths that answer a browser as they answer a script."""
+_MACHINE_PATHS: Final = ("/api/", "/photos/", "/metrics", "/healthz", "/openapi.json")
+"""Prefixes of paths that never answer with a page."""
 
 
 def wants_page(request: Request) -> bool:
-    """Whether the answer is for a person: browsers say that they take HTML."""
-    return not path_of(request).startswith(_SCRIPTS) and "text/html" in request.headers.get("accept", "")
+    """Return whether the response should be a page: browsers accept HTML."""
+    return not relative_path(request).startswith(_MACHINE_PATHS) and "text/html" in request.headers.get("accept", "")
 
 
-def sent_a_form(request: Request) -> bool:
-    """Whether a person sent a form of this monitor's pages, so that an error can lead back to the form."""
-    return wants_page(request) and is_from_here(request, must_say_so=True)
+def is_own_form(request: Request) -> bool:
+    """Return whether a browser sent the form of one of the monitor's pages, so that errors can lead back to it."""
+    return wants_page(request) and is_same_site(request, require_origin=True)

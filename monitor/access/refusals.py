@@ -1,4 +1,4 @@
-"""Responses of middleware that refuses a request before the app sees it."""
+"""Error responses of middleware that refuses a request before it reaches the app."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ from monitor.error_responses import message_for_status, respond
 
 
 async def refuse(scope: Scope, receive: Receive, send: Send, status: int, detail: str) -> None:
-    """Answer as the app does when something is wrong, and close the connection: a body may still be on its way."""
+    """Send an error response in the app's format and close the connection, since the body may not have been read."""
     response = respond(Request(scope), message_for_status(status, detail), {"Connection": "close"})
     await response(scope, receive, send)

@@ -1,9 +1,8 @@
-"""Blind audits: who has the numbers of bins in sight, and which bins' numbers a browser has been shown.
+"""Blind audits: whether a reader sees the numbers of bins, and which numbers a browser has been shown.
 
-Whether an audit was blind is decided here and never by what a request says of itself. An answer is blind if it comes
-with the token of a view without numbers, of this very bin and photo, that this auditor was given, and if the browser
-has not been shown the bin's numbers in the twelve hours before, signed in or not. What the same person has seen in
-another browser cannot be known.
+Whether an audit is blind is decided here, and not by the client. An answer is blind if it has the token of a blind view
+of the same bin and photo that was issued to the same auditor, and if the browser has not been shown the numbers of the
+bin in the last twelve hours, signed in or not. Numbers that the same person has seen in another browser are not known.
 """
 
 from __future__ import annotations
@@ -21,93 +20,96 @@ from monitor.access.cookies import set_cookie
 from monitor.access.sessions import LIFETIME
 
 SHOWN_COOKIE = "binwatch_numbers"
-"""Set while a user wants to see the numbers. Needs no signature: which bins were shown is in SEEN_COOKIE."""
+"""Set while a user has chosen to see the numbers. It needs no signature, since SEEN_COOKIE records the bins shown."""
 SEEN_COOKIE = "binwatch_seen"
-MOST = 500
-"""Bins that a browser's cookie names at most, of 4 KiB. A browser that has seen more counts as having seen all."""
-_EVERYTHING = b"*"
-_DIGEST = 4
-"""Bytes. With 500 bins in the cookie, one in 9 million others is taken for one of them; its audit is then not blind."""
-_AGE = int(LIFETIME.total_seconds())
+"""Signed list of the bins whose numbers the browser has been shown."""
+MAX_SEEN_BINS = 500
+"""Maximum number of bins in the cookie, which is limited to 4 KiB. If there are more, all bins count as seen."""
+_ALL_BINS = b"*"
+_DIGEST_BYTES = 4
+"""With 500 bins in the cookie, one in 9 million other bins collides with one of them; its audit is then not blind."""
+_MAX_AGE_S = int(LIFETIME.total_seconds())
 
 
 class Sight(StrEnum):
-    """What pages show to their reader."""
+    """Whether pages show the numbers of bins to their reader."""
 
     OPEN = "open"
-    """All numbers, for readers who are not signed in and for scripts; with the setting `sighted`, for everybody."""
+    """All numbers: for scripts, for readers who are not signed in and, with the setting `sighted`, for everybody."""
     BLIND = "blind"
-    """No number of a bin that the reader has not audited yet."""
+    """No numbers of bins that the reader has not audited yet."""
     SHOWN = "shown"
-    """All numbers, since somebody who is signed in asked for them."""
+    """All numbers, since the signed-in reader has chosen to see them."""
 
 
 @dataclass(frozen=True, slots=True)
-class View:
-    """A view of a bin without its numbers, given to somebody."""
+class BlindView:
+    """A view of a bin without its numbers."""
 
     holder: str
+    """Holder of the view, as in monitor.access.authentication.Writer."""
     bucket: str
     bin_id: str
     photo: int | None
-    """Id of the count whose photo it shows."""
+    """Id of the count whose photo the view shows."""
 
 
-class Sights:
-    """Signs views and what was seen, and reads them back."""
+class SightTracker:
+    """Signs blind views, and tracks in a cookie which bins' numbers a browser has been shown."""
 
     def __init__(self, secret: bytes, *, sighted: bool) -> None:
-        """`sighted`: by the settings, auditors see the numbers first, or nobody can audit."""
+        """`sighted` means that, by the settings, auditors see the numbers before they answer, or nobody can audit."""
         digest = hashlib.sha256
         self._views = URLSafeTimedSerializer(secret, salt="view", signer_kwargs={"digest_method": digest})
         self._seen = TimestampSigner(secret, salt="seen", digest_method=digest)
         self.sighted = sighted
 
-    def of(self, request: Request, *, is_person: bool) -> Sight:
-        """What the sender of the request is shown; `is_person`: somebody who is signed in."""
+    def sight(self, request: Request, *, is_person: bool) -> Sight:
+        """Return what the sender of the request sees; `is_person` means that a user is signed in with a name."""
         if not is_person or self.sighted:
             return Sight.OPEN
         return Sight.SHOWN if SHOWN_COOKIE in request.cookies else Sight.BLIND
 
-    def begin(self, view: View) -> str:
-        """The token of a view."""
+    def sign_view(self, view: BlindView) -> str:
+        """Return the token of a blind view."""
         return str(self._views.dumps(asdict(view)))
 
-    def is_of(self, token: str, view: View) -> bool:
-        """Whether a token is that of this view, and not older than a shift."""
+    def is_token_of(self, token: str, view: BlindView) -> bool:
+        """Return whether `token` is a valid token of `view` and not older than a session's lifetime."""
         try:
-            return bool(View(**self._views.loads(token, max_age=_AGE)) == view)
-        except (BadData, TypeError):  # TypeError: signed by another release, which had other fields
+            return bool(BlindView(**self._views.loads(token, max_age=_MAX_AGE_S)) == view)
+        except (BadData, TypeError):  # TypeError: signed by a release with other fields
             return False
 
-    def was_blind(self, request: Request, bucket: str, bin_id: str) -> bool:
-        """Whether an answer that is given now is blind, if it was given in a view without numbers."""
+    def may_audit_blind(self, request: Request, bucket: str, bin_id: str) -> bool:
+        """Return whether an answer in a blind view of the bin would be blind: the browser has not seen its numbers."""
         seen = self._seen_bins(request)
         return not self.sighted and seen is not None and _digest(bucket, bin_id) not in seen
 
-    def note(self, request: Request, response: Response, bins: Iterable[tuple[str, str]] | None) -> None:
-        """Note that the numbers of these bins (bucket, id), or of all, are shown to the browser."""
-        seen, new = self._seen_bins(request), None if bins is None else frozenset(_digest(*one) for one in bins)
+    def note_shown(self, request: Request, response: Response, bins: Iterable[tuple[str, str]] | None) -> None:
+        """Note that the response shows the numbers of `bins` (bucket, id); None means all bins."""
         if self.sighted:
             return
-        both = None if new is None or seen is None else seen | new
-        value = _EVERYTHING if both is None or len(both) > MOST else base64_encode(b"".join(sorted(both)))
+        seen = self._seen_bins(request)
+        if seen is not None:
+            seen = None if bins is None else seen.union(_digest(bucket, bin_id) for bucket, bin_id in bins)
+        value = _ALL_BINS if seen is None or len(seen) > MAX_SEEN_BINS else base64_encode(b"".join(sorted(seen)))
         set_cookie(request, response, SEEN_COOKIE, self._seen.sign(value).decode())
 
     def _seen_bins(self, request: Request) -> frozenset[bytes] | None:
-        """Digests of bins; None is all of them."""
+        """Return the digests of the bins that the browser has seen; None means all bins."""
         cookie = request.cookies.get(SEEN_COOKIE)
         if not cookie:
             return frozenset()
         try:
-            value = self._seen.unsign(cookie, max_age=_AGE)
+            value = self._seen.unsign(cookie, max_age=_MAX_AGE_S)
         except BadData:
             return frozenset()
-        if value == _EVERYTHING:
+        if value == _ALL_BINS:
             return None
-        every = base64_decode(value)
-        return frozenset(every[start : start + _DIGEST] for start in range(0, len(every), _DIGEST))
+        digests = base64_decode(value)
+        return frozenset(digests[start : start + _DIGEST_BYTES] for start in range(0, len(digests), _DIGEST_BYTES))
 
 
 def _digest(bucket: str, bin_id: str) -> bytes:
-    return hashlib.blake2b(f"{bucket}\n{bin_id}".encode(), digest_size=_DIGEST).digest()
+    return hashlib.blake2b(f"{bucket}\n{bin_id}".encode(), digest_size=_DIGEST_BYTES).digest()

@@ -1,4 +1,4 @@
-"""The limit on the size of requests, which is higher for an upload by a user who may write."""
+"""Limit on the size of request bodies, which is higher for uploads by users who may write."""
 
 from __future__ import annotations
 
@@ -8,20 +8,24 @@ from fastapi import Request
 from starlette.types import Scope
 
 from monitor.access.authentication import Authenticator
-from monitor.access.bodies import MAX_BYTES
-from monitor.access.proxies import path_of
+from monitor.access.bodies import MAX_BODY_BYTES
+from monitor.access.proxies import relative_path
 
-PATH = "/expected"
-MAX_FILE = 8 * 2**20
-"""Bytes of an uploaded file: half a million rows of a CSV. Each may be held by as many requests as are in flight."""
+UPLOAD_PATH = "/expected"
+MAX_FILE_BYTES = 8 * 2**20
+"""Maximum size of an uploaded file in bytes: half a million rows of CSV. Each concurrent request may hold one file."""
 
 
 def upload_limit(authenticator: Authenticator) -> Callable[[Scope], int]:
-    """The limit on a request's body: MAX_FILE, and what a form adds, for an upload by somebody who may write."""
+    """Return a function for BodyLimit that adds MAX_FILE_BYTES to the limit for uploads by users who may write."""
 
-    def limit(scope: Scope) -> int:
+    def limit_of(scope: Scope) -> int:
         request = Request(scope)
-        may = path_of(request) == PATH and authenticator.is_on and authenticator.writer_of(request) is not None
-        return MAX_FILE + MAX_BYTES if may else MAX_BYTES
+        may_upload = (
+            relative_path(request) == UPLOAD_PATH
+            and authenticator.is_on
+            and authenticator.find_writer(request) is not None
+        )
+        return MAX_BODY_BYTES + (MAX_FILE_BYTES if may_upload else 0)
 
-    return limit
+    return limit_of

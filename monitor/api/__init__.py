@@ -1,1 +1,1 @@
-"""For machines: metrics, health, the photos, and everything that pages show as JSON (/openapi.json describes it)."""
+"""Endpoints for machines: metrics, health, photos, and the data of the pages as JSON, described by /openapi.json."""

@@ -1,4 +1,4 @@
-"""For machines: metrics, health, JSON and the photos."""
+"""Metrics, health, the summary as JSON, and photos."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from monitor.totals import read_model_in_use, read_totals
 
 router = APIRouter()
 
-PICTURES = {lost: (files("monitor") / "static" / f"photo-{lost}.svg").read_bytes() for lost in Unavailable}
-"""What is shown instead of a photo."""
-ModelName = Annotated[str | None, Query(max_length=100, description="a model's version; without it, the one in use")]
+PLACEHOLDERS = {lost: (files("monitor") / "static" / f"photo-{lost}.svg").read_bytes() for lost in Unavailable}
+"""SVG images shown instead of a photo."""
+ModelName = Annotated[str | None, Query(max_length=100, description="version of the model; default: the one in use")]
 
 
 class Health(BaseModel):
-    """The monitor can do its work."""
+    """The monitor works."""
 
     status: Literal["ok"] = "ok"
 
@@ -41,7 +41,7 @@ def healthz(services: CurrentServices) -> Health:
 
 @router.get("/metrics", response_class=Response)
 def metrics(services: CurrentServices, accept: Annotated[str, Header()] = "") -> Response:
-    """All metrics in the format that the scraper asks for: Prometheus text or OpenMetrics."""
+    """All metrics in the format that the scraper accepts: Prometheus text or OpenMetrics."""
     encode, content_type = choose_encoder(accept)
     return Response(
         encode(registry_of(services)),
@@ -51,7 +51,7 @@ def metrics(services: CurrentServices, accept: Annotated[str, Header()] = "") ->
 
 @router.get("/api/summary", responses={404: {"model": Problem}, 503: {"model": Problem}})
 def summary(services: CurrentServices, model: ModelName = None) -> Summary:
-    """The figures of one model, the same as on the page."""
+    """Figures of one model, the same as on the page."""
     return summarise(services.records.read(read_totals), model)
 
 
@@ -66,18 +66,18 @@ async def photo(
     count_id: Annotated[int, Path(ge=1, le=MAX_ID)],
     size: Size = Size.SMALL,
 ) -> Response:
-    """A counted photo as a JPEG, its longer side 320 pixels (small) or 960 (large).
+    """A counted photo as a JPEG, with a longer side of 320 pixels (small) or 960 pixels (large).
 
-    If the bucket keeps versions, also a photo that was replaced or deleted.
+    Photos that were replaced or deleted are available if the bucket keeps versions.
     """
     limiter: PhotoLimiter = request.app.state.photo_limiter
     try:
         jpeg = await limiter.run(lambda: services.photos.jpeg(count_id, size))
     except (NoPhoto, ObjectsError) as error:
-        # Browsers show what comes instead of a photo, whatever its status; a broken image would say nothing.
+        # Browsers show an image of any status, so a placeholder can say why there is no photo.
         if "image/" not in request.headers.get("accept", ""):
             raise
         lost, status = (error.reason, 404) if isinstance(error, NoPhoto) else (Unavailable.OUTAGE, 503)
-        return Response(PICTURES[lost], status, media_type="image/svg+xml")
-    # One count is about one upload, for good; "private" since who may see the page is the operator's business.
+        return Response(PLACEHOLDERS[lost], status, media_type="image/svg+xml")
+    # The photo of a count never changes. "private", since shared caches must not serve it to people without access.
     return Response(jpeg, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=86400, immutable"})

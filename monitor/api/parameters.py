@@ -1,4 +1,4 @@
-"""Query parameters that several routes share, each with its bounds."""
+"""Query parameters shared by several routes, with their bounds."""
 
 from __future__ import annotations
 
@@ -8,34 +8,36 @@ from fastapi import Query
 from pydantic import Field
 
 from binwatch.counts import Suspicion
-from monitor.views.discrepancies import MOST, Filters
+from monitor.views.discrepancies import MAX_PAGE_SIZE, Filters
 
-MAX_BIN = 1024
-"""Characters of a bin's id, which is part of a key: S3's have no more bytes."""
-MAX_CURSOR = 200
+MAX_BIN_ID_LENGTH = 1024
+"""Maximum length of a bin's id in characters. The id is part of a key, which has at most 1024 bytes in S3."""
+MAX_CURSOR_LENGTH = 200
 
 Alpha = Annotated[
     float | None,
-    Query(gt=0, le=0.5, description="level that bins are flagged at; default: that of the settings"),
+    Query(gt=0, le=0.5, description="level for flagging; default: the level in the settings"),
 ]
 FlagDirection = Annotated[
-    Suspicion | None, Query(description="what bins are flagged for; default: that of the settings")
+    Suspicion | None, Query(description="suspicion that bins are flagged for; default: the one in the settings")
 ]
-Bucket = Annotated[str | None, Query(min_length=1, max_length=63, description="bucket; default: that of the settings")]
-BinId = Annotated[str, Query(alias="id", min_length=1, max_length=MAX_BIN, description="id of a bin, as 00123")]
+Bucket = Annotated[str | None, Query(min_length=1, max_length=63, description="default: the bucket in the settings")]
+BinId = Annotated[
+    str, Query(alias="id", min_length=1, max_length=MAX_BIN_ID_LENGTH, description="id of a bin, such as 00123")
+]
 
 
 class FileQuery(Filters):
-    """Filters of a list that comes whole."""
+    """Filters and level of the list of bins."""
 
     alpha: float | None = Field(
-        None, gt=0, le=0.5, description="level that bins are flagged at; default: that of the settings"
+        None, gt=0, le=0.5, description="level for flagging; default: the level in the settings"
     )
 
 
 class ListQuery(FileQuery):
-    """Filters, and which part of the list."""
+    """Filters, level and page of the list of bins."""
 
-    limit: int = Field(50, ge=1, le=MOST, description="bins in the answer at most")
-    after: str | None = Field(None, max_length=MAX_CURSOR, description="`next` of an earlier answer")
-    before: str | None = Field(None, max_length=MAX_CURSOR, description="`previous` of an earlier answer")
+    limit: int = Field(50, ge=1, le=MAX_PAGE_SIZE, description="maximum number of bins")
+    after: str | None = Field(None, max_length=MAX_CURSOR_LENGTH, description="`next` of another response")
+    before: str | None = Field(None, max_length=MAX_CURSOR_LENGTH, description="`previous` of another response")

@@ -1,4 +1,4 @@
-"""Error responses of the API: problem JSON (RFC 9457), the same for every status."""
+"""Error responses of the API as problem JSON (RFC 9457)."""
 
 from __future__ import annotations
 
@@ -10,35 +10,36 @@ MEDIA_TYPE: Final = "application/problem+json"
 
 
 class Fault(BaseModel):
-    """A parameter or field that is invalid."""
+    """An invalid parameter or field."""
 
     where: str
-    """The parameter or field, as `query.limit`."""
+    """Path of the parameter or field, such as `query.limit`."""
     says: str
+    """Error message."""
 
 
 class Problem(BaseModel):
-    """What went wrong (RFC 9457)."""
+    """An error response (RFC 9457)."""
 
     type: Literal["about:blank"] = "about:blank"
     title: str
-    """What the status means."""
+    """Meaning of the status."""
     status: int
     detail: str
-    """What went wrong here, and what to do."""
+    """What went wrong, and what to do."""
     faults: list[Fault] | None = None
-    """All invalid parameters and fields of a request."""
+    """All invalid parameters and fields of the request."""
 
 
-def describe(document: dict[str, Any]) -> dict[str, Any]:
+def describe_errors(document: dict[str, Any]) -> dict[str, Any]:
     """Describe all error responses of an OpenAPI document as problem JSON, in place of FastAPI's own format."""
     schemas = document["components"]["schemas"]
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
-    said = {MEDIA_TYPE: {"schema": {"$ref": f"#/components/schemas/{Problem.__name__}"}}}
+    content = {MEDIA_TYPE: {"schema": {"$ref": f"#/components/schemas/{Problem.__name__}"}}}
     for path in document["paths"].values():
         for operation in path.values():
-            wrong = [one for status, one in operation["responses"].items() if int(status) >= 400]
-            for response in wrong:
-                response["content"] = said
+            for status, response in operation["responses"].items():
+                if int(status) >= 400:
+                    response["content"] = content
     return document

@@ -1,4 +1,4 @@
-"""What the pages show, as JSON, and the list of discrepancies as CSV."""
+"""The data of the pages as JSON, and the list of discrepancies as CSV."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from monitor.api.problem import Problem
 from monitor.services import CurrentServices
 from monitor.views.bins import BinDetail, read_bin
 from monitor.views.discrepancies import DiscrepancyPage, Level, read_discrepancies, read_level
-from monitor.views.discrepancies_csv import HEADER, ROWS_AT_A_TIME, lines
+from monitor.views.discrepancies_csv import CHUNK_ROWS, HEADER, lines
 from monitor.views.drift import DriftView, view_drift
 from monitor.views.models import ModelsView, read_models
 from monitor.views.overview import Overview, TimeRange
@@ -23,14 +23,14 @@ from monitor.views.slices import SlicesView
 
 router = APIRouter(prefix="/api", responses={503: {"model": Problem}})
 
-_NOT_THERE: Final[dict[int | str, dict[str, Any]]] = {404: {"model": Problem}}
+_NOT_FOUND: Final[dict[int | str, dict[str, Any]]] = {404: {"model": Problem}}
 
 
-@router.get("/overview", responses=_NOT_THERE, dependencies=[ShowsNumbers])
+@router.get("/overview", responses=_NOT_FOUND, dependencies=[ShowsNumbers])
 def overview(
     services: CurrentServices, model: ModelName = None, span: TimeRange = TimeRange.WEEK, alpha: Alpha = None
 ) -> Overview:
-    """Agreement and estimated accuracy over time, drift, what waits for somebody, and the latest photos."""
+    """Agreement and estimated accuracy over time, drift, open work, and the latest photos."""
     return services.overview(model, span, alpha)
 
 
@@ -39,11 +39,11 @@ def overview(
     responses={400: {"model": Problem, "description": "an invalid cursor"}},
     dependencies=[ShowsNumbers],
 )
-def discrepancies(services: CurrentServices, asked: Annotated[ListQuery, Query()]) -> DiscrepancyPage:
-    """Bins whose count differs from what is expected, the oddest first."""
-    level, filters = services.alpha(asked.alpha), services.filters(asked)
+def discrepancies(services: CurrentServices, query: Annotated[ListQuery, Query()]) -> DiscrepancyPage:
+    """Bins whose count differs from the expected quantity, most suspicious first."""
+    alpha, filters = services.alpha(query.alpha), services.filters(query)
     return services.records.read(
-        lambda connection: read_discrepancies(connection, filters, level, asked.limit, asked.after, asked.before)
+        lambda connection: read_discrepancies(connection, filters, alpha, query.limit, query.after, query.before)
     )
 
 
@@ -57,59 +57,60 @@ def discrepancies_csv(
     request: Request,
     services: CurrentServices,
     authenticator: CurrentAuthenticator,
-    asked: Annotated[FileQuery, Query()],
+    query: Annotated[FileQuery, Query()],
 ) -> StreamingResponse:
     """The same list as CSV, at most 100,000 bins."""
-    level, filters = services.alpha(asked.alpha), services.filters(asked)
+    alpha, filters = services.alpha(query.alpha), services.filters(query)
 
-    def part(after: str | None) -> DiscrepancyPage:
+    def read_page(after: str | None) -> DiscrepancyPage:
         return services.records.read(
-            lambda connection: read_discrepancies(connection, filters, level, ROWS_AT_A_TIME, after)
+            lambda connection: read_discrepancies(connection, filters, alpha, CHUNK_ROWS, after)
         )
 
-    first = part(None)  # an outage now is an answer; later it can only break off the file
+    # Read the first page before the response starts: a later outage can only cut off the file.
+    first_page = read_page(None)
 
     def text() -> Iterator[str]:
         yield HEADER
-        yield from lines(first, part)
+        yield from lines(first_page, read_page)
 
-    name = {"Content-Disposition": 'attachment; filename="discrepancies.csv"'}
-    file = StreamingResponse(text(), media_type="text/csv; charset=utf-8", headers=name)
-    authenticator.sights.note(request, file, None)
+    headers = {"Content-Disposition": 'attachment; filename="discrepancies.csv"'}
+    file = StreamingResponse(text(), media_type="text/csv; charset=utf-8", headers=headers)
+    authenticator.sight_tracker.note_shown(request, file, None)
     return file
 
 
 @router.get("/level")
 def level(services: CurrentServices, alpha: Alpha = None, direction: FlagDirection = None) -> Level:
-    """How many bins a level flags, and how many of them to expect by chance."""
-    chosen, of = services.alpha(alpha), direction or services.settings.flag_direction
-    return services.records.read(lambda connection: read_level(connection, chosen, of))
+    """Number of bins flagged at a level, and how many of them to expect by chance."""
+    alpha, direction = services.alpha(alpha), direction or services.settings.flag_direction
+    return services.records.read(lambda connection: read_level(connection, alpha, direction))
 
 
-@router.get("/bin", responses=_NOT_THERE, dependencies=[ShowsNumbers])
+@router.get("/bin", responses=_NOT_FOUND, dependencies=[ShowsNumbers])
 def bin_(
     services: CurrentServices, id: BinId, bucket: Bucket = None, alpha: Alpha = None, direction: FlagDirection = None
 ) -> BinDetail:
-    """One bin: its latest photo and expected quantity, and everything before."""
-    of, chosen = bucket or services.settings.bucket, services.alpha(alpha)
-    flagged_for = direction or services.settings.flag_direction
-    return services.records.read(lambda connection: read_bin(connection, of, id, chosen, flagged_for))
+    """One bin: its latest photo and expected quantity, and its history."""
+    bucket, alpha = bucket or services.settings.bucket, services.alpha(alpha)
+    direction = direction or services.settings.flag_direction
+    return services.records.read(lambda connection: read_bin(connection, bucket, id, alpha, direction))
 
 
 @router.get("/models")
 def models(services: CurrentServices) -> ModelsView:
-    """Every model that ever counted: card, figures, confusion matrices, since when it is used."""
+    """All models that have counted photos: card, figures, confusion matrices, and when each was used."""
     current = services.cards.current()
     return services.records.read(lambda connection: read_models(connection, services.cards.get_cached, current))
 
 
-@router.get("/slices", responses=_NOT_THERE)
+@router.get("/slices", responses=_NOT_FOUND)
 def slices(services: CurrentServices, model: ModelName = None) -> SlicesView:
-    """Photos, agreement and flags by slice, the worst first; none without the setting."""
+    """Photos, agreement and flags of each slice, worst first; empty without the setting."""
     return services.slices(model)
 
 
 @router.get("/drift")
 def drift(services: CurrentServices) -> DriftView:
-    """Each signal's verdict in each window, with its distribution there and in the reference."""
+    """Verdict of each signal in each window, with its distributions in the window and in the reference."""
     return view_drift(services.drift.report)

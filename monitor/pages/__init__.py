@@ -1,1 +1,1 @@
-"""For people: pages that need no script, styles that need no build, and nothing from another host."""
+"""Pages for people. They work without JavaScript and without a build step, and load nothing from other hosts."""

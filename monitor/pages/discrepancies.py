@@ -1,4 +1,4 @@
-"""The list of bins whose photo does not look like what the inventory expects, the oddest first."""
+"""The list of bins whose photo does not match the quantity that the inventory expects, most suspicious first."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from sqlalchemy import Connection
 
 from binwatch.records.variances import VarianceState
 from monitor.access.authentication import CurrentAuthenticator
-from monitor.pages import query, sentences
+from monitor.pages import sentences
 from monitor.pages.flash import FlashMessages
-from monitor.pages.query import DiscrepancyQuery
+from monitor.pages.query import LEVELS, CurrentQuery, DiscrepancyQuery
 from monitor.pages.request_context import RequestContext
-from monitor.pages.templates import html
+from monitor.pages.templates import render
 from monitor.services import CurrentServices
 from monitor.views.blind import QueuedBin, read_queue
 from monitor.views.discrepancies import (
@@ -24,16 +24,16 @@ from monitor.views.discrepancies import (
     count_variances,
     read_discrepancies,
     read_level,
-    waiting,
+    waiting_for_audit,
 )
-from monitor.views.drift import brief_drift
+from monitor.views.drift import summarise_drift
 
 router = APIRouter()
 
-AT_A_TIME = 25
-"""Bins on a page: what somebody walks through in one go."""
+PAGE_SIZE = 25
+"""Bins per page, which a person can work through in one go."""
 
-_RECOUNTS = DiscrepancyQuery(variance=VarianceState.OPEN)
+_RECOUNT_QUERY = DiscrepancyQuery(variance=VarianceState.OPEN)
 
 Cursor = Annotated[str | None, Query(max_length=200)]
 
@@ -44,72 +44,72 @@ def discrepancies(
     services: CurrentServices,
     authenticator: CurrentAuthenticator,
     context: RequestContext,
-    wanted: query.CurrentQuery,
+    query: CurrentQuery,
     flash: FlashMessages,
     after: Cursor = None,
     before: Cursor = None,
 ) -> HTMLResponse:
-    """Bins to look at, with the filter, and what the level promises; to blind auditors, the bins alone."""
+    """List suspicious bins with the filter and the meaning of the level; blind auditors get their queue instead."""
     if context.access.is_blind:
-        return _queue(request, services, context, wanted.for_blind, flash)
-    alpha, filters = services.alpha(wanted.level), services.filters(wanted.filters)
+        return _show_queue(request, services, context, query.without_numbers, flash)
+    alpha, filters = services.alpha(query.level), services.filters(query.filters)
 
     def read(connection: Connection) -> tuple[DiscrepancyPage, Level, dict[VarianceState, int]]:
-        page = read_discrepancies(connection, filters, alpha, AT_A_TIME, after, before)
-        return page, read_level(connection, alpha, filters.direction.suspicion), count_variances(connection)
+        bins = read_discrepancies(connection, filters, alpha, PAGE_SIZE, after, before)
+        return bins, read_level(connection, alpha, filters.direction.suspicion), count_variances(connection)
 
-    found, level, variances = services.records.read(read)
-    page = html(
+    bins, level, variances = services.records.read(read)
+    page = render(
         request,
         "discrepancies.html",
         page="Discrepancies",
         context=context,
         flash=flash,
-        asked=wanted,
-        found=found,
+        query=query,
+        bins=bins,
         level=level,
-        says=sentences.level(level, brief_drift(services.drift.report)),
-        empty=sentences.nothing_found(level, is_filtered=wanted.is_filtered),
+        level_text=sentences.level_text(level, summarise_drift(services.drift.report)),
+        empty_text=sentences.empty_list_text(level, is_filtered=query.is_filtered),
         direction=filters.direction,
         suspicion=filters.direction.suspicion,
-        usual_direction=services.settings.flag_direction,
-        queue=DiscrepancyQuery(
-            flagged=True, level=wanted.level, direction=wanted.direction and Direction(wanted.direction.suspicion)
+        default_direction=services.settings.flag_direction,
+        flagged_query=DiscrepancyQuery(
+            flagged=True, level=query.level, direction=query.direction and Direction(query.direction.suspicion)
         ),
-        usual=services.settings.flag_level,
-        levels=sorted({*query.LEVELS, services.settings.flag_level, alpha}),
+        default_level=services.settings.flag_level,
+        levels=sorted({*LEVELS, services.settings.flag_level, alpha}),
         directions=list(Direction),
-        export=wanted.export(alpha),
+        export_query=query.to_export_query(alpha),
         variances=variances,
-        states=sentences.VARIANCE_STATES,
+        variance_states=sentences.VARIANCE_STATES,
     )
-    authenticator.sights.note(request, page, [(one.bucket, one.bin_id) for one in found.items])
+    authenticator.sight_tracker.note_shown(request, page, [(bin_.bucket, bin_.bin_id) for bin_ in bins.items])
     return page
 
 
-def _queue(
+def _show_queue(
     request: Request,
     services: CurrentServices,
     context: RequestContext,
-    wanted: DiscrepancyQuery,
+    query: DiscrepancyQuery,
     flash: FlashMessages,
 ) -> HTMLResponse:
-    alpha, name = services.alpha(wanted.level), context.access.name
-    filters, recounts = waiting(wanted.filters, name), waiting(_RECOUNTS.filters, name)
+    alpha, auditor = services.alpha(query.level), context.access.name
 
     def read(connection: Connection) -> list[list[QueuedBin]]:
-        return [read_queue(connection, of, alpha, AT_A_TIME) for of in (filters, recounts)]
+        filters = (waiting_for_audit(query.filters, auditor), waiting_for_audit(_RECOUNT_QUERY.filters, auditor))
+        return [read_queue(connection, queue_filters, alpha, PAGE_SIZE) for queue_filters in filters]
 
-    found, again = services.records.read(read)
-    return html(
+    bins, recounts = services.records.read(read)
+    return render(
         request,
         "queue.html",
         page="Discrepancies",
         context=context,
         flash=flash,
-        asked=wanted,
-        found=found,
-        again=again,
-        recounts=_RECOUNTS,
-        most=AT_A_TIME,
+        query=query,
+        bins=bins,
+        recounts=recounts,
+        recount_query=_RECOUNT_QUERY,
+        max_bins=PAGE_SIZE,
     )

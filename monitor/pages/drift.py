@@ -1,4 +1,4 @@
-"""Drift: each signal as it was and as it is, with the verdict."""
+"""The drift page: alarms, and each signal in the reference and now, with its verdict."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from monitor.drift.judge import Verdict
 from monitor.drift.windows import Window
 from monitor.pages import sentences
 from monitor.pages.request_context import RequestContext
-from monitor.pages.templates import html
+from monitor.pages.templates import render
 from monitor.services import CurrentServices
-from monitor.views.drift import SignalView, WindowView, brief_drift, view_drift
+from monitor.views.drift import SignalView, WindowView, summarise_drift, view_drift
 
 router = APIRouter()
 
-_SHORT = [*CLASSES[:MORE_THAN_5], "> 5"]
+_CLASS_LABELS = [*CLASSES[:MORE_THAN_5], "> 5"]
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """One signal, ready to be drawn."""
+class SignalPanel:
+    """Texts and chart of one signal."""
 
-    of: SignalView
+    view: SignalView
     name: str
-    what: str
+    description: str
     verdict: str
-    says: str
-    """The figures behind the verdict."""
+    figures: str
+    """The figures behind the verdict, as text."""
     chart: PairedColumns | Steps | Shifts | None
 
 
@@ -40,48 +40,50 @@ class Picture:
 def drift(
     request: Request, services: CurrentServices, context: RequestContext, window: Window | None = None
 ) -> HTMLResponse:
-    """The signals of one window: the one asked for, or the one that says most."""
+    """Show the signals of one window; by default, the window of the drift summary."""
     report = services.drift.report
-    view, brief = view_drift(report), brief_drift(report)
-    chosen = window or brief.window or Window.LATEST
-    shown = next((one for one in view.windows if one.window is chosen), None)
-    return html(
+    view, summary = view_drift(report), summarise_drift(report)
+    window = window or summary.window or Window.LATEST
+    window_view = next((candidate for candidate in view.windows if candidate.window is window), None)
+    return render(
         request,
         "drift.html",
         page="Drift",
         context=context,
         view=view,
-        verdict=sentences.drift_status(brief),
-        shown=shown,
+        status=sentences.drift_status(summary),
+        window=window_view,
         windows=sentences.WINDOWS,
-        alarms=[sentences.alarm(one) for one in view.alarms],
-        same_hours=sentences.same_hours(view.same_hours) if view.same_hours else "",
-        promise=sentences.PROMISE,
-        estimate=sentences.estimate(shown) if shown else "",
-        pictures=pictures(shown) if shown else [],
+        alarms=[sentences.alarm_text(alarm) for alarm in view.alarms],
+        same_hours=sentences.same_hours_text(view.same_hours) if view.same_hours else "",
+        false_alarms=sentences.FALSE_ALARMS,
+        estimate=sentences.estimate_text(window_view) if window_view else "",
+        panels=signal_panels(window_view) if window_view else [],
     )
 
 
-def pictures(window: WindowView) -> list[Picture]:
-    """What has drifted comes first, and what cannot be judged last."""
+def signal_panels(window: WindowView) -> list[SignalPanel]:
+    """Return the panels of a window: drifted signals first, then steady ones, then those without a verdict."""
     order = list(dict.fromkeys([Verdict.DRIFTED, Verdict.STEADY, *Verdict]))
     return [
-        Picture(
-            one,
-            *sentences.SIGNALS[one.signal],
-            verdict=sentences.VERDICTS[one.verdict],
-            says=sentences.distance(one),
-            chart=_chart(one.distribution),
+        SignalPanel(
+            signal,
+            *sentences.SIGNALS[signal.signal],
+            verdict=sentences.VERDICTS[signal.verdict],
+            figures=sentences.distance_text(signal),
+            chart=_chart(signal.distribution),
         )
-        for one in sorted(window.signals, key=lambda one: order.index(one.verdict))
+        for signal in sorted(window.signals, key=lambda signal: order.index(signal.verdict))
     ]
 
 
-def _chart(of: Distribution | None) -> PairedColumns | Steps | Shifts | None:
-    if of is None:
+def _chart(distribution: Distribution | None) -> PairedColumns | Steps | Shifts | None:
+    if distribution is None:
         return None
-    if of.kind is DistributionKind.CLASSES:
-        return columns(of.reference, of.window, _SHORT)
-    if of.kind is DistributionKind.SHIFTS:
-        return shifts(of.window)
-    return steps(of.reference, of.window, sentences.figure(of.low or 0.0), sentences.figure(of.high or 0.0))
+    reference, window = distribution.reference, distribution.window
+    if distribution.kind is DistributionKind.CLASSES:
+        return columns(reference, window, _CLASS_LABELS)
+    if distribution.kind is DistributionKind.SHIFTS:
+        return shifts(window)
+    low, high = (sentences.axis_label(value or 0.0) for value in (distribution.low, distribution.high))
+    return steps(reference, window, low, high)

@@ -1,4 +1,4 @@
-"""Expected quantities from a file that somebody who may write uploads."""
+"""The page to upload a file of expected quantities."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from binwatch.inventory.importing import import_file
 from binwatch.safe_csv import unescape_formula
 from monitor import formatting
 from monitor.access.authentication import CurrentAuthenticator, ForeignForm, NotSignedIn
-from monitor.access.negotiation import sent_a_form
-from monitor.access.uploads import MAX_FILE, PATH
+from monitor.access.negotiation import is_own_form
+from monitor.access.uploads import MAX_FILE_BYTES, UPLOAD_PATH
 from monitor.forms import FormProblem, redirect
-from monitor.pages.flash import FlashMessages, failed
+from monitor.pages.flash import FlashMessages, problem_message
 from monitor.pages.request_context import RequestContext
-from monitor.pages.templates import html
+from monitor.pages.templates import render
 from monitor.services import CurrentServices, Services
 
 router = APIRouter()
 
-SHOWN = 100
-"""Refused rows that the page shows."""
+MAX_SHOWN_ROWS = 100
+"""Maximum number of refused rows on the page."""
 _FIELDS = ("csrf", "bin_column", "quantity_column", "article_column")
-_LONGEST_NAME = 60
-"""Characters; a file's name has 255 bytes at most."""
+_MAX_FILE_NAME_LENGTH = 60
+"""Maximum length of a file name in characters; file systems allow 255 bytes."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Sent:
-    """A form with a file."""
+class _Upload:
+    """A submitted form with its file."""
 
     name: str
     data: bytes
@@ -47,58 +47,61 @@ class _Sent:
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What became of a file."""
+    """Result of an import."""
 
     lines: list[str]
     refused: list[dict[str, str]] = field(default_factory=list)
-    """The first SHOWN refused rows."""
+    """The first MAX_SHOWN_ROWS refused rows."""
 
 
-async def _sent(request: Request) -> _Sent:
+async def _read_upload(request: Request) -> _Upload:
     try:
         async with request.form(max_files=1, max_fields=len(_FIELDS)) as form:
             file = form.get("file")
             if not isinstance(file, UploadFile):
                 raise HTTPException(400, "the form has no file")
             fields = {name: value for name in _FIELDS if isinstance(value := form.get(name), str)}
-            return _Sent(_plain(file.filename or ""), await file.read(), fields)
+            return _Upload(_safe_file_name(file.filename or ""), await file.read(), fields)
     except ValueError as error:
         raise HTTPException(400, "the form cannot be read") from error
 
 
-@router.get(PATH, response_class=HTMLResponse)
+@router.get(UPLOAD_PATH, response_class=HTMLResponse)
 def expected(request: Request, context: RequestContext, flash: FlashMessages) -> HTMLResponse:
-    """The form for a file, or how to turn writing on."""
-    return _page(request, context, flash)
+    """Show the upload form, or how to turn writing on."""
+    return _render(request, context, flash)
 
 
-@router.post(PATH)
+@router.post(UPLOAD_PATH)
 def upload(
     request: Request,
     services: CurrentServices,
     authenticator: CurrentAuthenticator,
     context: RequestContext,
-    sent: Annotated[_Sent, Depends(_sent)],
+    file: Annotated[_Upload, Depends(_read_upload)],
 ) -> Response:
-    """Fields file, csrf, and names of columns. The answer says what became of each row; sent again, nothing changes."""
+    """Import a file and show the result of each row. Importing the same file again changes nothing.
+
+    Fields: file, csrf, bin_column, quantity_column, article_column.
+    """
     try:
-        authenticator.check_form(authenticator.require_writer(request), sent.fields.get("csrf", ""))
+        authenticator.check_form(authenticator.require_writer(request), file.fields.get("csrf", ""))
     except (NotSignedIn, ForeignForm) as error:
-        if not sent_a_form(request):
+        if not is_own_form(request):
             raise
         if isinstance(error, NotSignedIn):
-            return redirect(request, "/login", problem=FormProblem.SIGNED_OUT, next=PATH)
-        return _page(request, context, failed(FormProblem.FOREIGN), status=403)
+            return redirect(request, "/login", problem=FormProblem.SIGNED_OUT, next=UPLOAD_PATH)
+        return _render(request, context, problem_message(FormProblem.FOREIGN), status=403)
     try:
-        imported, error_, status = _import(services, sent), None, 200
+        imported = _import(services, file)
     except OutageError:
         raise
     except BinwatchError as error:
-        imported, error_, status = None, str(error), 422
-    return _page(request, context, failed(None), imported, error_, status)
+        return _render(request, context, problem_message(None), error=str(error), status=422)
+    return _render(request, context, problem_message(None), imported)
 
 
-def _page(
+def _render(
     request: Request,
     context: RequestContext,
     flash: FlashMessages,
@@ -106,8 +109,7 @@ def _page(
     error: str | None = None,
     status: int = 200,
 ) -> HTMLResponse:
-    limits = {"max_file": f"{MAX_FILE // 2**20} MiB", "max_refused": SHOWN}
-    return html(
+    return render(
         request,
         "expected.html",
         status,
@@ -115,24 +117,25 @@ def _page(
         flash=flash,
         imported=imported,
         error=error,
-        **limits,
+        max_file=f"{MAX_FILE_BYTES // 2**20} MiB",
+        max_refused=MAX_SHOWN_ROWS,
     )
 
 
-def _import(services: Services, sent: _Sent) -> Imported:
-    """Raises BinwatchError, whose message has the file's own name."""
-    bin_, quantity, article = (sent.fields.get(name, "").strip() or None for name in _FIELDS[1:])
-    named = ColumnNames(bin_, quantity, article)
+def _import(services: Services, file: _Upload) -> Imported:
+    """Import a file. Raises BinwatchError, with a message that has the file's name without its temporary folder."""
+    bin_, quantity, article = (file.fields.get(name, "").strip() or None for name in _FIELDS[1:])
+    columns = ColumnNames(bin_, quantity, article)
     with TemporaryDirectory(prefix="binwatch-") as folder:
-        file = Path(folder, sent.name)
-        file.write_bytes(sent.data)
+        path = Path(folder, file.name)
+        path.write_bytes(file.data)
         bucket = services.settings.bucket
 
         def without_folder(text: str) -> str:
             return text.replace(f"{folder}/", "")
 
         try:
-            report = services.writable.write(lambda engine: import_file(file, engine, bucket, named=named))
+            report = services.writable.write(lambda engine: import_file(path, engine, bucket, named=columns))
         except OutageError:
             raise
         except BinwatchError as error:
@@ -140,12 +143,13 @@ def _import(services: Services, sent: _Sent) -> Imported:
         lines = without_folder(formatting.imported(report, listed=False)).split("\n")
         if report.refused_file is None:
             return Imported(lines)
-        with report.refused_file.open(encoding="utf-8", newline="") as opened:
-            rows = islice(csv.DictReader(opened), SHOWN)
+        with report.refused_file.open(encoding="utf-8", newline="") as refused_file:
+            rows = islice(csv.DictReader(refused_file), MAX_SHOWN_ROWS)
             return Imported(lines, [{name: unescape_formula(cell) for name, cell in row.items()} for row in rows])
 
 
-def _plain(name: str) -> str:
-    """A file name that is valid in every folder."""
-    last = name.replace("\\", "/").rpartition("/")[2]
-    return "".join(character for character in last if character.isprintable())[-_LONGEST_NAME:].strip(". ") or "upload"
+def _safe_file_name(name: str) -> str:
+    """Return the last part of a path as a file name that is valid in every folder."""
+    name = name.replace("\\", "/").rpartition("/")[2]
+    printable = "".join(character for character in name if character.isprintable())
+    return printable[-_MAX_FILE_NAME_LENGTH:].strip(". ") or "upload"

@@ -1,4 +1,4 @@
-"""Flash messages: what became of the form that led to a page, or why it was not saved."""
+"""Flash messages: the result of the form that led to a page."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ PROBLEMS = {
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """The audit that was just entered."""
+    """The audit that was just saved."""
 
     bucket: str
     bin_id: str
     audit: BinAudit
     shows_numbers: bool
-    """False to an auditor who could not tell, and may yet go and count."""
+    """Whether to show count and expected quantity; False for blind auditors who gave no number and may still count."""
 
 
 @dataclass(frozen=True, slots=True)
 class _FlashMessages:
-    """At most one of the two is set."""
+    """Flash messages of a page, of which at most one is set."""
 
     saved: Saved | None = None
     problem: str | None = None
@@ -62,26 +62,27 @@ def _flash_messages(
     problem: Annotated[FormProblem | None, Query()] = None,
 ) -> _FlashMessages:
     if saved is not None:
-        return _FlashMessages(saved=services.records.read(lambda connection: _read(connection, saved, access)))
-    return failed(problem) if problem else _FlashMessages()
+        return _FlashMessages(saved=services.records.read(lambda connection: _read_saved(connection, saved, access)))
+    return problem_message(problem)
 
 
-def failed(problem: FormProblem | None) -> _FlashMessages:
-    """Why a form did nothing; no message if it did what it should."""
+def problem_message(problem: FormProblem | None) -> _FlashMessages:
+    """Return the message that says why a form was not saved; no message if `problem` is None."""
     return _FlashMessages(problem=PROBLEMS[problem] if problem else None)
 
 
-def _read(connection: Connection, audit_id: int, access: Access) -> Saved | None:
-    found = read_audits(connection, 1, after=audit_id + 1).items
-    if not found or found[0].id != audit_id:
+def _read_saved(connection: Connection, audit_id: int, access: Access) -> Saved | None:
+    items = read_audits(connection, 1, after=audit_id + 1).items
+    if not items or items[0].id != audit_id:
         return None
-    of = found[0]
-    if access.is_blind and access.writer and of.auditor != access.writer.name:
+    entry = items[0]
+    if access.is_blind and access.writer and entry.auditor != access.writer.name:
         return None
-    audits = read_bin(connection, of.bucket, of.bin, 0.0).audits
-    shows_numbers = of.quantity is not None or not access.is_blind
-    return next((Saved(of.bucket, of.bin, audit, shows_numbers) for audit in audits if audit.id == audit_id), None)
+    audits = read_bin(connection, entry.bucket, entry.bin, 0.0).audits
+    audit = next((audit for audit in audits if audit.id == audit_id), None)
+    shows_numbers = entry.quantity is not None or not access.is_blind
+    return Saved(entry.bucket, entry.bin, audit, shows_numbers) if audit else None
 
 
 FlashMessages = Annotated[_FlashMessages, Depends(_flash_messages)]
-"""Type of a route's parameter that receives the messages."""
+"""Type of a route's parameter that receives the flash messages."""

@@ -1,4 +1,4 @@
-"""The lists behind the overview's numbers: failed photos, photos without quantity, quantities without photo."""
+"""Pages of the lists behind the overview's numbers: failed photos, incomplete bins, and variances."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from monitor import formatting
 from monitor.access.authentication import CurrentAuthenticator, NumbersHidden
 from monitor.pages import sentences
 from monitor.pages.request_context import RequestContext
-from monitor.pages.templates import html
+from monitor.pages.templates import render
 from monitor.services import CurrentServices
-from monitor.views.discrepancies import MAX_PREFIX
-from monitor.views.lists import LISTS, MAX_CURSOR, TITLES, ListName, read_list
+from monitor.views.discrepancies import MAX_PREFIX_LENGTH
+from monitor.views.lists import LISTS, MAX_CURSOR_LENGTH, TITLES, ListName, read_list
 
 router = APIRouter()
 
-AT_A_TIME = 50
+PAGE_SIZE = 50
+"""Rows per page."""
 
-Cursor = Annotated[str | None, Query(max_length=MAX_CURSOR)]
+Cursor = Annotated[str | None, Query(max_length=MAX_CURSOR_LENGTH)]
 Cell = str | int | datetime | None
 
 INTRODUCTIONS = {
@@ -36,6 +37,9 @@ INTRODUCTIONS = {
     ListName.VARIANCES: "Bins where somebody found another number than the inventory expects. Another person counts"
     " again, and an approver decides. The inventory is to take those that are approved.",
 }
+
+
+_FAILURE_REASONS = {reason.value: formatting.reason(reason) for reason in Reason}
 
 
 class _Column(NamedTuple):
@@ -85,7 +89,7 @@ _COLUMNS: dict[ListName, list[_Column]] = {
 
 
 class _Row(NamedTuple):
-    """A bin and what stands beside it."""
+    """A row of a list's table."""
 
     bucket: str
     bin_id: str
@@ -99,40 +103,40 @@ def show_list(
     authenticator: CurrentAuthenticator,
     context: RequestContext,
     name: ListName,
-    prefix: Annotated[str, Query(max_length=MAX_PREFIX)] = "",
+    prefix: Annotated[str, Query(max_length=MAX_PREFIX_LENGTH)] = "",
     reason: Annotated[str, Query(max_length=40)] = "",
     model: Annotated[str, Query(max_length=100)] = "",
     state: Annotated[VarianceState | Literal[""], Query()] = "",
     after: Cursor = None,
     before: Cursor = None,
 ) -> HTMLResponse:
-    """One list, with its filter and downloads."""
+    """Show one list with its filter and downloads."""
     if name.has_numbers and context.access.is_blind:
         raise NumbersHidden
-    given = {"prefix": prefix, "reason": reason, "model": model, "state": state}
-    given = {field: value for field, value in given.items() if field in LISTS[name].filters.model_fields}
-    asked = {field: value for field, value in given.items() if value}  # a form sends its empty fields, too
-    filters = LISTS[name].filters(**asked)
-    found = services.records.read(
-        lambda connection: read_list(connection, LISTS[name], filters, AT_A_TIME, after, before)
-    )
+    listing = LISTS[name]
+    parameters = {"prefix": prefix, "reason": reason, "model": model, "state": state}
+    # Forms also send their empty fields.
+    query = {key: value for key, value in parameters.items() if value and key in listing.filters.model_fields}
+    filters = listing.filters(**query)
+    rows = services.records.read(lambda connection: read_list(connection, listing, filters, PAGE_SIZE, after, before))
     columns = _COLUMNS[name]
-    page = html(
+    page = render(
         request,
         "list.html",
-        page="Overview",  # which leads here
+        page="Overview",  # the page that links here
         context=context,
         name=name.value,
         title=TITLES[name],
         introduction=INTRODUCTIONS[name],
         columns=[column.heading for column in columns],
-        rows=[_Row(item.bucket, item.bin_id, [column.cell(item) for column in columns]) for item in found.items],
-        found=found,
-        asked=asked,
-        export=f"?{urlencode(asked)}" if asked else "",
-        reasons={one.value: formatting.reason(one) for one in Reason} if name is ListName.FAILED else {},
-        states=sentences.VARIANCE_STATES if name is ListName.VARIANCES else {},
+        rows=[_Row(item.bucket, item.bin_id, [column.cell(item) for column in columns]) for item in rows.items],
+        next_cursor=rows.next,
+        previous_cursor=rows.previous,
+        query=query,
+        export_query=f"?{urlencode(query)}" if query else "",
+        failure_reasons=_FAILURE_REASONS if name is ListName.FAILED else {},
+        variance_states=sentences.VARIANCE_STATES if name is ListName.VARIANCES else {},
     )
     if name.has_numbers:
-        authenticator.sights.note(request, page, [(item.bucket, item.bin_id) for item in found.items])
+        authenticator.sight_tracker.note_shown(request, page, [(item.bucket, item.bin_id) for item in rows.items])
     return page

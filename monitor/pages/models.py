@@ -1,4 +1,4 @@
-"""The models: cards, figures, confusion matrices, and since when each is in use."""
+"""The page of the models: cards, figures, confusion matrices, and when each was used."""
 
 from __future__ import annotations
 
@@ -8,40 +8,41 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
 from monitor.pages.request_context import RequestContext
-from monitor.pages.templates import html
+from monitor.pages.templates import render
 from monitor.services import CurrentServices
 from monitor.views.models import Confusion, read_models
 
 router = APIRouter()
 
-SHADES = 5
-"""Darkest shade of a confusion matrix; 0 is none."""
+MAX_SHADE = 5
+"""Number of the darkest shade of a confusion matrix; 0 is no shade."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
     """One cell of a confusion matrix."""
 
-    number: int
+    count: int
     shade: int
-    """By its share of the row: 0 if the number is 0, then a step for each fifth."""
+    """Shade by the share of the row: 0 if `count` is 0, then one step for each fifth."""
     is_right: bool
+    """Whether the cell is on the diagonal."""
 
 
 @router.get("/models", response_class=HTMLResponse)
 def models(request: Request, services: CurrentServices, context: RequestContext) -> HTMLResponse:
-    """Every model that ever counted, the one in use first."""
+    """Show all models that have counted photos, the one in use first."""
     current = services.cards.current()
     view = services.records.read(lambda connection: read_models(connection, services.cards.get_cached, current))
-    return html(request, "models.html", page="Models", context=context, models=view.models, matrix_of=shaded)
+    return render(request, "models.html", page="Models", context=context, models=view.models, cells_of=shaded_cells)
 
 
-def shaded(confusion: Confusion) -> list[list[Cell]]:
-    """Cells with a shade for their share of the row, so that rare classes can be read as well as common ones."""
+def shaded_cells(confusion: Confusion) -> list[list[Cell]]:
+    """Return the cells, shaded by their share of the row, so that rare classes are as readable as common ones."""
     return [
         [
-            Cell(number, min(1 + int(SHADES * number / sum(row)), SHADES) if number else 0, row_index == index)
-            for index, number in enumerate(row)
+            Cell(count, min(1 + int(MAX_SHADE * count / sum(row)), MAX_SHADE) if count else 0, row_index == index)
+            for index, count in enumerate(row)
         ]
         for row_index, row in enumerate(confusion.rows)
     ]

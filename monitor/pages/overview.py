@@ -1,4 +1,4 @@
-"""The first page: is all well, and if not, where to look."""
+"""The overview: the first page."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from fastapi.responses import HTMLResponse
 
 from monitor.access.authentication import CurrentAuthenticator
 from monitor.api.machine import ModelName
-from monitor.pages import sentences, trend
+from monitor.pages import sentences
 from monitor.pages.flash import FlashMessages
 from monitor.pages.query import DiscrepancyQuery
 from monitor.pages.request_context import RequestContext
-from monitor.pages.templates import html
+from monitor.pages.templates import render
+from monitor.pages.trend import trend_chart, trend_text
 from monitor.services import CurrentServices
 from monitor.views.overview import TimeRange
 
@@ -28,9 +29,9 @@ def overview(
     model: ModelName = None,
     span: TimeRange = TimeRange.WEEK,
 ) -> HTMLResponse:
-    """How well counts and inventory agree, what waits for somebody, and the photos that were recorded last."""
+    """Show how well counts and inventory agree, the open work, and the latest photos."""
     view = services.overview(model, span)
-    page = html(
+    page = render(
         request,
         "overview.html",
         page="Overview",
@@ -38,14 +39,14 @@ def overview(
         flash=flash,
         view=view,
         summary=view.summary,
-        chart=trend.chart_of(view.trend),
-        says=trend.says(view.trend),
-        drift=sentences.drift_status(view.drift),
-        level_says=sentences.level(view.level, view.drift),
+        chart=trend_chart(view.trend),
+        chart_text=trend_text(view.trend),
+        drift_status=sentences.drift_status(view.drift),
+        level_text=sentences.level_text(view.level, view.drift),
         spans=sentences.SPANS,
-        asked={"model": model, "span": None if span is TimeRange.WEEK else span.value},
-        queue=DiscrepancyQuery(flagged=True),
+        query={"model": model, "span": None if span is TimeRange.WEEK else span.value},
+        flagged_query=DiscrepancyQuery(flagged=True),
     )
     if not context.access.is_blind:
-        authenticator.sights.note(request, page, [(one.bucket, one.bin_id) for one in view.latest])
+        authenticator.sight_tracker.note_shown(request, page, [(photo.bucket, photo.bin_id) for photo in view.latest])
     return page

@@ -1,4 +1,4 @@
-"""Query parameters of the list of discrepancies: the filter that its form sends, carried from page to page."""
+"""Query parameters of the list of discrepancies: the filter of its form, which is kept from page to page."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from binwatch.counts import MORE_THAN_5
 from binwatch.records.audits import AuditAnswer
 from binwatch.records.variances import VarianceState
 from monitor.forms import validate
-from monitor.views.discrepancies import MAX_PREFIX, Direction, Filters
+from monitor.views.discrepancies import MAX_PREFIX_LENGTH, Direction, Filters
 
 LEVELS = (0.01, 0.05, 0.1, 0.2)
 """Levels that the form offers."""
 
 
 class AuditFilter(StrEnum):
-    """Whether somebody has looked, and with which answer."""
+    """Filter by whether and how a bin has been audited."""
 
     NO = "no"
     YES = "yes"
@@ -33,34 +33,34 @@ class AuditFilter(StrEnum):
 
     @property
     def filters(self) -> dict[str, Any]:
-        """The filters of the views."""
+        """The filter as keyword arguments of monitor.views.discrepancies.Filters."""
         if self in (AuditFilter.NO, AuditFilter.YES, AuditFilter.ANY):
             return {"audited": {AuditFilter.NO: False, AuditFilter.YES: True}.get(self)}
         return {"answer": AuditAnswer(self.value)}
 
 
 class DiscrepancyQuery(BaseModel):
-    """The filter as the form sends it: days instead of moments, and the list of what is left to do by default."""
+    """The filter as the form sends it: it has dates instead of times, and by default leaves out audited bins."""
 
     model_config = ConfigDict(frozen=True)
 
     since: date | None = None
     until: date | None = None
-    """The last day, included."""
-    prefix: str | None = Field(None, max_length=MAX_PREFIX)
+    """The last day, inclusive."""
+    prefix: str | None = Field(None, max_length=MAX_PREFIX_LENGTH)
     direction: Direction | None = None
-    """None is the settings' own."""
+    """None means the direction in the settings."""
     size: int = Field(0, ge=0, le=MORE_THAN_5)
     audited: AuditFilter = AuditFilter.NO
     variance: VarianceState | None = None
     """If set, `audited` is ignored."""
     flagged: bool = False
     level: float | None = Field(None, gt=0, le=0.5)
-    """None is the settings' own."""
+    """None means the level in the settings."""
 
     @property
     def filters(self) -> Filters:
-        """The filters of the views."""
+        """The query as filters of the list of bins."""
         return Filters(
             since=_midnight(self.since),
             until=_midnight(self.until + timedelta(days=1)) if self.until and self.until < date.max else None,
@@ -73,8 +73,8 @@ class DiscrepancyQuery(BaseModel):
         )
 
     @property
-    def for_blind(self) -> DiscrepancyQuery:
-        """The filter without the parts that reveal numbers. Of audited bins, only those without a number pass it."""
+    def without_numbers(self) -> DiscrepancyQuery:
+        """The query without the parts that reveal numbers. It selects no audited bins whose answer is a number."""
         audited = (
             self.audited if self.audited in (AuditFilter.CANNOT_TELL, AuditFilter.GO_AND_COUNT) else AuditFilter.NO
         )
@@ -85,38 +85,44 @@ class DiscrepancyQuery(BaseModel):
     @property
     def is_filtered(self) -> bool:
         """Whether any filter is set."""
-        return bool(self._said)
+        return bool(self._changed())
 
-    def query(self, **more: object) -> str:
-        """Query of an address with the same filter: parameters that differ from their defaults, and `more`."""
-        given = self._said | {name: value for name, value in more.items() if value is not None}
-        return f"?{_encoded(given)}" if given else ""
+    def to_query_string(self, **more: object) -> str:
+        """Return the query string of this filter with its "?": parameters that differ from their defaults, and `more`.
 
-    def export(self, alpha: float) -> str:
-        """Query of the API for the same bins as a file."""
-        named = {"direction": self.direction.value} if self.direction else {}  # also the default of the filters
-        return _encoded(self.filters.model_dump(mode="json", exclude_defaults=True) | named | {"alpha": alpha})
+        Parameters in `more` that are None are left out. Returns "" if there are no parameters.
+        """
+        parameters = self._changed() | {name: value for name, value in more.items() if value is not None}
+        return f"?{_encode(parameters)}" if parameters else ""
 
-    @property
-    def _said(self) -> dict[str, Any]:
+    def to_export_query(self, alpha: float) -> str:
+        """Return the query string of the API, without its "?", for the same bins as a file."""
+        parameters = self.filters.model_dump(mode="json", exclude_defaults=True) | {"alpha": alpha}
+        if self.direction:  # even if it is the filters' default, since the settings may have another one
+            parameters["direction"] = self.direction.value
+        return _encode(parameters)
+
+    def _changed(self) -> dict[str, Any]:
         return self.model_dump(mode="json", exclude_defaults=True)
 
 
-def _encoded(given: dict[str, Any]) -> str:
-    return urlencode({name: str(value).lower() if isinstance(value, bool) else value for name, value in given.items()})
+def _encode(parameters: dict[str, Any]) -> str:
+    return urlencode(
+        {name: str(value).lower() if isinstance(value, bool) else value for name, value in parameters.items()}
+    )
 
 
 def _midnight(day: date | None) -> datetime | None:
     return None if day is None else datetime.combine(day, time(), UTC)
 
 
-def _query(request: Request) -> DiscrepancyQuery:
-    # A form sends its empty fields, too.
-    given = {
+def _parse_query(request: Request) -> DiscrepancyQuery:
+    # Forms also send their empty fields.
+    parameters = {
         name: value for name, value in request.query_params.items() if value and name in DiscrepancyQuery.model_fields
     }
-    return validate(DiscrepancyQuery, given, "query")
+    return validate(DiscrepancyQuery, parameters, "query")
 
 
-CurrentQuery = Annotated[DiscrepancyQuery, Depends(_query)]
+CurrentQuery = Annotated[DiscrepancyQuery, Depends(_parse_query)]
 """Type of a route's parameter that receives the filter."""

@@ -1,4 +1,4 @@
-"""Slices: which camera, aisle or site is worse than the others."""
+"""The page of slices, such as cameras, aisles or sites."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from fastapi.responses import HTMLResponse
 
 from monitor.api.machine import ModelName
 from monitor.pages.request_context import RequestContext
-from monitor.pages.templates import html
+from monitor.pages.templates import render
 from monitor.services import CurrentServices
 
 router = APIRouter()
@@ -17,5 +17,5 @@ router = APIRouter()
 def slices(
     request: Request, services: CurrentServices, context: RequestContext, model: ModelName = None
 ) -> HTMLResponse:
-    """Every slice of one model, the worst first."""
-    return html(request, "slices.html", page="Slices", context=context, view=services.slices(model))
+    """Show all slices of one model, worst first."""
+    return render(request, "slices.html", page="Slices", context=context, view=services.slices(model))

@@ -1,4 +1,4 @@
-"""Approving and rejecting variances, on the page of their bin."""
+"""Approving and rejecting variances on the page of a bin."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fastapi.responses import RedirectResponse
 
 from binwatch.records.variances import OwnCount, VarianceConflict
 from monitor.access.authentication import CurrentAuthenticator, ForeignForm, NoName, NotSignedIn, ShowsNumbers
-from monitor.access.negotiation import sent_a_form
+from monitor.access.negotiation import is_own_form
 from monitor.auditing import NewDecision, save_decision
 from monitor.forms import Fields, FormProblem, local_path, redirect, validate, whole_number
 from monitor.records import MAX_ID
@@ -18,7 +18,7 @@ from monitor.services import CurrentServices
 
 router = APIRouter()
 
-_ON_THE_FORM: Final[dict[type[Exception], FormProblem]] = {
+_PROBLEM_OF_ERROR: Final[dict[type[Exception], FormProblem]] = {
     OwnCount: FormProblem.OWN_COUNT,
     VarianceConflict: FormProblem.DECIDED,
     ForeignForm: FormProblem.FOREIGN,
@@ -34,7 +34,7 @@ def decide(
     variance_id: Annotated[int, Path(ge=1, le=MAX_ID)],
     fields: Fields,
 ) -> RedirectResponse:
-    """Fields decision, quantity (which is approved), note, csrf; `back`: where to go."""
+    """Record a decision. Fields: decision, quantity (the approved one), note, csrf, back (redirect target)."""
     back = local_path(fields.get("back"), "/lists/variances")
     try:
         writer = authenticator.require_approver(request)
@@ -42,18 +42,18 @@ def decide(
         if writer.name is None:
             raise NoName
         quantity = fields.get("quantity")
-        given = {
+        values = {
             "decision": fields.get("decision"),
             "quantity": whole_number(quantity) if quantity else None,
             "note": fields.get("note"),
         }
-        save_decision(services.writable, variance_id, validate(NewDecision, given), writer.name)
+        save_decision(services.writable, variance_id, validate(NewDecision, values), writer.name)
     except NotSignedIn:
-        if not sent_a_form(request):
+        if not is_own_form(request):
             raise
         return redirect(request, "/login", problem=FormProblem.SIGNED_OUT, next=back)
     except (OwnCount, VarianceConflict, ForeignForm, RequestValidationError) as error:
-        if not sent_a_form(request):
+        if not is_own_form(request):
             raise
-        return redirect(request, back, problem=_ON_THE_FORM[type(error)])
+        return redirect(request, back, problem=_PROBLEM_OF_ERROR[type(error)])
     return redirect(request, back)

@@ -1,6 +1,6 @@
-"""What pages and the JSON API show: typed figures, each module with its models and the query that fills them.
+"""View models of the pages and the JSON API; each module has its models and the queries that fill them.
 
 `overview`, `discrepancies`, `bins`, `models` and `drift` are one page each. The queries run in the caller's transaction
-(monitor.records.Records.read) and cost the same with a thousand records or a million: they read sums, or a few rows by
-an index.
+(monitor.records.Records.read). Their cost does not depend on the number of records: they read totals, or a few rows
+through an index.
 """

@@ -1,4 +1,4 @@
-"""How often each auditor agrees with others and with known quantities, as the records have it."""
+"""Agreement of each auditor with other auditors and with known quantities, read from the records."""
 
 from __future__ import annotations
 
@@ -12,39 +12,42 @@ from binwatch.records.draws import first_audit_of
 from binwatch.records.tables import Audit, AuditRepeat, Count, Expectation, KnownAnswer
 from monitor.agreement import AuditorAgreement, Photo, Source, agreements
 
-WINDOW = 10_000
-"""The last photos that were given twice, and the last audits of photos with a known quantity: as many as are read."""
+MAX_ROWS = 10_000
+"""Maximum number of rows read: the latest photos given to two auditors, and the latest audits of known quantities."""
 
 _IS_KNOWN = and_(Count.bucket == KnownAnswer.bucket, Count.key == KnownAnswer.key, Count.etag == KnownAnswer.etag)
 
 
 class Auditors(BaseModel):
-    """What is known of those who audit by name."""
+    """Agreement figures of all auditors with a name."""
 
     items: list[AuditorAgreement]
-    """The highest estimated accuracy first."""
+    """One item per auditor, sorted by estimated accuracy, highest first."""
     given: int
-    """Photos that were given to a second auditor."""
+    """Number of photos given to a second auditor."""
     answered: int
-    """Those of them that the second auditor counted; the rest are open, or do not tell."""
+    """Number of these photos that the second auditor counted. The others are unanswered, or have no usable answer."""
     tested: int
-    """Blind counts of photos with a known quantity."""
+    """Number of blind counts of photos with a known quantity."""
 
 
 def read_auditors(connection: Connection) -> Auditors:
-    """As of now."""
-    repeats, known = _repeats(connection), _known(connection)
+    """Return the current agreement figures of all auditors."""
+    repeats, tests = _read_repeats(connection), _read_tests(connection)
     pairs = [row for row in repeats if row.second_quantity is not None]
-    # Each answer once: a photo may have got a known quantity after it was given twice.
-    twice = {(who, row.bucket, row.key, row.etag) for row in pairs for who in (row.auditor, row.second_auditor)}
-    photos = [_photo(row) for row in pairs] + [photo for answer, photo in known.items() if answer not in twice]
-    return Auditors(items=agreements(photos), given=len(repeats), answered=len(pairs), tested=len(known))
+    # Count each answer once: the quantity of a photo may have become known after it was given to two auditors.
+    paired = {(name, row.bucket, row.key, row.etag) for row in pairs for name in (row.auditor, row.second_auditor)}
+    photos = [_photo(row) for row in pairs] + [photo for answer, photo in tests.items() if answer not in paired]
+    return Auditors(items=agreements(photos), given=len(repeats), answered=len(pairs), tested=len(tests))
 
 
-def _repeats(connection: Connection) -> list[Row[*tuple[object, ...]]]:
-    """Photos that were given twice, with both answers; repeats that a recount or a sighted audit answered have none."""
+def _read_repeats(connection: Connection) -> list[Row[*tuple[object, ...]]]:
+    """Return the photos given to two auditors, with both answers.
+
+    The second answer is None if it is a recount or a sighted audit.
+    """
     first, second = aliased(Audit), aliased(Audit)
-    answer = first_audit_of(
+    second_id = first_audit_of(
         first.count_id,
         Audit.blind.is_(True),
         Audit.answer == AuditAnswer.COUNT,
@@ -60,10 +63,10 @@ def _repeats(connection: Connection) -> list[Row[*tuple[object, ...]]]:
         .join(first, first.id == AuditRepeat.audit_id)
         .join(Count, Count.id == first.count_id)
         .outerjoin(KnownAnswer, _IS_KNOWN)
-        .outerjoin(second, second.id == answer)
+        .outerjoin(second, second.id == second_id)
         .outerjoin(Expectation, Expectation.id == first.expectation_id)
         .order_by(AuditRepeat.audit_id.desc())
-        .limit(WINDOW)
+        .limit(MAX_ROWS)
     )
     return list(connection.execute(statement).all())
 
@@ -78,8 +81,11 @@ def _photo(row: Row[*tuple[object, ...]]) -> Photo:
     return photo
 
 
-def _known(connection: Connection) -> dict[tuple[str, str, str, str], Photo]:
-    """By auditor and photo (bucket, key, ETag), the first blind count: a later one may follow from it."""
+def _read_tests(connection: Connection) -> dict[tuple[str, str, str, str], Photo]:
+    """Return the blind counts of photos with a known quantity, by (auditor, bucket, key, ETag).
+
+    Only an auditor's first count of a photo is used, since a later one may depend on it.
+    """
     statement = (
         select(Audit.auditor, Audit.quantity, KnownAnswer.quantity.label("known"))
         .add_columns(KnownAnswer.bucket, KnownAnswer.key, KnownAnswer.etag)
@@ -88,8 +94,8 @@ def _known(connection: Connection) -> dict[tuple[str, str, str, str], Photo]:
         .join(Count, and_(Count.id == Audit.count_id, _IS_KNOWN))
         .where(Audit.blind.is_(True), Audit.answer == AuditAnswer.COUNT, Audit.auditor.is_not(None))
         .order_by(Audit.id.desc())
-        .limit(WINDOW)
+        .limit(MAX_ROWS)
     )
-    # The newest come first, so that the first answer is what remains.
-    first = {(row.auditor, row.bucket, row.key, row.etag): row for row in connection.execute(statement)}
-    return {answer: {row.auditor: row.quantity, Source.KNOWN: row.known} for answer, row in first.items()}
+    # Rows come newest first, so the oldest row of each key is the one that remains.
+    first_counts = {(row.auditor, row.bucket, row.key, row.etag): row for row in connection.execute(statement)}
+    return {answer: {row.auditor: row.quantity, Source.KNOWN: row.known} for answer, row in first_counts.items()}

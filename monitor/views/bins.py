@@ -1,4 +1,4 @@
-"""One bin: its latest photo, what the model says of it, what the inventory expects, and everything before."""
+"""One bin: its latest photo and count, its expected quantity, and its history."""
 
 from __future__ import annotations
 
@@ -26,75 +26,76 @@ from binwatch.records.tables import Audit, Bin, Count, CurrentComparison, Expect
 from binwatch.records.variances import VarianceState, VarianceStep
 from monitor.photos import can_be_shown, was_replaced
 from monitor.recent_photos import count_text
-from monitor.views.discrepancies import chance_of, is_flagged
+from monitor.views.discrepancies import expected_probability, is_flagged
 
-HISTORY = 50
-"""Photos, expected quantities and audits that are listed at most, the newest first."""
+MAX_HISTORY_ROWS = 50
+"""Maximum number of photos, expected quantities, audits and variances listed, newest first."""
 
 
 class ClassChance(BaseModel):
-    """What the model gives to one class."""
+    """Probability of one class."""
 
     label: str
     """"0" to "5", or "more than 5"."""
     probability: float
     is_count: bool
-    """The class that is the count."""
+    """Whether this class is the count."""
     is_expected: bool
-    """The class of the bin's expected quantity."""
+    """Whether this is the class of the bin's expected quantity."""
 
 
 class BinPhoto(BaseModel):
-    """A photo of the bin as one model counted it, or why it could not."""
+    """A photo of the bin and its count, or the reason why it was not counted."""
 
     id: int
-    """Of the count: the photo is at /photos/{id}."""
+    """Id of the count; the photo is at /photos/{id}."""
     key: str
     etag: str
     at: datetime
-    """When it was stored."""
+    """When the photo was stored."""
     recorded_at: datetime
     model: str
     precision: str
     provider: str
     predicted: int | None
     count: str | None
-    """In words: "3", "more than 5", "about 17"; None if it was not counted."""
+    """The count as text: "3", "more than 5", "about 17"; None if the photo was not counted."""
     between: tuple[int, int] | None
-    """Of a count beyond 5 by a model that tells such numbers apart: the range that holds 80 % of its probability."""
+    """Range with 80 % of the probability, for counts above 5 of models that predict numbers above 5; otherwise None."""
     confidence: float | None
     reason: str | None
-    """Why it was not counted."""
+    """Why the photo was not counted."""
     detail: str | None
     width: int | None
     height: int | None
     replaced: bool
-    """Another photo has been stored under its key since."""
+    """Whether another photo has been stored under the same key since."""
     can_be_shown: bool
-    """The photo was sound when it was counted, and is still there, as far as the records know."""
+    """Whether the photo could be decoded when it was counted and, according to the records, still exists."""
     is_latest: bool
 
 
 class Item(BaseModel):
-    """One kind of article in the bin, as the inventory says."""
+    """One article in the bin, according to the inventory."""
 
     sku: str
     name: str
     quantity: int | None
-    """None if the inventory gives no number of this article."""
+    """None if the inventory gives no quantity of this article."""
     size: str | None = None
-    """Its sides; None if the inventory does not say."""
+    """Dimensions of the article; None if the inventory gives none."""
 
 
 class Expected(BaseModel):
-    """What the inventory says of the bin, or why it says nothing."""
+    """Expected quantity of the bin, or the reason why there is none."""
 
     id: int
     quantity: int | None
     items: list[Item] | None
-    """None if the source does not say what the quantity is made up of."""
+    """Articles that make up the quantity; None if the source does not list them."""
     items_sum: int | None
-    """What the articles add up to; None if one has no number, or not all are kept. Else it should be the quantity."""
+    """Sum of the articles' quantities, which should equal `quantity`; None if a quantity is missing, or if the list of
+    articles may be truncated."""
     source: str
     """Key of the metadata file, or name of the imported file."""
     at: datetime
@@ -105,31 +106,31 @@ class Expected(BaseModel):
 
 
 class BinAudit(BaseModel):
-    """What somebody found in the bin, beside what it judged."""
+    """An audit, with the count and the expected quantity that it checks."""
 
     id: int
     bucket: str
     bin_id: str
     answer: AuditAnswer
     quantity: int | None
-    """None of answers without a number."""
+    """None for answers without a number."""
     reason: AuditReason | None
     note: str | None
     blind: bool
-    """The auditor had seen neither count nor expected quantity."""
+    """Whether the auditor had seen neither the count nor the expected quantity."""
     auditor: str | None
     at: datetime
     photo_id: int | None
-    """Of the count that it judges; None if there was none."""
+    """Id of the count that the audit checks; None if there was none."""
     predicted: int | None
     count: str | None
     expected: int | None
     of_count: Outcome | None
-    """How the count compares with the answer; None if that does not say."""
+    """How the count compares with the answer; None if the answer does not tell."""
     of_inventory: Outcome | None
-    """How the expected quantity compares with the answer; None if that does not say."""
+    """How the expected quantity compares with the answer; None if the answer does not tell."""
     of_latest_photo: bool
-    """It is about the photo that is the bin's latest."""
+    """Whether the audit is of the bin's latest photo."""
 
 
 class BinStep(BaseModel):
@@ -137,9 +138,9 @@ class BinStep(BaseModel):
 
     step: VarianceStep
     quantity: int | None
-    """Items that were counted or approved, or that the inventory expects by now; None of a rejection."""
+    """Number of items counted or approved, or newly expected by the inventory; None for a rejection."""
     person: str | None
-    """None if a script entered a count without a name, and where the inventory was corrected."""
+    """None if a script entered a count without a name, or if the inventory was corrected."""
     note: str | None
     audit_id: int | None
     at: datetime
@@ -152,59 +153,59 @@ class BinVariance(BaseModel):
     state: VarianceState
     expected: int
     quantity: int | None
-    """Items that most people found, or that were approved; None if no two found the same."""
+    """Approved quantity, or the one that most people counted; None if no two people counted the same."""
     opened_at: datetime
     closed_at: datetime | None
     trail: list[BinStep]
-    """What happened to it, in this order."""
+    """Steps of the variance, oldest first."""
 
     def was_counted_by(self, person: str | None) -> bool:
-        """Whether this person has counted, and so does not decide on it."""
+        """Return whether `person` has counted the bin, and so must not decide on the variance."""
         return any(entry.person == person for entry in self.trail)
 
 
 class Standing(BaseModel):
-    """How the latest photo and the latest expected quantity compare."""
+    """Comparison of the latest photo with the latest expected quantity."""
 
     comparison_id: int
     difference: int
-    """Count − expected quantity in items; of an open-ended count at least so many."""
+    """Count − expected quantity in items; a lower bound if the count is open-ended."""
     difference_in_words: str
     outcome: Outcome
     chance: float | None
-    """Probability that the model gives to the expected quantity."""
+    """Probability of the expected quantity according to the model."""
     p_value: float | None
     p_missing: float | None
     p_surplus: float | None
     direction: Suspicion
-    """What it may be flagged for."""
+    """The suspicion that `flagged` refers to."""
     flagged: bool
 
 
 class BinDetail(BaseModel):
-    """Everything about one bin. Lists begin with the newest and end after HISTORY."""
+    """Everything about one bin. Lists start with the newest entry and have at most MAX_HISTORY_ROWS entries."""
 
     bucket: str
     bin_id: str
     photo: BinPhoto | None
-    """The latest; None if there is none yet."""
+    """Latest photo; None if there is none yet."""
     probabilities: list[ClassChance]
-    """Of the latest photo, in the order of the classes; empty if it was not counted."""
+    """Probabilities of the latest photo, in class order; empty if it was not counted."""
     expected: Expected | None
-    """The latest; None if there is none yet."""
+    """Latest expected quantity; None if there is none yet."""
     standing: Standing | None
-    """None while there is nothing to compare."""
+    """None if there is nothing to compare."""
     alpha: float
-    """The level that bins are flagged at."""
+    """Significance level for flagging."""
     audit: BinAudit | None
-    """The last audit of the latest photo."""
+    """Last audit of the latest photo."""
     photos: list[BinPhoto]
     quantities: list[Expected]
     audits: list[BinAudit]
     variances: list[BinVariance]
 
     def was_answered_by(self, auditor: str | None) -> bool:
-        """Whether this person has entered a number of what the bin shows now, and so may see the others."""
+        """Return whether `auditor` has entered a number for the latest photo, and so may see count and expectation."""
         no_count = self.photo is None or self.photo.predicted is None
         return any(
             audit.auditor == auditor
@@ -217,23 +218,23 @@ class BinDetail(BaseModel):
 def read_bin(
     connection: Connection, bucket: str, bin_id: str, alpha: float, direction: Suspicion = Suspicion.EITHER
 ) -> BinDetail:
-    """One bin. Raises UnknownBin."""
+    """Return one bin. Raises UnknownBin."""
     bin_id = normalize_bin_id(bin_id)
-    wanted = select(Bin.__table__).where(Bin.bucket == bucket, Bin.bin_id == bin_id)
-    state = _one(connection, wanted) if is_storable(bucket, bin_id) else None
+    select_bin = select(Bin.__table__).where(Bin.bucket == bucket, Bin.bin_id == bin_id)
+    state = _read_one(connection, select_bin) if is_storable(bucket, bin_id) else None
     if state is None:
         raise UnknownBin(f"nothing is recorded of a bin {bin_id!r} in bucket {bucket!r}")
     latest = Count.__table__.alias("latest")
     counts = select(Count.__table__, was_replaced(latest).label("replaced")).outerjoin(
         latest, latest.c.id == state["count_id"]
     )
-    photos = _newest(connection, counts, Count, bucket, bin_id, state["count_id"])
+    photos = _read_newest(connection, counts, Count, bucket, bin_id, state["count_id"])
     expectations = select(Expectation.__table__)
-    quantities = _newest(connection, expectations, Expectation, bucket, bin_id, state["expectation_id"])
+    quantities = _read_newest(connection, expectations, Expectation, bucket, bin_id, state["expectation_id"])
     photo = next((row for row in photos if row["id"] == state["count_id"]), None)
     expected = next((row for row in quantities if row["id"] == state["expectation_id"]), None)
-    audits = [_audit(row, photo) for row in _newest(connection, _AUDIT, Audit, bucket, bin_id)]
-    current = _one(
+    audits = [_audit(row, photo) for row in _read_newest(connection, _SELECT_AUDITS, Audit, bucket, bin_id)]
+    comparison = _read_one(
         connection,
         select(CurrentComparison.__table__).where(
             CurrentComparison.bucket == bucket, CurrentComparison.bin_id == bin_id
@@ -244,35 +245,38 @@ def read_bin(
         bucket=bucket,
         bin_id=bin_id,
         photo=_photo(photo, state) if photo else None,
-        probabilities=_chances(photo, expected),
+        probabilities=_class_chances(photo, expected),
         expected=_expected(expected, state) if expected else None,
-        standing=_standing(current, alpha, direction, distribution) if current else None,
+        standing=_standing(comparison, alpha, direction, distribution) if comparison else None,
         alpha=alpha,
         audit=next((audit for audit in audits if audit.of_latest_photo), None),
         photos=[_photo(row, state) for row in photos],
         quantities=[_expected(row, state) for row in quantities],
         audits=audits,
-        variances=_variances(connection, bucket, bin_id),
+        variances=_read_variances(connection, bucket, bin_id),
     )
 
 
-def _newest(
+def _read_newest(
     connection: Connection,
     statement: Select[Any],
     table: type[Count | Expectation | Audit | Variance],
     bucket: str,
     bin_id: str,
-    latest: int | None = None,
+    latest_id: int | None = None,
 ) -> Sequence[RowMapping]:
-    """The newest rows of a bin, and the one with the id `latest` even if many were recorded after it."""
-    newest = statement.where(table.bucket == bucket, table.bin_id == bin_id).order_by(table.id.desc()).limit(HISTORY)
-    rows = connection.execute(newest).mappings().all()
-    if latest is None or any(row["id"] == latest for row in rows):
+    """Return the MAX_HISTORY_ROWS rows of a bin recorded last; `latest_id` is included even if it is not one of them.
+
+    Rows may be recorded out of order, so the latest photo or quantity need not have the highest id.
+    """
+    of_bin = statement.where(table.bucket == bucket, table.bin_id == bin_id)
+    rows = connection.execute(of_bin.order_by(table.id.desc()).limit(MAX_HISTORY_ROWS)).mappings().all()
+    if latest_id is None or any(row["id"] == latest_id for row in rows):
         return rows
-    return [*connection.execute(statement.where(table.id == latest)).mappings(), *rows]
+    return [*connection.execute(statement.where(table.id == latest_id)).mappings(), *rows]
 
 
-_AUDIT = (
+_SELECT_AUDITS = (
     select(
         Audit.__table__,
         Count.predicted,
@@ -287,8 +291,8 @@ _AUDIT = (
 )
 
 
-def _variances(connection: Connection, bucket: str, bin_id: str) -> list[BinVariance]:
-    rows = _newest(connection, select(Variance.__table__), Variance, bucket, bin_id)
+def _read_variances(connection: Connection, bucket: str, bin_id: str) -> list[BinVariance]:
+    rows = _read_newest(connection, select(Variance.__table__), Variance, bucket, bin_id)
     trails: dict[int, list[RowMapping]] = {row["id"]: [] for row in rows}
     steps = select(VarianceEntry.__table__).where(VarianceEntry.variance_id.in_(trails)).order_by(VarianceEntry.id)
     for step in connection.execute(steps).mappings() if trails else []:
@@ -296,14 +300,14 @@ def _variances(connection: Connection, bucket: str, bin_id: str) -> list[BinVari
     return [BinVariance.model_validate(dict(row, trail=[dict(step) for step in trails[row["id"]]])) for row in rows]
 
 
-def _one(connection: Connection, statement: Any) -> RowMapping | None:
-    found: RowMapping | None = connection.execute(statement).mappings().one_or_none()
-    return found
+def _read_one(connection: Connection, statement: Any) -> RowMapping | None:
+    row: RowMapping | None = connection.execute(statement).mappings().one_or_none()
+    return row
 
 
 def _photo(row: RowMapping, state: RowMapping) -> BinPhoto:
     predicted, probabilities = row["predicted"], row["probabilities"]
-    finer = None if predicted is None else estimate_large_count(predicted, row["distribution"])
+    estimate = None if predicted is None else estimate_large_count(predicted, row["distribution"])
     return BinPhoto(
         id=row["id"],
         key=row["key"],
@@ -315,7 +319,7 @@ def _photo(row: RowMapping, state: RowMapping) -> BinPhoto:
         provider=row["provider"],
         predicted=predicted,
         count=count_text(row),
-        between=(finer.low, finer.high) if finer else None,
+        between=(estimate.low, estimate.high) if estimate else None,
         confidence=None if predicted is None or not probabilities else probabilities[predicted],
         reason=row["reason"],
         detail=row["detail"],
@@ -327,25 +331,30 @@ def _photo(row: RowMapping, state: RowMapping) -> BinPhoto:
     )
 
 
-def _chances(photo: RowMapping | None, expected: RowMapping | None) -> list[ClassChance]:
+def _class_chances(photo: RowMapping | None, expected: RowMapping | None) -> list[ClassChance]:
     if photo is None or not photo["probabilities"]:
         return []
     quantity = expected["quantity"] if expected else None
-    right = None if quantity is None else class_of(quantity)
+    expected_class = None if quantity is None else class_of(quantity)
     return [
-        ClassChance(label=label, probability=chance, is_count=index == photo["predicted"], is_expected=index == right)
-        for index, (label, chance) in enumerate(zip(CLASSES, photo["probabilities"], strict=False))
+        ClassChance(
+            label=label,
+            probability=probability,
+            is_count=index == photo["predicted"],
+            is_expected=index == expected_class,
+        )
+        for index, (label, probability) in enumerate(zip(CLASSES, photo["probabilities"], strict=False))
     ]
 
 
 def _expected(row: RowMapping, state: RowMapping) -> Expected:
     items = None if row["contents"] is None else [Item.model_validate(item) for item in row["contents"]]
-    known = [item.quantity for item in items or [] if item.quantity is not None]
+    quantities = [item.quantity for item in items or [] if item.quantity is not None]
     return Expected(
         id=row["id"],
         quantity=row["quantity"],
         items=items,
-        items_sum=sum(known) if items and len(known) == len(items) < MAX_ARTICLES else None,
+        items_sum=sum(quantities) if items and len(quantities) == len(items) < MAX_ARTICLES else None,
         source=row["source"],
         at=row["modified_at"],
         recorded_at=row["recorded_at"],
@@ -356,13 +365,13 @@ def _expected(row: RowMapping, state: RowMapping) -> Expected:
 
 
 def _standing(row: RowMapping, alpha: float, direction: Suspicion, distribution: list[float] | None) -> Standing:
-    finer = estimate_large_count(row["predicted"], distribution)
+    estimate = estimate_large_count(row["predicted"], distribution)
     return Standing(
         comparison_id=row["comparison_id"],
         difference=row["difference"],
-        difference_in_words=describe_difference(row["predicted"], row["expected"], finer),
+        describe_difference=describe_difference(row["predicted"], row["expected"], estimate),
         outcome=outcome_of_difference(row["difference"]),
-        chance=chance_of(row, distribution),
+        chance=expected_probability(row, distribution),
         p_value=row["p_value"],
         p_missing=row["p_missing"],
         p_surplus=row["p_surplus"],

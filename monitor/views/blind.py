@@ -1,4 +1,4 @@
-"""Bins as a blind auditor sees them, without counts and expected quantities."""
+"""Bins as shown to a blind auditor: without counts and expected quantities."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from sqlalchemy import Connection
 from monitor.views.bins import BinDetail
 from monitor.views.discrepancies import Filters, read_discrepancies
 
-ITEM = "One item is what is sold as one: a multipack, a set or a bundle counts as 1, whatever is in it."
-"""What is counted. Multipacks are what people argue about."""
+ITEM_DEFINITION = "One item is what is sold as one: a multipack, a set or a bundle counts as 1, whatever is in it."
+"""What counts as one item. Auditors disagree most about multipacks."""
 
 
 class BlindPhoto(BaseModel):
-    """The photo to count in."""
+    """The photo to count."""
 
     id: int
-    """The photo is at /photos/{id}."""
+    """Id of the count; the photo is at /photos/{id}."""
     at: datetime
     can_be_shown: bool
     width: int | None
@@ -26,7 +26,7 @@ class BlindPhoto(BaseModel):
 
 
 class BlindArticle(BaseModel):
-    """An article that may be in the bin."""
+    """An article that the bin may contain."""
 
     sku: str
     name: str
@@ -34,18 +34,18 @@ class BlindArticle(BaseModel):
 
 
 class BlindBin(BaseModel):
-    """One bin without any number."""
+    """One bin without its numbers."""
 
     bucket: str
     bin_id: str
     photo: BlindPhoto | None
     articles: list[BlindArticle]
-    """Those that the inventory lists, however many of each."""
-    item: str = ITEM
+    """Articles that the inventory lists, without their quantities."""
+    item: str = ITEM_DEFINITION
 
 
 class QueuedBin(BaseModel):
-    """A bin that waits for an auditor."""
+    """A bin that waits for an audit."""
 
     bucket: str
     bin_id: str
@@ -53,7 +53,7 @@ class QueuedBin(BaseModel):
 
 
 def without_numbers(detail: BinDetail) -> BlindBin:
-    """A bin for a blind auditor."""
+    """Return the bin as shown to a blind auditor."""
     photo, expected = detail.photo, detail.expected
     return BlindBin(
         bucket=detail.bucket,
@@ -67,6 +67,9 @@ def without_numbers(detail: BinDetail) -> BlindBin:
 
 
 def read_queue(connection: Connection, filters: Filters, alpha: float, limit: int) -> list[QueuedBin]:
-    """The first bins of the ranking. A cursor would reveal p-values, so there is none; audited bins leave the queue."""
-    found = read_discrepancies(connection, filters, alpha, limit).items
-    return [QueuedBin(bucket=one.bucket, bin_id=one.bin_id, photo_id=one.photo_id) for one in found]
+    """Return the first bins of the ranking.
+
+    There is no cursor, since it would reveal p-values. Audited bins leave the queue, so later bins move up.
+    """
+    bins = read_discrepancies(connection, filters, alpha, limit).items
+    return [QueuedBin(bucket=bin_.bucket, bin_id=bin_.bin_id, photo_id=bin_.photo_id) for bin_ in bins]

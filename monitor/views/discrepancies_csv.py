@@ -1,4 +1,4 @@
-"""The list of discrepancies as CSV, for a spreadsheet."""
+"""The list of discrepancies as a CSV file."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator
 
 from binwatch.records.audits import AuditAnswer
 from binwatch.safe_csv import SafeCsvWriter
-from monitor.views.discrepancies import AuditSaid, Discrepancy, DiscrepancyPage
+from monitor.views.discrepancies import Discrepancy, DiscrepancyPage, LastAudit
 
-ROWS_AT_A_TIME = 1_000
-MOST_ROWS = 100_000
-"""Rows of a file. A script that needs more reads the API page by page."""
+CHUNK_ROWS = 1_000
+"""Rows read from the database per query."""
+MAX_ROWS = 100_000
+"""Maximum number of rows of a file. Scripts that need more rows read the API page by page."""
 COLUMNS = (
     "bin", "bucket", "key", "photo_stored", "model", "count", "expected", "difference", "probability_of_expected",
     "p_value", "p_missing", "p_surplus", "flagged", "audited", "auditor", "audited_at", "answer", "at_least", "reason",
@@ -19,54 +20,54 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def _line(cells: tuple[object, ...]) -> str:
+def _csv_line(cells: tuple[object, ...]) -> str:
     text = io.StringIO()
     SafeCsvWriter(text).writerow(cells)
     return text.getvalue()
 
 
-HEADER = _line(COLUMNS)
+HEADER = _csv_line(COLUMNS)
 
 
-def lines(first: DiscrepancyPage, part: Callable[[str | None], DiscrepancyPage]) -> Iterator[str]:
-    """Lines of all bins, a page at a time: the page `first`, then the pages that `part` returns for each cursor."""
-    page, rows = first, 0
+def lines(first_page: DiscrepancyPage, read_page: Callable[[str | None], DiscrepancyPage]) -> Iterator[str]:
+    """Yield the CSV lines of all bins, one page at a time; `read_page` reads the page after a cursor."""
+    page, rows = first_page, 0
     while True:
-        yield "".join(_line(cells(one)) for one in page.items[: MOST_ROWS - rows])
+        yield "".join(_csv_line(cells(bin_)) for bin_ in page.items[: MAX_ROWS - rows])
         rows += len(page.items)
-        if page.next is None or rows >= MOST_ROWS:
+        if page.next is None or rows >= MAX_ROWS:
             return
-        page = part(page.next)
+        page = read_page(page.next)
 
 
-def cells(one: Discrepancy) -> tuple[object, ...]:
-    """One bin, in the order of COLUMNS."""
-    said = one.audit
+def cells(bin_: Discrepancy) -> tuple[object, ...]:
+    """Return the cells of one bin, in the order of COLUMNS."""
+    probabilities = (bin_.chance, bin_.p_value, bin_.p_missing, bin_.p_surplus)
     return (
-        one.bin_id,
-        one.bucket,
-        one.key,
-        one.photo_at.isoformat(),
-        one.model,
-        one.count,
-        one.expected,
-        one.difference,
-        *("" if share is None else f"{share:.6g}" for share in (one.chance, one.p_value, one.p_missing, one.p_surplus)),
-        int(one.flagged),
-        *(_audit(said) if said else [""] * 8),
+        bin_.bin_id,
+        bin_.bucket,
+        bin_.key,
+        bin_.photo_at.isoformat(),
+        bin_.model,
+        bin_.count,
+        bin_.expected,
+        bin_.difference,
+        *("" if value is None else f"{value:.6g}" for value in probabilities),
+        int(bin_.flagged),
+        *(_audit_cells(bin_.audit) if bin_.audit else [""] * 8),
     )
 
 
-def _audit(said: AuditSaid) -> tuple[object, ...]:
-    """A number that is a lower bound has a column of its own, so that it is not taken for the quantity."""
-    quantity = "" if said.quantity is None else said.quantity
+def _audit_cells(audit: LastAudit) -> tuple[object, ...]:
+    """Return the cells of an audit. A lower bound has its own column, so that it is not taken for the quantity."""
+    quantity = "" if audit.quantity is None else audit.quantity
     return (
-        quantity if said.answer is AuditAnswer.COUNT else "",
-        said.auditor or "",
-        said.audited_at.isoformat(),
-        said.answer,
-        quantity if said.answer is AuditAnswer.AT_LEAST else "",
-        said.reason or "",
-        said.note or "",
-        int(said.blind),
+        quantity if audit.answer is AuditAnswer.COUNT else "",
+        audit.auditor or "",
+        audit.audited_at.isoformat(),
+        audit.answer,
+        quantity if audit.answer is AuditAnswer.AT_LEAST else "",
+        audit.reason or "",
+        audit.note or "",
+        int(audit.blind),
     )

@@ -1,4 +1,4 @@
-"""Drift: the alarms, and for each window the verdict on each signal with its distributions."""
+"""Drift: the raised alarms, and the verdict and distributions of each signal in each window."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from monitor.drift.windows import Window
 
 
 class State(StrEnum):
-    """The state of drift, all signals together."""
+    """State of drift over all signals."""
 
     STEADY = "steady"
     DRIFTED = "drifted"
     """An alarm is raised."""
     TOO_FEW = "too_few"
-    """No window holds enough photos to be judged."""
+    """No window has enough photos."""
     NO_REFERENCE = "no_reference"
     SMALL_REFERENCE = "small_reference"
     NOTHING = "nothing"
     """Nothing is recorded yet."""
     COLLECTING = "collecting"
-    """There are no alarms yet: too few photos of the same hours have been collected."""
+    """Alarms cannot be raised yet, since too few photos of the same hours have been collected."""
     UNWRITABLE = "unwritable"
-    """The batches of photos that alarms follow from cannot be read, or cannot be written to the records."""
+    """The batches of photos that alarms are computed from cannot be read from or written to the records."""
     UNKNOWN = "unknown"
-    """The monitor has just started, or its last look failed; the next one comes within a minute."""
+    """The monitor has just started, or its last drift report failed; it tries again within a minute."""
 
 
 class SignalView(BaseModel):
@@ -42,12 +42,12 @@ class SignalView(BaseModel):
     signal: Signal
     verdict: Verdict
     photos: int
-    """Photos of the window that have a value of the signal."""
+    """Photos of the window with a value of the signal."""
     distance: float | None
     threshold: float | None
-    """The signal has drifted if its distance is above."""
+    """The signal has drifted if its distance exceeds the threshold."""
     distribution: Distribution | None
-    """Reference and window side by side; None where there is nothing to compare."""
+    """Distributions of the reference and the window; None if they cannot be compared."""
 
 
 class WindowView(BaseModel):
@@ -55,7 +55,7 @@ class WindowView(BaseModel):
 
     window: Window
     photos: int
-    """Photos that were looked at, one of each bin."""
+    """Photos read, one per bin."""
     compared: int
     agreement: float | None
     estimated: float | None
@@ -64,69 +64,69 @@ class WindowView(BaseModel):
 
 
 class AlarmView(BaseModel):
-    """A signal whose alarm is raised."""
+    """A raised alarm of one signal."""
 
     signal: Signal
     since: datetime
     """When the alarm was raised."""
     began: datetime
-    """The photos that raised it were recorded from here on."""
+    """When the first of the photos that raised the alarm was recorded."""
     photos: int
-    """The number of these photos."""
+    """Number of photos that raised the alarm."""
     slice: str | None = None
-    """The slice that has moved; None: all photos together."""
+    """Slice that has drifted; None for all photos together."""
 
 
 class SameHoursView(BaseModel):
-    """The hours of the week that alarms can compare with the weeks before."""
+    """Hours of the week that alarms can compare with the same hours of earlier weeks."""
 
     hours: list[int]
-    """Hours of the week whose last photos could be compared; 0: Monday, 0 to 1 o'clock UTC."""
+    """Hours of the week whose latest photos could be compared; 0 is Monday, 00:00 to 01:00 UTC."""
     alarms_from: datetime | None
-    """When alarms can be raised; None while no batch of photos could be compared."""
+    """When alarms can be raised first; None if no batch of photos could be compared yet."""
 
 
 class DriftView(BaseModel):
-    """The alarms and every window for the model in use, as of the last look."""
+    """Alarms and windows of the model in use, as of the latest drift report."""
 
     state: State
     reference: DriftReference | None
-    """What alarms compare photos with. Windows are compared with the model's own reference always."""
+    """What alarms compare photos with. Windows are always compared with the model's own reference."""
     same_hours: SameHoursView | None
-    """None if alarms compare with the model's own reference."""
+    """None if alarms compare photos with the model's own reference."""
     model: str | None
     at: datetime | None
-    """When the monitor looked."""
+    """When the drift report was made."""
     least_photos: int = MIN_PHOTOS
-    """Photos that a window needs to be judged."""
+    """Minimum number of photos for a verdict on a window."""
     alarms: list[AlarmView]
-    """The oldest first; those of slices after those of all photos."""
+    """Alarms of all photos, then alarms of slices, each oldest first."""
     windows: list[WindowView]
 
 
-class DriftInBrief(BaseModel):
-    """Drift for the overview."""
+class DriftSummary(BaseModel):
+    """Drift, summarised for the overview."""
 
     state: State
     at: datetime | None
     window: Window | None
-    """The shortest window with a signal beyond its threshold, or else the shortest that could be judged."""
+    """The shortest window with a signal beyond its threshold, or else the shortest window with a verdict."""
     photos: int
     """Photos of that window."""
     signals: list[Signal]
-    """Signals whose alarm is raised."""
+    """Signals with a raised alarm."""
     since: datetime | None = None
     """When the oldest of these alarms was raised."""
     beyond: list[Signal] = []
-    """Signals beyond their threshold in that window, alarm or not."""
+    """Signals beyond their threshold in that window, with or without an alarm."""
     reference: DriftReference = DriftReference.TRAINING
     """What alarms compare photos with."""
     slices: list[str] = []
-    """Those with an alarm of their own."""
+    """Slices with an alarm of their own."""
 
 
 def view_drift(report: DriftReport | None) -> DriftView:
-    """A report as people and scripts read it; None before there is one."""
+    """Return the view of a drift report; `report` is None until the first report is made."""
     return DriftView(
         state=_state(report),
         reference=report.state.reference if report else None,
@@ -144,8 +144,8 @@ def view_drift(report: DriftReport | None) -> DriftView:
                 agreement=window.agreement,
                 estimated=window.estimated,
                 signals=[
-                    SignalView(**asdict(result), distribution=window.distributions.get(result.signal))
-                    for result in window.results
+                    SignalView(**asdict(judgement), distribution=window.distributions.get(judgement.signal))
+                    for judgement in window.results
                 ],
             )
             for window in (report.windows if report else [])
@@ -153,32 +153,32 @@ def view_drift(report: DriftReport | None) -> DriftView:
     )
 
 
-def brief_drift(report: DriftReport | None) -> DriftInBrief:
-    """A report for the overview; None before there is one."""
-    state = _state(report)
+def summarise_drift(report: DriftReport | None) -> DriftSummary:
+    """Return the summary of a drift report; `report` is None until the first report is made."""
     windows = report.windows if report else []
-    telling = [window for window in windows if _drifted(window)] or [window for window in windows if _judged(window)]
-    window = telling[0] if telling else None
+    candidates = [window for window in windows if _drifted_signals(window)]
+    candidates = candidates or [window for window in windows if _has_verdict(window)]
+    window = candidates[0] if candidates else None
     alarms = _alarms(report)
-    return DriftInBrief(
-        state=state,
+    return DriftSummary(
+        state=_state(report),
         at=report.at if report else None,
         window=window.window if window else None,
         photos=window.photos if window else 0,
         signals=list(dict.fromkeys(alarm.signal for alarm in alarms)),
         since=min((alarm.since for alarm in alarms), default=None),
-        beyond=_drifted(window) if window else [],
+        beyond=_drifted_signals(window) if window else [],
         reference=report.state.reference if report else DriftReference.TRAINING,
         slices=list(dict.fromkeys(alarm.slice for alarm in alarms if alarm.slice is not None)),
     )
 
 
 def _alarms(report: DriftReport | None) -> list[AlarmView]:
-    found = [
+    alarms = [
         AlarmView(signal=signal, since=alarm.since, began=alarm.began, photos=alarm.photos, slice=name)
         for name, signal, alarm in (report.all_alarms if report else [])
     ]
-    return sorted(found, key=lambda alarm: (alarm.slice is not None, alarm.since))
+    return sorted(alarms, key=lambda alarm: (alarm.slice is not None, alarm.since))
 
 
 def _state(report: DriftReport | None) -> State:
@@ -186,7 +186,8 @@ def _state(report: DriftReport | None) -> State:
         return State.UNKNOWN
     if report.model is None:
         return State.NOTHING
-    if report.problem is not None:  # of a bundle that cannot be fetched now, nobody knows what it says
+    # Check this before the reference, which is unknown if the problem is that the bundle cannot be fetched.
+    if report.problem is not None:
         return State.DRIFTED if report.all_alarms else State.UNWRITABLE
     by_hours = report.state.uses_same_hours
     if not (by_hours or report.reference):
@@ -197,12 +198,12 @@ def _state(report: DriftReport | None) -> State:
         return State.DRIFTED
     if by_hours:
         return State.COLLECTING if report.state.is_collecting(report.at) else State.STEADY
-    return State.STEADY if any(_judged(window) for window in report.windows) else State.TOO_FEW
+    return State.STEADY if any(_has_verdict(window) for window in report.windows) else State.TOO_FEW
 
 
-def _drifted(window: WindowReport) -> list[Signal]:
-    return [one.signal for one in window.results if one.verdict is Verdict.DRIFTED]
+def _drifted_signals(window: WindowReport) -> list[Signal]:
+    return [judgement.signal for judgement in window.results if judgement.verdict is Verdict.DRIFTED]
 
 
-def _judged(window: WindowReport) -> bool:
-    return any(one.verdict in (Verdict.STEADY, Verdict.DRIFTED) for one in window.results)
+def _has_verdict(window: WindowReport) -> bool:
+    return any(judgement.verdict in (Verdict.STEADY, Verdict.DRIFTED) for judgement in window.results)

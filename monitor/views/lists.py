@@ -1,4 +1,7 @@
-"""The lists behind the overview's numbers: bins and photos without a comparison, and variances. One query each."""
+"""Lists of the bins and photos behind the overview's numbers: those without a comparison, and variances.
+
+Each list is one query.
+"""
 
 from __future__ import annotations
 
@@ -29,37 +32,37 @@ from binwatch.records.tables import (
 from binwatch.records.variances import VarianceState, VarianceStep
 from monitor.recent_photos import count_text
 from monitor.records import MAX_ID
-from monitor.views.discrepancies import MAX_PREFIX
-from monitor.views.paging import BadCursor, decode, encode, part_of
+from monitor.views.discrepancies import MAX_PREFIX_LENGTH
+from monitor.views.paging import BadCursor, decode, encode, make_page
 
-MAX_CURSOR = 3_000
-"""Characters of a cursor: it holds a bin's id."""
+MAX_CURSOR_LENGTH = 3_000
+"""Maximum length of a cursor in characters. A cursor contains the id of a bin."""
 
 
 class ListFilters(BaseModel):
-    """Which rows of a list. All that are set must hold."""
+    """Filters of a list, combined with AND."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     prefix: str | None = Field(
         None,
-        max_length=MAX_PREFIX,
-        description="how the bin's id begins; with a slash in it, how the photo's key begins, if the list has photos",
+        max_length=MAX_PREFIX_LENGTH,
+        description="prefix of the bin's id or, if it contains a slash and the list has photos, of the photo's key",
     )
 
 
 class FailedFilters(ListFilters):
-    """Which photos that could not be counted."""
+    """Filters of the list of photos that could not be counted."""
 
     reason: str | None = Field(None, max_length=40, description="why the photo could not be counted")
-    model: str | None = Field(None, max_length=100, description="version of the model that tried")
+    model: str | None = Field(None, max_length=100, description="version of the model")
 
 
 class VarianceFilters(ListFilters):
-    """Which variances."""
+    """Filters of the list of variances."""
 
     state: VarianceState | None = Field(
-        None, description="state of the variance; other systems take those that are `approved`"
+        None, description="state of the variance; inventory systems import the `approved` ones"
     )
 
 
@@ -72,18 +75,18 @@ class FailedPhoto(BaseModel):
     photo_at: datetime
     """When the photo was stored."""
     reason: str
-    """binwatch.errors.Reason."""
+    """Value of binwatch.errors.Reason."""
     detail: str | None
     remedy: str
-    """What a person can do about it."""
+    """What to do about it."""
     model: str
     recorded_at: datetime
     latest: bool
-    """Whether it still is the latest photo of its bin."""
+    """Whether it is the latest photo of its bin."""
 
 
 class WithoutQuantity(BaseModel):
-    """A bin that has a photo and no expected quantity."""
+    """A bin with a photo and without an expected quantity."""
 
     bucket: str
     bin_id: str
@@ -91,24 +94,24 @@ class WithoutQuantity(BaseModel):
     photo_at: datetime
     model: str
     count: str | None
-    """In words: "3", "more than 5", "about 17"; None if the photo could not be counted."""
+    """The count as text: "3", "more than 5", "about 17"; None if the photo could not be counted."""
     reason: str | None
-    """Why the photo could not be counted; None if it was."""
+    """Why the photo could not be counted; None if it was counted."""
     quantity_file: str | None
-    """The metadata file that gave no quantity; None if there is none."""
+    """Metadata file without a valid quantity; None if the bin has no metadata file."""
     quantity_reason: str | None
-    """Why it gave none (binwatch.errors.MetadataReason)."""
+    """Why the file has no valid quantity (binwatch.errors.MetadataReason)."""
     quantity_detail: str | None
 
 
 class WithoutPhoto(BaseModel):
-    """A bin that has an expected quantity and no photo."""
+    """A bin with an expected quantity and without a photo."""
 
     bucket: str
     bin_id: str
     expected: int
     expected_at: datetime
-    """When the quantity was valid, by its source."""
+    """When the quantity was valid, according to its source."""
     source: str
     """Key of the metadata file, or name of the imported file."""
     articles: str
@@ -122,23 +125,23 @@ class ListedVariance(BaseModel):
     bin_id: str
     state: VarianceState
     expected: int
-    """Items that the inventory expected when it was opened."""
+    """Quantity that the inventory expected when the variance was opened."""
     quantity: int | None
-    """Items that most people found, or that were approved; None if no two found the same."""
+    """Approved quantity, or the one that most people counted; None if no two people counted the same."""
     opened_at: datetime
     closed_at: datetime | None
-    """When it was approved, rejected or superseded; None while it is undecided."""
+    """When the variance was approved, rejected or superseded; None while it is undecided."""
     closed_by: str | None
-    """Who approved or rejected it."""
+    """Person who approved or rejected the variance."""
     note: str | None
-    """Why."""
+    """Reason for the decision."""
 
 
 Item = TypeVar("Item", bound=BaseModel)
 
 
 class ListPage(BaseModel, Generic[Item]):
-    """Some rows of a list, and how to get those beside them."""
+    """One page of a list, with cursors to the pages before and after it."""
 
     items: list[Item]
     next: str | None
@@ -152,27 +155,29 @@ Column = InstrumentedAttribute[Any]
 
 @dataclass(frozen=True, slots=True)
 class Listing(Generic[Item]):
-    """A list: its rows, and their order, in which no two rows are equal."""
+    """Definition of a list."""
 
-    row: type[Item]
+    item: type[Item]
+    """Model of a row."""
     statement: Select[*tuple[Any, ...]]
-    """Its columns have the names of the fields of `row`."""
+    """Query of the list. Its columns are named as the fields of `item`."""
     order: tuple[Column, ...]
+    """Columns to sort by. Together they are unique."""
     bin_id: Column
     key: Column | None = None
-    """The photo's key, if there is one."""
-    more: Mapping[str, Callable[[RowMapping], str | None]] = field(default_factory=dict)
-    """Fields of `row` that follow from several columns."""
+    """Column of the photo's key; None if the list has no photos."""
+    computed: Mapping[str, Callable[[RowMapping], str | None]] = field(default_factory=dict)
+    """Field of `item` → function that computes it from a row of the query."""
     filters: type[ListFilters] = ListFilters
     newest_first: bool = False
 
-    def make(self, row: RowMapping) -> Item:
-        """One row of the list."""
-        return self.row.model_validate(dict(row) | {name: of(row) for name, of in self.more.items()})
+    def make_item(self, row: RowMapping) -> Item:
+        """Make an item from a row of the query."""
+        return self.item.model_validate(dict(row) | {name: compute(row) for name, compute in self.computed.items()})
 
 
 class ListName(StrEnum):
-    """The lists."""
+    """Names of the lists, as in their paths."""
 
     FAILED = "failed"
     WITHOUT_QUANTITY = "without-quantity"
@@ -201,23 +206,23 @@ def read_list(
     after: str | None = None,
     before: str | None = None,
 ) -> ListPage[Item]:
-    """At most `limit` rows after or before a cursor. Raises BadCursor."""
+    """Return at most `limit` rows after or before a cursor. Raises BadCursor."""
     backwards = before is not None
-    cursor = _place(listing, before if backwards else after)
-    rows = _rows(connection, listing, filters, cursor, limit + 1, backwards=backwards)
-    part = part_of(rows, limit, is_first=cursor is None, backwards=backwards)
-    return ListPage[listing.row](  # type: ignore[name-defined]
-        items=[listing.make(row) for row in part.rows],
-        next=_cursor(listing, part.rows[-1]) if part.has_next else None,
-        previous=_cursor(listing, part.rows[0]) if part.has_previous else None,
+    cursor = _decode_cursor(listing, before if backwards else after)
+    rows = _read_rows(connection, listing, filters, cursor, limit + 1, backwards=backwards)
+    page = make_page(rows, limit, is_first=cursor is None, backwards=backwards)
+    return ListPage[listing.item](  # type: ignore[name-defined]
+        items=[listing.make_item(row) for row in page.rows],
+        next=_encode_cursor(listing, page.rows[-1]) if page.has_next else None,
+        previous=_encode_cursor(listing, page.rows[0]) if page.has_previous else None,
     )
 
 
-def _rows(
+def _read_rows(
     connection: Connection,
     listing: Listing[Item],
     filters: ListFilters,
-    place: Sequence[Any] | None,
+    position: Sequence[Any] | None,
     limit: int,
     *,
     backwards: bool,
@@ -225,21 +230,21 @@ def _rows(
     if not is_storable(*(value for value in filters.model_dump().values() if isinstance(value, str))):
         return []
     statement = listing.statement.where(*_conditions(listing, filters))
-    downwards = listing.newest_first is not backwards
-    if place is not None:
-        here, columns = tuple_(*place), tuple_(*listing.order)
-        statement = statement.where(columns < here if downwards else columns > here)
-    order = [column.desc() if downwards else column.asc() for column in listing.order]
+    descending = listing.newest_first is not backwards
+    if position is not None:
+        start, columns = tuple_(*position), tuple_(*listing.order)
+        statement = statement.where(columns < start if descending else columns > start)
+    order = [column.desc() if descending else column.asc() for column in listing.order]
     return connection.execute(statement.order_by(*order).limit(limit)).mappings().all()
 
 
 def _conditions(listing: Listing[Item], filters: ListFilters) -> Iterator[ColumnElement[bool]]:
     if filters.prefix:
         composed, decomposed = normalize("NFC", filters.prefix), normalize("NFD", filters.prefix)
-        if "/" in filters.prefix and listing.key is not None:  # which is as its uploader wrote it
-            yield or_(*(_begins(listing.key, form) for form in sorted({filters.prefix, composed, decomposed})))
+        if "/" in filters.prefix and listing.key is not None:  # keys may be in any normal form
+            yield or_(*(_has_prefix(listing.key, form) for form in sorted({filters.prefix, composed, decomposed})))
         else:
-            yield _begins(listing.bin_id, composed)
+            yield _has_prefix(listing.bin_id, composed)
     if isinstance(filters, VarianceFilters) and filters.state:
         yield Variance.state == filters.state.value
     if isinstance(filters, FailedFilters):
@@ -249,8 +254,8 @@ def _conditions(listing: Listing[Item], filters: ListFilters) -> Iterator[Column
             yield Count.model_version == filters.model
 
 
-def _begins(column: Column, prefix: str) -> ColumnElement[bool]:
-    # Not LIKE, which on SQLite takes no account of case.
+def _has_prefix(column: Column, prefix: str) -> ColumnElement[bool]:
+    # Not LIKE, which ignores case in SQLite.
     return func.substr(column, 1, len(prefix)) == prefix
 
 
@@ -266,7 +271,7 @@ FAILED = Listing(
     (Count.id,),
     Count.bin_id,
     Count.key,
-    more={"remedy": lambda row: REMEDIES[Reason(row["reason"])] if row["reason"] in REMEDIES else ""},
+    computed={"remedy": lambda row: REMEDIES[Reason(row["reason"])] if row["reason"] in REMEDIES else ""},
     filters=FailedFilters,
     newest_first=True,
 )
@@ -285,7 +290,7 @@ PHOTOS_WITHOUT_QUANTITY = Listing(
     (Bin.bin_id, Bin.bucket),
     Bin.bin_id,
     Count.key,
-    more={"count": count_text},
+    computed={"count": count_text},
 )
 
 QUANTITIES_WITHOUT_PHOTO = Listing(
@@ -298,7 +303,7 @@ QUANTITIES_WITHOUT_PHOTO = Listing(
     .where(WITHOUT_PHOTO),
     (Bin.bin_id, Bin.bucket),
     Bin.bin_id,
-    more={"articles": lambda row: describe_articles(row["contents"] or [])},
+    computed={"articles": lambda row: describe_articles(row["contents"] or [])},
 )
 
 VARIANCES = Listing(
@@ -323,22 +328,22 @@ LISTS: dict[ListName, Listing[Any]] = {
 }
 
 
-def _cursor(listing: Listing[Item], row: RowMapping) -> str:
+def _encode_cursor(listing: Listing[Item], row: RowMapping) -> str:
     return encode(json.dumps([row[column.key] for column in listing.order], ensure_ascii=False))
 
 
-def _place(listing: Listing[Item], cursor: str | None) -> list[Any] | None:
+def _decode_cursor(listing: Listing[Item], cursor: str | None) -> list[Any] | None:
     if cursor is None:
         return None
     try:
-        place = json.loads(decode(cursor))
+        position = json.loads(decode(cursor))
     except (ValueError, RecursionError) as error:
         raise BadCursor(cursor) from error
-    if not isinstance(place, list) or len(place) != len(listing.order):
+    if not isinstance(position, list) or len(position) != len(listing.order):
         raise BadCursor(cursor)
-    for value, column in zip(place, listing.order, strict=True):
+    for value, column in zip(position, listing.order, strict=True):
         is_id = column in (Count.id, Variance.id)
-        fits = type(value) is int and 0 < value <= MAX_ID if is_id else isinstance(value, str) and is_storable(value)
-        if not fits:
+        valid = type(value) is int and 0 < value <= MAX_ID if is_id else isinstance(value, str) and is_storable(value)
+        if not valid:
             raise BadCursor(cursor)
-    return place
+    return position

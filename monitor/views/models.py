@@ -1,4 +1,4 @@
-"""The models that counted: what their cards say, what the records say, and since when each is in use."""
+"""The models that have counted photos: facts of their cards, figures of the records, and when each was used."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from binwatch.registry import CurrentModel
 from monitor.summary import Agreement, Audits, Done, summarise
 from monitor.totals import read_totals
 
-CardOf = Callable[[str], Card | None]
-"""A model's version → its card; None if that is not at hand (yet)."""
+FindCard = Callable[[str], Card | None]
+"""Function that returns the card of a model's version, or None if it is not loaded."""
 
 
 class VariantFacts(BaseModel):
@@ -30,7 +30,7 @@ class VariantFacts(BaseModel):
 
 
 class CardFacts(BaseModel):
-    """The facts of a model's card that people read."""
+    """Facts of a model's card."""
 
     architecture: str
     created: AwareDatetime
@@ -39,22 +39,22 @@ class CardFacts(BaseModel):
     temperature: float
     variants: list[VariantFacts]
     measured: str
-    """The variant that `metrics` are of: the one in use, where it was measured."""
+    """Variant that `metrics` belongs to: the one in use if it was measured, otherwise fp32."""
     metrics: dict[str, Metrics]
-    """Name of the photo set → figures on labelled photos."""
+    """Name of the photo set → metrics on labelled photos."""
     calibrated: int
-    """Photos that p-values are made with; 0: none, bins are ranked without."""
+    """Number of calibration photos for p-values; 0 if bins are ranked without p-values."""
     reference: int
-    """Photos that drift is measured against; 0: none."""
+    """Number of reference photos for drift; 0 if drift cannot be measured."""
     notes: list[str]
 
 
 class Confusion(BaseModel):
-    """Counts by the class that they should be."""
+    """Confusion matrix."""
 
     labels: list[str]
     rows: list[list[int]]
-    """Row: the class that it should be; column: the class that the model said. Shape (classes, classes)."""
+    """Shape (classes, classes): true class (row) × predicted class (column)."""
     total: int
 
 
@@ -63,40 +63,40 @@ class ModelView(BaseModel):
 
     version: str
     in_use: bool
-    """It counted the most recent photo."""
+    """Whether the model counted the most recent photo."""
     promoted_at: AwareDatetime | None
-    """When it was promoted, if it is the promoted one."""
+    """When the model was promoted; None if another model is promoted."""
     first_at: datetime | None
-    """When a worker first used it."""
+    """When a worker first used the model."""
     last_at: datetime | None
-    """When it last recorded a photo."""
+    """When a worker last recorded a photo with the model."""
     photos: Done
     agreement: Agreement
-    """With expected quantities."""
+    """Agreement of counts with expected quantities."""
     audits: Audits
-    """With what people found who audited blind."""
+    """Agreement with blind audits."""
     sighted_audits: Audits
-    """With what people found who had the numbers in sight."""
+    """Agreement with audits by people who had seen the numbers."""
     against_inventory: Confusion
     against_audits: Confusion
     against_sighted_audits: Confusion
     card: CardFacts | None
-    """None if the card is not at hand: it is fetched in the background, or cannot be had."""
+    """None if the card is still being fetched in the background, or is missing."""
 
 
 class ModelsView(BaseModel):
-    """Every model that ever counted, the most recent first."""
+    """All models that have counted a photo, the one in use first, then the most recently used."""
 
     models: list[ModelView]
 
 
-def read_models(connection: Connection, card_of: CardOf, current: CurrentModel | None) -> ModelsView:
-    """All models. The cost does not depend on the number of photos."""
+def read_models(connection: Connection, find_card: FindCard, current: CurrentModel | None) -> ModelsView:
+    """Return all models. The cost does not depend on the number of photos."""
     totals = read_totals(connection)
-    first = {row.model_version: row.first_at for row in connection.execute(select(Model.__table__))}
-    last: dict[str, datetime] = {}
-    for version, at in connection.execute(select(PhotoTotal.model_version, PhotoTotal.last_at)):
-        last[version] = max(at, last.get(version, at))
+    first_used = {row.model_version: row.first_at for row in connection.execute(select(Model.__table__))}
+    last_used: dict[str, datetime] = {}
+    for version, last_at in connection.execute(select(PhotoTotal.model_version, PhotoTotal.last_at)):
+        last_used[version] = max(last_at, last_used.get(version, last_at))
     views = []
     for version in totals.models:
         summary = summarise(totals, version)
@@ -106,8 +106,8 @@ def read_models(connection: Connection, card_of: CardOf, current: CurrentModel |
                 version=version,
                 in_use=in_use is not None,
                 promoted_at=current.promoted if current and current.version == version else None,
-                first_at=first.get(version),
-                last_at=last.get(version),
+                first_at=first_used.get(version),
+                last_at=last_used.get(version),
                 photos=summary.photos,
                 agreement=summary.agreement,
                 audits=summary.audits,
@@ -115,7 +115,7 @@ def read_models(connection: Connection, card_of: CardOf, current: CurrentModel |
                 against_inventory=_confusion(totals.confusion(TruthSource.INVENTORY, version)),
                 against_audits=_confusion(totals.confusion(TruthSource.AUDIT, version)),
                 against_sighted_audits=_confusion(totals.confusion(TruthSource.SIGHTED, version)),
-                card=_facts(card_of(version), in_use.precision if in_use else None),
+                card=_card_facts(find_card(version), in_use.precision if in_use else None),
             )
         )
     views.sort(key=lambda view: (view.in_use, view.last_at.timestamp() if view.last_at else 0.0), reverse=True)
@@ -126,10 +126,10 @@ def _confusion(matrix: ConfusionMatrix) -> Confusion:
     return Confusion(labels=list(CLASSES), rows=matrix.rows, total=matrix.comparisons)
 
 
-def _facts(card: Card | None, in_use: str | None) -> CardFacts | None:
+def _card_facts(card: Card | None, precision: str | None) -> CardFacts | None:
     if card is None:
         return None
-    variant = in_use or (next(iter(card.variants)) if len(card.variants) == 1 else Precision.FP32)
+    variant = precision or (next(iter(card.variants)) if len(card.variants) == 1 else Precision.FP32)
     is_measured = variant in card.variants and bool(card.variants[Precision(variant)].metrics)
     return CardFacts(
         architecture=card.architecture,
@@ -137,8 +137,8 @@ def _facts(card: Card | None, in_use: str | None) -> CardFacts | None:
         never=[CLASSES[index] for index in card.unlearned_classes],
         temperature=card.temperature,
         variants=[
-            VariantFacts(precision=precision.value, file=variant.file, bytes=variant.bytes, sha256=variant.sha256)
-            for precision, variant in card.variants.items()
+            VariantFacts(precision=name.value, file=entry.file, bytes=entry.bytes, sha256=entry.sha256)
+            for name, entry in card.variants.items()
         ],
         measured=variant if is_measured else Precision.FP32,
         metrics=card.metrics_of(variant),

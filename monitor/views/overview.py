@@ -1,4 +1,4 @@
-"""The first page: is all well, and if not, where to look."""
+"""The overview: the figures of the first page."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from monitor.recent_photos import CountedPhoto, read_latest
 from monitor.summary import Interval, Summary, summarise, wilson
 from monitor.totals import read_totals
 from monitor.views.discrepancies import Level, count_answers, read_level
-from monitor.views.drift import DriftInBrief, brief_drift
+from monitor.views.drift import DriftSummary, summarise_drift
 
-LATEST = 12
-"""Photos on the page: full rows of 2, 3, 4 and 6."""
+LATEST_PHOTOS = 12
+"""Number of photos on the page: full rows in layouts of 2, 3, 4 and 6 columns."""
 
-ReferenceOf = Callable[[str], Reference | None]
-"""A model's version → the reference of its bundle, which says how often it is right; None if that is not loaded."""
+FindReference = Callable[[str], Reference | None]
+"""Function that returns the reference of a model's version, with its reliability, or None if it is not loaded."""
 
 
 class TimeRange(StrEnum):
-    """How far back the lines go."""
+    """Time range of the trend."""
 
     DAY = "1d"
     WEEK = "7d"
@@ -43,22 +43,24 @@ class TimeRange(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class _Length:
-    buckets: int
-    each: timedelta
+class _Buckets:
+    """Number and width of the time buckets of a trend."""
+
+    count: int
+    width: timedelta
 
 
-_LENGTHS = {
-    TimeRange.DAY: _Length(24, timedelta(hours=1)),
-    TimeRange.WEEK: _Length(28, timedelta(hours=6)),
-    TimeRange.MONTH: _Length(30, timedelta(days=1)),
-    TimeRange.QUARTER: _Length(30, timedelta(days=3)),
+_BUCKETS = {
+    TimeRange.DAY: _Buckets(24, timedelta(hours=1)),
+    TimeRange.WEEK: _Buckets(28, timedelta(hours=6)),
+    TimeRange.MONTH: _Buckets(30, timedelta(days=1)),
+    TimeRange.QUARTER: _Buckets(30, timedelta(days=3)),
 }
 _ORIGIN = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 class TimeBucket(BaseModel):
-    """What was recorded from `start` to `end`. Shares are 0 to 1, and None where there is nothing to take one of."""
+    """Figures of the records from `start` to `end`. Shares are 0 to 1, or None if the denominator is 0."""
 
     start: datetime
     end: datetime
@@ -74,42 +76,42 @@ class TimeBucket(BaseModel):
     estimated: float | None
     """Estimated accuracy of the counted photos."""
     model: str | None
-    """The model that counted most of them."""
+    """The model that counted most photos."""
 
 
 class ModelChange(BaseModel):
-    """Another model began to count."""
+    """A change of the model in use."""
 
     at: datetime
-    """Begin of the bucket in which it did."""
+    """Start of the bucket in which the new model began to count."""
     model: str
     previous: str
 
 
 class Trend(BaseModel):
-    """Agreement, estimated accuracy and error direction over time, by when it was recorded."""
+    """Agreement, estimated accuracy and error direction over recording time."""
 
     span: TimeRange
     start: datetime
     end: datetime
     buckets: list[TimeBucket]
-    """Of equal length, without gaps; buckets in which nothing was recorded included."""
+    """Buckets of equal width without gaps, including those without records."""
     changes: list[ModelChange]
 
 
 class Backlog(BaseModel):
-    """What waits for people. What waits in queues is not in the records; the metrics of the workers say it."""
+    """Open work for people. Queued photos are not in the records; see the workers' metrics for them."""
 
     flagged: int
     """Flagged bins that nobody has audited."""
     photo_without_quantity: int
     quantity_without_photo: int
     failed_photos: int
-    """Photos that could not be counted, by any model, ever."""
+    """Photos that could not be counted, by all models and at all times."""
     cannot_tell: int
-    """Bins whose auditor could not tell from the photo."""
+    """Bins whose auditor could not tell the quantity from the photo."""
     go_and_count: int
-    """Bins whose auditor said that somebody must go and count."""
+    """Bins whose auditor asked for a count at the bin."""
     variances: int
     """Variances that wait for a recount or for an approver."""
 
@@ -119,19 +121,19 @@ class Overview(BaseModel):
 
     summary: Summary
     trend: Trend
-    drift: DriftInBrief
+    drift: DriftSummary
     level: Level
     backlog: Backlog
     random_audits: RandomAudits | None
-    """None until it has been computed, and while that fails."""
+    """None until they have been computed, or if that failed."""
     latest: list[CountedPhoto]
-    """The photos that were recorded last, the newest first; empty while there is none."""
+    """The most recently recorded photos, newest first."""
 
 
 def read_overview(
     connection: Connection,
     report: DriftReport | None,
-    reference_of: ReferenceOf,
+    find_reference: FindReference,
     alpha: float,
     direction: Suspicion = Suspicion.EITHER,
     model: str | None = None,
@@ -139,15 +141,15 @@ def read_overview(
     now: datetime | None = None,
     random_audits: RandomAudits | None = None,
 ) -> Overview:
-    """The first page, its figures about `model` or the one in use. Raises UnknownModel."""
+    """Return the overview of `model`, by default the model in use. Raises UnknownModel."""
     totals = read_totals(connection)
     summary = summarise(totals, model)
     level = read_level(connection, alpha, direction)
     answers = count_answers(connection, (AuditAnswer.CANNOT_TELL, AuditAnswer.GO_AND_COUNT))
     return Overview(
         summary=summary,
-        trend=read_trend(connection, span, reference_of, now),
-        drift=brief_drift(report),
+        trend=read_trend(connection, span, find_reference, now),
+        drift=summarise_drift(report),
         level=level,
         backlog=Backlog(
             flagged=level.unaudited,
@@ -156,24 +158,27 @@ def read_overview(
             failed_photos=sum(photos for (_, reason), photos in totals.photos.items() if reason),
             cannot_tell=answers[AuditAnswer.CANNOT_TELL],
             go_and_count=answers[AuditAnswer.GO_AND_COUNT],
-            variances=sum(number for state, number in totals.variances.items() if not state.is_closed),
+            variances=sum(count for state, count in totals.variances.items() if not state.is_closed),
         ),
         random_audits=random_audits,
-        latest=read_latest(connection, LATEST),
+        latest=read_latest(connection, LATEST_PHOTOS),
     )
 
 
 def read_trend(
-    connection: Connection, span: TimeRange, reference_of: ReferenceOf, now: datetime | None = None
+    connection: Connection, span: TimeRange, find_reference: FindReference, now: datetime | None = None
 ) -> Trend:
-    """The lines of all models together, up to the end of the bucket that `now` is in."""
-    length = _LENGTHS[span]
-    # The next multiple of a bucket's length since midnight of some day (UTC).
-    end = _ORIGIN + (((now or datetime.now(UTC)) - _ORIGIN) // length.each + 1) * length.each
-    start = end - length.buckets * length.each
-    sums = _read_sums(connection, start, end, length)
-    references = {version: reference_of(version) for version in {name for one in sums for name in one.photos}}
-    buckets = [_bucket(start + index * length.each, length.each, one, references) for index, one in enumerate(sums)]
+    """Return the trend of all models together, up to the end of the bucket that contains `now`."""
+    layout = _BUCKETS[span]
+    # Buckets are aligned to midnight (UTC).
+    end = _ORIGIN + (((now or datetime.now(UTC)) - _ORIGIN) // layout.width + 1) * layout.width
+    start = end - layout.count * layout.width
+    totals = _read_bucket_totals(connection, start, end, layout)
+    versions = {version for bucket in totals for version in bucket.photos}
+    references = {version: find_reference(version) for version in versions}
+    buckets = [
+        _bucket(start + index * layout.width, layout.width, bucket, references) for index, bucket in enumerate(totals)
+    ]
     used = [(bucket.start, bucket.model) for bucket in buckets if bucket.model is not None]
     changes = [
         ModelChange(at=at, model=model, previous=previous)
@@ -183,68 +188,74 @@ def read_trend(
     return Trend(span=span, start=start, end=end, buckets=buckets, changes=changes)
 
 
-def _read_sums(connection: Connection, start: datetime, end: datetime, length: _Length) -> list[_Sums]:
-    """What was recorded in each bucket. The database adds up: 90 days of hours would take longer to hand over."""
-    sums = [_Sums() for _ in range(length.buckets)]
-    compared = (
-        select(_bucket_of(ComparisonHour.hour, start, length), ComparisonHour.outcome)
+def _read_bucket_totals(
+    connection: Connection, start: datetime, end: datetime, layout: _Buckets
+) -> list[_BucketTotals]:
+    """Return the totals of each bucket. The database adds them up: transferring 90 days of hourly rows takes longer."""
+    totals = [_BucketTotals() for _ in range(layout.count)]
+    select_outcomes = (
+        select(_bucket_index(ComparisonHour.hour, start, layout), ComparisonHour.outcome)
         .add_columns(func.sum(ComparisonHour.comparisons))
         .where(ComparisonHour.hour >= start, ComparisonHour.hour < end)
         .group_by("bucket", ComparisonHour.outcome)
     )
-    for bucket, outcome, number in connection.execute(compared):
-        sums[bucket].outcomes[Outcome(outcome)] += int(number)
-    counted = (
-        select(_bucket_of(PhotoHour.hour, start, length), PhotoHour.model_version)
+    for index, outcome, comparisons in connection.execute(select_outcomes):
+        totals[index].outcomes[Outcome(outcome)] += int(comparisons)
+    select_photos = (
+        select(_bucket_index(PhotoHour.hour, start, layout), PhotoHour.model_version)
         .add_columns(func.sum(PhotoHour.photos), func.sum(PhotoHour.confidence))
         .where(PhotoHour.hour >= start, PhotoHour.hour < end)
         .group_by("bucket", PhotoHour.model_version, PhotoHour.tenth)
     )
-    for bucket, version, photos, confidence in connection.execute(counted):
-        sums[bucket].photos[version].append((int(photos), confidence))
-    return sums
+    for index, version, photos, confidence in connection.execute(select_photos):
+        totals[index].photos[version].append((int(photos), confidence))
+    return totals
 
 
-def _bucket_of(hour: InstrumentedAttribute[datetime], start: datetime, length: _Length) -> ColumnElement[int]:
-    """Index of the bucket that an hour is in."""
+def _bucket_index(hour: InstrumentedAttribute[datetime], start: datetime, layout: _Buckets) -> ColumnElement[int]:
     seconds = cast(extract("epoch", hour), Integer) - int(start.timestamp())
-    return (seconds // int(length.each.total_seconds())).label("bucket")
+    return (seconds // int(layout.width.total_seconds())).label("bucket")
 
 
 @dataclass(slots=True)
-class _Sums:
+class _BucketTotals:
     outcomes: dict[Outcome, int] = field(default_factory=lambda: dict.fromkeys(Outcome, 0))
     photos: dict[str, list[tuple[int, float]]] = field(default_factory=lambda: defaultdict(list))
-    """Model → photos of one tenth of confidence, and the sum of the probabilities of their counts."""
+    """Model → (photos, sum of their confidences) of each tenth of confidence."""
 
 
-def _bucket(start: datetime, each: timedelta, sums: _Sums, references: Mapping[str, Reference | None]) -> TimeBucket:
-    exact, total = sums.outcomes[Outcome.EXACT], sum(sums.outcomes.values())
-    photos = {model: sum(number for number, _ in parts) for model, parts in sums.photos.items()}
-    number = sum(photos.values())
-    right = sum(_right(parts, references[model]) for model, parts in sums.photos.items())
+def _bucket(
+    start: datetime, width: timedelta, totals: _BucketTotals, references: Mapping[str, Reference | None]
+) -> TimeBucket:
+    exact, comparisons = totals.outcomes[Outcome.EXACT], sum(totals.outcomes.values())
+    photos_by_model = {model: sum(photos for photos, _ in tenths) for model, tenths in totals.photos.items()}
+    photos = sum(photos_by_model.values())
+    correct = sum(_expected_correct(tenths, references[model]) for model, tenths in totals.photos.items())
     return TimeBucket(
         start=start,
-        end=start + each,
-        comparisons=total,
+        end=start + width,
+        comparisons=comparisons,
         exact=exact,
-        under=sums.outcomes[Outcome.UNDER],
-        over=sums.outcomes[Outcome.OVER],
-        agreement=exact / total if total else None,
-        interval=wilson(exact, total),
-        photos=number,
-        estimated=right / number if number else None,
-        model=max(sorted(photos), key=lambda model: photos[model]) if photos else None,
+        under=totals.outcomes[Outcome.UNDER],
+        over=totals.outcomes[Outcome.OVER],
+        agreement=exact / comparisons if comparisons else None,
+        interval=wilson(exact, comparisons),
+        photos=photos,
+        estimated=correct / photos if photos else None,
+        model=max(sorted(photos_by_model), key=lambda model: photos_by_model[model]) if photos_by_model else None,
     )
 
 
-def _right(parts: Iterable[tuple[int, float]], reference: Reference | None) -> float:
-    """Photos that are probably counted right, as monitor.drift.estimate finds it, a tenth of confidence at a time."""
-    weighed = np.array([(photos, confidence / photos) for photos, confidence in parts if photos])
-    if not len(weighed):
+def _expected_correct(tenths: Iterable[tuple[int, float]], reference: Reference | None) -> float:
+    """Return the expected number of correct counts: monitor.drift.estimate, applied to each tenth of confidence.
+
+    `tenths` are pairs of a number of photos and the sum of their confidences.
+    """
+    means = np.array([(photos, confidence / photos) for photos, confidence in tenths if photos])
+    if not len(means):
         return 0.0
-    photos, confidence = weighed.T
+    photos, confidence = means.T
     if reference is None or len(reference.reliability) < 2:
         return float(photos @ confidence)
-    known, accuracy = np.array(sorted(reference.reliability)).T
-    return float(photos @ np.interp(confidence, known, accuracy))
+    reference_confidence, accuracy = np.array(sorted(reference.reliability)).T
+    return float(photos @ np.interp(confidence, reference_confidence, accuracy))

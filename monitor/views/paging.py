@@ -1,4 +1,4 @@
-"""Keyset paging: a page costs the same at the start of a list and far down in it."""
+"""Keyset paging: the cost of a page does not depend on its position in the list."""
 
 from __future__ import annotations
 
@@ -13,36 +13,40 @@ from binwatch.errors import BinwatchError
 
 
 class BadCursor(BinwatchError):
-    """A cursor that this monitor did not make."""
+    """A cursor is invalid."""
 
     def __init__(self, cursor: str) -> None:
         super().__init__(f"{cursor[:80]!r} is not a cursor; use `next` or `previous` of an answer unchanged")
 
 
 class RowPage(NamedTuple):
-    """The rows of a page, and whether there are others beside them."""
+    """Rows of a page, and whether there are pages before and after it."""
 
     rows: Sequence[RowMapping]
     has_next: bool
     has_previous: bool
 
 
-def part_of(rows: Sequence[RowMapping], limit: int, *, is_first: bool, backwards: bool) -> RowPage:
-    """A page of at most `limit` rows. `rows` are those after a cursor, or before it and then in reverse, one more than
-    the page holds if there are so many; `is_first`: there was no cursor.
+def make_page(rows: Sequence[RowMapping], limit: int, *, is_first: bool, backwards: bool) -> RowPage:
+    """Return a page of at most `limit` rows.
+
+    `rows` are up to `limit + 1` rows after the cursor or, if `backwards`, before the cursor in reverse order.
+    `is_first` means that there was no cursor.
     """
-    more = len(rows) > limit
-    kept = rows[:limit][::-1] if backwards else rows[:limit]
-    return RowPage(kept, bool(kept), more) if backwards else RowPage(kept, more, not is_first and bool(kept))
+    has_more = len(rows) > limit
+    page_rows = rows[:limit][::-1] if backwards else rows[:limit]
+    if backwards:
+        return RowPage(page_rows, has_next=bool(page_rows), has_previous=has_more)
+    return RowPage(page_rows, has_next=has_more, has_previous=not is_first and bool(page_rows))
 
 
-def encode(place: str) -> str:
-    """A cursor. It is opaque to its reader, so that the order may change without breaking anybody."""
-    return base64.urlsafe_b64encode(place.encode()).decode().rstrip("=")
+def encode(position: str) -> str:
+    """Return the cursor of a position. Cursors are opaque, so that the order of a list can change without notice."""
+    return base64.urlsafe_b64encode(position.encode()).decode().rstrip("=")
 
 
 def decode(cursor: str) -> str:
-    """The place that a cursor was made of. Raises BadCursor."""
+    """Return the position of a cursor. Raises BadCursor."""
     try:
         return base64.urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4)).decode()
     except (ValueError, binascii.Error) as error:

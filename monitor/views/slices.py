@@ -1,4 +1,4 @@
-"""Figures by slice, the worst first."""
+"""Figures of each slice, sorted from worst to best."""
 
 from __future__ import annotations
 
@@ -16,57 +16,56 @@ from monitor.views.discrepancies import FlaggedBins
 
 
 class SliceView(BaseModel):
-    """One slice. Shares are 0 to 1, and None where there is nothing to take a share of."""
+    """One slice. Shares are 0 to 1, or None if the denominator is 0."""
 
     name: str
     photos: int
-    """Those that were counted."""
+    """Counted photos."""
     failed: int
-    """Those that could not be counted."""
+    """Photos that could not be counted."""
     failed_share: float | None
     agreement: Figures
-    """With the inventory."""
+    """Agreement of counts with the inventory."""
     interval: Interval | None
     """95 % confidence interval (Wilson) of the agreement."""
     flagged: int | None
-    """Bins that are flagged now; None until it has been computed."""
+    """Flagged bins; None until the first flag report."""
     unaudited: int | None
-    """Those of them that nobody has audited."""
+    """Flagged bins that nobody has audited."""
 
 
 class SlicesView(BaseModel):
-    """Every slice, sorted by the upper bound of its agreement, the lowest first."""
+    """All slices, sorted by the upper bound of their agreement, lowest first."""
 
     rule: str | None
-    """The expression that slices are found by; None without the setting."""
+    """Expression that assigns photos to slices; None without the setting."""
     model: str | None
-    """The model that the figures are of; None while nothing is recorded."""
+    """Model of the figures; None if nothing is recorded yet."""
     slices: list[SliceView]
 
 
 def view_slices(
     connection: Connection, slicing: Slicing | None, flags: Mapping[int, FlaggedBins] | None, model: str | None = None
 ) -> SlicesView:
-    """Of one model, by default the one in use. Raises UnknownModel."""
+    """Return the slices of one model, by default the model in use. Raises UnknownModel."""
     check_known(model, connection.execute(select(PhotoTotal.model_version).distinct()).scalars().all())
     in_use = read_model_in_use(connection) if model is None else None
-    chosen = in_use.version if in_use else model
-    found = read_slices(connection, slicing, chosen)
-    views = [_view(one, flags) for one in found]
-    # Few comparisons say little: a slice that was wrong in one of one is not the worst.
-    views.sort(key=lambda one: (one.interval.high if one.interval else 1.0, one.name))
-    return SlicesView(rule=slicing.rule if slicing else None, model=chosen, slices=views)
+    version = in_use.version if in_use else model
+    views = [_view(totals, flags) for totals in read_slices(connection, slicing, version)]
+    # Sort by the upper bound of the interval, so that a slice with one wrong comparison of one is not the worst.
+    views.sort(key=lambda view: (view.interval.high if view.interval else 1.0, view.name))
+    return SlicesView(rule=slicing.rule if slicing else None, model=version, slices=views)
 
 
-def _view(one: SliceTotals, flags: Mapping[int, FlaggedBins] | None) -> SliceView:
-    figures = figures_of(one.confusion)
-    every = one.counted + one.failed
-    bins = None if flags is None else flags.get(one.id, FlaggedBins(0, 0))
+def _view(totals: SliceTotals, flags: Mapping[int, FlaggedBins] | None) -> SliceView:
+    figures = figures_of(totals.confusion)
+    photos = totals.counted + totals.failed
+    bins = None if flags is None else flags.get(totals.id, FlaggedBins(0, 0))
     return SliceView(
-        name=one.name,
-        photos=one.counted,
-        failed=one.failed,
-        failed_share=one.failed / every if every else None,
+        name=totals.name,
+        photos=totals.counted,
+        failed=totals.failed,
+        failed_share=totals.failed / photos if photos else None,
         agreement=figures,
         interval=wilson(figures.exact, figures.comparisons),
         flagged=bins.flagged if bins else None,

@@ -15,8 +15,8 @@ from binwatch.errors import SettingsError
 from binwatch.settings import Settings
 from monitor.access import sessions
 from monitor.access.authentication import COOKIE, Authenticator
-from monitor.access.bodies import MAX_BYTES
-from monitor.access.hosts import name_of
+from monitor.access.bodies import MAX_BODY_BYTES
+from monitor.access.hosts import parse_host
 from monitor.access.sessions import SessionCookies
 from monitor.forms import local_path
 from tests.monitor.conftest import HTML, Recorder, Running, running_monitor
@@ -114,14 +114,14 @@ def test_a_request_with_two_hosts_is_refused(monitor: Running) -> None:
     [("A.Example:80", "a.example"), ("[::1]", "[::1]"), ("[::1]:8", "[::1]"), ("x/y", None), (":80", None)],
 )
 def test_names_of_host_headers(header: str, name: str | None) -> None:
-    assert name_of(header) == name
+    assert parse_host(header) == name
 
 
 # Bodies
 
 
 def test_a_large_body_is_refused_before_it_is_read(writing: Running) -> None:
-    answer = writing.client.post("/api/audits", content=b"x" * (MAX_BYTES + 1), headers=BEARER)
+    answer = writing.client.post("/api/audits", content=b"x" * (MAX_BODY_BYTES + 1), headers=BEARER)
     assert (answer.status_code, answer.json()["detail"][:20]) == (413, "the body is over the")
 
 
@@ -135,7 +135,7 @@ def test_a_large_body_without_a_length_is_refused(writing: Running) -> None:
 
 
 def test_a_body_of_just_the_limit_is_read(writing: Running) -> None:
-    answer = writing.client.post("/api/audits", content=b" " * MAX_BYTES, headers=BEARER)
+    answer = writing.client.post("/api/audits", content=b" " * MAX_BODY_BYTES, headers=BEARER)
     assert answer.status_code == 422
 
 
@@ -368,7 +368,7 @@ def test_forms_lead_to_pages_of_ours(path: str) -> None:
 
 def test_a_session_is_only_what_was_made_with_the_token() -> None:
     ours = SessionCookies(b"secret")
-    cookie = ours.begin("Ada")
+    cookie = ours.create("Ada")
     session = ours.read(cookie)
     assert session is not None
     assert session.name == "Ada"
@@ -380,7 +380,7 @@ def test_a_session_is_only_what_was_made_with_the_token() -> None:
 
 def test_a_session_is_over_after_a_shift(monkeypatch: pytest.MonkeyPatch) -> None:
     ours = SessionCookies(b"secret")
-    cookie = ours.begin("Ada")
+    cookie = ours.create("Ada")
 
     class Later:
         @staticmethod

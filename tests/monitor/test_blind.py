@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from binwatch.records.audits import AuditAnswer, add_audit
 from binwatch.records.store import NewExpectation, Store
-from monitor.access.sight import MOST, SEEN_COOKIE, Sights
+from monitor.access.sight import MAX_SEEN_BINS, SEEN_COOKIE, SightTracker
 from tests.monitor.conftest import HTML, Recorder, Running, record_known, running_monitor
 from tests.monitor.drifting import BUCKET, DAY
 from tests.monitor.html import Parsed
@@ -230,15 +230,15 @@ def test_numbers_that_somebody_asks_for_are_noted(floor: Running) -> None:
 
 
 def test_who_has_seen_more_bins_than_a_cookie_holds_has_seen_all() -> None:
-    sights, cookie = Sights(b"secret", sighted=False), ""
-    for first in range(0, MOST + 1, 25):
-        assert sights.was_blind(_with(cookie), BUCKET, "another")
+    tracker, cookie = SightTracker(b"secret", sighted=False), ""
+    for first in range(0, MAX_SEEN_BINS + 1, 25):
+        assert tracker.may_audit_blind(_with(cookie), BUCKET, "another")
         response = Response()
-        sights.note(_with(cookie), response, [(BUCKET, str(first + number)) for number in range(25)])
+        tracker.note_shown(_with(cookie), response, [(BUCKET, str(first + number)) for number in range(25)])
         set_cookie = response.headers["set-cookie"]
         assert len(set_cookie) < 4_096
         cookie = set_cookie.partition(";")[0]
-    assert not sights.was_blind(_with(cookie), BUCKET, "another")
+    assert not tracker.may_audit_blind(_with(cookie), BUCKET, "another")
 
 
 def _with(cookie: str) -> Request:

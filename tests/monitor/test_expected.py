@@ -11,9 +11,9 @@ import pytest
 from sqlalchemy import Engine, select
 
 from binwatch.records.tables import Expectation
-from monitor.access.bodies import MAX_BYTES
-from monitor.access.uploads import MAX_FILE
-from monitor.pages.expected import _plain
+from monitor.access.bodies import MAX_BODY_BYTES
+from monitor.access.uploads import MAX_FILE_BYTES
+from monitor.pages.expected import _safe_file_name
 from tests.monitor.conftest import BUCKET, HTML, Recorder, Running, running_monitor
 from tests.monitor.html import Parsed
 from tests.monitor.test_access import BEARER, TOKEN, _form_token, _here, _sign_in
@@ -113,9 +113,9 @@ def test_nobody_else_may(floor: Running, sqlite_records: Engine) -> None:
 
 
 def test_bodies_are_limited(floor: Running) -> None:
-    rows = b"bin,qty\n" + b"x" * MAX_BYTES
+    rows = b"bin,qty\n" + b"x" * MAX_BODY_BYTES
     assert floor.client.post("/expected", files={"file": ("a.csv", rows)}).status_code == 413
-    large = b"bin,qty\n" + b"\n" * (MAX_FILE + MAX_BYTES)
+    large = b"bin,qty\n" + b"\n" * (MAX_FILE_BYTES + MAX_BODY_BYTES)
     assert floor.client.post("/expected", files={"file": ("a.csv", large)}, headers=BEARER).status_code == 413
     assert floor.client.post("/expected", files={"file": ("a.csv", rows)}, headers=BEARER).status_code == 200
     assert floor.client.post("/audits", content=rows, headers=BEARER).status_code == 413
@@ -147,4 +147,4 @@ def test_a_form_that_is_none(floor: Running, content: bytes, kind: str) -> None:
     ],
 )
 def test_names_of_files_lead_nowhere(sent: str, plain: str) -> None:
-    assert _plain(sent) == plain
+    assert _safe_file_name(sent) == plain

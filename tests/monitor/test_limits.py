@@ -8,11 +8,11 @@ import threading
 import pytest
 
 from monitor import records as module
-from monitor.access.limits import IN_FLIGHT
+from monitor.access.limits import MAX_TOTAL_REQUESTS
 from monitor.records import MAX_READERS
 from tests.monitor.conftest import Running
 
-SILENT = IN_FLIGHT + 156
+SILENT = MAX_TOTAL_REQUESTS + 156
 """More than the server keeps open."""
 
 

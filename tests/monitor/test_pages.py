@@ -25,9 +25,9 @@ from monitor.drift.windows import Window
 from monitor.forms import FormProblem
 from monitor.pages import sentences
 from monitor.pages.flash import PROBLEMS
-from monitor.pages.models import shaded
+from monitor.pages.models import shaded_cells
 from monitor.views.discrepancies import Direction, Level
-from monitor.views.drift import DriftInBrief, SameHoursView, State
+from monitor.views.drift import DriftSummary, SameHoursView, State
 from monitor.views.models import Confusion
 from monitor.views.overview import TimeRange
 from tests.calibrations import category
@@ -355,7 +355,7 @@ def test_models_say_what_they_never_answer(drifting: Running, bundle: Path) -> N
 
 
 def test_shades_follow_the_share_of_the_row() -> None:
-    rows = shaded(Confusion(labels=["0", "1"], rows=[[1, 999], [0, 0]], total=1000))
+    rows = shaded_cells(Confusion(labels=["0", "1"], rows=[[1, 999], [0, 0]], total=1000))
     assert [[cell.shade for cell in row] for row in rows] == [[1, 5], [0, 0]]
     assert [[cell.is_right for cell in row] for row in rows] == [[True, False], [False, True]]
 
@@ -392,7 +392,7 @@ def test_drift_says_what_it_compares_with(
 def test_hours_of_the_week_are_ranges() -> None:
     assert formatting.hours_of_week([6, 7, 8, 22, 23, 24, 25, 167]) == "Mon 6–9, Mon 22–24, Tue 0–2, Sun 23–24"
     view = SameHoursView(hours=[30], alarms_from=DAY)
-    assert sentences.same_hours(view) == (
+    assert sentences.same_hours_text(view) == (
         "Hours of the week with enough photos in the weeks before: 1 of 168 (Tue 6–7, UTC)."
         " Alarms are raised from 2026-01-01 00:00 UTC on."
     )
@@ -405,7 +405,7 @@ def test_drift_is_shown_and_what_has_drifted_comes_first(drifting: Running) -> N
         r"Drift: found Since 20\S+ \S+ UTC, photos differ from what the model was measured on: brightness\.", page.text
     )
     assert "Brightness: 120 photos of different bins, recorded since 20" in page.text
-    assert sentences.PROMISE in page.text
+    assert sentences.FALSE_ALARMS in page.text
     names = [name for name, _ in sentences.SIGNALS.values()]
     shown = sorted((name for name in names if f" {name} " in page.text), key=lambda name: page.text.rindex(f" {name} "))
     assert shown[0] == "Brightness"
@@ -508,7 +508,7 @@ def test_everything_has_words() -> None:
     assert set(PROBLEMS) == set(FormProblem)
     for state in State:
         window = Window.DAY if state in (State.DRIFTED, State.STEADY) else None
-        brief = DriftInBrief(state=state, at=None, window=window, photos=0, signals=[])
+        brief = DriftSummary(state=state, at=None, window=window, photos=0, signals=[])
         assert all(sentences.drift_status(brief))
 
 
@@ -522,14 +522,14 @@ def test_everything_has_words() -> None:
     ],
 )
 def test_p_values_are_said_in_words(p_value: float | None, says: str) -> None:
-    assert sentences.oddness(p_value) == says
+    assert sentences.p_value_text(p_value) == says
 
 
 @pytest.mark.parametrize(
     ("chance", "says"), [(0.0, "less than 0.1\u202f%"), (0.0312, "3.1\u202f%"), (0.71, "71\u202f%")]
 )
 def test_probabilities_are_as_fine_as_they_need_to_be(chance: float, says: str) -> None:
-    assert sentences.likely(chance) == says
+    assert sentences.probability_text(chance) == says
 
 
 LEVEL = Level(
@@ -543,7 +543,7 @@ LEVEL = Level(
     checked=0,
     inventory_wrong=0,
 )
-STEADY = DriftInBrief(state=State.STEADY, at=None, window=Window.DAY, photos=200, signals=[])
+STEADY = DriftSummary(state=State.STEADY, at=None, window=Window.DAY, photos=200, signals=[])
 
 
 @pytest.mark.parametrize(
@@ -555,22 +555,22 @@ STEADY = DriftInBrief(state=State.STEADY, at=None, window=Window.DAY, photos=200
     ],
 )
 def test_it_is_said_what_bins_are_flagged_for(direction: str, says: str) -> None:
-    assert says in sentences.level(LEVEL.model_copy(update={"direction": Suspicion(direction)}), STEADY)
+    assert says in sentences.level_text(LEVEL.model_copy(update={"direction": Suspicion(direction)}), STEADY)
 
 
 def test_bins_without_p_value_are_said() -> None:
     level = LEVEL.model_copy(update={"compared": 203})
     assert " 3 more bins cannot be flagged: each was counted by a model without calibration, or expects a" in (
-        sentences.level(level, STEADY)
+        sentences.level_text(level, STEADY)
     )
-    assert sentences.doubt(None).startswith("The expected quantity cannot be judged: the model cannot predict it")
-    assert sentences.doubt(1.0) == "The model gives the expected quantity 100\u202f%."
+    assert sentences.chance_text(None).startswith("The expected quantity cannot be judged: the model cannot predict it")
+    assert sentences.chance_text(1.0) == "The model gives the expected quantity 100\u202f%."
 
 
 def test_few_flags_may_all_be_chance() -> None:
     level = LEVEL.model_copy(update={"flagged": 9})
-    assert "may all be chance" in sentences.level(level, STEADY)
-    assert sentences.level(level.model_copy(update={"flagged": 30}), STEADY).endswith("look before you correct.")
+    assert "may all be chance" in sentences.level_text(level, STEADY)
+    assert sentences.level_text(level.model_copy(update={"flagged": 30}), STEADY).endswith("look before you correct.")
 
 
 @pytest.mark.parametrize(
@@ -583,16 +583,16 @@ def test_few_flags_may_all_be_chance() -> None:
 )
 def test_what_flags_have_been_worth_is_said(checked: int, wrong: int, says: str) -> None:
     level = LEVEL.model_copy(update={"checked": checked, "inventory_wrong": wrong})
-    assert sentences.level(level, STEADY).endswith(says)
+    assert sentences.level_text(level, STEADY).endswith(says)
 
 
 def test_flags_are_doubted_while_photos_have_drifted() -> None:
-    found = DriftInBrief(
+    found = DriftSummary(
         state=State.DRIFTED, at=None, window=Window.DAY, photos=200, signals=[Signal.EXPECTED, Signal.BRIGHTNESS]
     )
-    assert "But photos have drifted (brightness)" in sentences.level(LEVEL, found)
+    assert "But photos have drifted (brightness)" in sentences.level_text(LEVEL, found)
     stock = found.model_copy(update={"signals": [Signal.PREDICTED, Signal.EXPECTED]})
-    assert "drifted" not in sentences.level(LEVEL, stock), "each quantity is calibrated by itself"
+    assert "drifted" not in sentences.level_text(LEVEL, stock), "each quantity is calibrated by itself"
 
 
 @pytest.mark.parametrize(

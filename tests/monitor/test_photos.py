@@ -19,7 +19,7 @@ from binwatch.file_versions import file_version
 from binwatch.image import ImageLimits
 from binwatch.records.store import NewCount, Store
 from binwatch.thumbnails import MAX_SIDE, make_thumbnail
-from monitor.api.machine import PICTURES
+from monitor.api.machine import PLACEHOLDERS
 from monitor.photo_limiter import MAX_CONCURRENT, MAX_WAITING
 from monitor.photos import LARGE_SIDE, Unavailable
 from testing.services.s3 import S3
@@ -52,7 +52,7 @@ class _Shop:
         answer = self.monitor.get(f"/photos/{number}?size=large", Accept=IMAGES)
         if answer.headers["content-type"] == "image/svg+xml":
             assert answer.headers["cache-control"] == "no-store"
-            return next(lost for lost, picture in PICTURES.items() if picture == answer.content)
+            return next(lost for lost, picture in PLACEHOLDERS.items() if picture == answer.content)
         red, green, _ = _opened(answer.content).convert("RGB").getpixel((10, 10))
         return "red" if red > green else "green"
 
@@ -234,7 +234,7 @@ def test_an_outage_of_the_object_store_is_not_a_missing_photo(known: Recorder, m
     assert answer.status_code == 503
     assert "127.0.0.1" not in answer.text
     picture = monitor.get("/photos/1", Accept=IMAGES)
-    assert (picture.status_code, picture.content) == (503, PICTURES[Unavailable.OUTAGE])
+    assert (picture.status_code, picture.content) == (503, PLACEHOLDERS[Unavailable.OUTAGE])
     assert monitor.get("/healthz").status_code == 200
 
 
@@ -251,7 +251,7 @@ def test_photos_do_not_pile_up_while_the_store_hangs(
             assert running.get("/healthz").status_code == 200
             hangs.close()  # those that wait are answered, too
             found += [one.result() for one in answered]
-    assert {(one.status_code, one.content) for one in found} == {(503, PICTURES[Unavailable.OUTAGE])}
+    assert {(one.status_code, one.content) for one in found} == {(503, PLACEHOLDERS[Unavailable.OUTAGE])}
 
 
 def test_photos_in_a_folder(
@@ -268,7 +268,7 @@ def test_photos_in_a_folder(
     monkeypatch.setenv("BINWATCH_PHOTO_DIR", str(tmp_path / "photos"))
     with running_monitor() as running:
         assert _opened(running.get("/photos/1").content).size == (MAX_SIDE, MAX_SIDE // 2)
-        assert running.get("/photos/2", Accept=IMAGES).content == PICTURES[Unavailable.REPLACED]
+        assert running.get("/photos/2", Accept=IMAGES).content == PLACEHOLDERS[Unavailable.REPLACED]
 
 
 def test_a_turned_photo_is_shown_upright() -> None:

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from binwatch.errors import BinwatchError
-from monitor.access.bodies import MAX_BYTES
+from monitor.access.bodies import MAX_BODY_BYTES
 from monitor.error_responses import MESSAGES
 from monitor.records import RecordsDown
 from tests.monitor.conftest import HTML, Recorder, Running, running_monitor
@@ -119,7 +119,7 @@ def test_everything_that_is_wrong_is_listed(asked: Running) -> None:
 def test_a_name_or_a_body_that_is_refused_before_the_app(asked: Running) -> None:
     assert "BINWATCH_MONITOR_HOSTS" in _problem(asked.get("/", Host="evil.example"), 421)
     assert "BINWATCH_MONITOR_HOSTS" in _page(asked.get("/", Host="evil.example", Accept=HTML), 421)
-    large = b"x" * (MAX_BYTES + 1)
+    large = b"x" * (MAX_BODY_BYTES + 1)
     assert "over the limit" in _problem(asked.client.post("/audits", content=large), 413)
     assert "over the limit" in _page(asked.client.post("/audits", content=large, headers={"Accept": HTML}), 413)
 

@@ -17,7 +17,7 @@ from starlette.requests import HTTPConnection
 from binwatch.errors import SettingsError
 from binwatch.settings import Settings
 from monitor.access.authentication import COOKIE
-from monitor.access.proxies import PublishedPath, TrustedProxies, path_of, root_of
+from monitor.access.proxies import PublishedPath, TrustedProxies, relative_path, root_path_of
 from testing.services.nginx import nginx
 from testing.services.s3 import S3
 from tests.monitor.conftest import HTML, Recorder, Running, jpeg, record_known, running_monitor
@@ -234,7 +234,7 @@ def _asked(settings: Settings, path: str, headers: list[tuple[bytes, bytes]]) ->
 
     async def app(scope: object, receive: object, send: object) -> None:
         connection = HTTPConnection(scope)  # type: ignore[arg-type]
-        found.append((root_of(connection), path_of(connection)))
+        found.append((root_path_of(connection), relative_path(connection)))
 
     scope = {"type": "http", "path": path, "headers": headers, "client": ("127.0.0.1", 1)}
     run = PublishedPath(app, settings, TrustedProxies(settings))(scope, None, None)  # type: ignore[arg-type]

@@ -19,7 +19,7 @@ from monitor.__main__ import app
 from monitor.access.authentication import COOKIE, Authenticator
 from monitor.access.sessions import SessionCookies
 from monitor.views.blind import read_queue
-from monitor.views.discrepancies import Filters, waiting
+from monitor.views.discrepancies import Filters, waiting_for_audit
 from tests.monitor.conftest import HTML, Recorder, Running, record_known, running_monitor
 from tests.monitor.drifting import BUCKET
 from tests.monitor.html import Parsed
@@ -155,7 +155,7 @@ def test_a_proxy_says_who_is_an_approver(
         headers["Cookie"] = SHOWN
         assert _decide(running, headers, **APPROVED).status_code == status
         # Without a token of their own, approvers have no sessions: who knows the other token could sign one.
-        cookie = SessionCookies(TOKEN.encode()).begin("Mallory", is_approver=True)
+        cookie = SessionCookies(TOKEN.encode()).create("Mallory", is_approver=True)
         session = {"Origin": headers["Origin"], "Cookie": f"{COOKIE}={cookie}; {SHOWN}"}
         assert _decide(running, session, **APPROVED).status_code == 403
 
@@ -196,7 +196,7 @@ def test_a_recount_is_for_people_who_have_not_seen_the_numbers(records_engine: E
         add_audit(records_engine, BUCKET, "c", 2, name, blind=blind)
     queues = {}
     for name in ("Ada", "Dan", "Eve"):
-        filters = waiting(Filters(variance=VarianceState.OPEN), name)
+        filters = waiting_for_audit(Filters(variance=VarianceState.OPEN), name)
         with records_engine.connect() as connection:
             queues[name] = [one.bin_id for one in read_queue(connection, filters, 0.05, 9)]
     assert (queues["Ada"], queues["Dan"], "c" in queues["Eve"]) == (["d"], ["d"], True)

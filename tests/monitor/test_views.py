@@ -20,13 +20,13 @@ from binwatch.records.store import Store
 from binwatch.records.tables import ComparisonHour, Count, PhotoHour
 from binwatch.records.totals import start_of_hour
 from binwatch.settings import DEFAULT_MODEL
-from monitor.views.bins import HISTORY, read_bin
+from monitor.views.bins import MAX_HISTORY_ROWS, read_bin
 from monitor.views.discrepancies import (
     Direction,
     Filters,
-    neighbours,
     read_discrepancies,
     read_level,
+    read_neighbours,
 )
 from monitor.views.models import read_models
 from monitor.views.overview import TimeRange, read_overview, read_trend
@@ -181,15 +181,15 @@ def test_neighbours_lead_through_the_list(ranked: Recorder) -> None:
     with ranked.engine.connect() as connection:
         filters = Filters(audited=False)
         walked = ["under"]
-        while following := neighbours(connection, filters, ALPHA, BUCKET, walked[-1]).next:
+        while following := read_neighbours(connection, filters, ALPHA, BUCKET, walked[-1]).next:
             walked.append(following.bin_id)
         assert walked == ["under", "over-more", "50%_off", "old-over"]
-        audited = neighbours(connection, filters, ALPHA, BUCKET, "over")
+        audited = read_neighbours(connection, filters, ALPHA, BUCKET, "over")
         assert (audited.previous, audited.next) == (
-            neighbours(connection, filters, ALPHA, BUCKET, "over-more").previous,
-            neighbours(connection, filters, ALPHA, BUCKET, "under").next,
+            read_neighbours(connection, filters, ALPHA, BUCKET, "over-more").previous,
+            read_neighbours(connection, filters, ALPHA, BUCKET, "under").next,
         )
-        stranger = neighbours(connection, filters, ALPHA, BUCKET, "never compared")
+        stranger = read_neighbours(connection, filters, ALPHA, BUCKET, "never compared")
         assert (stranger.previous, stranger.next and stranger.next.bin_id) == (None, "under")
 
 
@@ -225,13 +225,13 @@ def test_one_bin_with_its_chances(ranked: Recorder) -> None:
 def test_the_history_of_a_bin_ends(recorder: Recorder) -> None:
     """But the latest photo is there, even if older uploads were recorded after it."""
     recorder.count("bin-images/a.jpg", 1)
-    for number in range(HISTORY + 5):
+    for number in range(MAX_HISTORY_ROWS + 5):
         recorder.count("older/a.jpg", 2, at=DAY - timedelta(days=1 + number))
     with recorder.engine.connect() as connection:
         found = read_bin(connection, BUCKET, "a", ALPHA)
     assert found.photo is not None
     assert (found.photo.predicted, found.photo.is_latest) == (1, True)
-    assert len(found.photos) == HISTORY + 1
+    assert len(found.photos) == MAX_HISTORY_ROWS + 1
 
 
 def test_lines_over_time(recorder: Recorder) -> None:
