@@ -22,7 +22,7 @@ from tests.faults.stack import announcement
 from tests.worker.stub_broker import StubEventQueue, StubTaskQueue
 from worker.app import make_app, make_worker
 from worker.brokers.choice import Queues, choose_queues
-from worker.brokers.internals import TRIED_WITH
+from worker.brokers.internals import TESTED_VERSIONS
 from worker.brokers.rabbitmq.events import RabbitEventQueue
 from worker.brokers.rabbitmq.tasks import RabbitTaskQueue
 from worker.brokers.sqs.events import SqsEventQueue
@@ -56,7 +56,7 @@ def test_events_may_be_on_a_rabbitmq_of_their_own() -> None:
 
 def test_private_names_were_tried_with_the_versions_that_are_installed() -> None:
     """After an update: read worker/brokers/internals.py beside the new version, run all tests, and name it there."""
-    assert {name: version(name) for name in TRIED_WITH} == TRIED_WITH
+    assert {name: version(name) for name in TESTED_VERSIONS} == TESTED_VERSIONS
 
 
 @pytest.mark.filterwarnings("ignore:You're running the worker with superuser privileges")

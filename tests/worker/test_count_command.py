@@ -23,7 +23,7 @@ from binwatch.settings import Settings
 from testing.brightness import brightness_of, jpeg, probabilities_of, write_brightness_bundle
 from testing.services.s3 import S3
 from worker.__main__ import main
-from worker.rendering import Format, ResultLine, write
+from worker.rendering import Format, ResultLine, write_results
 
 ROOT = Path(__file__).parent.parent.parent
 Count = Callable[..., "subprocess.CompletedProcess[bytes]"]
@@ -139,7 +139,7 @@ def test_numbers_beyond_five_are_said_where_the_model_tells_them_apart() -> None
     def said(count: str, distribution: list[float] | None) -> str:
         out = io.StringIO()
         line = ResultLine("a.jpg", count, 0.9, distribution and [0.0] * 7, distribution=distribution)
-        assert write([line], Format.TABLE, out) == (1, 0)
+        assert write_results([line], Format.TABLE, out) == (1, 0)
         return out.getvalue().splitlines()[3].split("│")[2].strip()
 
     def beyond_five(**share: float) -> list[float]:
@@ -296,7 +296,7 @@ def test_what_was_counted_before_an_outage_is_whole_json(brightness_bundle: Path
 
     out = io.StringIO()
     with pytest.raises(ConnectionError):
-        write(lines(), Format.JSON, out)
+        write_results(lines(), Format.JSON, out)
     assert [line["photo"] for line in json.loads(out.getvalue())] == ["1.jpg"]
 
 

@@ -27,8 +27,8 @@ from testing.services.s3 import S3
 from tests.calibrations import category
 from worker.counting import Counting, open_records
 from worker.health import HealthChecks
-from worker.inference_sessions import CPU, Inferred
-from worker.reconcile import unrecorded
+from worker.inference_sessions import CPU, ModelOutput
+from worker.reconcile import unrecorded_pages
 from worker.tasks import _is_outage
 
 WHEN = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
@@ -113,7 +113,7 @@ def test_a_pattern_says_which_bin_a_photo_and_its_metadata_are_of(settings: Sett
         "A-12/back.jpg": "A-12",
     }
     assert records(Expectation, "source")["A-12/data.json"]["bin_id"] == "A-12"
-    (page,) = unrecorded(counting.objects, counting.database, settings, bucket=s3.bucket)
+    (page,) = unrecorded_pages(counting.objects, counting.database, settings, bucket=s3.bucket)
     assert (page.photos, page.metadata) == ([], [])
     counting.close()
 
@@ -178,7 +178,7 @@ def test_hard_keys(counting: Counting, s3: S3, records: Any) -> None:
 def test_inference_that_fails(counting: Counting, s3: S3, records: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     infer = counting.models.engine.infer
 
-    def fail_on_white(photos: np.ndarray) -> Inferred:
+    def fail_on_white(photos: np.ndarray) -> ModelOutput:
         if (photos.min(axis=(1, 2, 3)) == 255).any():
             raise RuntimeError("out of luck")
         return infer(photos)
@@ -203,7 +203,7 @@ def test_what_is_recorded_is_what_was_fetched(
     second = s3.put("a.jpg", jpeg(brightness_of(2)))
     infer, later = counting.models.engine.infer, []
 
-    def overwrite_and_infer(photos: np.ndarray) -> Inferred:
+    def overwrite_and_infer(photos: np.ndarray) -> ModelOutput:
         later.append(s3.put("a.jpg", jpeg(brightness_of(3))))
         return infer(photos)
 

@@ -276,7 +276,7 @@ def test_a_queue_that_is_not_ready_yet_is_asked_again(slow_queue, caplog):
 
 
 def test_a_queue_that_does_not_get_ready_is_named(slow_queue, monkeypatch):
-    monkeypatch.setattr(dead_letters_module, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(dead_letters_module, "READY_TIMEOUT_S", 0.05)
     with pytest.raises(QueueError, match=r"its queue 'tasks-\w+-dead' did not within 0 s \(InternalError.*try again"):
         slow_queue(10_000).messages()
 

@@ -19,10 +19,10 @@ from binwatch.settings import Settings
 from testing.brightness import brightness_of, jpeg, probabilities_of, write_brightness_bundle
 from tests.worker.test_count_command import Count, count  # noqa: F401 (a fixture)
 from worker.engine import Engine
-from worker.inference_sessions import Inferred
+from worker.inference_sessions import ModelOutput
 from worker.metrics import WorkerMetrics
 from worker.new_counts import new_count
-from worker.pipeline import Prediction, infer_all
+from worker.pipeline import Prediction, infer_photos
 from worker.sagemaker.serving.answers import Answer
 from worker.sagemaker.serving.counter import PhotoCounter
 
@@ -36,7 +36,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 def predicted(engine: Engine, brightness: int) -> Prediction:
-    (found,) = infer_all(engine, [np.full((224, 224, 3), brightness, np.uint8)])
+    (found,) = infer_photos(engine, [np.full((224, 224, 3), brightness, np.uint8)])
     assert isinstance(found, Prediction)
     return found
 
@@ -58,15 +58,15 @@ class Undecided:
 
     rule: CountRule
 
-    def infer(self, photos: np.ndarray) -> Inferred:
+    def infer(self, photos: np.ndarray) -> ModelOutput:
         numbers = np.zeros((len(photos), HIGHEST + 2), np.float32)
         numbers[:, 4:9] = 0.3, 0.25, 0.2, 0.15, 0.1
-        return Inferred(numbers, np.zeros((len(photos), 1), np.float32), self.rule)
+        return ModelOutput(numbers, np.zeros((len(photos), 1), np.float32), self.rule)
 
 
 @pytest.mark.parametrize(("rule", "items", "confidence"), [(CountRule.MODE, MORE, 0.45), (CountRule.MEDIAN, 5, 0.25)])
 def test_the_count_follows_from_the_classes_by_the_rule(rule: CountRule, items: int, confidence: float) -> None:
-    (found,) = infer_all(Undecided(rule), [np.zeros((224, 224, 3), np.uint8)])
+    (found,) = infer_photos(Undecided(rule), [np.zeros((224, 224, 3), np.uint8)])
     assert isinstance(found, Prediction)
     assert found.predicted == items
     assert found.confidence == pytest.approx(confidence)

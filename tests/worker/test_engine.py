@@ -20,9 +20,9 @@ from binwatch.settings import PrecisionChoice, Provider
 from testing.brightness import probabilities_of, write_brightness_bundle, write_brightness_model
 from worker import engine as engine_module
 from worker import inference_sessions
-from worker.batch_padding import buckets
+from worker.batch_padding import bucket_sizes
 from worker.engine import Engine, ProviderError
-from worker.inference_sessions import CPU, CUDA, Cuda
+from worker.inference_sessions import CPU, CUDA, CudaOptions
 
 
 def _photos(levels: list[int]) -> np.ndarray:
@@ -258,7 +258,7 @@ def _batches() -> list[int]:
 
 def test_each_session_on_cuda_sees_one_batch_size(cuda: Engine) -> None:
     """It plans its convolutions for the first batch, and would for each that is of another size than the last."""
-    cuda.warm()
+    cuda.warm_up()
     assert _batches() == [1, 4, 16, 24]
     for size in range(1, 60):
         _assert_right(cuda, [(37 * n + size) % 256 for n in range(size)])
@@ -268,9 +268,9 @@ def test_each_session_on_cuda_sees_one_batch_size(cuda: Engine) -> None:
 @pytest.mark.usefixtures("_stand_in")
 def test_how_cuda_is_used(brightness_bundle: Path) -> None:
     bundle = Bundle(brightness_bundle)
-    assert Engine(bundle).calls == 1
-    other = Engine(bundle, batch_size=4, cuda=Cuda({"prefer_nhwc": "1"}, calls=2))
-    assert other.calls == 2
+    assert Engine(bundle).concurrent_calls == 1
+    other = Engine(bundle, batch_size=4, cuda=CudaOptions({"prefer_nhwc": "1"}, concurrent_calls=2))
+    assert other.concurrent_calls == 2
     assert CudaStandIn.opened[0].providers == [(CUDA, {"cudnn_conv_algo_search": "HEURISTIC"}), CPU]
     assert CudaStandIn.opened[-1].providers == [(CUDA, {"prefer_nhwc": "1"}), CPU]
 
@@ -309,9 +309,9 @@ def test_libraries_that_are_missing_are_told_to_the_log(
 ) -> None:
     """ONNX Runtime prints them to where the answers go."""
     monkeypatch.setattr(engine_module.ort, "preload_dlls", lambda: print("Failed to load libcudnn.so.9"))
-    inference_sessions._preload.cache_clear()
+    inference_sessions._preload_cuda_libraries.cache_clear()
     Engine(Bundle(brightness_bundle))
-    inference_sessions._preload.cache_clear()
+    inference_sessions._preload_cuda_libraries.cache_clear()
     assert "Failed to load libcudnn.so.9" in caplog.text
     assert capsys.readouterr().out == ""
 
@@ -336,7 +336,7 @@ def test_a_partial_batch_is_padded_on_cuda(
 def test_a_cpu_is_given_batches_as_they_are(brightness_bundle: Path) -> None:
     """There, a row of padding would cost as much as a photo."""
     engine = Engine(Bundle(brightness_bundle), provider=Provider.CPU, threads=1, batch_size=24)
-    engine.warm()
+    engine.warm_up()
     for size in (2, 5, 25):
         _assert_right(engine, [40] * size)
     assert _batches() == [1, 24, 2, 5, 25]
@@ -379,4 +379,4 @@ def test_a_cpu_runs_the_model_on_each_thread(brightness_bundle: Path, monkeypatc
     ("largest", "sizes"), [(1, (1,)), (2, (1, 2)), (4, (1, 4)), (16, (1, 4, 16)), (100, (1, 4, 16, 64, 100))]
 )
 def test_buckets(largest: int, sizes: tuple[int, ...]) -> None:
-    assert buckets(largest) == sizes
+    assert bucket_sizes(largest) == sizes

@@ -39,8 +39,8 @@ def _assert_right(engine: Engine, levels: list[int]) -> None:
 def test_every_size_from_many_threads(tmp_path: Path) -> None:
     write_brightness_bundle(tmp_path)
     engine = Engine(Bundle(tmp_path), provider=Provider.CUDA, batch_size=24)
-    engine.warm()
-    assert (engine.provider, engine.sizes) == (CUDA, (1, 4, 16, 24))
+    engine.warm_up()
+    assert (engine.provider, engine.batch_sizes) == (CUDA, (1, 4, 16, 24))
     batches = [[(37 * n + size) % 256 for n in range(size)] for size in range(1, 60)]
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda levels: _assert_right(engine, levels), batches))

@@ -36,7 +36,7 @@ from worker.brokers.choice import choose_queues
 from worker.brokers.rabbitmq.events import RabbitEventQueue
 from worker.brokers.sqs.queues import queue_url, sqs_client
 from worker.publisher import Publisher
-from worker.task_messages import NoTask, admit
+from worker.task_messages import InvalidTask, validate
 from worker.tasks import CountPhotos, ReadMetadata
 
 WITHIN_S = 60
@@ -87,7 +87,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         for bad in (None, 5, [], {}, "", "celery.chord", "binwatch.x", "x" * 5000)
     ],
     *[({"headers": {name: [1]}}, f"'{name}'") for name in ("lang", "root_id", "argsrepr", "origin")],
-    ({"headers": {"compression": "gzip"}, "body": BOMB}, "NoTask: it is compressed"),
+    ({"headers": {"compression": "gzip"}, "body": BOMB}, "InvalidTask: it is compressed"),
     ({"headers": {"compression": "x"}}, "cannot be decoded"),
     *[
         ({"content": bad}, "its content")
@@ -110,7 +110,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     *[({"content_encoding": bad}, "not JSON in UTF-8") for bad in ("binary", "utf-16", "no-such-encoding")],
 ]
 GENERAL = ("its content", "no task", "cannot be decoded")
-UNREADABLE = (
+UNREADABLE_HEADER = (
     struct.pack(">H", 1 << 15) + b"\x03\xff\xfe\xfd",  # a content type that is not UTF-8
     struct.pack(">HI", 1 << 13, 11) + b"\x01aT" + struct.pack(">Q", 2**63),  # a header with a time that no calendar has
 )
@@ -209,7 +209,7 @@ class Rabbit:
 
     def put_raw(self) -> list[str]:
         with Connection(self.settings.broker_url.get_secret_value()) as connection:
-            for raw in (*UNREADABLE, struct.pack(">H", 0)):
+            for raw in (*UNREADABLE_HEADER, struct.pack(">H", 0)):
                 message = amqp.Message(b"x")
                 message._serialize_properties = lambda raw=raw: raw
                 connection.default_channel.basic_publish(message, exchange="", routing_key=self.settings.task_queue)
@@ -304,7 +304,7 @@ def test_event_messages_with_properties_that_cannot_be_read_are_received(rabbitm
     events = RabbitEventQueue(Settings(broker_url=SecretStr(rabbitmq.url), **names))
     events.open()
     with Connection(rabbitmq.url) as connection:
-        for raw in (*UNREADABLE, struct.pack(">H", 0)):
+        for raw in (*UNREADABLE_HEADER, struct.pack(">H", 0)):
             message = amqp.Message(b"x")
             message._serialize_properties = lambda raw=raw: raw
             connection.default_channel.basic_publish(message, exchange="", routing_key=name)
@@ -337,8 +337,8 @@ def test_whatever_it_is_it_is_a_task_or_none(headers: dict[str, Any], content: A
         accept={"application/json"},
     )
     try:
-        admit(message, {CountPhotos.name: task})
-    except NoTask:
+        validate(message, {CountPhotos.name: task})
+    except InvalidTask:
         return
     assert message.headers["task"] == CountPhotos.name
     assert message.headers["eta"] is None or datetime.fromisoformat(message.headers["eta"]) > datetime.now(UTC)

@@ -22,9 +22,9 @@ from worker.brokers.choice import choose_queues
 from worker.brokers.sqs.events import SqsEventQueue
 from worker.brokers.sqs.queues import queue_arn, queue_url, sqs_client
 from worker.intake import grouping
-from worker.intake.grouping import Group, chunks
+from worker.intake.grouping import Group, split_into_chunks
 from worker.intake.loop import IntakeLoop
-from worker.intake.routing import Routed, route
+from worker.intake.routing import RoutedMessage, route
 
 WITHIN_S = 30
 OURS = {"bucket": "bins", "models_prefix": "models/"}
@@ -112,9 +112,9 @@ def _objects(number: int, key: str = "{}.jpg") -> list[ObjectCreated]:
 )
 def test_a_group_is_due_when_it_is_full(photos: int, metadata: int, messages: int, due: bool) -> None:
     group: Group[int] = Group()
-    group.add(Routed(_objects(photos), _objects(metadata)), 0)
+    group.add(RoutedMessage(_objects(photos), _objects(metadata)), 0)
     for receipt in range(1, messages):
-        group.add(Routed(), receipt)
+        group.add(RoutedMessage(), receipt)
     assert group.is_due(4, 60) is due
 
 
@@ -123,9 +123,9 @@ def test_a_group_is_due_when_its_oldest_message_has_waited(monkeypatch: pytest.M
     monkeypatch.setattr(grouping.time, "monotonic", lambda: now)
     group: Group[int] = Group()
     assert not group.is_due(4, 0.2)
-    group.add(Routed(_objects(1)), 0)
+    group.add(RoutedMessage(_objects(1)), 0)
     now = 1000.1
-    group.add(Routed(_objects(1)), 1)
+    group.add(RoutedMessage(_objects(1)), 1)
     assert not group.is_due(4, 0.2)
     now = 1000.2001
     assert group.is_due(4, 0.2)
@@ -134,7 +134,7 @@ def test_a_group_is_due_when_its_oldest_message_has_waited(monkeypatch: pytest.M
 @given(number=st.integers(0, 50), size=st.integers(1, 9))
 def test_chunks(number: int, size: int) -> None:
     items = _objects(number)
-    pieces = chunks(items, size)
+    pieces = split_into_chunks(items, size)
     assert [item for piece in pieces for item in piece] == items
     assert all(len(piece) == size for piece in pieces[:-1])
     assert all(1 <= len(piece) <= size for piece in pieces)
@@ -142,7 +142,7 @@ def test_chunks(number: int, size: int) -> None:
 
 def test_chunks_of_very_long_keys_stay_below_the_brokers_limit() -> None:
     items = _objects(256, "ü" * 500 + "{}.jpg")
-    pieces = chunks(items, 256)
+    pieces = split_into_chunks(items, 256)
     assert [item for piece in pieces for item in piece] == items
     assert len(pieces) > 1
     assert all(len(json.dumps([item.key for item in piece])) < 70_000 for piece in pieces)

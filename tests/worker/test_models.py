@@ -81,7 +81,7 @@ def test_a_model_is_noted_before_its_first_photo(counting, s3, tmp_path):
     counting.note_model()
     assert noted(counting) == {"brightness-1"}
     promote(counting, s3, tmp_path, "v2")
-    counting.models.look()
+    counting.models.poll()
     assert noted(counting) == {"brightness-1", "v2"}
 
 
@@ -107,7 +107,7 @@ def test_a_model_that_has_counted_before_comes_back_at_once(counting, s3, tmp_pa
         connection.execute(update(Model).values(first_at=datetime.now(UTC) - timedelta(hours=1)))
     promote(counting, s3, tmp_path, "v2")
     counting.models._settings = counting.models._settings.model_copy(update={"model_settle_s": 600.0})
-    counting.models.look()
+    counting.models.poll()
     assert counting.models.engine.card.version == "v2"
 
 
@@ -119,10 +119,10 @@ def test_without_records_no_model_is_swapped_in(counting, s3, tmp_path, monkeypa
 
     with monkeypatch.context() as patch:
         patch.setattr(counting.models, "_note", away)
-        counting.models.look()
+        counting.models.poll()
     assert counting.models.engine.card.version == "brightness-1"
     assert "the promoted model cannot be added to the records" in caplog.text
-    counting.models.look()
+    counting.models.poll()
     assert counting.models.engine.card.version == "v2"
 
 
@@ -136,7 +136,7 @@ def test_a_worker_starts_with_the_promoted_model(counting, settings, s3, tmp_pat
 def test_a_model_that_cannot_be_used_leaves_the_old_one_in_use(counting, s3, tmp_path, caplog):
     promote(counting, s3, tmp_path, "v2")
     s3.put("models/v2/model-int8.onnx", b"damaged")
-    counting.models.look()
+    counting.models.poll()
     assert counting.models.engine.card.version == "brightness-1"
     assert "SHA-256" in caplog.text
     assert "brightness-1 stays in use" in caplog.text
@@ -144,12 +144,12 @@ def test_a_model_that_cannot_be_used_leaves_the_old_one_in_use(counting, s3, tmp
 
 def test_a_model_whose_card_names_another_is_not_loaded_anew_at_each_look(counting, s3, tmp_path, caplog):
     promote(counting, s3, tmp_path, "v2")
-    counting.models.look()
+    counting.models.poll()
     engine = counting.models.engine
     for name in ("model-int8.onnx", "card.json"):  # as people do by hand
         s3.client.copy_object(Bucket=s3.bucket, Key=f"models/v3/{name}", CopySource=f"{s3.bucket}/models/v2/{name}")
     s3.put("models/current.json", Current(version="v3", promoted=datetime.now(UTC)).model_dump_json().encode())
-    counting.models.look()
+    counting.models.poll()
     assert counting.models.engine is engine
     assert "model 'v3': the card in its folder is that of 'v2'" in caplog.text
 
@@ -163,7 +163,7 @@ def test_a_model_that_fails_its_self_check_leaves_the_old_one_in_use(counting, s
     registry = Registry(counting.objects, s3.bucket, "models/")
     registry.publish(folder)
     registry.set_current(Current(version="v2", promoted=datetime.now(UTC)), registry.current())
-    counting.models.look()
+    counting.models.poll()
     assert counting.models.engine.card.version == "brightness-1"
     assert "fails its self-check" in caplog.text
     assert counting.metrics.registry.get_sample_value("binwatch_worker_refused_models_total") == 1
@@ -174,7 +174,7 @@ def test_an_outage_refuses_no_model(counting, monkeypatch, caplog):
         raise ObjectsError("the store is away")
 
     monkeypatch.setattr(Registry, "current", current)
-    counting.models.look()
+    counting.models.poll()
     assert "the store is away" in caplog.text
     assert counting.metrics.registry.get_sample_value("binwatch_worker_refused_models_total") == 0
 
@@ -182,7 +182,7 @@ def test_an_outage_refuses_no_model(counting, monkeypatch, caplog):
 def test_the_photo_counted_by_another_model_gets_a_second_record(counting, s3, tmp_path):
     count(counting, s3, "a.jpg")
     promote(counting, s3, tmp_path, "v2")
-    counting.models.look()
+    counting.models.poll()
     count(counting, s3, "a.jpg")
     assert models_of(counting) == [("a.jpg", "brightness-1"), ("a.jpg", "v2")]
 
@@ -194,7 +194,7 @@ def test_stopping_does_not_wait_for_a_model_that_takes_long(counting, monkeypatc
         fetching.set()
         fetched.wait(20)
 
-    monkeypatch.setattr("worker.model_manager.STOP_WITHIN_S", 0.01)
+    monkeypatch.setattr("worker.model_manager.STOP_TIMEOUT_S", 0.01)
     monkeypatch.setattr(counting.models, "look", look)
     counting.models.start()
     assert fetching.wait(20)

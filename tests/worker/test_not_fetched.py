@@ -23,11 +23,11 @@ from testing.services.faulty_s3 import LAST_MODIFIED, FaultyS3, refuse, say
 from testing.services.s3 import S3
 from worker.app import make_app
 from worker.counting import Counting
-from worker.reconcile import unrecorded
+from worker.reconcile import unrecorded_pages
 from worker.sagemaker.nightly.results import Results
 from worker.sagemaker.nightly.run_paths import RunPaths
 from worker.sagemaker.serving.answers import Answer
-from worker.tasks import MAX_RETRIES, CountPhotos, ReadMetadata, _parse, as_json
+from worker.tasks import MAX_RETRIES, CountPhotos, ReadMetadata, as_json, parse_object
 
 PHOTO = jpeg(brightness_of(4))
 METADATA = b'{"EXPECTED_QUANTITY": 4}'
@@ -46,7 +46,7 @@ def counting(settings: Settings) -> Iterator[Counting]:
 
 def reconcile(counting: Counting, settings: Settings, **options: Any) -> list[ObjectCreated]:
     """What a look through the bucket would send now."""
-    pages = unrecorded(counting.objects, counting.database, settings, bucket=settings.bucket, **options)
+    pages = unrecorded_pages(counting.objects, counting.database, settings, bucket=settings.bucket, **options)
     return [item for page in pages for item in (*page.photos, *page.metadata)]
 
 
@@ -273,9 +273,9 @@ def run(settings: Settings, task: Any, retries: int, item: ObjectCreated) -> Non
 
 def test_a_task_of_the_release_before_has_no_etag() -> None:
     item = ObjectCreated("bins", "a.jpg", LATER, "abc")
-    assert _parse(json.loads(json.dumps(as_json(item)))).etag == "abc"
+    assert parse_object(json.loads(json.dumps(as_json(item)))).etag == "abc"
     old = {name: value for name, value in as_json(item).items() if name != "etag"}
-    assert (_parse(old), _parse(old).etag) == (item, "")
+    assert (parse_object(old), parse_object(old).etag) == (item, "")
 
 
 ODD_KEYS = [
@@ -303,7 +303,7 @@ def test_odd_keys_are_counted_once(counting: Counting, settings: Settings, s3: S
 def test_a_key_that_a_proxy_makes_another_of_is_never_asked_for(counting: Counting, settings: Settings, s3: S3) -> None:
     for key in ("../x.jpg", "a/../b.jpg", "./c.jpg", "metadata/./a.json"):
         s3.put(key, PHOTO)
-    (page,) = unrecorded(counting.objects, counting.database, settings, bucket=s3.bucket)
+    (page,) = unrecorded_pages(counting.objects, counting.database, settings, bucket=s3.bucket)
     assert (page.photos, page.metadata) == ([], [])
     assert {reason for reason, _ in page.skipped} == {"dot_segments"}
     assert len(page.skipped) == 4

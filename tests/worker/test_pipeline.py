@@ -19,7 +19,7 @@ from binwatch.errors import PhotoError, Reason
 from binwatch.image import Photo
 from testing.brightness import probabilities_of
 from worker.engine import Engine
-from worker.inference_sessions import Inferred
+from worker.inference_sessions import ModelOutput
 from worker.pipeline import Prediction, load_ahead, predict
 
 POISON = 255
@@ -37,12 +37,12 @@ class PoisonableEngine:
     def __init__(self) -> None:
         self.batches: list[int] = []
 
-    def infer(self, photos: np.ndarray) -> Inferred:
+    def infer(self, photos: np.ndarray) -> ModelOutput:
         self.batches.append(len(photos))
         levels = photos[:, 0, 0, 0]
         if (levels == POISON).any():
             raise RuntimeError("poison")
-        return Inferred(np.eye(7, dtype=np.float32)[levels % 7], levels[:, None].astype(np.float32))
+        return ModelOutput(np.eye(7, dtype=np.float32)[levels % 7], levels[:, None].astype(np.float32))
 
 
 def _item(number: int, level: int | None) -> Item:
@@ -185,10 +185,10 @@ def test_probabilities_are_the_models(brightness_bundle: Path) -> None:
 class OverflowingEngine:
     """Its answer on a photo of level 3 is not a number."""
 
-    def infer(self, photos: np.ndarray) -> Inferred:
+    def infer(self, photos: np.ndarray) -> ModelOutput:
         probabilities = np.eye(7, dtype=np.float32)[photos[:, 0, 0, 0]]
         probabilities[photos[:, 0, 0, 0] == 3] = np.nan
-        return Inferred(probabilities, np.zeros((len(photos), 1), dtype=np.float32))
+        return ModelOutput(probabilities, np.zeros((len(photos), 1), dtype=np.float32))
 
 
 def test_an_answer_that_is_no_number_is_no_empty_bin() -> None:

@@ -11,7 +11,7 @@ from binwatch.settings import Settings
 from testing.services.faulty_s3 import FaultyS3, refuse
 from testing.services.s3 import S3
 from worker.skipped import SkippedTally
-from worker.uploading import find, put_folders
+from worker.uploading import find_uploads, put_folders
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_again_uploads_only_what_has_changed(settings: Settings, s3: S3, shelf: 
 
 
 def test_a_photo_and_its_metadata_are_neighbours(shelf: Path) -> None:
-    found = find([shelf / "metadata", shelf / "bin-images"], "models/", SkippedTally())
+    found = find_uploads([shelf / "metadata", shelf / "bin-images"], "models/", SkippedTally())
     assert [upload.key for upload in found] == [
         "bin-images/00001.jpg",
         "metadata/00001.json",
@@ -60,7 +60,7 @@ def test_a_photo_and_its_metadata_are_neighbours(shelf: Path) -> None:
 
 def test_the_current_folder_has_a_name_too(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(shelf / "metadata")
-    assert [upload.key for upload in find([Path()], "models/", SkippedTally())] == ["metadata/00001.json"]
+    assert [upload.key for upload in find_uploads([Path()], "models/", SkippedTally())] == ["metadata/00001.json"]
 
 
 def test_a_folder_that_is_not_there(settings: Settings, shelf: Path) -> None:

@@ -20,7 +20,7 @@ from worker.brokers.choice import choose_queues
 from worker.brokers.sqs.queues import queue_url, sqs_client
 from worker.metrics import WorkerMetrics
 from worker.publisher import Publisher
-from worker.queue_depth import DepthPoller, look_at
+from worker.queue_depth import DepthPoller, queue_depths
 
 PHOTOS = [ObjectCreated("bins", f"{n}.jpg") for n in range(20)]  # three groups of at most 8
 
@@ -56,7 +56,7 @@ def test_what_waits_in_each_queue(tasks: str, events: EventSource, settings: Set
     if tasks == "rabbitmq":
         settings = on_rabbitmq(settings, rabbitmq, events)
     choose_queues(settings).dead_letters()[-1].messages()  # on RabbitMQ, this makes the task queues
-    depths = partial(look_at, choose_queues(settings))
+    depths = partial(queue_depths, choose_queues(settings))
     send_event(settings, rabbitmq, 4)
     publisher = Publisher(make_app(settings), settings.group_photos)
     publisher.count(PHOTOS)
@@ -76,8 +76,8 @@ def test_no_figure_is_better_than_an_old_one(caplog: pytest.LogCaptureFixture) -
             raise answer
         return answer
 
-    metrics.oldest("tasks", 40)
-    poller = DepthPoller(depths, metrics.depths, interval_s=0.01)
+    metrics.set_oldest_message_age("tasks", 40)
+    poller = DepthPoller(depths, metrics.set_queue_depths, interval_s=0.01)
     poller.start()
     wait_until(lambda: len(seen) >= 4)
     poller.stop()

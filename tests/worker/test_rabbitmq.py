@@ -201,7 +201,7 @@ def test_what_only_goes_round_does_so_slowly(rabbitmq, full, name, monkeypatch):
 
 
 def test_the_intake_goes_on_while_the_dead_letter_queue_refuses(rabbitmq, full, name, monkeypatch, caplog):
-    monkeypatch.setattr(loop_module, "REFUSED_WAIT_S", 0.05)
+    monkeypatch.setattr(loop_module, "REDELIVERY_DELAY_S", 0.05)
     counted: list[str] = []
     loop = IntakeLoop(
         full,
@@ -340,7 +340,7 @@ def test_a_message_that_is_not_confirmed_in_time_is_an_error(rabbitmq, events, n
     """Heartbeats come in the meantime, and are no confirmation."""
     send(rabbitmq, name, "no event")
     (message,) = take(events, 1)
-    monkeypatch.setattr("worker.brokers.rabbitmq.connections.PUBLISH_WITHIN_S", 0.0)
+    monkeypatch.setattr("worker.brokers.rabbitmq.connections.PUBLISH_TIMEOUT_S", 0.0)
     with pytest.raises(BrokerBlocked, match="did not confirm a message within 0 s"):
         events.dead_letter(message, "not JSON")
     monkeypatch.undo()

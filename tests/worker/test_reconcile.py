@@ -33,7 +33,7 @@ from worker.app import make_app
 from worker.backfill import BackfillProgress, backfill
 from worker.counting import Counting
 from worker.publisher import Publisher
-from worker.reconcile import Grace, Unrecorded, unrecorded
+from worker.reconcile import GracePeriod, UnrecordedPage, unrecorded_pages
 from worker.tasks import Reconcile
 
 ROOT = Path(__file__).parent.parent.parent
@@ -47,8 +47,8 @@ def counting(settings: Settings) -> Iterator[Counting]:
     counting.close()
 
 
-def look(counting: Counting, settings: Settings, **options: object) -> list[Unrecorded]:
-    return list(unrecorded(counting.objects, counting.database, settings, bucket=settings.bucket, **options))
+def look(counting: Counting, settings: Settings, **options: object) -> list[UnrecordedPage]:
+    return list(unrecorded_pages(counting.objects, counting.database, settings, bucket=settings.bucket, **options))
 
 
 def take(counting: Counting, bucket: str) -> None:
@@ -57,7 +57,7 @@ def take(counting: Counting, bucket: str) -> None:
     counting.read_metadata([ObjectCreated(bucket, "a.json")])
 
 
-def keys(pages: list[Unrecorded]) -> list[str]:
+def keys(pages: list[UnrecordedPage]) -> list[str]:
     return [item.key for page in pages for item in (*page.photos, *page.metadata)]
 
 
@@ -103,10 +103,10 @@ def test_what_was_there_before_and_is_again_is_found(counting, settings, s3, mon
 def test_a_young_photo_is_left_to_its_event_message(counting, settings, s3):
     s3.put("a.jpg", PHOTO)
     s3.put("notes.txt", b"x")
-    grace = Grace(3600)
+    grace = GracePeriod(3600)
     assert keys(look(counting, settings, grace=grace)) == []
     assert grace.young == 1
-    assert keys(look(counting, settings, grace=Grace(0))) == ["a.jpg"]
+    assert keys(look(counting, settings, grace=GracePeriod(0))) == ["a.jpg"]
 
 
 def test_more_than_a_page_is_looked_through(counting, settings, s3):
@@ -190,7 +190,7 @@ def test_reconcile_says_that_no_event_message_has_come(counting, settings, s3, c
     s3.put("a.jpg", PHOTO)
     task = Reconcile(counting, Recorder(), settings)
     task.run()
-    counting.metrics.messages(published=0, rejected=1)
+    counting.metrics.count_event_messages(published=0, rejected=1)
     task.run()
     task.run()
     without = settings.model_copy(update={"event_source": EventSource.NONE})
@@ -247,9 +247,9 @@ def test_backfill_has_a_running_worker_count_what_was_there_before(rabbit_settin
         s3.put(f"bin-images/{n}.jpg", PHOTO)
         s3.put(f"metadata/{n}.json", b'{"EXPECTED_QUANTITY": 2}')
     first = run_backfill(rabbit_settings, sqlite_records, prefix="bin-images/")
-    assert (first.seen, first.before, first.since) == (30, 0, 30)
+    assert (first.listed, first.recorded_before, first.recorded) == (30, 0, 30)
     second = run_backfill(rabbit_settings, sqlite_records)
-    assert (second.seen, second.before, second.since) == (60, 30, 30)
+    assert (second.listed, second.recorded_before, second.recorded) == (60, 30, 30)
     with sqlite_records.connect() as connection:
         assert len(connection.execute(select(Count.id)).all()) == 30
         assert len(connection.execute(select(Expectation.id)).all()) == 30

@@ -115,4 +115,4 @@ def test_photos_of_the_check_are_counted_alike_in_any_batch(tmp_path: Path) -> N
     bundle = _bundle(tmp_path, Precision.INT8)
     engine = Engine(bundle, provider=Provider.CPU, threads=3, batch_size=2)
     assert engine.self_check is SelfCheckResult.PASSED
-    assert len(self_check.photos(224)) > engine.sizes[-1]
+    assert len(self_check.photos(224)) > engine.batch_sizes[-1]

@@ -23,7 +23,7 @@ from worker.__main__ import main
 from worker.counting import Counting
 from worker.intake.routing import route
 from worker.metrics import WorkerMetrics
-from worker.reconcile import unrecorded
+from worker.reconcile import unrecorded_pages
 from worker.skipped import SkippedTally
 
 PHOTO = jpeg(brightness_of(3))
@@ -87,7 +87,7 @@ def test_every_photo_has_a_record_whatever_its_ending(settings: Settings, s3: S3
     for key in ("photo", "notes.txt", "models/x.txt", "nightly/runs/1", "folder/"):
         s3.put(key, PHOTO)
     counting = Counting(settings)
-    (page,) = unrecorded(counting.objects, counting.database, settings, bucket=s3.bucket)
+    (page,) = unrecorded_pages(counting.objects, counting.database, settings, bucket=s3.bucket)
     assert counting.count(page.photos) == []
     counting.close()
     with counting.database.connect() as connection:

@@ -42,7 +42,7 @@ def test_tasks_that_wait_while_none_is_received(idle: StarvationCheck, clock: Cl
     look_for(idle, clock, 15, tasks=8)
     with pytest.raises(ConsumerStalled, match="8 tasks wait, and none was received for 75 s; restart the worker"):
         idle.check()
-    with idle.task():
+    with idle.track_task():
         idle.check()
     look_for(idle, clock, 60, tasks=8)
     idle.check()
@@ -59,7 +59,7 @@ def test_an_empty_queue_and_one_that_cannot_be_seen(idle: StarvationCheck, clock
 
 
 def test_a_long_task_in_flight(idle: StarvationCheck, clock: Clock) -> None:
-    with idle.task():
+    with idle.track_task():
         look_for(idle, clock, 600, tasks=9)
         idle.check()
     look_for(idle, clock, 60, tasks=9)
@@ -69,6 +69,6 @@ def test_a_long_task_in_flight(idle: StarvationCheck, clock: Clock) -> None:
 def test_one_task_now_and_then_is_enough(idle: StarvationCheck, clock: Clock) -> None:
     for _ in range(10):
         look_for(idle, clock, 45, tasks=9)
-        with idle.task():
+        with idle.track_task():
             pass
         idle.check()

@@ -37,7 +37,7 @@ from worker.counting import Outage
 from worker.metrics import WorkerMetrics
 from worker.publisher import Publisher
 from worker.starvation import StarvationCheck
-from worker.tasks import MAX_BACKOFF_S, MAX_CRASHES, CountPhotos, ReadMetadata, _parse, as_json
+from worker.tasks import MAX_BACKOFF_S, MAX_CRASHES, CountPhotos, ReadMetadata, as_json, parse_object
 
 WITHIN_S = 30
 WHEN = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
@@ -51,20 +51,20 @@ class Scripted:
         self.calls: list[list[ObjectCreated]] = []
         self.done = threading.Event()
         self.metrics = WorkerMetrics()
-        self.idle = StarvationCheck()
+        self.starvation = StarvationCheck()
         self._answers = list(answers)
         self.crashed: list[tuple[str, str]] = []
 
-    def crashed_photos(self, photos: Sequence[ObjectCreated], why: str) -> list[Outage]:
+    def record_crashed_photos(self, photos: Sequence[ObjectCreated], why: str) -> list[Outage]:
         self.crashed += [(photo.key, why) for photo in photos]
         return []
 
-    crashed_metadata = crashed_photos
+    record_crashed_metadata = record_crashed_photos
 
-    def fail_photos(self, outages: list[Outage]) -> list[Outage]:
+    def record_fetch_failed_photos(self, outages: list[Outage]) -> list[Outage]:
         return outages
 
-    def known_to_crash(self, objects: Sequence[ObjectCreated], _: object) -> set[str]:
+    def crashed_keys(self, objects: Sequence[ObjectCreated], _: object) -> set[str]:
         return {key for key, _ in self.crashed} & {item.key for item in objects}
 
     def count(self, photos: Sequence[ObjectCreated]) -> list[Outage]:
@@ -183,12 +183,12 @@ class Poisoned:
     def __init__(self, key: str, error: Exception) -> None:
         self.done: list[str] = []
         self.metrics = WorkerMetrics()
-        self.idle = StarvationCheck()
+        self.starvation = StarvationCheck()
         self._key = key
         self._error = error
         self.crashed: list[tuple[str, str]] = []
 
-    def crashed_photos(self, photos: Sequence[ObjectCreated], why: str) -> list[Outage]:
+    def record_crashed_photos(self, photos: Sequence[ObjectCreated], why: str) -> list[Outage]:
         self.crashed += [(photo.key, why) for photo in photos]
         return []
 
@@ -330,7 +330,9 @@ def test_a_photo_stays_on_trial_while_it_cannot_be_recorded(
 ) -> None:
     for _ in range(MAX_CRASHES):
         die(monkeypatch, lambda: run_delivered(PHOTOS[:1], fail(WorkerDiesError())))
-    monkeypatch.setattr(Scripted, "crashed_photos", lambda _, photos, __: [Outage(photos[0], ObjectsError("no S3"))])
+    monkeypatch.setattr(
+        Scripted, "record_crashed_photos", lambda _, photos, __: [Outage(photos[0], ObjectsError("no S3"))]
+    )
     with pytest.raises(Retry):
         run_delivered(PHOTOS[:1], request=REDELIVERED | FROM_A_BROKER)
     monkeypatch.undo()
@@ -355,7 +357,7 @@ def test_a_task_stays_if_the_broker_takes_nothing_in_its_place(
     run_delivered: Any, monkeypatch: pytest.MonkeyPatch, came: dict[str, Any], requeue: bool, answer: Any
 ) -> None:
     """On SQS, a message that is neither deleted nor requeued is redelivered by itself."""
-    monkeypatch.setattr("worker.brokers.rabbitmq.tasks.REFUSED_WAIT_S", 0)
+    monkeypatch.setattr("worker.brokers.rabbitmq.tasks.REQUEUE_DELAY_S", 0)
 
     def refuse(*_: Any, **__: Any) -> None:
         raise BrokerError("reject-publish")
@@ -412,4 +414,4 @@ def test_waits_grow_up_to_a_limit(
 
 @pytest.mark.parametrize("photo", PHOTOS)
 def test_objects_survive_the_journey(photo: ObjectCreated) -> None:
-    assert _parse(as_json(photo)) == photo
+    assert parse_object(as_json(photo)) == photo

@@ -132,7 +132,7 @@ class TaskQueue(BrokerQueue, Protocol):
     def dead_letter_target(self) -> Any:
         """The dead-letter queue as `Celery.send_task` takes it."""
 
-    def check_accepts(self, app: Celery) -> None:
+    def check_accepts_messages(self, app: Celery) -> None:
         """Raise unless the broker accepts messages now. By default, a broker that answers does."""
         return
 

@@ -1,6 +1,6 @@
 """All uses of private names of Celery, kombu and amqp. Check this file when one of them is updated.
 
-The other modules use the public names of the classes and functions here. A test compares TRIED_WITH with the installed
+The other modules use the public names of the classes and functions here. A test compares TESTED_VERSIONS with the installed
 versions.
 """
 
@@ -16,16 +16,16 @@ from kombu.transport import SQS
 
 from binwatch.errors import described
 
-TRIED_WITH = {"amqp": "5.4.2", "celery": "5.7.0", "kombu": "5.7.0"}
+TESTED_VERSIONS = {"amqp": "5.4.2", "celery": "5.7.0", "kombu": "5.7.0"}
 
-UNREADABLE = "binwatch-unreadable-properties"
+UNREADABLE_HEADER = "binwatch-unreadable-properties"
 """Header that holds the error if the properties of a message could not be read."""
 
 _Load = Callable[[Message, int, Any, int], int]
 
 
-def tolerate_unreadable() -> None:
-    """Have this process receive messages from RabbitMQ whose properties cannot be read, with the header UNREADABLE
+def tolerate_unreadable_properties() -> None:
+    """Have this process receive messages from RabbitMQ whose properties cannot be read, with the header UNREADABLE_HEADER
     in their place.
 
     py-amqp decodes the properties of a message (headers, content type, …) while it reads the frames of a connection.
@@ -40,7 +40,7 @@ def tolerate_unreadable() -> None:
         try:
             return load(self, class_id, buffer, offset)
         except Exception as error:  # of any kind
-            self.properties = {"application_headers": {UNREADABLE: described(error)}}
+            self.properties = {"application_headers": {UNREADABLE_HEADER: described(error)}}
             return len(buffer)
 
     tolerant.tolerant = True  # type: ignore[attr-defined]

@@ -2,7 +2,7 @@
 
 A broker that is low on disk or memory stops reading from publishing connections, and sends "connection.blocked". kombu
 and Celery ignore that and wait for a confirmation without a time limit; closing such a connection waits, too. Here, a
-blocked publish fails at once, an unconfirmed one fails after PUBLISH_WITHIN_S, and the connection is dropped, so that
+blocked publish fails at once, an unconfirmed one fails after PUBLISH_TIMEOUT_S, and the connection is dropped, so that
 the next attempt uses a new one.
 """
 
@@ -21,9 +21,9 @@ from kombu.transport import pyamqp
 from binwatch.errors import OutageError
 from worker.brokers.internals import replace_transport
 
-PUBLISH_WITHIN_S = 20.0
+PUBLISH_TIMEOUT_S = 20.0
 """Longest wait for the confirmation of a message. A quorum queue writes it to its disks in far less."""
-PROBE = "binwatch-probe"
+PROBE_ROUTING_KEY = "binwatch-probe"
 """Routing key without a queue: RabbitMQ confirms messages with it, and drops them."""
 
 
@@ -31,7 +31,7 @@ class BrokerBlocked(OutageError):
     """The broker accepts no messages now. Not a connection error, since Celery would retry that at once."""
 
 
-def connect_to(url: str, **options: Any) -> Connection:
+def make_connection(url: str, **options: Any) -> Connection:
     """A connection with time limits on publishing; it is not connected yet."""
     use_guarded_transports()
     return Connection(url, **options)
@@ -44,7 +44,7 @@ def use_guarded_transports() -> None:
         replace_transport(scheme, f"{__name__}:{transport.__name__}")
 
 
-def check_takes_messages(connection: Connection) -> None:
+def check_accepts_messages(connection: Connection) -> None:
     """Raise unless the broker accepts a message on a fresh `connection`: BrokerBlocked, or the connection's error."""
     with connection.channel() as channel:
         channel.probe()
@@ -55,7 +55,7 @@ class _Channel(pyamqp.Channel):
 
     def probe(self) -> None:
         """Send a message that RabbitMQ drops. Raises BrokerBlocked."""
-        self._publish(Message(b"", delivery_mode=1), routing_key=PROBE)
+        self._publish(Message(b"", delivery_mode=1), routing_key=PROBE_ROUTING_KEY)
 
     def basic_publish_confirm(self, *args: Any, **options: Any) -> Any:
         connection = self.connection
@@ -72,13 +72,13 @@ class _Channel(pyamqp.Channel):
         if connection is None:
             raise RecoverableConnectionError("connection already closed")
         try:
-            with connection.deadline(PUBLISH_WITHIN_S):
+            with connection.deadline(PUBLISH_TIMEOUT_S):
                 return super().basic_publish_confirm(*args, **options)
         except TimeoutError as error:
             # Dropped, since a late confirmation could be taken for the next message's, and a regular close would wait.
             connection.collect()
             raise BrokerBlocked(
-                f"RabbitMQ did not confirm a message within {PUBLISH_WITHIN_S:g} s; see its log and its disk"
+                f"RabbitMQ did not confirm a message within {PUBLISH_TIMEOUT_S:g} s; see its log and its disk"
             ) from error
         except BrokerBlocked:
             connection.collect()

@@ -14,11 +14,11 @@ from kombu.connection import Connection
 from binwatch.errors import described
 from binwatch.text import many
 from worker.brokers.base import DeadLetter, DeadLetterQueue, QueueError
-from worker.brokers.rabbitmq.connections import BrokerBlocked, connect_to
+from worker.brokers.rabbitmq.connections import BrokerBlocked, make_connection
 
 logger = logging.getLogger(__name__)
 
-PATIENCE_S = 30.0
+READY_TIMEOUT_S = 30.0
 """Longest time from the broker's answer until the queue can be read."""
 _RETRY_S = 0.5
 _DEATHS = {"delivery_limit": "delivered too often", "rejected": "rejected by the worker"}
@@ -72,9 +72,9 @@ class RabbitDeadLetters(DeadLetterQueue):
     def _receive_patiently(self) -> tuple[Connection, Any, list[Any]]:
         """Receive all messages. Retries, since a broker that has just started may answer before its quorum queues do,
         which first elect leaders."""
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + READY_TIMEOUT_S
         while True:
-            connection, messages = connect_to(self._url), []
+            connection, messages = make_connection(self._url), []
             try:
                 self._declare(connection)
                 channel = connection.channel()
@@ -84,7 +84,7 @@ class RabbitDeadLetters(DeadLetterQueue):
                 _release(connection)
                 if time.monotonic() > deadline:
                     raise QueueError(
-                        f"RabbitMQ answers, but its queue {self._name!r} did not within {PATIENCE_S:.0f} s"
+                        f"RabbitMQ answers, but its queue {self._name!r} did not within {READY_TIMEOUT_S:.0f} s"
                         f" ({described(error)}); if the broker has just started, try again, else see its log"
                     ) from error
                 logger.warning("queue %r is not ready (%s); trying again", self._name, described(error))

@@ -18,7 +18,7 @@ from kombu.messaging import Consumer, Producer
 from binwatch.errors import SettingsError
 from binwatch.settings import Settings, advice
 from worker.brokers.base import EventMessage, EventQueue
-from worker.brokers.rabbitmq.connections import BrokerBlocked, connect_to
+from worker.brokers.rabbitmq.connections import BrokerBlocked, make_connection
 from worker.brokers.rabbitmq.queues import RabbitQueue, check_permissions, dead_letter_queue, event_queue, publish
 
 logger = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class RabbitEventQueue(RabbitQueue, EventQueue):
             )
         dead_letters = settings.event_dead_letter_queue
         super().__init__(url, event_queue(settings.event_queue, dead_letters), dead_letter_queue(dead_letters))
-        self._connection = connect_to(url, heartbeat=_HEARTBEAT_S, connect_timeout=settings.s3_timeout_s)
+        self._connection = make_connection(url, heartbeat=_HEARTBEAT_S, connect_timeout=settings.s3_timeout_s)
         self._prefetch = _GROUPS_AHEAD * settings.group_photos
         self._consumer: Any = None
         self._generation = 0

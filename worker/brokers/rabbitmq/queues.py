@@ -13,8 +13,8 @@ from kombu.messaging import Producer
 
 from binwatch.text import noun
 from worker.brokers.base import BrokerQueue, BrokerUnreachable, DeadLetterQueue, QueueError
-from worker.brokers.internals import tolerate_unreadable
-from worker.brokers.rabbitmq.connections import BrokerBlocked, check_takes_messages, connect_to
+from worker.brokers.internals import tolerate_unreadable_properties
+from worker.brokers.rabbitmq.connections import BrokerBlocked, check_accepts_messages, make_connection
 from worker.brokers.rabbitmq.dead_letters import RabbitDeadLetters
 
 _CONNECT_S = 5.0
@@ -51,13 +51,13 @@ class RabbitQueue(BrokerQueue):
     """A queue of RabbitMQ and its dead-letter queue."""
 
     def __init__(self, url: str, queue: Queue, dead_letter_queue: Queue) -> None:
-        tolerate_unreadable()
+        tolerate_unreadable_properties()
         self._url = url
         self._queue = queue
         self._dead_letter_queue = dead_letter_queue
 
     def create(self) -> list[str]:
-        with connect_to(self._url) as connection:
+        with make_connection(self._url) as connection:
             _connect(connection)
             new = [queue.name for queue in (self._queue, self._dead_letter_queue) if not _exists(connection, queue)]
             self._declare(connection)
@@ -70,7 +70,7 @@ class RabbitQueue(BrokerQueue):
     def depths(self) -> tuple[int, int]:
         # A new connection for each call: a kept one would need heartbeats, and could be dead unnoticed.
         # Not its default_channel, which retries for longer than _CONNECT_S.
-        with connect_to(self._url, connect_timeout=_CONNECT_S) as connection, connection.channel() as channel:
+        with make_connection(self._url, connect_timeout=_CONNECT_S) as connection, connection.channel() as channel:
             waiting, dead = (
                 int(channel.queue_declare(queue.name, passive=True).message_count)
                 for queue in (self._queue, self._dead_letter_queue)
@@ -180,7 +180,7 @@ def check_permissions(connection: Connection, queue: Queue) -> None:
             channel.basic_consume(queue.name, _CHECK, callback=lambda _: None)
             channel.basic_cancel(_CHECK)  # messages delivered meanwhile are requeued as the channel closes
         with contextlib.suppress(BrokerBlocked):  # may be temporary, and waiting messages can be processed meanwhile
-            check_takes_messages(connection)
+            check_accepts_messages(connection)
     except AccessRefused as error:
         raise QueueError(
             f"queue {queue.name!r} cannot be used ({error}): give RabbitMQ's user {connection.userid!r} the permissions"

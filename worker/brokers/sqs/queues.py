@@ -42,11 +42,11 @@ def sqs_client(settings: Settings) -> Any:
         region_name=settings.region,
         config=Config(**client_config(settings)),
     )
-    refuse_strangers(client)
+    reject_foreign_answers(client)
     return client
 
 
-def refuse_strangers(client: Any) -> None:
+def reject_foreign_answers(client: Any) -> None:
     """Have an SQS client raise NotSqs where boto3 would accept any page with status 200 as an empty answer.
 
     Otherwise a message that was not sent would count as sent, and be lost.

@@ -11,7 +11,7 @@ from celery.exceptions import Reject
 from binwatch.settings import Settings
 from worker.brokers.base import TASK_VISIBILITY_S, TaskQueue
 from worker.brokers.sqs.queues import SqsQueue, client_config
-from worker.brokers.sqs.transport import POLLS, TRANSPORT, Polls
+from worker.brokers.sqs.transport import TASK_POLLS, TRANSPORT, TaskPolls
 
 
 class SqsTaskQueue(SqsQueue, TaskQueue):
@@ -20,7 +20,7 @@ class SqsTaskQueue(SqsQueue, TaskQueue):
     def __init__(self, settings: Settings) -> None:
         names = {"task_queue": settings.task_queue, "dead_letter_queue": settings.task_queue + "-dead"}
         super().__init__(settings, TASK_VISIBILITY_S, **names)
-        self._polls = Polls()
+        self._polls = TaskPolls()
 
     def celery_options(self) -> dict[str, Any]:
         endpoint = self._settings.sqs_endpoint_url
@@ -31,7 +31,7 @@ class SqsTaskQueue(SqsQueue, TaskQueue):
             "polling_interval": 0.1,
             "is_secure": endpoint is None or endpoint.startswith("https"),
             "client-config": client_config(self._settings),
-            POLLS: self._polls,
+            TASK_POLLS: self._polls,
         }
         return {"broker_transport": TRANSPORT, "broker_transport_options": options}
 

@@ -20,14 +20,14 @@ from kombu.transport import SQS, virtual
 
 from binwatch.errors import BinwatchError, described
 from worker.brokers.internals import SqsChannel
-from worker.brokers.sqs.queues import reason_attribute, refuse_strangers
+from worker.brokers.sqs.queues import reason_attribute, reject_foreign_answers
 
 logger = logging.getLogger(__name__)
 
 TRANSPORT = "worker.brokers.sqs.transport:SqsTransport"
 """Value of Celery's setting `broker_transport`."""
-POLLS = "polls"
-"""Transport option: the `Polls` object to which each ReceiveMessage is reported."""
+TASK_POLLS = "polls"
+"""Transport option: the `TaskPolls` object to which each ReceiveMessage is reported."""
 
 LIMIT_S = 30.0
 """A worker is unhealthy if its polls have failed for longer."""
@@ -37,11 +37,11 @@ _GONE = frozenset({"ReceiptHandleIsInvalid", "InvalidParameterValue"})
 """Error codes of SQS for a message that cannot be deleted any more: it was deleted, or another worker has it."""
 
 
-class PollsFail(BinwatchError):
+class TaskPollsFailing(BinwatchError):
     """No task can be received from SQS."""
 
 
-class Polls:
+class TaskPolls:
     """Whether polls for tasks succeed. One thread polls; any thread may check."""
 
     def __init__(self) -> None:
@@ -57,22 +57,22 @@ class Polls:
         self._failing = (self._failing[0] if self._failing else time.monotonic(), error)
 
     def check(self) -> None:
-        """Raise PollsFail if all polls have failed for longer than LIMIT_S."""
+        """Raise TaskPollsFailing if all polls have failed for longer than LIMIT_S."""
         since, error = self._failing or (time.monotonic(), None)
         failing_s = time.monotonic() - since
         if failing_s > LIMIT_S:
-            raise PollsFail(
+            raise TaskPollsFailing(
                 f"SQS has delivered no task for {failing_s:.0f} s ({described(error)}); check the credentials,"
                 " BINWATCH_BROKER_URL and the network. The worker continues by itself once SQS answers"
             )
 
 
 class TaskChannel(SqsChannel):
-    """Receives and deletes tasks. Polls and deletions do not raise, whatever SQS answers."""
+    """Receives and deletes tasks. TaskPolls and deletions do not raise, whatever SQS answers."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]
-        self._polls: Polls = self.transport_options.get(POLLS) or Polls()
+        self._polls: TaskPolls = self.transport_options.get(TASK_POLLS) or TaskPolls()
         self._pause_s = 0.0
         self._poll_at = 0.0
         """Time of the next poll after a failure, by the monotonic clock."""
@@ -81,9 +81,9 @@ class TaskChannel(SqsChannel):
         self._cannot_requeue = False
 
     def new_sqs_client(self, *args: Any, **kwargs: Any) -> Any:
-        """kombu's client, with `refuse_strangers`."""
+        """kombu's client, with `reject_foreign_answers`."""
         client = super().new_sqs_client(*args, **kwargs)  # type: ignore[no-untyped-call]
-        refuse_strangers(client)
+        reject_foreign_answers(client)
         return client
 
     def drain_events(self, timeout: float | None = None, callback: Any = None, **kwargs: Any) -> None:

@@ -50,6 +50,6 @@ class InProcess:
                 return
             photos, error = [outage.item for outage in outages], outages[0].error
             logger.warning("nightly: %s; retried", error)
-        if not counting.fail_photos(outages):
+        if not counting.record_fetch_failed_photos(outages):
             return
         raise ObjectsError(f"{error}; {many(len(photos), 'photo is', 'photos are')} left to the next run") from error
