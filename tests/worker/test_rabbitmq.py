@@ -191,7 +191,7 @@ def test_no_more_than_half_of_what_rabbitmq_pushes_ahead_is_held(rabbitmq, full,
 
 def test_what_only_goes_round_does_so_slowly(rabbitmq, full, name, monkeypatch):
     """More was refused than may wait. All of it has its turn, but no more often than the pause allows."""
-    monkeypatch.setattr(rabbitmq_module, "_SURPLUS_WAIT_S", 3600)
+    monkeypatch.setattr(rabbitmq_module, "_SURPLUS_INTERVAL_S", 3600)
     send(rabbitmq, name, *"abcdef")
     full.requeue(take(full, 4), after_s=3600)
     full.requeue(take(full, 2), after_s=3600)  # "e" and "f", for which "a" and "b" went to the back
@@ -284,8 +284,8 @@ def test_a_queue_that_a_user_may_not_make_is_no_queue_with_other_properties(user
     known.open()
     known.receive(0)  # declares them no more
     known.close()
-    assert known.unchecked() == [name, f"{name}-dead"]
-    assert events.unchecked() == []
+    assert known.unchecked_queues() == [name, f"{name}-dead"]
+    assert events.unchecked_queues() == []
     unknown = on(url, f"{name}-new", event_dead_letter_queue=f"{name}-dead")
     with pytest.raises(
         QueueError,

@@ -18,7 +18,7 @@ from worker.brokers.rabbitmq.connections import check_accepts_messages, make_con
 from worker.brokers.rabbitmq.queues import RabbitQueue, check_permissions, dead_letter_queue, publish, task_queue
 
 REQUEUE_DELAY_S = 5.0
-"""Wait before a task is requeued because RabbitMQ refuses the messages that would replace it."""
+"""Wait before a task is requeued, because RabbitMQ refuses the messages that would replace it."""
 
 
 class RabbitTaskQueue(RabbitQueue, TaskQueue):
@@ -44,16 +44,16 @@ class RabbitTaskQueue(RabbitQueue, TaskQueue):
         return self._dead_letter_queue
 
     def check_accepts_messages(self, app: Celery) -> None:
-        """Raise unless RabbitMQ accepts messages now: it may be low on disk or memory."""
+        """Raise unless RabbitMQ accepts messages: it may be low on disk or memory."""
         with app.connection_for_write() as connection:
             check_accepts_messages(connection)
 
     def is_redelivered(self, request: Any) -> bool:
-        """Whether RabbitMQ has set its `redelivered` flag."""
+        """Return whether RabbitMQ has set its `redelivered` flag."""
         return bool((request.delivery_info or {}).get("redelivered"))
 
     def rejection(self, error: Exception) -> Reject:
-        """Requeue the message, or RabbitMQ would dead-letter it; after a wait, since it is redelivered at once."""
+        """Requeue the message (RabbitMQ would dead-letter it), after a wait, since it is redelivered at once."""
         time.sleep(REQUEUE_DELAY_S)
         return Reject(error, requeue=True)
 

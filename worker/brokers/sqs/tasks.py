@@ -36,7 +36,7 @@ class SqsTaskQueue(SqsQueue, TaskQueue):
         return {"broker_transport": TRANSPORT, "broker_transport_options": options}
 
     def prepare(self, *, to_consume: bool = False) -> None:
-        """With `to_consume`, check the queue, since Celery would create one without a dead-letter queue."""
+        """With `to_consume`, check the queue: Celery would create a missing one without a dead-letter queue."""
         if to_consume:
             self.check()
 
@@ -48,12 +48,12 @@ class SqsTaskQueue(SqsQueue, TaskQueue):
         return {"task polls": self._polls.check}
 
     def is_redelivered(self, request: Any) -> bool:
-        """Whether SQS counts more than one delivery."""
+        """Return whether SQS has counted more than one delivery."""
         message = ((request.properties or {}).get("delivery_info") or {}).get("sqs_message") or {}
         return int(message.get("Attributes", {}).get("ApproximateReceiveCount", 1)) > 1
 
     def rejection(self, error: Exception) -> Reject:
-        """Not requeued, which would send a second message: the first is redelivered after its visibility timeout."""
+        """Do not requeue, which would send a second message: the first is redelivered after its visibility timeout."""
         return Reject(error, requeue=False)
 
     def dead_letter(self, app: Celery, message: Any, reason: str) -> None:
