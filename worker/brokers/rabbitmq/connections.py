@@ -75,7 +75,7 @@ class _Channel(pyamqp.Channel):
             with connection.deadline(PUBLISH_TIMEOUT_S):
                 return super().basic_publish_confirm(*args, **options)
         except TimeoutError as error:
-            # Dropped: a late confirmation could be mistaken for that of the next message, and a regular close would wait.
+            # Dropped: a late confirmation could be mistaken for the next message's, and a regular close would wait.
             connection.collect()
             raise BrokerBlocked(
                 f"RabbitMQ did not confirm a message within {PUBLISH_TIMEOUT_S:g} s; see its log and its disk"

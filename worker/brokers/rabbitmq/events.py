@@ -101,7 +101,7 @@ class RabbitEventQueue(RabbitQueue, EventQueue):
         except MessageNacked:  # refused; the connection still works, although kombu lists this as a connection error
             raise
         except self._connection_errors:
-            # Otherwise kombu would silently reconnect for the next call, with the consumer still on the dead connection.
+            # Otherwise kombu would silently reconnect for the next call, and leave the consumer on the dead connection.
             self._disconnect()
             raise
 
@@ -120,7 +120,7 @@ class RabbitEventQueue(RabbitQueue, EventQueue):
         self._consumer.consume()
 
     def _is_current(self, message: EventMessage) -> bool:
-        """Return whether the message was received on the current connection; if not, RabbitMQ redelivers it by itself."""
+        """Return whether the message is from the current connection; if not, RabbitMQ redelivers it by itself."""
         return self._consumer is not None and bool(message.receipt[0] == self._connection_number)
 
     def _on_message(self, message: Any) -> None:

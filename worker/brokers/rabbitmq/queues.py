@@ -147,8 +147,8 @@ def declare(connection: Connection, queues: Sequence[Queue]) -> None:
         pronoun = noun(len(missing), "it", "them")
         raise QueueError(
             f"{noun(len(missing), 'queue')} {', '.join(missing)} {noun(len(missing), 'does', 'do')} not exist, and"
-            f" RabbitMQ's user {connection.userid!r} lacks the permission to configure {pronoun}: grant the permission, or"
-            " run python -m worker setup as a user who has it"
+            f" RabbitMQ's user {connection.userid!r} lacks the permission to configure {pronoun}: grant the"
+            " permission, or run python -m worker setup as a user who has it"
         )
     for queue in refused:
         queue.no_declare = True  # type: ignore[attr-defined]  # kombu sets it

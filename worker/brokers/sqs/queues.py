@@ -94,9 +94,8 @@ class SqsQueue(BrokerQueue):
         """Create the missing queues. An existing one keeps its attributes, but gets a redrive policy if it has none."""
         client = self._client
         try:
-            dead_url, dead_is_new = _get_or_create(
-                client, self._dead_letter_name, {"MessageRetentionPeriod": _MAX_RETENTION_S}
-            )
+            retention = {"MessageRetentionPeriod": _MAX_RETENTION_S}
+            dead_url, dead_is_new = _get_or_create(client, self._dead_letter_name, retention)
             redrive = {"deadLetterTargetArn": queue_arn(client, dead_url), "maxReceiveCount": str(MAX_RECEIVES)}
             policy = {"RedrivePolicy": json.dumps(redrive)}
             attributes = retention | policy | {"VisibilityTimeout": str(self._visibility_s)}
