@@ -69,7 +69,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 @pytest.mark.parametrize("precision", [Precision.FP16, Precision.FP32])
-def test_it_says_what_a_cpu_says(network: Bundle, precision: Precision) -> None:
+def test_gpu_agrees_with_cpu(network: Bundle, precision: Precision) -> None:
     """Within what half precision, or TF32, may differ by (trainer.export.parity)."""
     photos = np.random.default_rng(0).integers(0, 256, (20, 224, 224, 3), dtype=np.uint8)
     choice = PrecisionChoice(precision.value)
@@ -79,7 +79,7 @@ def test_it_says_what_a_cpu_says(network: Bundle, precision: Precision) -> None:
     assert np.abs(on_gpu.probabilities - on_cpu.probabilities).mean() < 2e-3
 
 
-def test_the_best_variant_for_a_gpu(network: Bundle) -> None:
+def test_gpu_uses_its_preferred_variant(network: Bundle) -> None:
     engine = Engine(network)
     assert (engine.provider, engine.precision) == (CUDA, Precision.FP16)
     assert Engine(network, provider=Provider.CPU).provider == CPU

@@ -255,7 +255,7 @@ def reasons(settings: Settings) -> list[str]:
     return [letter.reason for letter in dead.messages()]
 
 
-def test_each_is_dead_lettered_with_its_reason(broker: Broker) -> None:
+def test_hostile_messages_are_dead_lettered_with_reasons(broker: Broker) -> None:
     """The worker lives, and does the tasks among them."""
     counting = Counts()
     broker.put([forged(**changes) for changes, _ in REFUSED])
@@ -276,7 +276,7 @@ def kind(reason: str) -> str:
     return next(word for word in words if word in reason)
 
 
-def test_what_means_nothing_to_us_is_no_reason(broker: Broker) -> None:
+def test_unknown_headers_are_ignored(broker: Broker) -> None:
     counting = Counts()
     broker.put([forged(**changes) for changes in TAKEN])
     with running(broker.settings, counting):
@@ -298,7 +298,7 @@ def test_dead_lettered_tasks_can_be_redriven(broker: Broker) -> None:
     assert counting.calls == []
 
 
-def test_event_messages_with_properties_that_cannot_be_read_are_received(rabbitmq: RabbitMQ) -> None:
+def test_event_messages_with_unreadable_properties_are_received(rabbitmq: RabbitMQ) -> None:
     name = f"events-{uuid.uuid4().hex[:12]}"
     names = {"event_queue": name, "event_dead_letter_queue": name + "-dead"}
     events = RabbitEventQueue(Settings(broker_url=SecretStr(rabbitmq.url), **names))
@@ -326,7 +326,7 @@ ANYTHING = st.recursive(
     headers=st.dictionaries(st.sampled_from([*forged()["headers"], "sent_at", "x"]), ANYTHING, max_size=3),
     content=ANYTHING,
 )
-def test_whatever_it_is_it_is_a_task_or_none(headers: dict[str, Any], content: Any) -> None:
+def test_any_message_is_valid_or_invalid_task(headers: dict[str, Any], content: Any) -> None:
     task = CountPhotos(None, None, 0.1)  # type: ignore[arg-type]
     sound = forged(headers=headers, content=[[[PHOTO]], {}, content])
     message = Message(

@@ -51,7 +51,7 @@ def sample(metrics: WorkerMetrics, name: str, queue: str) -> float | None:
     ("tasks", "events"),
     [("sqs", EventSource.SQS), ("rabbitmq", EventSource.RABBITMQ), ("rabbitmq", EventSource.SQS)],
 )
-def test_what_waits_in_each_queue(tasks: str, events: EventSource, settings: Settings, rabbitmq: RabbitMQ) -> None:
+def test_depth_of_each_queue(tasks: str, events: EventSource, settings: Settings, rabbitmq: RabbitMQ) -> None:
     choose_queues(settings).create()
     if tasks == "rabbitmq":
         settings = on_rabbitmq(settings, rabbitmq, events)
@@ -65,7 +65,7 @@ def test_what_waits_in_each_queue(tasks: str, events: EventSource, settings: Set
     wait_until(lambda: depths() == wanted)  # a quorum queue counts with a delay
 
 
-def test_no_figure_is_better_than_an_old_one(caplog: pytest.LogCaptureFixture) -> None:
+def test_unknown_depth_clears_the_metric(caplog: pytest.LogCaptureFixture) -> None:
     metrics, answers = WorkerMetrics(), [{"tasks": 5}, ConnectionError("no broker"), {"tasks": 0}]
     seen: list[float | None] = []
 
@@ -86,7 +86,7 @@ def test_no_figure_is_better_than_an_old_one(caplog: pytest.LogCaptureFixture) -
     assert "the depth of the queues is unknown: no broker" in caplog.text
 
 
-def test_a_task_says_how_long_it_has_waited_but_not_on_its_second_try(
+def test_age_of_a_task_is_set_on_its_first_attempt_only(
     settings: Settings,
     broker: Callable[[], int],  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
