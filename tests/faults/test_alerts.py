@@ -1,4 +1,4 @@
-"""Alerts by what raises them: processes that end, and a bucket that does not answer. Pending is as good as firing."""
+"""Alerts for stopped processes and an unavailable bucket. A pending alert counts as firing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Events that come more than once, in any order, for what has changed since, not at all, or that are none."""
+"""Events that are duplicated, reordered, outdated, lost or invalid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Workers killed or stopped while they count."""
+"""Workers that are killed or stopped while they count."""
 
 from __future__ import annotations
 

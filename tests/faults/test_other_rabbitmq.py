@@ -1,4 +1,4 @@
-"""RabbitMQ as other people run it: with another default type of queue, with few permissions, low on disk or memory."""
+"""RabbitMQ with another default queue type, with few permissions, or low on disk or memory."""
 
 from __future__ import annotations
 

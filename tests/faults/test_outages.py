@@ -1,4 +1,4 @@
-"""A part that everything needs goes away under load, and comes back."""
+"""A service that all workers need fails under load, and returns."""
 
 from __future__ import annotations
 

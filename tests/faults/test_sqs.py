@@ -1,4 +1,4 @@
-"""SQS fails in each way that it, or the network before it, can: at a worker's start, while idle, and under load."""
+"""Failures of SQS and of the network: at the start of a worker, while it is idle, and under load."""
 
 from __future__ import annotations
 

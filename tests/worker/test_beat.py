@@ -1,4 +1,4 @@
-"""Beat after its clock was ahead: it starts what is due as if that had not been. And beat without its broker."""
+"""Beat after its clock was ahead, and beat without its broker."""
 
 from __future__ import annotations
 

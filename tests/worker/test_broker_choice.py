@@ -1,4 +1,4 @@
-"""Which broker it is: decided once, by the settings; no other part of a worker asks."""
+"""The settings decide between SQS and RabbitMQ; no other part of a worker distinguishes them."""
 
 from __future__ import annotations
 

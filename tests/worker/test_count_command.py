@@ -1,4 +1,4 @@
-"""`python -m worker count`, as a person runs it."""
+"""`python -m worker count` as a user runs it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Objects in moto's S3 → records on SQLite: every photo and every metadata file has its own outcome."""
+"""Objects in moto's S3 → records in SQLite: every photo and every metadata file has its own outcome."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ends its workers gets a record, on moto's S3 and SQLite: reconcile sends it no more, a new upload is counted."""
+"""Objects that crash workers: they are recorded and not sent again; a new upload is counted. moto and SQLite."""
 
 from __future__ import annotations
 

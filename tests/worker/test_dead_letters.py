@@ -1,4 +1,4 @@
-"""Dead letters are listed with their reason, and can be redriven or deleted, on both brokers."""
+"""Dead letters are listed with their reason, redriven and deleted, on both brokers."""
 
 from __future__ import annotations
 

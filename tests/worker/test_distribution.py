@@ -1,4 +1,4 @@
-"""Bundles that tell more numbers apart than the seven classes: what a worker says, and hands to the records."""
+"""Bundles that distinguish more quantities than the seven classes: output of the worker, and records."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The engine against a model whose answers are known, and against bundles that are not what they claim."""
+"""The engine with a model whose predictions are known, and with faulty bundles."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The engine on a GPU, for real. Skipped where there is none."""
+"""The engine on a real GPU. Skipped on machines without one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Messages in the task queue that Celery would not survive, on SQS and on RabbitMQ: each is dead-lettered, and why."""
+"""Messages that would stop Celery, on SQS and on RabbitMQ: each is dead-lettered with the reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Event messages → tasks: sorted, grouped, and deleted only once their task is with the broker."""
+"""Event messages → tasks: routed, grouped, and deleted only once the broker has accepted their task."""
 
 from __future__ import annotations
 

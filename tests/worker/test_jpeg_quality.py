@@ -1,4 +1,4 @@
-"""Photos pass through what the model's training photos passed through, wherever they are counted."""
+"""Photos are re-encoded like the training photos of the model, wherever they are counted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Log lines name the task, the bin and the key that they are about."""
+"""Log lines name the task, the bin and the key that they concern."""
 
 from __future__ import annotations
 

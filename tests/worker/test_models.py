@@ -1,4 +1,4 @@
-"""A promoted model is in use without a restart, and each record names the model that made it."""
+"""A promoted model is used without a restart, and each record names its model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Proxies and certificates: one rule for what boto3 asks and for Celery's polls."""
+"""Proxies and certificates: boto3 and Celery's polls follow the same settings."""
 
 from __future__ import annotations
 

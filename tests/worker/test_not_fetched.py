@@ -1,4 +1,4 @@
-"""Objects that cannot be fetched, or only in an odd way: one record with the reason, and a count once they can be."""
+"""Objects that cannot be fetched, or only in unusual ways: one record with the reason, and later a count."""
 
 from __future__ import annotations
 

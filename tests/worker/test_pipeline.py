@@ -1,4 +1,4 @@
-"""Loading ahead and inferring in batches: one answer per photo, in order, whatever happens to its neighbours."""
+"""Loading ahead and inferring in batches: one result per photo, in order, independent of the other photos."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python -m worker setup`: queues on RabbitMQ and the bucket, made once."""
+"""`python -m worker setup`: creates queues on RabbitMQ and the bucket, once."""
 
 from __future__ import annotations
 

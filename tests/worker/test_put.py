@@ -1,4 +1,4 @@
-"""Uploading by hand: `python -m worker put`."""
+"""Manual uploads: `python -m worker put`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many messages wait and for how long, on SQS, on RabbitMQ, and on one of each; and while a broker is down."""
+"""Number and age of waiting messages, on SQS, on RabbitMQ, on one of each, and while a broker is down."""
 
 from __future__ import annotations
 

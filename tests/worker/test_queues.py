@@ -1,4 +1,4 @@
-"""The SQS queues on moto's server: made once, checked at each start."""
+"""The SQS queues on moto's server: created once, checked at each start."""
 
 from __future__ import annotations
 

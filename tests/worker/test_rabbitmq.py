@@ -1,4 +1,4 @@
-"""Event messages from a real RabbitMQ."""
+"""Event messages on a real RabbitMQ."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What has no record is found and counted, whatever became of its event message. On RabbitMQ, with a real worker."""
+"""Objects without a record are found and counted, whatever happened to their events. RabbitMQ and a real worker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tasks that many workers had taken in advance, or were holding back, when they were stopped."""
+"""Tasks that many workers had prefetched, or were delaying for a retry, when they were stopped."""
 
 from __future__ import annotations
 

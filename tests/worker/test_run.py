@@ -1,4 +1,4 @@
-"""`python -m worker run` as a process of its own, on moto's S3 and SQS: from a photo in the bucket to its record."""
+"""`python -m worker run` as a process, on moto's S3 and SQS: from a photo in the bucket to its record."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model that is not computed here as it was where it was exported: told at load, and not counted with."""
+"""A model whose output differs from that at export: detected when it is loaded, and not used."""
 
 from __future__ import annotations
 

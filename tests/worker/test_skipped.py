@@ -1,4 +1,4 @@
-"""What is neither photo nor metadata does not vanish: it is counted, named, and listed with the reason."""
+"""Objects that are neither photos nor metadata files are counted, named, and listed with the reason."""
 
 from __future__ import annotations
 

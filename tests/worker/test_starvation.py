@@ -1,4 +1,4 @@
-"""A worker that receives no tasks although some wait is unhealthy, and recovers."""
+"""A worker that receives no tasks although some are waiting is unhealthy, and recovers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a running worker says of itself: metrics with the right values, and health that follows the parts."""
+"""Metrics and health checks of a running worker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tasks in a real Celery worker, on moto's SQS: what an outage keeps back is tried again, and only that."""
+"""The tasks in a real Celery worker, on moto's SQS: objects affected by an outage are retried, and no others."""
 
 from __future__ import annotations
 
