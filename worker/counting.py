@@ -39,7 +39,10 @@ from worker.starvation import StarvationCheck
 logger = logging.getLogger(__name__)
 
 _UNKNOWN_TIME = datetime.fromtimestamp(0, UTC)
-"""Time of an object that cannot be fetched and whose event has no time: before all others."""
+"""Time of an object that cannot be fetched and whose event has no time: before all others.
+
+Not the current time: an event that is delivered twice would leave two records.
+"""
 
 _LIBPQ_TIMEOUTS = {
     "connect_timeout": 10,
@@ -164,7 +167,7 @@ class Counting:
                 replace(
                     self._empty_expectation(upload.item),
                     etag=upload.etag,
-                    modified_at=upload.modified or _event_time(upload.item),
+                    modified_at=upload.modified or upload.item.time or _UNKNOWN_TIME,
                     reason=MetadataReason.CRASHED,
                     detail=str(upload.error),
                 )
@@ -334,9 +337,12 @@ class Counting:
 
     def _empty_expectation(self, item: ObjectCreated) -> NewExpectation:
         """Return the record of a metadata file as far as it is known before the file is fetched."""
-        bin_id = self.naming(item.key)
         return NewExpectation(
-            bucket=item.bucket, bin_id=bin_id, source=item.key, etag=item.etag, modified_at=_event_time(item)
+            bucket=item.bucket,
+            bin_id=self.naming(item.key),
+            source=item.key,
+            etag=item.etag,
+            modified_at=item.time or _UNKNOWN_TIME,
         )
 
     def _read_expectation(self, item: ObjectCreated) -> NewExpectation | Outage:
@@ -364,17 +370,17 @@ def open_records(settings: Settings) -> Database:
     """Connect to the database of the settings, and check its schema. Raises BinwatchError if it cannot be reached."""
     database = connect(settings.database_url.get_secret_value())
     if database.dialect.name == "postgresql":
-        event.listen(database, "do_connect", _set_timeouts)
+
+        @event.listens_for(database, "do_connect")
+        def set_timeouts(_: object, __: object, ___: object, options: dict[str, Any]) -> None:
+            for name, value in _LIBPQ_TIMEOUTS.items():
+                options.setdefault(name, value)
+
     try:
         check_schema(database)
     except SQLAlchemyError as error:
         raise database_outage(error, database) from error
     return database
-
-
-def _set_timeouts(_: object, __: object, ___: object, options: dict[str, Any]) -> None:
-    for name, value in _LIBPQ_TIMEOUTS.items():
-        options.setdefault(name, value)
 
 
 def _to_count(engine: Engine, loaded: LoadedPhoto, result: Prediction | PhotoError | None) -> NewCount:
@@ -388,7 +394,7 @@ def _to_count(engine: Engine, loaded: LoadedPhoto, result: Prediction | PhotoErr
         photo=loaded.photo,
         stats=loaded.stats,
         size=loaded.bytes,
-        modified_at=loaded.modified or _event_time(loaded.item),
+        modified_at=loaded.modified or loaded.item.time or _UNKNOWN_TIME,
     )
 
 
@@ -399,11 +405,3 @@ def _permanent_error(outage: Outage) -> PhotoError:
 def _etag(item: ObjectCreated, fetched: Fetched) -> str:
     """Return the fetched ETag, or the listed one if a proxy has extended it: "abc-gzip" instead of "abc"."""
     return item.etag if item.etag and fetched.etag.startswith(item.etag) else fetched.etag
-
-
-def _event_time(item: ObjectCreated) -> datetime:
-    """Return the time of the event, for an object that cannot be fetched, so its own time is unknown.
-
-    Not the current time: an event that is delivered twice would leave two records.
-    """
-    return item.time or _UNKNOWN_TIME

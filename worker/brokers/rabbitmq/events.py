@@ -71,7 +71,7 @@ class RabbitEventQueue(RabbitQueue, EventQueue):
             self._return_due()
             self._drain(wait_s)
         except self._connection_errors:
-            self._disconnect()
+            self.close()
             raise
         messages = list(self._received)
         self._received.clear()
@@ -86,7 +86,7 @@ class RabbitEventQueue(RabbitQueue, EventQueue):
         except self._connection_errors as error:
             # Not raised, or the intake would keep the messages and retry on the broken connection.
             logger.warning("event messages not deleted (%s): they will be redelivered", error)
-            self._disconnect()
+            self.close()
 
     def requeue(self, messages: Sequence[EventMessage], after_s: float = 0.0) -> None:
         """Have messages redelivered by `receive` or `close`, not before `after_s` seconds."""
@@ -102,11 +102,15 @@ class RabbitEventQueue(RabbitQueue, EventQueue):
             raise
         except self._connection_errors:
             # Otherwise kombu would silently reconnect for the next call, and leave the consumer on the dead connection.
-            self._disconnect()
+            self.close()
             raise
 
     def close(self) -> None:
-        self._disconnect()
+        self._consumer = None
+        self._received.clear()
+        self._returning.clear()
+        with contextlib.suppress(Exception):
+            self._connection.close()
 
     def _consume(self) -> None:
         if self._consumer is not None:
@@ -160,10 +164,3 @@ class RabbitEventQueue(RabbitQueue, EventQueue):
     def _copy(self, channel: Any, message: EventMessage, queue: Queue, **headers: str) -> None:
         timestamp: dict[str, Any] = {} if message.sent_at is None else {"timestamp": int(message.sent_at)}
         publish(Producer(channel), queue, message.body, headers, **timestamp)
-
-    def _disconnect(self) -> None:
-        self._consumer = None
-        self._received.clear()
-        self._returning.clear()
-        with contextlib.suppress(Exception):
-            self._connection.close()

@@ -93,7 +93,8 @@ def event_queue(name: str, dead_letter: str) -> Queue:
     A quorum queue keeps messages on disk even if their sender marks them as transient, as versitygw does. So a restart
     of the broker loses none.
     """
-    return _queue(name, "quorum", {"x-delivery-limit": _MAX_DELIVERIES, **_dead_lettering(dead_letter)})
+    arguments = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": dead_letter}
+    return _queue(name, "quorum", {"x-delivery-limit": _MAX_DELIVERIES, **arguments})
 
 
 def dead_letter_queue(name: str) -> Queue:
@@ -106,17 +107,13 @@ def task_queue(name: str) -> Queue:
 
     A classic queue: while tasks wait for a retry, Celery raises the global prefetch limit, which quorum queues lack.
     """
-    return _queue(name, "classic", _dead_lettering(name + "-dead"))
+    return _queue(name, "classic", {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": name + "-dead"})
 
 
 def _queue(name: str, kind: str, arguments: dict[str, str | int]) -> Queue:
     arguments = {"x-queue-type": kind, **arguments}  # otherwise the default of the virtual host applies
     # RabbitMQ's default exchange has no name: the routing key is the queue's name.
     return Queue(name, Exchange(""), routing_key=name, durable=True, queue_arguments=arguments)
-
-
-def _dead_lettering(queue: str) -> dict[str, str | int]:
-    return {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": queue}
 
 
 def declare(connection: Connection, queues: Sequence[Queue]) -> None:
