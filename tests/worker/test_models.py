@@ -118,7 +118,7 @@ def test_no_swap_without_records(counting, s3, tmp_path, monkeypatch, caplog):
         raise OperationalError("INSERT", {}, Exception("the database is away"))
 
     with monkeypatch.context() as patch:
-        patch.setattr(counting.models, "_note", away)
+        patch.setattr(counting.models, "_record_model", away)
         counting.models.poll()
     assert counting.models.engine.card.version == "brightness-1"
     assert "the promoted model cannot be added to the records" in caplog.text
@@ -195,7 +195,7 @@ def test_stop_does_not_wait_for_a_slow_model(counting, monkeypatch):
         fetched.wait(20)
 
     monkeypatch.setattr("worker.model_manager.STOP_TIMEOUT_S", 0.01)
-    monkeypatch.setattr(counting.models, "look", look)
+    monkeypatch.setattr(counting.models, "poll", look)
     counting.models.start()
     assert fetching.wait(20)
     counting.models.stop()
