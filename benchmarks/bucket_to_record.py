@@ -76,7 +76,7 @@ def main() -> None:
     photos = photos_of(options.folder, options.photos)
     with running_servers(options.versitygw, options.model) as servers:
         engine = Engine(Bundle(servers.settings.model_dir))
-        engine.warm()
+        engine.warm_up()
         put_all(servers, photos)
         before = in_memory(engine, photos, servers.settings.batch_size)
         with ExitStack() as stack:

@@ -23,7 +23,7 @@ from binwatch.cores import usable_cores
 from binwatch.settings import Settings, load_settings
 from worker.engine import Engine
 from worker.inference_sessions import CPU_PROVIDER
-from worker.photo_inputs import LoadedFile, NamedPhoto, find, loader
+from worker.photo_inputs import LoadedFile, NamedPhoto, find_photos, make_loader
 from worker.pipeline import Prediction, load_ahead, predict
 from worker.skipped import SkippedTally
 
@@ -40,7 +40,7 @@ class Route:
 
     def decode(self) -> Iterator[LoadedFile]:
         """All photos, decoded by the threads."""
-        load = loader(self.engine.card, self.settings.limits)
+        load = make_loader(self.engine.card, self.settings.limits)
         with ThreadPoolExecutor(self.threads) as pool:
             yield from load_ahead(pool, self.sources, load, ahead=4 * self.batch_size)
 
@@ -67,11 +67,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     settings = load_settings()
-    found = [source.read() for source in find([options.place], settings, SkippedTally())]
+    found = [source.read() for source in find_photos([options.place], settings, SkippedTally())]
     sources = [NamedPhoto("", partial(bytes, data)) for data in islice(cycle(found), options.photos)]
     with engines.bundle(options) as bundle:
         engine = engines.engine(options, bundle, options.batch_size)
-        engine.warm()
+        engine.warm_up()
         route = Route(engine, sources, settings, options.threads, options.batch_size)
         decoded = list(route.decode())
         ways = (

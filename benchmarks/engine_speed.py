@@ -62,7 +62,7 @@ def main() -> None:
 
 def onnx_way(engine: Engine, size: int) -> Way:
     """The worker's way."""
-    engine.warm()
+    engine.warm_up()
     batch = engines.batch(size, engine.card.input_size)
     return Way(f"{engine.card.version} {engine.precision}", engine.infer, batch)
 

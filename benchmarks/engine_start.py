@@ -61,7 +61,7 @@ def start(options: argparse.Namespace, bundle: Bundle, *, warm: bool) -> Start:
     engine = found.timed("load", lambda: engines.engine(options, bundle, options.batch_size))
     found.engine = f"{engine.precision}, {engine.provider}"
     if warm:
-        found.timed(f"warm {', '.join(map(str, engine.sizes))}", engine.warm)
+        found.timed(f"warm {', '.join(map(str, engine.batch_sizes))}", engine.warm_up)
     batches = {"first batch": full, "second batch": full, "one photo": one, "third batch": full}
     for name, batch in batches.items():
         found.timed(name, lambda photos=batch: engine.infer(photos))

@@ -18,7 +18,7 @@ from binwatch.bundle import Bundle, Card, Precision, make_variant, write_card
 from binwatch.image import INPUT_SIZE, load_photo
 from binwatch.settings import DEFAULT_MODEL, PrecisionChoice, Provider
 from worker.engine import Engine
-from worker.inference_sessions import CUDA, Cuda
+from worker.inference_sessions import CUDA, CudaOptions
 
 SAMPLES = Path(__file__).parents[1] / "samples" / "bin-images"
 
@@ -38,7 +38,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--cuda", type=_pair, nargs="+", default=[], metavar="OPTION=VALUE",
         help="options of ONNX Runtime's CUDA provider, in addition to the worker's own, such as prefer_nhwc=1",
     )  # fmt: skip
-    parser.add_argument("--calls", type=int, default=Cuda().calls, help="concurrent batches on a GPU")
+    parser.add_argument("--calls", type=int, default=CudaOptions().concurrent_calls, help="concurrent batches on a GPU")
 
 
 @contextmanager
@@ -53,7 +53,7 @@ def bundle(options: argparse.Namespace) -> Iterator[Bundle]:
 
 def engine(options: argparse.Namespace, found: Bundle, batch_size: int) -> Engine:
     """The bundle's engine, not warmed."""
-    cuda = Cuda({**Cuda().options, **dict(options.cuda)}, options.calls)
+    cuda = CudaOptions({**CudaOptions().provider_options, **dict(options.cuda)}, options.calls)
     return Engine(found, provider=options.provider, precision=options.precision, batch_size=batch_size, cuda=cuda)
 
 

@@ -41,10 +41,10 @@ from binwatch.records.tables import Count, Expectation
 from binwatch.settings import Settings
 from worker.brokers.sqs.queues import reason_attribute
 from worker.counting import Counting
-from worker.intake.routing import Routed, route
+from worker.intake.routing import RoutedMessage, route
 from worker.publisher import as_json
-from worker.reconcile import unrecorded
-from worker.tasks import _parse
+from worker.reconcile import unrecorded_pages
+from worker.tasks import parse_object
 
 BUCKET = "bins"
 TIME = "2026-11-20T08:15:30Z"
@@ -222,12 +222,12 @@ def _check_announced(item: ObjectCreated, kind: ObjectKind) -> None:
         raise Violation(f"{key[:50]!r} is no key that can be requested and stored")
     if kind_of(key, OWN[0]) is not kind or item.bucket != BUCKET:
         raise Violation(f"{key[:50]!r} is not of this bucket, or not {kind}")
-    again = _parse(json.loads(json.dumps(as_json(item))))
+    again = parse_object(json.loads(json.dumps(as_json(item))))
     if (again, again.etag) != (item, item.etag):
         raise Violation(f"{key[:50]!r} becomes another key in a task")
 
 
-def _check_lines(routed: Routed) -> None:
+def _check_lines(routed: RoutedMessage) -> None:
     """Check the log lines of the intake."""
     keys = [item.key for item in routed.photos[:3]]
     record = logging.LogRecord("worker", logging.WARNING, "", 0, "%s: %s", (routed.rejected, routed.skipped), None)
@@ -238,7 +238,7 @@ def _check_lines(routed: Routed) -> None:
             raise Violation(f"a log line of {len(line)} characters: {line[:80]!r}")
 
 
-def _outcome(body: str | bytes, routed: Routed) -> str:
+def _outcome(body: str | bytes, routed: RoutedMessage) -> str:
     """The outcome of a message. Raises Violation if it would be deleted without a log line."""
     if routed.photos or routed.metadata:
         return "announced, in part rejected" if routed.rejected else "announced"
@@ -305,7 +305,7 @@ def count_announced(announced: Iterable[ObjectCreated]) -> list[str]:
             group = items[start : start + _GROUP]
             outages += counting.count([item for item in group if kind_of(item.key) is ObjectKind.PHOTO])
             outages += counting.read_metadata([item for item in group if kind_of(item.key) is ObjectKind.METADATA])
-        pages = list(unrecorded(counting.objects, counting.database, settings, bucket=BUCKET))
+        pages = list(unrecorded_pages(counting.objects, counting.database, settings, bucket=BUCKET))
         left = [item.key for page in pages for item in (*page.photos, *page.metadata)]
         with counting.database.connect() as connection:
             tables = (Count, Expectation)

@@ -18,13 +18,13 @@ from binwatch.counts import CLASSES
 from binwatch.errors import BinwatchError
 from binwatch.settings import NightlyBackend, Settings, load_settings
 from binwatch.text import count_noun, escape_unprintable
-from worker.rendering import Format, ResultLine, write
-from worker.skipped import OBJECTS, SkippedTally
+from worker.rendering import Format, ResultLine, write_results
+from worker.skipped import OBJECT_NOUNS, SkippedTally
 
 if TYPE_CHECKING:
     from worker.brokers.base import DeadLetter, DeadLetterQueue
 
-_BODY_SHOWN = 160  # characters of a dead letter
+_MAX_BODY_CHARS = 160  # of a dead letter in the list
 
 cli = typer.Typer(
     help="Count items in photos of storage bins.",
@@ -49,7 +49,7 @@ def run() -> None:
 
 @cli.command()
 def migrate() -> None:
-    """Bring the schema of the records up to date, and print the revisions before and after."""
+    """Upgrade the schema of the records, and print the revisions before and after."""
     from worker.provisioning import migrate_records
 
     remark(migrate_records(load_settings()))
@@ -96,14 +96,14 @@ def count(
     """Count photos now, without a queue, and print the counts. Exits with 1 if no photo could be counted."""
     if as_json and as_csv:
         raise BinwatchError("--json and --csv exclude each other; choose one")
-    form = Format.JSON if as_json else Format.CSV if as_csv else Format.TABLE
+    output_format = Format.JSON if as_json else Format.CSV if as_csv else Format.TABLE
     settings = load_settings()
-    bundle = Bundle(model) if model else _model_for(places, settings)
-    passed_over = SkippedTally()
-    counted, failed = write(_count(places, bundle, settings, passed_over), form, printable_stdout())
+    bundle = Bundle(model) if model else _default_bundle(places, settings)
+    skipped_files = SkippedTally()
+    counted, failed = write_results(_count(places, bundle, settings, skipped_files), output_format, printable_stdout())
     progress_console().print(f"counted by {bundle.card.version}", highlight=False, markup=False, soft_wrap=True)
-    if passed_over:
-        print(f"skipped: {passed_over}", file=sys.stderr)
+    if skipped_files:
+        print(f"skipped: {skipped_files}", file=sys.stderr)
     if failed:
         Console(stderr=True).print(f"{counted:,} counted, {failed:,} failed")
     raise typer.Exit(0 if counted else 1)
@@ -116,7 +116,7 @@ def serve() -> None:
     from worker.sagemaker.serving.server import serve as serve_photos
 
     settings = load_settings()
-    configure(settings.log_format, settings.log_level, sys.stdout)  # from which SageMaker collects log lines
+    configure(settings.log_format, settings.log_level, sys.stdout)  # SageMaker collects log lines from there
     serve_photos(settings)
 
 
@@ -151,8 +151,8 @@ def backfill(
         raise BinwatchError(f"{place}: not of the form s3://bucket/prefix; leave it out for all of BINWATCH_BUCKET")
     bucket, _, prefix = place.removeprefix("s3://").partition("/")
     progress = backfill_with_progress(settings, bucket, prefix, patience)
-    now = f"{progress.since:,} recorded now{progress.but_failed()}"
-    remark(f"{place}: {count_noun(progress.seen, *OBJECTS)}: {now}, {progress.before:,} before")
+    recorded = f"{progress.recorded:,} recorded now{progress.failed_suffix()}, {progress.recorded_before:,} before"
+    remark(f"{place}: {count_noun(progress.listed, *OBJECT_NOUNS)}: {recorded}")
     if progress.skipped:
         print(f"skipped: {progress.skipped}", file=printable_stdout())
 
@@ -180,14 +180,14 @@ def skipped(prefix: Annotated[str, typer.Argument(help="List only keys with this
     """List skipped objects (those whose keys name neither a photo nor a metadata file), each with the reason."""
     from binwatch.objects import Objects
     from worker.reconcile import skipped_keys
-    from worker.skipped import WORDS
+    from worker.skipped import SKIP_REASONS
 
-    settings, out, number = load_settings(), printable_stdout(), 0
+    settings, out, n_skipped = load_settings(), printable_stdout(), 0
     for reason, key in skipped_keys(Objects(settings).list(settings.bucket, prefix), settings):
-        number += 1
-        print(f"{escape_unprintable(key)}: {WORDS[reason]}", file=out)
-    found = count_noun(number, "skipped object") if number else "no skipped objects"
-    remark(f"{found} in s3://{settings.bucket}/{escape_unprintable(prefix)}", to_stderr=True)
+        n_skipped += 1
+        print(f"{escape_unprintable(key)}: {SKIP_REASONS[reason]}", file=out)
+    summary = count_noun(n_skipped, "skipped object") if n_skipped else "no skipped objects"
+    remark(f"{summary} in s3://{settings.bucket}/{escape_unprintable(prefix)}", to_stderr=True)
 
 
 @cli.command()
@@ -215,87 +215,90 @@ def dead_letters(
         bool, typer.Option("--redrive", help="Move all messages back to the queue they came from.")
     ] = False,
     delete: Annotated[bool, typer.Option("--delete", help="Delete messages, and print them in full.")] = False,
-    every: Annotated[bool, typer.Option("--all", help="With --delete: all messages.")] = False,
+    delete_all: Annotated[bool, typer.Option("--all", help="With --delete: all messages.")] = False,
 ) -> None:
     """List dead letters with id and reason; redrive them once the cause is fixed, or delete some."""
     from worker.brokers.choice import choose_queues
 
-    chosen = frozenset(ids or ())
+    selected_ids = frozenset(ids or ())
     if delete and redrive:
         raise BinwatchError("--redrive and --delete exclude each other; choose one")
-    if delete and bool(chosen) == every:
+    if delete and bool(selected_ids) == delete_all:
         raise BinwatchError("--delete is permanent: pass ids of the list, or --all")
-    if (chosen or every) and not delete:
+    if (selected_ids or delete_all) and not delete:
         raise BinwatchError("ids and --all need --delete")
     queues = choose_queues(load_settings()).dead_letters()
     if redrive:
-        redrove = sum(queue.redrive() for queue in queues)
-        remark(f"redrove {count_noun(redrove, 'message')}" if redrove else "no dead letters: redrove nothing")
+        n_redriven = sum(queue.redrive() for queue in queues)
+        remark(f"redrove {count_noun(n_redriven, 'message')}" if n_redriven else "no dead letters: redrove nothing")
     elif delete:
-        deleted = _delete(queues, chosen, every=every)
-        said = f"deleted {count_noun(deleted, 'message')}" if deleted else "no dead letters: deleted nothing"
-        remark(said, to_stderr=True)
+        n_deleted = _delete_letters(queues, selected_ids, delete_all=delete_all)
+        summary = f"deleted {count_noun(n_deleted, 'message')}" if n_deleted else "no dead letters: deleted nothing"
+        remark(summary, to_stderr=True)
     else:
-        out, number = printable_stdout(), 0
+        out, n_letters = printable_stdout(), 0
         letters = (letter for queue in queues for letter in queue.messages())
-        for number, letter in enumerate(letters, 1):  # noqa: B007 (used after the loop)
-            print(_shown(letter, _BODY_SHOWN), file=out)
-        remark(count_noun(number, "dead letter") if number else "no dead letters", to_stderr=True)
+        for n_letters, letter in enumerate(letters, 1):  # noqa: B007 (used after the loop)
+            print(_format_letter(letter, _MAX_BODY_CHARS), file=out)
+        remark(count_noun(n_letters, "dead letter") if n_letters else "no dead letters", to_stderr=True)
 
 
-def _delete(queues: list[DeadLetterQueue], chosen: Collection[str], *, every: bool) -> int:
-    """Delete messages and print each right afterwards, so that the output is complete even if a later one fails.
+def _delete_letters(queues: list[DeadLetterQueue], ids: Collection[str], *, delete_all: bool) -> int:
+    """Delete messages, and print each at once, so that the output is complete even if a later deletion fails.
 
-    Returns the number of deleted messages.
+    Returns the number of deleted messages. Raises BinwatchError if there is no message for one of the `ids`.
     """
-    out, missing, number = printable_stdout(), set(chosen), 0
+    out, missing, n_deleted = printable_stdout(), set(ids), 0
     for queue in queues:
-        for letter in queue.delete(lambda letter: every or letter.id in chosen):
+        for letter in queue.delete(lambda letter: delete_all or letter.id in ids):
             missing.discard(letter.id)
-            number += 1
-            print(f"deleted: {_shown(letter, len(letter.body))}", file=out)
+            n_deleted += 1
+            print(f"deleted: {_format_letter(letter, len(letter.body))}", file=out)
     if missing:
-        raise BinwatchError(
-            f"no message has the id {', '.join(map(escape_unprintable, sorted(missing)))}; list them again"
-        )
-    return number
+        raise BinwatchError(f"no message has the id {', '.join(map(escape_unprintable, sorted(missing)))}; list them again")
+    return n_deleted
 
 
-def _shown(letter: DeadLetter, characters: int) -> str:
-    body = escape_unprintable(letter.body[:characters]) + ("…" if len(letter.body) > characters else "")
+def _format_letter(letter: DeadLetter, max_body_chars: int) -> str:
+    body = escape_unprintable(letter.body[:max_body_chars]) + ("…" if len(letter.body) > max_body_chars else "")
     return f"{letter.id} {letter.queue}: {escape_unprintable(letter.reason)}: {body}"
 
 
-def _model_for(places: list[str], settings: Settings) -> Bundle:
-    """For photos of the bucket, the model that workers use for them; for all others, the model of the settings."""
+def _default_bundle(places: list[str], settings: Settings) -> Bundle:
+    """Return the bundle that workers use if any place is in their bucket, otherwise the bundle of the settings."""
     if not any(place.startswith(f"s3://{settings.bucket}/") for place in places):
         return Bundle(settings.model_dir)
-    from worker.model_manager import in_use
+    from worker.model_manager import promoted_bundle
 
-    return in_use(settings)
+    return promoted_bundle(settings)
 
 
-def _count(places: list[str], bundle: Bundle, settings: Settings, passed_over: SkippedTally) -> Iterator[ResultLine]:
+def _count(places: list[str], bundle: Bundle, settings: Settings, skipped_files: SkippedTally) -> Iterator[ResultLine]:
+    """Count all photos in `places`; other files are added to `skipped_files`."""
     from worker.engine import Engine
-    from worker.photo_inputs import S3, find, loader
+    from worker.photo_inputs import S3_SCHEME, find_photos, make_loader
     from worker.pipeline import Prediction, load_ahead, predict
 
-    engine = Engine.of(bundle, settings)
-    has_objects = any(place.startswith(S3) for place in places)
+    engine = Engine.from_settings(bundle, settings)
+    has_objects = any(place.startswith(S3_SCHEME) for place in places)
     with ThreadPoolExecutor(settings.fetch_threads if has_objects else settings.file_threads) as pool:
         loaded = load_ahead(
             pool,
-            find(places, settings, passed_over),
-            loader(engine.card, settings.limits),
+            find_photos(places, settings, skipped_files),
+            make_loader(engine.card, settings.limits),
             ahead=4 * settings.batch_size,
         )
-        for file, answer in predict(engine, loaded, settings.batch_size):
-            if isinstance(answer, Prediction):
-                name = CLASSES[answer.predicted]
-                finer = answer.distribution
-                yield ResultLine(file.name, name, answer.confidence, answer.probabilities, distribution=finer)
+        for file, result in predict(engine, loaded, settings.batch_size):
+            if isinstance(result, Prediction):
+                yield ResultLine(
+                    photo=file.name,
+                    count=CLASSES[result.predicted],
+                    confidence=result.confidence,
+                    probabilities=result.probabilities,
+                    distribution=result.distribution,
+                )
             else:
-                error = file.error or answer
+                error = file.error or result
                 yield ResultLine(file.name, reason=error.reason if error else None, detail=str(error))
 
 

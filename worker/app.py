@@ -1,4 +1,4 @@
-"""The Celery application, configured from the settings, and a worker with its companions, such as the intake."""
+"""The Celery application, configured from the settings, and the worker with its background services."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ from worker.intake.loop import IntakeLoop
 from worker.metrics import WorkerMetrics
 from worker.nightly.tasks import EXPIRES_S, NIGHTLY, NIGHTLY_POLL, PollNightly, StartNightly, nightly_crontab
 from worker.publisher import Publisher
-from worker.queue_depth import DepthPoller, look_at
+from worker.queue_depth import DepthPoller, queue_depths
 from worker.status_server import StatusServer
 from worker.tasks import RECONCILE, CountPhotos, ReadMetadata, Reconcile
 
 logger = logging.getLogger(__name__)
 
 
-class Companion(Protocol):
+class BackgroundService(Protocol):
     """A background service that runs as long as the worker does."""
 
     def start(self) -> object:
         """Start."""
 
     def stop(self) -> object:
-        """Stop; must not take long."""
+        """Stop, within a few seconds."""
 
 
 class TaskMessages(AMQP):  # type: ignore[misc]  # Celery has no types
     """Celery's messages, without a time to live at the broker.
 
-    RabbitMQ moves a message whose time is over to the dead-letter queue: after an hour without workers, each reconcile
-    of that hour would be there, and BinwatchDeadLetters would fire. Workers drop a task that has expired by its header.
+    RabbitMQ moves expired messages to the dead-letter queue: after an hour without workers, each reconcile of that hour
+    would be there, and BinwatchDeadLetters would fire. Instead, workers drop expired tasks by their header.
     """
 
     @cached_property
@@ -60,29 +60,32 @@ class TaskMessages(AMQP):  # type: ignore[misc]  # Celery has no types
 
 
 class WorkerApp(Celery):  # type: ignore[misc]  # Celery has no types
-    """A Celery application, its queues, and its worker's companions."""
+    """A Celery application, its queues, and the background services of its worker."""
 
     amqp_cls = TaskMessages
     queues: Queues
-    companions: Sequence[Companion] = ()
+    services: Sequence[BackgroundService] = ()
 
 
-class CompanionStep(bootsteps.StartStopStep):  # type: ignore[misc]
-    """Starts and stops the companions with the worker."""
+class ServicesStep(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Starts and stops the background services with the worker."""
 
     requires = ("celery.worker.components:Pool",)
 
     def start(self, parent: Any) -> None:
-        for companion in parent.app.companions:
-            companion.start()
+        for service in parent.app.services:
+            service.start()
 
     def stop(self, parent: Any) -> None:
-        for companion in reversed(parent.app.companions):
-            companion.stop()
+        for service in reversed(parent.app.services):
+            service.stop()
 
 
 def make_app(settings: Settings, queues: Queues | None = None) -> WorkerApp:
-    """A Celery application that can send tasks; `make_worker` makes it process them. `queues` replace the settings'."""
+    """Create a Celery application that can send tasks; `make_worker` makes it process them.
+
+    `queues` override those of the settings.
+    """
     app = WorkerApp("binwatch", broker=settings.broker_url.get_secret_value(), set_as_current=False)
     app.queues = queues or choose_queues(settings)
     app.conf.update(
@@ -90,7 +93,7 @@ def make_app(settings: Settings, queues: Queues | None = None) -> WorkerApp:
         task_serializer="json",
         accept_content=["json"],  # nothing is ever unpickled
         task_ignore_result=True,
-        result_expires=None,  # no results are kept, so beat need not schedule their clean-up
+        result_expires=None,  # no results are kept, so beat need not schedule their cleanup
         worker_prefetch_multiplier=1,
         worker_consumer=CONSUMER,
         worker_enable_remote_control=False,  # on SQS it would create a queue for each worker
@@ -98,10 +101,10 @@ def make_app(settings: Settings, queues: Queues | None = None) -> WorkerApp:
         worker_hijack_root_logger=False,
         broker_connection_retry_on_startup=True,
         broker_heartbeat=20,
-        # After a reconnect Celery would lower the prefetch count by what is in flight, and may never raise it again.
+        # After a reconnect, Celery would lower the prefetch count by the tasks in flight, and may never raise it again.
         worker_enable_prefetch_count_reduction=False,
-        broker_connection_max_retries=None,  # by default Celery gives up, and the worker ends, after 100
-        beat_schedule=_schedule(settings),
+        broker_connection_max_retries=None,  # by default, Celery gives up and exits after 100
+        beat_schedule=_beat_schedule(settings),
         beat_scheduler=SCHEDULER,
         beat_schedule_filename=str(settings.beat_file),
         **app.queues.tasks.celery_options(),
@@ -109,9 +112,9 @@ def make_app(settings: Settings, queues: Queues | None = None) -> WorkerApp:
     return app
 
 
-def _schedule(settings: Settings) -> dict[str, Any]:
+def _beat_schedule(settings: Settings) -> dict[str, Any]:
     seconds = settings.reconcile_minutes * 60
-    # A run that has not started when the next one is due is dropped.
+    # A run that has not started by the time the next one is due is dropped.
     schedule: dict[str, Any] = {"reconcile": {"task": RECONCILE, "schedule": seconds, "options": {"expires": seconds}}}
     if settings.nightly_at is not None:
         crontab, options = nightly_crontab(settings), {"expires": EXPIRES_S}
@@ -122,68 +125,72 @@ def _schedule(settings: Settings) -> dict[str, Any]:
     return schedule
 
 
-def _expect_periodic(metrics: WorkerMetrics, settings: Settings) -> None:
+def _expect_periodic_tasks(metrics: WorkerMetrics, settings: Settings) -> None:
     """Set the deadlines of periodic tasks: three intervals for reconcile, half a day for a nightly run."""
-    patience_s = {"reconcile": 2 * settings.reconcile_minutes * 60, "nightly": EXPIRES_S}
-    for name, entry in _schedule(settings).items():
-        if name in patience_s:
-            metrics.expect(entry["task"], partial(_deadline, maybe_schedule(entry["schedule"]), patience_s[name]))
+    grace_s = {"reconcile": 2 * settings.reconcile_minutes * 60, "nightly": EXPIRES_S}
+    for name, entry in _beat_schedule(settings).items():
+        if name in grace_s:
+            next_deadline = partial(_next_deadline, maybe_schedule(entry["schedule"]), grace_s[name])
+            metrics.expect_periodic_task(entry["task"], next_deadline)
 
 
-def _deadline(schedule: Any, patience_s: float) -> float:
-    """Time by which a task that starts or succeeds now should have run again, in seconds since 1970."""
+def _next_deadline(schedule: Any, grace_s: float) -> float:
+    """Return when a task that starts or succeeds now should have run again, in seconds since 1970."""
     now = schedule.now()
     due: datetime = now + schedule.remaining_estimate(now)
-    return due.timestamp() + patience_s
+    return due.timestamp() + grace_s
 
 
 def open_publisher(settings: Settings) -> Publisher:
-    """A publisher for commands other than `run`, with its queue prepared. Raises QueueError."""
+    """Prepare the task queue, and return a publisher for commands other than `run`. Raises QueueError."""
     app = make_app(settings)
     app.queues.tasks.prepare()
     return Publisher(app, settings.group_photos)
 
 
 def make_beat(settings: Settings) -> Any:
-    """Celery's beat, which retries by itself until the broker answers. Raises QueueError."""
+    """Create Celery's beat, which retries by itself until the broker answers. Raises QueueError."""
     app = make_app(settings)
     try:
         app.queues.tasks.prepare()
-    except BrokerUnreachable as error:  # beat itself would report it only when a task is due
+    except BrokerUnreachable as error:  # beat itself would report this only when a task is due
         logger.warning("beat: %s; beat starts nevertheless and waits for the broker", error)
     app.queues.log_unchecked()
     return app.Beat(loglevel="INFO", quiet=True)
 
 
 def make_worker(app: WorkerApp, settings: Settings) -> Worker:
-    """A worker that counts photos and, with an event source, receives events. Raises before it receives any message."""
+    """Create a worker that counts photos and, with an event source, receives event messages.
+
+    Raises before the worker receives any message.
+    """
     metrics = WorkerMetrics()
     counting = Counting(settings, metrics)
     logger.info("binwatch %s: %s", version(), counting.models.engine)
     counting.note_model()
-    _expect_periodic(metrics, settings)
+    _expect_periodic_tasks(metrics, settings)
     publisher = Publisher(app, settings.group_photos)
-    for task in (CountPhotos, ReadMetadata):
-        app.register_task(task(counting, publisher, settings.retry_wait_s))
-    for periodic in (Reconcile, StartNightly, PollNightly):
-        app.register_task(periodic(counting, publisher, settings))
+    for objects_task in (CountPhotos, ReadMetadata):
+        app.register_task(objects_task(counting, publisher, settings.retry_wait_s))
+    for periodic_task in (Reconcile, StartNightly, PollNightly):
+        app.register_task(periodic_task(counting, publisher, settings))
     tasks, events = app.queues
     if events is not None:
         events.open()
     tasks.prepare(to_consume=True)
     app.queues.log_unchecked()
-    probes = {**counting.probes(), "task queue": publisher.check, "tasks": counting.idle.check, **tasks.probes()}
-    companions: list[Companion] = [
+    probes = {**counting.probes(), "task queue": publisher.check, "tasks": counting.starvation.check, **tasks.probes()}
+    services: list[BackgroundService] = [
         counting.models,
-        DepthPoller(partial(look_at, app.queues), metrics.depths, counting.idle.observe),
+        DepthPoller(partial(queue_depths, app.queues), metrics.set_queue_depths, counting.starvation.observe),
     ]
     if events is not None:
         intake = _make_intake(publisher, settings, events, metrics)
-        companions.append(intake)
+        services.append(intake)
         probes["event queue"] = intake.check
-    companions.append(StatusServer(settings.worker_host, settings.worker_port, metrics.registry, HealthChecks(probes)))
-    app.companions = companions
-    app.steps["worker"].add(CompanionStep)
+    services.append(StatusServer(settings.worker_host, settings.worker_port, metrics.registry, HealthChecks(probes)))
+    app.services = services
+    app.steps["worker"].add(ServicesStep)
     # Threads of one process share one model, and NumPy, Pillow and ONNX Runtime release the GIL.
     return app.Worker(
         pool="threads",
@@ -192,7 +199,7 @@ def make_worker(app: WorkerApp, settings: Settings) -> Worker:
         without_mingle=True,
         without_heartbeat=True,
         loglevel="INFO",
-        quiet=True,  # no banner, which is not a log line; Celery also logs its broker and that it is ready
+        quiet=True,  # no banner, since it is not a log line; Celery also logs its broker and that it is ready
     )
 
 
@@ -205,6 +212,6 @@ def _make_intake(publisher: Publisher, settings: Settings, events: EventQueue, m
         group_wait_s=settings.group_wait_ms / 1000,
         bucket=settings.bucket,
         models_prefix=settings.models_prefix,
-        own_prefixes=[settings.nightly_prefix],
+        ignored_prefixes=[settings.nightly_prefix],
         metrics=metrics,
     )

@@ -1,4 +1,4 @@
-"""Counts the objects that are already in a bucket: sends tasks a little ahead of the workers, and polls the records."""
+"""Count the objects that are already in a bucket: send tasks a little ahead of the workers, and poll the records."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ from binwatch.text import count_noun
 from worker.app import open_publisher
 from worker.counting import open_records
 from worker.publisher import Publisher
-from worker.reconcile import Grace, unrecorded
+from worker.reconcile import GracePeriod, unrecorded_pages
 from worker.skipped import SkippedTally
 
-_AHEAD = 2000
-"""Most objects that are sent but not yet recorded, so that new photos never wait behind a whole bucket."""
-_POLL_S = 0.5
+_MAX_PENDING = 2000
+"""Maximum number of objects sent but not yet recorded, so that new photos never wait behind a whole bucket."""
+_POLL_INTERVAL_S = 0.5
 
 
 @dataclass(slots=True)
 class BackfillProgress:
-    """Numbers of photos and metadata files: seen in the listing, recorded before, and recorded since."""
+    """Numbers of photos and metadata files: listed in the bucket, recorded before the backfill, and recorded by it."""
 
-    seen: int = 0
-    before: int = 0
-    since: int = 0
+    listed: int = 0
+    recorded_before: int = 0
+    recorded: int = 0
     failed: int = 0
-    """Objects among `since` that could not be counted or read."""
+    """Number of `recorded` objects that could not be counted or read."""
     skipped: SkippedTally = field(default_factory=SkippedTally, compare=False)
 
-    def add(self, done: Mapping[str, bool]) -> None:
-        """Add newly recorded objects: key → whether it was counted or read."""
-        self.since += len(done)
-        self.failed += sum(not succeeded for succeeded in done.values())
+    def add(self, recorded: Mapping[str, bool]) -> None:
+        """Add newly recorded objects: key → whether the object was counted or read."""
+        self.recorded += len(recorded)
+        self.failed += sum(not succeeded for succeeded in recorded.values())
 
-    def but_failed(self) -> str:
-        """Words that follow the number of recorded objects; empty if none failed."""
+    def failed_suffix(self) -> str:
+        """Text to append to the number of recorded objects; empty if none failed."""
         return f", of which {self.failed:,} failed" if self.failed else ""
 
 
@@ -60,34 +60,34 @@ def backfill(
     prefix: str,
     patience_s: float,
     show: Callable[[BackfillProgress], object],
-    grace: Grace | None = None,
+    grace: GracePeriod | None = None,
     model: str | None = None,
 ) -> BackfillProgress:
-    """Send all objects without a record, and wait until each has one. Started again, it continues where it stopped.
+    """Send all objects without a record, and wait until each has one. A repeated backfill continues where it stopped.
 
-    With `model`: only photos that this version has no record of, and no metadata files.
+    With `model`: only photos without a record of this model version, and no metadata files.
     Raises BinwatchError if nothing is recorded for `patience_s` seconds.
     """
     progress = BackfillProgress()
-    waiting = _Unrecorded(database, bucket, patience_s, model, settings.bin_naming)
-    for page in unrecorded(objects, database, settings, bucket=bucket, prefix=prefix, grace=grace, model=model):
-        progress.seen += page.listed
+    pending = _PendingObjects(database, bucket, patience_s, model, settings.bin_naming)
+    for page in unrecorded_pages(objects, database, settings, bucket=bucket, prefix=prefix, grace=grace, model=model):
+        progress.listed += page.listed
         progress.skipped.add(page.skipped)
-        progress.before += page.listed - len(page.photos) - len(page.metadata)
+        progress.recorded_before += page.listed - len(page.photos) - len(page.metadata)
         publisher.count(page.photos)
         publisher.read_metadata(page.metadata)
-        waiting.add(page.photos, page.metadata)
-        while waiting.left > _AHEAD:
-            progress.add(waiting.poll())
+        pending.add(page.photos, page.metadata)
+        while len(pending) > _MAX_PENDING:
+            progress.add(pending.poll())
             show(progress)
-    while waiting.left:
-        progress.add(waiting.poll())
+    while len(pending):
+        progress.add(pending.poll())
         show(progress)
-    show(progress)  # also if nothing was to be sent
+    show(progress)  # even if there was nothing to send
     return progress
 
 
-class _Unrecorded:
+class _PendingObjects:
     """Objects that were sent and have no record yet."""
 
     def __init__(
@@ -98,34 +98,36 @@ class _Unrecorded:
         self._naming = naming
         self._bucket = bucket
         self._patience_s = patience_s
-        self._keys: dict[str, ObjectCreated] = {}
+        self._objects: dict[str, ObjectCreated] = {}
         self._last_change = time.monotonic()
 
-    @property
-    def left(self) -> int:
-        return len(self._keys)
+    def __len__(self) -> int:
+        return len(self._objects)
 
     def add(self, *objects: list[ObjectCreated]) -> None:
-        self._keys |= {item.key: item for group in objects for item in group}
+        self._objects |= {item.key: item for group in objects for item in group}
         self._last_change = time.monotonic()
 
     def poll(self) -> dict[str, bool]:
-        """Objects recorded since the last call: key → whether it was counted or read. Waits a little if none was."""
+        """Return the objects recorded since the last call: key → whether it was counted or read. Wait a little if none.
+
+        Raises BinwatchError if nothing was recorded for `patience_s` seconds.
+        """
         with self._database.connect() as connection:
-            done = recorded_keys(connection, self._bucket, self._keys.values(), self._model, self._naming)
-        for key in done:
-            del self._keys[key]
-        if done:
+            recorded = recorded_keys(connection, self._bucket, self._objects.values(), self._model, self._naming)
+        for key in recorded:
+            del self._objects[key]
+        if recorded:
             self._last_change = time.monotonic()
         elif time.monotonic() - self._last_change > self._patience_s:
             raise BinwatchError(
                 f"nothing was recorded for {self._patience_s:.0f} s, and"
-                f" {count_noun(self.left, 'object has', 'objects have')} no record, such as"
-                f" {next(iter(self._keys))!r}: is a worker running? Start one, and repeat this command"
+                f" {count_noun(len(self), 'object has', 'objects have')} no record, such as {next(iter(self._objects))!r}: is"
+                " a worker running? Start one, and repeat this command"
             )
         else:
-            time.sleep(_POLL_S)
-        return done
+            time.sleep(_POLL_INTERVAL_S)
+        return recorded
 
 
 def backfill_with_progress(
@@ -133,18 +135,19 @@ def backfill_with_progress(
     bucket: str,
     prefix: str,
     patience_s: float,
-    grace: Grace | None = None,
+    grace: GracePeriod | None = None,
     model: str | None = None,
 ) -> BackfillProgress:
-    """`backfill` with a progress bar, on the bucket, records and queue of the settings."""
+    """Run `backfill` on the records and queue of the settings, with a progress bar."""
     columns = (TextColumn("recorded"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
     started = time.monotonic()
     with Display(*columns, TimeElapsedColumn(), console=progress_console()) as display:
         bar = display.add_task("recorded", total=None, rate="")
 
         def show(progress: BackfillProgress) -> None:
-            rate = f"{progress.since / (time.monotonic() - started):.1f}/s"
-            display.update(bar, total=progress.seen, completed=progress.before + progress.since, rate=rate)
+            rate = f"{progress.recorded / (time.monotonic() - started):.1f}/s"
+            completed = progress.recorded_before + progress.recorded
+            display.update(bar, total=progress.listed, completed=completed, rate=rate)
 
         return backfill(
             Objects(settings),

@@ -1,4 +1,4 @@
-"""The few batch sizes that a GPU sees: a smaller batch is padded, a larger one is cut.
+"""The few batch sizes that a GPU sees: a smaller batch is padded, a larger one is split.
 
 On CUDA, each new shape delays counting: convolutions are planned and memory is allocated for it. A CPU has no such
 cost, and each row of padding takes as long as a photo, so there a batch is never padded.
@@ -11,31 +11,31 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-_STEP = 4
+_BUCKET_FACTOR = 4
 """Factor from one bucket to the next: 1, 4, 16, 64. Padding costs little: batches this small do not fill a GPU."""
 
 Pixels = npt.NDArray[np.uint8]
 
 
-def buckets(largest: int) -> tuple[int, ...]:
-    """Batch sizes from 1 to `largest`, ascending."""
+def bucket_sizes(max_size: int) -> tuple[int, ...]:
+    """Return the batch sizes from 1 to `max_size`, ascending."""
     sizes = []
     size = 1
-    while size < largest:
+    while size < max_size:
         sizes.append(size)
-        size *= _STEP
-    return (*sizes, largest)
+        size *= _BUCKET_FACTOR
+    return (*sizes, max_size)
 
 
-def in_buckets(photos: Pixels, sizes: tuple[int, ...]) -> Iterator[tuple[Pixels, int]]:
+def split_into_buckets(photos: Pixels, sizes: tuple[int, ...]) -> Iterator[tuple[Pixels, int]]:
     """Split `photos`, uint8 (n, size, size, 3), into batches of the given sizes, in order.
 
-    Gives each batch with its number of photos; the rest of the batch is black.
+    Yields each batch with its number of photos; the rest of the batch is black.
     """
     for start in range(0, len(photos), sizes[-1]):
-        batch = piece = photos[start : start + sizes[-1]]
-        wanted = next(size for size in sizes if size >= len(piece))
-        if wanted > len(piece):
-            batch = np.zeros((wanted, *photos.shape[1:]), np.uint8)
-            batch[: len(piece)] = piece
-        yield batch, len(piece)
+        batch = chunk = photos[start : start + sizes[-1]]
+        bucket = next(size for size in sizes if size >= len(chunk))
+        if bucket > len(chunk):
+            batch = np.zeros((bucket, *photos.shape[1:]), np.uint8)
+            batch[: len(chunk)] = chunk
+        yield batch, len(chunk)

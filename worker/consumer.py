@@ -1,8 +1,8 @@
 """Celery's consumer of tasks, made robust against any message in the queue.
 
-A message that Celery cannot handle ends its worker, is acknowledged and so lost, or is rejected without a reason. Here
-it goes to the dead-letter queue with the reason, as event messages do. This relies on undocumented methods of Celery's
-consumer.
+A message that Celery cannot handle would stop the worker, be acknowledged and so lost, or be rejected without a reason.
+Instead, it goes to the dead-letter queue with the reason, as event messages do. This relies on undocumented methods of
+Celery's consumer.
 """
 
 from __future__ import annotations
@@ -14,33 +14,33 @@ from typing import Any
 from celery.worker.consumer import Consumer
 
 from binwatch.errors import describe_error
-from worker.task_messages import NoTask, admit, refuse_compressed
+from worker.task_messages import InvalidTask, reject_compressed_messages, validate
 
 logger = logging.getLogger(__name__)
 
 CONSUMER = "worker.consumer:TaskConsumer"
 """Value of Celery's setting `worker_consumer`."""
-_REASON_LENGTH = 1000
+_MAX_REASON_CHARS = 1000
 
 
 class TaskConsumer(Consumer):  # type: ignore[misc]  # Celery has no types
     """Passes only valid tasks to Celery."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        refuse_compressed()
+        reject_compressed_messages()
         super().__init__(*args, **kwargs)
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], None]:
         handle = super().create_task_handler(*args, **kwargs)
-        broken = (*self.connection_errors, *self.channel_errors)
+        connection_errors = (*self.connection_errors, *self.channel_errors)
 
         def on_message(message: Any) -> None:
             try:
-                admit(message, self.app.tasks)
+                validate(message, self.app.tasks)
                 handle(message)
-            except NoTask as error:
+            except InvalidTask as error:
                 self._dead_letter(message, str(error))
-            except broken:
+            except connection_errors:
                 raise
             except Exception as error:  # of any kind: the next message may be valid
                 logger.exception("task message %s", message.delivery_tag)
@@ -62,11 +62,11 @@ class TaskConsumer(Consumer):  # type: ignore[misc]  # Celery has no types
 
     def _dead_letter(self, message: Any, reason: str) -> None:
         """Move a message to the dead-letter queue, with the reason."""
-        reason = reason[:_REASON_LENGTH]
+        reason = reason[:_MAX_REASON_CHARS]
         try:
             self.app.queues.tasks.dead_letter(self.app, message, reason)
         except Exception as error:
-            # After a reject, the broker dead-letters it without the reason; SQS does so after many deliveries.
+            # After the rejection, the broker dead-letters the message without the reason (SQS: after many deliveries).
             logger.warning("task message dead-lettered without its reason (%s), which was: %s", error, reason)
             message.reject_log_error(logger, self.connection_errors)
             return

@@ -1,4 +1,4 @@
-"""The model of a bundle, loaded and verified: arrays of photos in, probabilities and embeddings out."""
+"""Load and verify the model of a bundle. An engine maps arrays of photos to probabilities and embeddings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,16 @@ from binwatch.counts import column_names
 from binwatch.errors import BinwatchError, BundleError
 from binwatch.onnx_session import CPU_PROVIDER
 from binwatch.settings import PrecisionChoice, Provider, Settings
-from worker.inference_sessions import CUDA, Cuda, Inferred, LoadedModel, NoCudaError, OnCpu, OnCuda, VariantError
+from worker.inference_sessions import (
+    CUDA,
+    CpuModel,
+    CudaModel,
+    CudaOptions,
+    CudaUnavailableError,
+    LoadedModel,
+    ModelOutput,
+    VariantError,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +39,7 @@ class ProviderError(BinwatchError):
 
 
 class SelfCheckResult(StrEnum):
-    """Result of the card's self-check: whether the model's output is the same as at export. A metric's label."""
+    """Result of the card's self-check: whether the model's output is the same as at export. A metric label."""
 
     PASSED = "passed"
     ABSENT = "absent"
@@ -50,42 +59,42 @@ class Engine:
         precision: PrecisionChoice = PrecisionChoice.AUTO,
         threads: int = 0,
         batch_size: int = 16,
-        cuda: Cuda | None = None,
+        cuda: CudaOptions | None = None,
     ) -> None:
-        """`batch_size` is the usual largest number of photos in a call; on CUDA, a larger call is split into batches.
+        """`batch_size` is the usual maximum number of photos in a call; on CUDA, a larger call is split into batches.
 
         Raises ProviderError or BundleError if no variant that the settings allow passes its checks.
         """
         self.card: Card = bundle.card
         self._bundle, self._batch_size = bundle, batch_size
-        self._threads, self._cuda = threads or usable_cores(), cuda or Cuda()
-        refused: VariantError | None = None
+        self._threads, self._cuda = threads or usable_cores(), cuda or CudaOptions()
+        first_error: VariantError | None = None
         without_cuda = False
-        for wanted, variant in _choices(provider, precision, bundle.card):
-            if wanted == CUDA and without_cuda:
+        for candidate, variant in _candidates(provider, precision, bundle.card):
+            if candidate == CUDA and without_cuda:
                 continue
             try:
-                self._load(wanted, variant)
-            except NoCudaError as error:
+                self._load(candidate, variant)
+            except CudaUnavailableError as error:
                 if provider is Provider.CUDA:
                     raise ProviderError(f"BINWATCH_PROVIDER=cuda but {error}, or set BINWATCH_PROVIDER=cpu") from error
                 logger.warning("computing on the CPU, although ONNX Runtime was built with CUDA: %s", error)
                 without_cuda = True
             except VariantError as error:
                 logger.warning("model %s: its %s variant cannot be used: %s", self.card.version, variant, error)
-                refused = refused or error
+                first_error = first_error or error
             else:
-                self.self_check = self._result(fell_back=refused is not None)
+                self.self_check = self._self_check_result(fell_back=first_error is not None)
                 if self.card.unlearned_classes:
-                    never = column_names(self.card.unlearned_classes)
+                    unlearned_classes = column_names(self.card.unlearned_classes)
                     logger.warning("model %s cannot predict %s: no training photo showed it", self.card.version, never)
                 return
-        assert refused is not None  # otherwise the loop has returned or raised
-        raise refused
+        assert first_error is not None  # otherwise the loop has returned or raised
+        raise first_error
 
     @classmethod
-    def of(cls, bundle: Bundle, settings: Settings) -> Engine:
-        """The bundle's model, loaded with the settings."""
+    def from_settings(cls, bundle: Bundle, settings: Settings) -> Engine:
+        """Load the bundle's model on the device and in the precision of the settings."""
         return cls(
             bundle,
             provider=settings.provider,
@@ -95,26 +104,29 @@ class Engine:
         )
 
     def _load(self, provider: str, precision: Precision) -> None:
-        """Raises NoCudaError, VariantError if another variant may work, or BundleError if the bundle is faulty."""
+        """Load and check one variant.
+
+        Raises CudaUnavailableError, VariantError if another variant may work, or BundleError if the bundle is faulty.
+        """
         path = self._bundle.model(precision)
         self.precision = precision
         self._sessions: LoadedModel = (
-            OnCuda(path, self._batch_size, self._cuda)
+            CudaModel(path, self._batch_size, self._cuda)
             if provider == CUDA
-            else OnCpu(path, self._threads, self._batch_size)
+            else CpuModel(path, self._threads, self._batch_size)
         )
-        _check_against_card(self._sessions.first, self.card, path)
+        _check_against_card(self._sessions.first_session, self.card, path)
         expected = self.card.variants[precision].self_check
         if expected is not None:
-            answers = self.infer(self_check.make_photos(self.card.input_size))
-            found = self_check.describe_mismatch(expected, answers.distribution, answers.embeddings)
-            if found is not None:
+            output = self.infer(self_check.make_photos(self.card.input_size))
+            describe_mismatch = self_check.describe_mismatch(expected, output.distribution, output.embeddings)
+            if describe_mismatch is not None:
                 raise VariantError(
-                    f"{path}: fails its self-check on {provider}: {found}; set BINWATCH_PRECISION to another variant of"
-                    " the bundle, or use another machine"
+                    f"{path}: fails its self-check on {provider}: {difference}; set BINWATCH_PRECISION to another"
+                    " variant of the bundle, or use another machine"
                 )
 
-    def _result(self, *, fell_back: bool) -> SelfCheckResult:
+    def _self_check_result(self, *, fell_back: bool) -> SelfCheckResult:
         if fell_back:
             logger.warning("model %s: counting with %s on %s instead", self.card.version, self.precision, self.provider)
             return SelfCheckResult.FELL_BACK
@@ -133,32 +145,32 @@ class Engine:
 
     @property
     def provider(self) -> str:
-        """ONNX Runtime's name of the execution provider."""
+        """ONNX Runtime's name of the execution provider in use."""
         return self._sessions.provider
 
     @property
-    def calls(self) -> int:
+    def concurrent_calls(self) -> int:
         """Number of concurrent calls that keep the machine busy."""
-        return self._sessions.calls
+        return self._sessions.concurrent_calls
 
     @property
-    def sizes(self) -> tuple[int, ...]:
-        """Batch sizes that `warm` runs. CUDA uses no others."""
-        return self._sessions.sizes
+    def batch_sizes(self) -> tuple[int, ...]:
+        """Batch sizes that `warm_up` runs. CUDA uses no others."""
+        return self._sessions.batch_sizes
 
-    def warm(self) -> None:
+    def warm_up(self) -> None:
         """Count blank photos in each batch size, so that memory is allocated before the first real photo."""
         side = self.card.input_size
-        for photos in self.sizes:
-            self.infer(np.zeros((photos, side, side, 3), np.uint8))
+        for batch_size in self.batch_sizes:
+            self.infer(np.zeros((batch_size, side, side, 3), np.uint8))
 
-    def infer(self, photos: npt.NDArray[np.uint8]) -> Inferred:
+    def infer(self, photos: npt.NDArray[np.uint8]) -> ModelOutput:
         """Count `photos`, uint8 (n, size, size, 3) with n ≥ 1."""
         return replace(self._sessions.infer(photos), rule=self.card.count_rule)
 
 
-def _wanted(choice: Provider) -> list[str]:
-    """Providers to try, in order. Each loads the model separately, since each has its preferred variant."""
+def _providers(choice: Provider) -> list[str]:
+    """Return the providers to try, in order. Each loads the model separately, since each has a preferred variant."""
     has_cuda = CUDA in ort.get_available_providers()
     if choice is Provider.CUDA and not has_cuda:
         raise ProviderError(
@@ -170,32 +182,36 @@ def _wanted(choice: Provider) -> list[str]:
     return [CUDA] if choice is Provider.CUDA else [CPU_PROVIDER]
 
 
-def _choices(provider: Provider, choice: PrecisionChoice, card: Card) -> Iterator[tuple[str, Precision]]:
-    """Pairs of provider and variant to try, the best first; with `auto`, each provider's last is fp32, if it exists."""
-    for wanted in _wanted(provider):
+def _candidates(provider: Provider, choice: PrecisionChoice, card: Card) -> Iterator[tuple[str, Precision]]:
+    """Yield the pairs of provider and variant to try, best first.
+
+    With `auto`, each provider's last candidate is fp32 if the bundle has it.
+    """
+    for candidate in _providers(provider):
         if choice is not PrecisionChoice.AUTO:
-            yield wanted, Precision(choice.value)
+            yield candidate, Precision(choice.value)
             continue
-        preferred = (Precision.FP16 if wanted == CUDA else Precision.INT8, Precision.FP32, *card.variants)
+        preferred = (Precision.FP16 if candidate == CUDA else Precision.INT8, Precision.FP32, *card.variants)
         best = next(precision for precision in preferred if precision in card.variants)
-        yield wanted, best
+        yield candidate, best
         if best is not Precision.FP32 and Precision.FP32 in card.variants:
-            yield wanted, Precision.FP32
+            yield candidate, Precision.FP32
 
 
 def _check_against_card(session: Any, card: Card, path: Path) -> None:
-    side, quantities = card.input_size, card.highest + 2
-    wanted = {
+    """Raise BundleError unless the session has the inputs and outputs that the card describes."""
+    side, n_quantities = card.input_size, card.highest + 2
+    expected = {
         INPUT_NAME: ("tensor(uint8)", [side, side, 3]),
-        PROBABILITIES_OUTPUT: ("tensor(float)", [quantities]),
+        PROBABILITIES_OUTPUT: ("tensor(float)", [n_quantities]),
         EMBEDDING_OUTPUT: ("tensor(float)", [card.embedding_size]),
     }
-    found = {node.name: (node.type, list(node.shape[1:])) for node in (*session.get_inputs(), *session.get_outputs())}
-    for name, (kind, shape) in wanted.items():
-        if found.get(name) != (kind, shape):
+    actual = {node.name: (node.type, list(node.shape[1:])) for node in (*session.get_inputs(), *session.get_outputs())}
+    for name, (kind, shape) in expected.items():
+        if actual.get(name) != (kind, shape):
             raise BundleError(
                 f"{path}: the card promises {name!r} as {kind} (batch, {', '.join(map(str, shape))}), the ONNX file has"
-                f" {found.get(name, 'nothing of that name')}; export the bundle again"
+                f" {actual.get(name, 'nothing of that name')}; export the bundle again"
             )
     for node in session.get_inputs():
         if isinstance(node.shape[0], int):

@@ -9,30 +9,30 @@ from collections.abc import Callable, Mapping
 from binwatch.errors import describe_error
 
 Probe = Callable[[], object]
-"""Uses one part of the worker; raises if that part does not work."""
+"""A function that uses one part of the worker, and raises if the part does not work."""
 
-_FRESH_S = 2.0
-"""Calls within this time get the last result, since each probe puts load on the part that it checks."""
+_CACHE_S = 2.0
+"""How long a result is reused, in seconds: each probe puts load on the part that it checks."""
 
 
 class HealthChecks:
-    """Runs all probes. Thread-safe."""
+    """Runs all probes, at most once every `_CACHE_S` seconds. Thread-safe."""
 
     def __init__(self, probes: Mapping[str, Probe]) -> None:
         self._probes = probes
         self._lock = threading.Lock()
-        self._asked = float("-inf")
+        self._probed_at = float("-inf")
         self._problems: dict[str, str] = {}
 
     def problems(self) -> dict[str, str]:
-        """Name of each failed probe → its error; empty if the worker is healthy."""
+        """Return the name of each failed probe → its error; empty if the worker is healthy."""
         with self._lock:
-            if time.monotonic() - self._asked > _FRESH_S:
+            if time.monotonic() - self._probed_at > _CACHE_S:
                 self._problems = {}
                 for name, probe in self._probes.items():
                     try:
                         probe()
                     except Exception as error:  # of any kind: the part does not work
                         self._problems[name] = describe_error(error)
-                self._asked = time.monotonic()
+                self._probed_at = time.monotonic()
             return dict(self._problems)

@@ -1,4 +1,4 @@
-"""Runs one ONNX file in ONNX Runtime, on a CPU's cores or on a GPU: photos → the model's output."""
+"""Run one ONNX file in ONNX Runtime, on the cores of a CPU or on a GPU: photos → the model's output."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,7 +22,7 @@ from binwatch.counts import CountRule, class_probabilities, predict_counts
 from binwatch.errors import BinwatchError, BundleError
 from binwatch.onnx_session import CPU_PROVIDER, open_session
 from binwatch.text import count_noun
-from worker.batch_padding import buckets, in_buckets
+from worker.batch_padding import bucket_sizes, split_into_buckets
 
 logger = logging.getLogger(__name__)
 
@@ -31,16 +31,16 @@ CUDA = "CUDAExecutionProvider"
 Pixels = npt.NDArray[np.uint8]
 
 
-class NoCudaError(Exception):
-    """ONNX Runtime cannot use CUDA, although it was built with it. The message has the reason and what to check."""
+class CudaUnavailableError(Exception):
+    """ONNX Runtime was built with CUDA but cannot use it. The message has the reason and what to check."""
 
 
 class VariantError(BundleError):
-    """One ONNX file of a bundle cannot be used here; another may work."""
+    """One ONNX file of a bundle cannot be used on this machine; another variant may work."""
 
 
 @dataclass(frozen=True, slots=True)
-class Inferred:
+class ModelOutput:
     """The model's output for n photos, in the same order.
 
     `distribution` is float32 (n, quantities), each row sums to 1; `embeddings` is float32 (n, embedding_size).
@@ -52,7 +52,7 @@ class Inferred:
 
     @property
     def counts(self) -> npt.NDArray[np.int64]:
-        """Classes, int64 (n,)."""
+        """Predicted classes, int64 (n,)."""
         return predict_counts(self.rule, self.probabilities)
 
     @property
@@ -62,14 +62,14 @@ class Inferred:
 
 
 @dataclass(frozen=True, slots=True)
-class Cuda:
-    """How a GPU is used. The defaults are for workers; benchmarks.engine_speed tries others."""
+class CudaOptions:
+    """How to use a GPU. The defaults are those of workers; benchmarks.engine_speed measures others."""
 
-    options: Mapping[str, str] = field(default_factory=lambda: {"cudnn_conv_algo_search": "HEURISTIC"})
+    provider_options: Mapping[str, str] = field(default_factory=lambda: {"cudnn_conv_algo_search": "HEURISTIC"})
     """Options of ONNX Runtime's CUDA provider. With HEURISTIC, cuDNN picks the convolution algorithm that is probably
-    best; the default compares more algorithms, which takes many times as long at each start."""
-    calls: int = 1
-    """Concurrent batches on the GPU. The next batch is assembled meanwhile."""
+    fastest; the default compares more algorithms, which makes each start many times slower."""
+    concurrent_calls: int = 1
+    """Number of concurrent batches on the GPU. The next batch is assembled meanwhile."""
 
 
 class LoadedModel(Protocol):
@@ -77,106 +77,105 @@ class LoadedModel(Protocol):
 
     provider: str
     """ONNX Runtime's name of the execution provider."""
-    calls: int
+    concurrent_calls: int
     """Number of concurrent calls that keep the machine busy."""
-    sizes: tuple[int, ...]
-    """Batch sizes to warm: the first call of each size allocates memory and plans convolutions."""
-    first: Any
-    """An ONNX Runtime session, for its description of inputs and outputs."""
+    batch_sizes: tuple[int, ...]
+    """Batch sizes to warm up: the first call of each size allocates memory and plans convolutions."""
+    first_session: Any
+    """An ONNX Runtime session that describes the inputs and outputs."""
 
-    def infer(self, photos: Pixels) -> Inferred:
+    def infer(self, photos: Pixels) -> ModelOutput:
         """Count `photos`, uint8 (n, size, size, 3) with n ≥ 1."""
 
 
-class OnCpu:
-    """Divides the photos of a call among threads, each of which runs the model separately.
+class CpuModel:
+    """A model on the CPU. Divides the photos of a call among threads, each of which runs the model separately.
 
     ONNX Runtime's own threads share each operator and wait for each other after it, which costs time
     (benchmarks/engine_threads.py). With two concurrent calls, cores that have finished one start with the next.
     """
 
     provider = CPU_PROVIDER
-    calls = 2
+    concurrent_calls = 2
 
     def __init__(self, path: Path, threads: int, batch_size: int) -> None:
         """Raises VariantError if the file cannot be loaded."""
-        self.sizes: tuple[int, ...] = (1, batch_size)
+        self.batch_sizes: tuple[int, ...] = (1, batch_size)
         try:
-            self.first = open_session(path)  # one thread per call: several calls run concurrently
+            self.first_session = open_session(path)  # one thread per call: several calls run concurrently
         except Exception as error:  # ONNX Runtime raises its own, unexported classes
             raise VariantError(f"{path}: ONNX Runtime cannot load it ({error}); export the model again") from error
         self._threads = threads
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="infer")
 
-    def infer(self, photos: Pixels) -> Inferred:
-        parts = np.array_split(photos, min(self._threads, len(photos)))
-        return _joined(self._pool.map(lambda part: _run(self.first, part), parts))
+    def infer(self, photos: Pixels) -> ModelOutput:
+        chunks = np.array_split(photos, min(self._threads, len(photos)))
+        return _concatenate(self._pool.map(partial(_run, self.first_session), chunks))
 
 
-class OnCuda:
-    """Uses a few batch sizes only, each in a separate session.
+class CudaModel:
+    """A model on a GPU. Uses only a few batch sizes, each in a separate session.
 
     ONNX Runtime's convolutions cache cuDNN's plan for the last shape only (Conv::UpdateState in 1.20 and later). In a
-    shared session, each change of batch size would cause new planning.
+    shared session, each change of batch size would require a new plan.
     """
 
     provider = CUDA
 
-    def __init__(self, path: Path, batch_size: int, cuda: Cuda) -> None:
-        """Raises NoCudaError if ONNX Runtime cannot load the file with CUDA, or falls back to another provider."""
-        self.calls = cuda.calls
-        self.sizes = buckets(batch_size)
-        self._sessions = {size: _open_with_cuda(path, cuda.options) for size in self.sizes}
-        self.first = self._sessions[self.sizes[0]]
-        self._turns = threading.BoundedSemaphore(cuda.calls)
+    def __init__(self, path: Path, batch_size: int, cuda: CudaOptions) -> None:
+        """Raises CudaUnavailableError if ONNX Runtime cannot load the file with CUDA, or uses another provider."""
+        self.concurrent_calls = cuda.concurrent_calls
+        self.batch_sizes = bucket_sizes(batch_size)
+        self._sessions = {size: _open_with_cuda(path, cuda.provider_options) for size in self.batch_sizes}
+        self.first_session = self._sessions[self.batch_sizes[0]]
+        self._gpu_slots = threading.BoundedSemaphore(cuda.concurrent_calls)
 
-    def infer(self, photos: Pixels) -> Inferred:
-        batches = list(in_buckets(photos, self.sizes))  # padded before waiting for the GPU
-        with self._turns:
-            return _joined(_run(self._sessions[len(batch)], batch, kept) for batch, kept in batches)
+    def infer(self, photos: Pixels) -> ModelOutput:
+        batches = list(split_into_buckets(photos, self.batch_sizes))  # padded before waiting for the GPU
+        with self._gpu_slots:
+            return _concatenate(_run(self._sessions[len(batch)], batch, n_photos) for batch, n_photos in batches)
 
 
 def _open_with_cuda(path: Path, options: Mapping[str, str]) -> Any:
-    look = "check the driver (nvidia-smi) and the CUDA and cuDNN libraries"
-    _preload()
+    advice = "check the driver (nvidia-smi) and the CUDA and cuDNN libraries"
+    _preload_cuda_libraries()
     try:
         session = open_session(path, [(CUDA, dict(options)), CPU_PROVIDER])
     except Exception as error:
-        raise NoCudaError(f"ONNX Runtime cannot load {path} with it ({error}): {look}") from error
-    # Without CUDA's libraries, it silently loads on the CPU; only its list of providers shows that.
+        raise CudaUnavailableError(f"ONNX Runtime cannot load {path} with it ({error}): {advice}") from error
+    # Without the CUDA libraries, ONNX Runtime silently falls back to the CPU; only its list of providers shows that.
     provider = session.get_providers()[0]
     if provider != CUDA:
-        raise NoCudaError(f"ONNX Runtime fell back to {provider}: {look}")
+        raise CudaUnavailableError(f"ONNX Runtime fell back to {provider}: {advice}")
     return session
 
 
 @cache
-def _preload() -> None:
-    """Load CUDA's and cuDNN's libraries from pip's packages.
+def _preload_cuda_libraries() -> None:
+    """Load the CUDA and cuDNN libraries that pip has installed.
 
-    ONNX Runtime prints the names of missing libraries on standard output, which belongs to the results of
+    ONNX Runtime prints the names of missing libraries to standard output, which is reserved for the results of
     `count --json`. So its output is logged instead.
     """
-    said = io.StringIO()
-    with redirect_stdout(said):
+    output = io.StringIO()
+    with redirect_stdout(output):
         ort.preload_dlls()
-    for line in said.getvalue().splitlines():
+    for line in output.getvalue().splitlines():
         logger.warning("CUDA: %s", line)
 
 
-def _run(session: Any, photos: Pixels, kept: int | None = None) -> Inferred:
-    """The answers to the first `kept` photos, or to all."""
+def _run(session: Any, photos: Pixels, n_photos: int | None = None) -> ModelOutput:
+    """Run the model on `photos`, and return its output for the first `n_photos`; by default, for all of them."""
     distribution, embeddings = session.run([PROBABILITIES_OUTPUT, EMBEDDING_OUTPUT], {INPUT_NAME: photos})
     if len(distribution) != len(photos):
         raise BinwatchError(
             f"the model returned {count_noun(len(distribution), 'answer')} for {count_noun(len(photos), 'photo')};"
             " export it again"
         )
-    return Inferred(distribution[:kept], embeddings[:kept])
+    return ModelOutput(distribution[:n_photos], embeddings[:n_photos])
 
 
-def _joined(answers: Iterable[Inferred]) -> Inferred:
-    parts = list(answers)
-    return Inferred(
-        np.concatenate([part.distribution for part in parts]), np.concatenate([part.embeddings for part in parts])
-    )
+def _concatenate(outputs: Iterable[ModelOutput]) -> ModelOutput:
+    pairs = [(output.distribution, output.embeddings) for output in outputs]
+    distributions, embeddings = zip(*pairs, strict=True)
+    return ModelOutput(np.concatenate(distributions), np.concatenate(embeddings))

@@ -1,4 +1,4 @@
-"""Operational metrics of one worker process, for Prometheus. The monitor has the metrics of the counts."""
+"""Operational metrics of one worker process, for Prometheus. The monitor exports the metrics of the counts."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from binwatch.errors import MetadataReason, Reason
 from binwatch.keys import SkipReason
 from binwatch.version import version
-from worker.inference_sessions import Inferred
-from worker.pipeline import Infers
+from worker.inference_sessions import ModelOutput
+from worker.pipeline import SupportsInfer
 
-_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-_PHOTOS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-PROMISED_S = 60
+_DURATION_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_PHOTO_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+LATENCY_TARGET_S = 60
 """Seconds from upload to count that the alert BinwatchPhotosLate allows."""
 
 
 class PhotoStage(StrEnum):
-    """Stage of a photo's processing. A metric's label."""
+    """Stage of a photo's processing. A metric label."""
 
     FETCH = "fetch"
     DECODE = "decode"
@@ -34,14 +34,14 @@ class PhotoStage(StrEnum):
 
 
 class PeriodicStep(StrEnum):
-    """Step of a periodic task. A metric's label."""
+    """Step of a periodic task. A metric label."""
 
     START = "start"
     SUCCESS = "success"
 
 
 class WorkerMetrics:
-    """The metrics of one process, in their own registry. Thread-safe."""
+    """The metrics of one process, in a registry of their own. Thread-safe."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -66,17 +66,19 @@ class WorkerMetrics:
             "binwatch_worker_refused_models",
             "Promoted models that could not be put in use, so that another stayed in use",
         )
-        self._batches = histogram("binwatch_worker_batch_photos", "Photos in one inference call", buckets=_PHOTOS)
+        self._batches = histogram(
+            "binwatch_worker_batch_photos", "Photos in one inference call", buckets=_PHOTO_BUCKETS
+        )
         self._stages = histogram(
             "binwatch_worker_stage_seconds",
             "Seconds of one fetch, one decode, one inference call, one transaction",
             ["stage"],
-            buckets=_SECONDS,
+            buckets=_DURATION_BUCKETS_S,
         )
         self._latency = histogram(
             "binwatch_worker_photo_age_seconds",
             "Seconds from a photo's upload to its first record, of photos stored since Binwatch has been counting",
-            buckets=(0.25, 0.5, 1, 2.5, 5, 10, 30, PROMISED_S, 300, 1800, 7200, 86400),
+            buckets=(0.25, 0.5, 1, 2.5, 5, 10, 30, LATENCY_TARGET_S, 300, 1800, 7200, 86400),
         )
         self._oldest = gauge(
             "binwatch_worker_queue_oldest_seconds",
@@ -100,10 +102,10 @@ class WorkerMetrics:
         Info("binwatch_build", "Release of Binwatch", registry=self.registry).info({"version": version()})
         self.event_messages = 0
         """Number of event messages that this worker has processed."""
-        self._start_at_zero()
+        self._initialize_series()
 
-    def _start_at_zero(self) -> None:
-        """Create every series of a counter: `increase()` misses the first increase of a series that did not exist."""
+    def _initialize_series(self) -> None:
+        """Create all series of the counters at 0: `increase()` misses the first increase of a new series."""
         for stage in PhotoStage:
             self._stages.labels(stage)
         self._photos.labels("counted", "")
@@ -111,85 +113,85 @@ class WorkerMetrics:
             self._photos.labels("failed", reason)
         for skipped in SkipReason:
             self._skipped.labels(skipped)
-        for why in ("", *MetadataReason):
-            self._metadata.labels(why)
+        for metadata_reason in ("", *MetadataReason):
+            self._metadata.labels(metadata_reason)
         for outcome in ("published", "rejected"):
             self._events.labels(outcome)
 
     @contextmanager
     def timed(self, stage: PhotoStage) -> Iterator[None]:
-        """Measure the duration of the `with` block, whether it raises or not."""
+        """Observe the duration of the `with` block, whether it raises or not."""
         started = time.perf_counter()
         try:
             yield
         finally:
             self._stages.labels(stage).observe(time.perf_counter() - started)
 
-    def photo(self, reason: str | None) -> None:
-        """Count a photo that was counted, or failed for `reason`."""
+    def count_photo(self, reason: str | None) -> None:
+        """Count a processed photo; `reason`: why it failed, or None if it was counted."""
         self._photos.labels("failed" if reason else "counted", reason or "").inc()
 
-    def waited(self, age_s: float) -> None:
-        """Observe the age, in seconds since its upload, at which a photo got its first record."""
+    def observe_photo_age(self, age_s: float) -> None:
+        """Observe the age of a photo at its first record, in seconds since the upload."""
         self._latency.observe(max(0.0, age_s))
 
-    def metadata(self, reason: str | None) -> None:
-        """Count a metadata file that was recorded; `reason`: why it gave no quantity."""
+    def count_metadata_file(self, reason: str | None) -> None:
+        """Count a recorded metadata file; `reason`: why it has no quantity, or None if it has one."""
         self._metadata.labels(reason or "").inc()
 
-    def batch(self, photos: int) -> None:
-        """Observe an inference call with `photos` photos."""
-        self._batches.observe(photos)
+    def observe_batch(self, n_photos: int) -> None:
+        """Observe the number of photos in an inference call."""
+        self._batches.observe(n_photos)
 
-    def messages(self, *, published: int, rejected: int) -> None:
+    def count_event_messages(self, *, published: int, rejected: int) -> None:
         """Count event messages that became tasks (`published`) or were dead-lettered (`rejected`)."""
         self.event_messages += published + rejected
         self._events.labels("published").inc(published)
         self._events.labels("rejected").inc(rejected)
 
-    def skipped(self, counts: Mapping[SkipReason, int]) -> None:
+    def count_skipped(self, counts: Mapping[SkipReason, int]) -> None:
         """Count skipped objects and events, by reason."""
-        for reason, number in counts.items():
-            self._skipped.labels(reason).inc(number)
+        for reason, count in counts.items():
+            self._skipped.labels(reason).inc(count)
 
-    def oldest(self, queue: str, age_s: float) -> None:
-        """Set the age of the oldest message just received from the queue "events" or "tasks"."""
+    def set_oldest_message_age(self, queue: str, age_s: float) -> None:
+        """Set the age of the oldest message received last from the queue "events" or "tasks"."""
         self._oldest.labels(queue).set(max(0.0, age_s))
 
-    def depths(self, depths: Mapping[str, int]) -> None:
-        """Set the number of waiting messages by queue; it is unknown for queues that are missing."""
+    def set_queue_depths(self, depths: Mapping[str, int]) -> None:
+        """Set the number of waiting messages by queue. A missing queue means that its number is unknown."""
         self._depths.clear()
         for queue, messages in depths.items():
             self._depths.labels(queue).set(messages)
         if depths.get("tasks") == 0:  # otherwise the last task's age would stay until the next task
-            self.oldest("tasks", 0)
+            self.set_oldest_message_age("tasks", 0)
 
-    def expect(self, task: str, next_deadline: Callable[[], float]) -> None:
-        """Register a periodic task; `next_deadline` gives when it should have run again, in seconds since 1970."""
+    def expect_periodic_task(self, task: str, next_deadline: Callable[[], float]) -> None:
+        """Register a periodic task; `next_deadline` returns when it should have run again, in seconds since 1970."""
         self._next_deadline[task] = next_deadline
         for step in PeriodicStep:
             self._deadlines.labels(task, step).set(next_deadline())
 
-    def periodic(self, task: str, step: PeriodicStep) -> None:
-        """Note that a periodic task has started or succeeded."""
+    def note_periodic_step(self, task: str, step: PeriodicStep) -> None:
+        """Record that a periodic task has started or succeeded just now."""
         self._periodic.labels(task, step).set_to_current_time()
         if task in self._next_deadline:
             self._deadlines.labels(task, step).set(self._next_deadline[task]())
 
-    def model(self, version: str, precision: str, provider: str, self_check: str) -> None:
+    def set_model(self, version: str, precision: str, provider: str, self_check: str) -> None:
         """Set the model in use."""
         self._model.info({"version": version, "precision": precision, "provider": provider, "self_check": self_check})
 
 
 class InstrumentedEngine:
-    """An engine that measures its calls."""
+    """Wraps an engine, and measures its calls."""
 
-    def __init__(self, engine: Infers, metrics: WorkerMetrics) -> None:
+    def __init__(self, engine: SupportsInfer, metrics: WorkerMetrics) -> None:
         self._engine = engine
         self._metrics = metrics
 
-    def infer(self, photos: npt.NDArray[np.uint8]) -> Inferred:
-        """Like the engine's `infer`."""
-        self._metrics.batch(len(photos))
+    def infer(self, photos: npt.NDArray[np.uint8]) -> ModelOutput:
+        """Run `infer` of the wrapped engine, and observe its batch size and duration."""
+        self._metrics.observe_batch(len(photos))
         with self._metrics.timed(PhotoStage.INFER):
             return self._engine.infer(photos)

@@ -1,4 +1,4 @@
-"""A photo and the model's prediction → the record."""
+"""Build the record of a photo from the model's prediction."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from worker.pipeline import Prediction
 
 def new_count(
     engine: Engine,
-    answer: Prediction | PhotoError | None,
+    result: Prediction | PhotoError | None,
     *,
     bucket: str,
     key: str,
@@ -26,9 +26,9 @@ def new_count(
     stats: PhotoStats | None = None,
     size: int | None = None,
 ) -> NewCount:
-    """The record of a photo. `answer` is its count, or the error if it has none; `size` is the file's, in bytes."""
-    error = answer if isinstance(answer, PhotoError) else None
-    prediction = answer if isinstance(answer, Prediction) else None
+    """Build the record of a photo. `result`: its prediction or error, None if neither; `size`: file size in bytes."""
+    error = result if isinstance(result, PhotoError) else None
+    prediction = result if isinstance(result, Prediction) else None
     return NewCount(
         bucket=bucket,
         key=key,

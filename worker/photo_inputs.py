@@ -1,10 +1,11 @@
-"""The photos of the command `count`: in files, folders and S3 prefixes."""
+"""Find and load the photos of the command `count`: in files, folders and S3 prefixes."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,13 +20,13 @@ from worker.skipped import SkippedTally
 if TYPE_CHECKING:
     from binwatch.objects import Objects
 
-S3 = "s3://"
-"""How a place begins that is not on this machine."""
+S3_SCHEME = "s3://"
+"""Prefix of a place in an object store; all other places are on this machine."""
 
 
 @dataclass(frozen=True, slots=True)
 class NamedPhoto:
-    """A photo to count: its name, and a function that reads its bytes (raises PhotoError if they cannot be read)."""
+    """A photo to count: its name, and a function that reads its bytes, or raises PhotoError."""
 
     name: str
     read: Callable[[], bytes]
@@ -33,30 +34,30 @@ class NamedPhoto:
 
 @dataclass(frozen=True, slots=True)
 class LoadedFile:
-    """A photo, or the error that prevented it."""
+    """A loaded photo, or the error that prevented loading it."""
 
     name: str
     photo: Photo | None = None
     error: PhotoError | None = None
 
 
-def find(places: Sequence[str], settings: Settings, skipped: SkippedTally) -> Iterator[NamedPhoto]:
-    """Every photo in `places`. Other files and objects are added to `skipped`.
+def find_photos(places: Sequence[str], settings: Settings, skipped: SkippedTally) -> Iterator[NamedPhoto]:
+    """Yield every photo in `places`; add other files and objects to `skipped`.
 
-    Raises BinwatchError for a place that does not exist or has no photo.
+    Raises BinwatchError for a place that does not exist or has no photos.
     """
     for place in places:
-        found = False
-        in_place = _in_prefix if place.startswith(S3) else _in_path
-        for source in in_place(place, settings, skipped):
-            found = True
+        is_empty = True
+        find_in_place = _find_in_bucket if place.startswith(S3_SCHEME) else _find_in_path
+        for source in find_in_place(place, settings, skipped):
+            is_empty = False
             yield source
-        if not found:
+        if is_empty:
             raise BinwatchError(f"{place}: no photos here ({PHOTO_SUFFIXES_TEXT})")
 
 
-def loader(card: Card, limits: ImageLimits) -> Callable[[NamedPhoto], LoadedFile]:
-    """A function that loads one photo for the card's model, and does not raise for a bad photo."""
+def make_loader(card: Card, limits: ImageLimits) -> Callable[[NamedPhoto], LoadedFile]:
+    """Create a function that loads one photo for the card's model, and returns the error of a bad photo."""
 
     def load_one(source: NamedPhoto) -> LoadedFile:
         try:
@@ -67,7 +68,7 @@ def loader(card: Card, limits: ImageLimits) -> Callable[[NamedPhoto], LoadedFile
     return load_one
 
 
-def _in_path(place: str, settings: Settings, skipped: SkippedTally) -> Iterator[NamedPhoto]:
+def _find_in_path(place: str, settings: Settings, skipped: SkippedTally) -> Iterator[NamedPhoto]:
     path = Path(place)
     if not os.path.lexists(path):
         raise BinwatchError(f"{path}: does not exist; name a photo, a folder or s3://bucket/prefix")
@@ -76,38 +77,38 @@ def _in_path(place: str, settings: Settings, skipped: SkippedTally) -> Iterator[
             if kind_of(file.name) is ObjectKind.PHOTO or has_photo(file):
                 yield file_source(file, settings.max_photo_bytes)
             else:
-                skipped.add_name(str(file), skip_reason(file.name))
+                skipped.add_one(str(file), skip_reason(file.name))
     else:
         yield file_source(path, settings.max_photo_bytes)  # named explicitly, so tried whatever its suffix
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    """All files, including dangling links. Raises BinwatchError for a folder that cannot be read."""
+    """Yield all files, including dangling links. Raises BinwatchError for a folder that cannot be read."""
 
-    def refuse(error: OSError) -> None:
+    def raise_unreadable(error: OSError) -> None:
         raise BinwatchError(f"{error.filename}: cannot be listed ({error.strerror}); allow it, or remove it")
 
-    for parent, _, names in os.walk(folder, onerror=refuse):
+    for parent, _, names in os.walk(folder, onerror=raise_unreadable):
         files = (Path(parent, name) for name in names)
         yield from (file for file in files if file.is_file() or file.is_symlink())
 
 
 def has_photo(file: Path) -> bool:
-    """Whether the file's content is a photo's, whatever its name is."""
+    """Return whether the content of the file is a photo, whatever its name."""
     try:
-        with file.open("rb") as opened:
-            return is_photo(opened.read(MAGIC_BYTES))
+        with file.open("rb") as stream:
+            return is_photo(stream.read(MAGIC_BYTES))
     except OSError:
         return False
 
 
 def file_source(path: Path, max_bytes: int) -> NamedPhoto:
-    """A photo in a file."""
+    """Return the photo in a file of at most `max_bytes`."""
 
     def read() -> bytes:
         try:
             with path.open("rb") as file:
-                data = file.read(max_bytes + 1)  # not by its size, which pipes and devices lack
+                data = file.read(max_bytes + 1)  # not by the file's size, which pipes and devices lack
         except PermissionError as error:
             raise PhotoError(Reason.FORBIDDEN, f"may not be read: {error.strerror}") from error
         except OSError as error:
@@ -119,25 +120,23 @@ def file_source(path: Path, max_bytes: int) -> NamedPhoto:
     return NamedPhoto(str(path), read)
 
 
-def _in_prefix(url: str, settings: Settings, skipped: SkippedTally) -> Iterator[NamedPhoto]:
+def _find_in_bucket(url: str, settings: Settings, skipped: SkippedTally) -> Iterator[NamedPhoto]:
     from binwatch.objects import Objects  # importing boto3 takes a third of a second, and local files do not need it
 
-    bucket, _, prefix = url.removeprefix("s3://").partition("/")
+    bucket, _, prefix = url.removeprefix(S3_SCHEME).partition("/")
     objects = Objects(settings)
     for listed in objects.list(bucket, prefix):
         if kind_of(listed.key, settings.models_prefix) is ObjectKind.PHOTO:
-            yield NamedPhoto(f"s3://{bucket}/{listed.key}", _object_reader(objects, bucket, listed.key, settings))
+            read = partial(_read_object, objects, bucket, listed.key, settings.max_photo_bytes)
+            yield NamedPhoto(f"{S3_SCHEME}{bucket}/{listed.key}", read)
         else:
-            skipped.add_name(listed.key, skip_reason(listed.key, settings.models_prefix, settings.nightly_prefix))
+            skipped.add_one(listed.key, skip_reason(listed.key, settings.models_prefix, settings.nightly_prefix))
 
 
-def _object_reader(objects: Objects, bucket: str, key: str, settings: Settings) -> Callable[[], bytes]:
+def _read_object(objects: Objects, bucket: str, key: str, max_bytes: int) -> bytes:
     from binwatch.objects import ObjectRefused
 
-    def read() -> bytes:
-        try:
-            return objects.fetch(bucket, key, max_bytes=settings.max_photo_bytes).data
-        except ObjectRefused as error:
-            raise PhotoError(Reason(error.reason), str(error)) from error
-
-    return read
+    try:
+        return objects.fetch(bucket, key, max_bytes=max_bytes).data
+    except ObjectRefused as error:
+        raise PhotoError(Reason(error.reason), str(error)) from error

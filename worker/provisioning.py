@@ -15,7 +15,7 @@ from worker.brokers.choice import choose_queues
 
 
 def migrate_records(settings: Settings) -> str:
-    """Bring the schema of the records up to date; returns a message for the user, with the database's URL.
+    """Upgrade the schema of the records; return a message for the user, with the URL of the database.
 
     Raises BinwatchError if the database cannot be reached.
     """
@@ -29,21 +29,21 @@ def migrate_records(settings: Settings) -> str:
 
 
 def make_queues(settings: Settings) -> str:
-    """Create the missing queues; returns a message for the user. Raises QueueError."""
-    new = choose_queues(settings).create()
-    if not new:
+    """Create the missing queues; return a message for the user. Raises QueueError."""
+    created = choose_queues(settings).create()
+    if not created:
         return "all queues exist already: created none"
-    return f"created {count_noun(len(new), 'queue')}: {', '.join(new)}"
+    return f"created {count_noun(len(created), 'queue')}: {', '.join(created)}"
 
 
 def make_bucket(settings: Settings) -> str:
-    """Create the bucket unless it exists; returns a message for the user."""
-    made = Objects(settings).make_bucket(settings.bucket)
-    return f"created the bucket {settings.bucket!r}" if made else f"the bucket {settings.bucket!r} exists already"
+    """Create the bucket unless it exists; return a message for the user."""
+    created = Objects(settings).make_bucket(settings.bucket)
+    return f"created the bucket {settings.bucket!r}" if created else f"the bucket {settings.bucket!r} exists already"
 
 
 def send_events(settings: Settings) -> str:
-    """Have the bucket send its events to the event queue; returns a message for the user.
+    """Have the bucket send its events to the event queue; return a message for the user.
 
     Raises SettingsError if the bucket's events cannot be configured with S3's API.
     """
@@ -51,7 +51,6 @@ def send_events(settings: Settings) -> str:
     if events is None:
         raise SettingsError("--events is for BINWATCH_EVENT_SOURCE=sqs; without an event source, leave it out")
     arn = events.allow_bucket(settings.bucket)  # before the bucket, since S3 then sends a test message
-    told = Objects(settings).send_events(settings.bucket, arn)
-    return (
-        f"bucket {settings.bucket!r} {'now' if told else 'already'} sends its events to queue {settings.event_queue!r}"
-    )
+    changed = Objects(settings).send_events(settings.bucket, arn)
+    when = "now" if changed else "already"
+    return f"bucket {settings.bucket!r} {when} sends its events to queue {settings.event_queue!r}"

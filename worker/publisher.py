@@ -1,4 +1,4 @@
-"""Sends tasks to Celery's queue: photos and metadata files, in groups."""
+"""Send tasks to Celery's queue: photos and metadata files, in groups."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from worker.brokers.base import TaskQueue
 COUNT_PHOTOS = "binwatch.count_photos"
 READ_METADATA = "binwatch.read_metadata"
 SENT_AT = "sent_at"
-"""Header of a task: time of sending, which Celery gets from neither SQS nor RabbitMQ."""
+"""Header of a task: the time of sending, which Celery gets from neither SQS nor RabbitMQ."""
 REASON = "reason"
 """Header of a dead-lettered task: the reason. A redriven task keeps it."""
-_REASON_LENGTH = 1000
+_MAX_REASON_CHARS = 1000
 
 
 class Publisher:
-    """Sends groups of at most `size` objects. Each method returns once the broker has accepted them, else raises."""
+    """Sends groups of at most `group_size` objects. Each method returns once the broker has accepted them."""
 
-    def __init__(self, app: Celery, size: int) -> None:
+    def __init__(self, app: Celery, group_size: int) -> None:
         self._app = app
         self._queue: TaskQueue = app.queues.tasks
-        self._size = size
+        self._group_size = group_size
 
     def count(self, photos: Sequence[ObjectCreated]) -> None:
         """Send tasks that count photos."""
@@ -37,15 +37,15 @@ class Publisher:
         self._send_groups(READ_METADATA, files)
 
     def resend(self, task: str, objects: Sequence[ObjectCreated], *, redelivered: bool) -> None:
-        """Send some of a task's objects as a new task; `redelivered`: the task's message was redelivered."""
+        """Send some objects of a task as a new task; `redelivered`: the original task's message was redelivered."""
         self._send(task, objects, {SENT_AT: time.time()}, kwargs={"redelivered": redelivered})
 
     def dead_letter(self, task: str, objects: Sequence[ObjectCreated], reason: str) -> None:
         """Send a task to the dead-letter queue, with the reason."""
-        self._send(task, objects, {REASON: reason[:_REASON_LENGTH]}, queue=self._queue.dead_letter_target)
+        self._send(task, objects, {REASON: reason[:_MAX_REASON_CHARS]}, queue=self._queue.dead_letter_target)
 
     def backlog(self) -> int:
-        """Number of tasks that wait in the queue, as the broker reports it."""
+        """Return the number of tasks that wait in the queue, as the broker reports it."""
         with self._app.connection_for_read() as connection:
             name = self._app.conf.task_default_queue
             return int(connection.default_channel.queue_declare(queue=name, passive=True).message_count)
@@ -53,18 +53,18 @@ class Publisher:
     def check(self) -> None:
         """Raise unless the broker answers and accepts messages."""
         self.backlog()
-        self._queue.check_accepts(self._app)
+        self._queue.check_accepts_messages(self._app)
 
     def _send_groups(self, task: str, objects: Sequence[ObjectCreated]) -> None:
-        for start in range(0, len(objects), self._size):
-            self._send(task, objects[start : start + self._size], {SENT_AT: time.time()})
+        for start in range(0, len(objects), self._group_size):
+            self._send(task, objects[start : start + self._group_size], {SENT_AT: time.time()})
 
     def _send(self, task: str, objects: Sequence[ObjectCreated], headers: dict[str, Any], **options: Any) -> None:
         self._app.send_task(task, args=[[as_json(item) for item in objects]], headers=headers, **options)
 
 
 def as_json(item: ObjectCreated) -> dict[str, Any]:
-    """An object as an argument of a task."""
-    # Not dataclasses.asdict, which makes a deep copy of each: a twelfth of the worker's time at 160 photos/s.
-    time_ = item.time.isoformat() if item.time else None
-    return {"bucket": item.bucket, "key": item.key, "time": time_, "etag": item.etag}
+    """Convert an object to JSON, as the argument of a task."""
+    # Not with dataclasses.asdict, which deep-copies each: a twelfth of the worker's time at 160 photos/s.
+    event_time = item.time.isoformat() if item.time else None
+    return {"bucket": item.bucket, "key": item.key, "time": event_time, "etag": item.etag}

@@ -11,12 +11,12 @@ from worker.brokers.choice import Queues
 
 logger = logging.getLogger(__name__)
 
-INTERVAL_S = 15.0
-"""A usual scrape interval of Prometheus."""
+POLL_INTERVAL_S = 15.0
+"""A common scrape interval of Prometheus."""
 
 
 class QueueRole(StrEnum):
-    """Purpose of a queue: a metric label that does not depend on the queue's name."""
+    """Purpose of a queue. A metric label, independent of the queue's name."""
 
     EVENTS = "events"
     EVENTS_DEAD = "events_dead_letters"
@@ -24,24 +24,24 @@ class QueueRole(StrEnum):
     TASKS_DEAD = "tasks_dead_letters"
 
 
-def look_at(queues: Queues) -> dict[str, int]:
-    """Number of messages that wait in each queue, by its role. Raises if a broker does not answer."""
-    found = dict(zip((QueueRole.TASKS, QueueRole.TASKS_DEAD), queues.tasks.depths(), strict=True))
+def queue_depths(queues: Queues) -> dict[str, int]:
+    """Return the number of waiting messages by role of the queue. Raises if a broker does not answer."""
+    depths = dict(zip((QueueRole.TASKS, QueueRole.TASKS_DEAD), queues.tasks.depths(), strict=True))
     if queues.events is not None:
-        found |= zip((QueueRole.EVENTS, QueueRole.EVENTS_DEAD), queues.events.depths(), strict=True)
-    return {role.value: depth for role, depth in found.items()}
+        depths |= zip((QueueRole.EVENTS, QueueRole.EVENTS_DEAD), queues.events.depths(), strict=True)
+    return {role.value: depth for role, depth in depths.items()}
 
 
 class DepthPoller:
-    """Polls the depths and passes them to the observers, from start to stop. Errors do not end it."""
+    """Polls the depths and passes them to the observers, from start to stop. Continues after errors."""
 
     def __init__(
         self,
-        depths: Callable[[], Mapping[str, int]],
+        get_depths: Callable[[], Mapping[str, int]],
         *observers: Callable[[Mapping[str, int]], object],
-        interval_s: float = INTERVAL_S,
+        interval_s: float = POLL_INTERVAL_S,
     ) -> None:
-        self._depths = depths
+        self._get_depths = get_depths
         self._observers = observers
         self._interval_s = interval_s
         self._stopping = threading.Event()
@@ -57,10 +57,10 @@ class DepthPoller:
     def _run(self) -> None:
         while not self._stopping.is_set():
             try:
-                found: Mapping[str, int] = self._depths()
-            except Exception as error:  # a broker is down; no figure is better than an outdated one
+                depths: Mapping[str, int] = self._get_depths()
+            except Exception as error:  # a broker is down; no number is better than an outdated one
                 logger.warning("the depth of the queues is unknown: %s", error)
-                found = {}
+                depths = {}
             for observe in self._observers:
-                observe(found)
+                observe(depths)
             self._stopping.wait(self._interval_s)

@@ -1,4 +1,4 @@
-"""Finds photos and metadata files in the bucket without a record, for example because event messages were lost."""
+"""Find photos and metadata files in the bucket without a record, for example because event messages were lost."""
 
 from __future__ import annotations
 
@@ -17,37 +17,38 @@ from binwatch.records.queries import unread_metadata, unrecorded_photos
 from binwatch.settings import Settings
 from binwatch.text import count_noun
 from worker.publisher import Publisher
-from worker.skipped import OBJECTS, SkippedTally
+from worker.skipped import OBJECT_NOUNS, SkippedTally
 
-_PAGE = 1000
-_TRIAL = timedelta(hours=1)
-"""An object that may have crashed workers is not sent again for this time, since another message could crash more."""
+_PAGE_SIZE = 1000
+_TRIAL_PERIOD = timedelta(hours=1)
+"""How long an object that may have crashed workers is not sent again, since another message could crash more."""
 
 
 @dataclass(slots=True)
-class Grace:
-    """Grace period: objects stored in the last `seconds` are left to their event messages. For one pass of a bucket."""
+class GracePeriod:
+    """Leaves objects stored in the last `seconds` to their event messages, during one pass of a bucket."""
 
     seconds: float
     young: int = 0
     """Number of objects that were left to their event messages."""
-    _begun: datetime = field(default_factory=lambda: datetime.now(UTC))
+    _started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
-    def older(self, listing: Iterable[ListedObject]) -> Iterator[ListedObject]:
-        """The objects older than the grace period."""
-        newest = self._begun - timedelta(seconds=self.seconds)
+    def filter_older(self, listing: Iterable[ListedObject]) -> Iterator[ListedObject]:
+        """Yield the objects older than the grace period, and count the others as `young`."""
+        latest = self._started_at - timedelta(seconds=self.seconds)
         for listed in listing:
-            if listed.modified <= newest:
+            if listed.modified <= latest:
                 yield listed
             else:
                 self.young += 1
 
 
 @dataclass(frozen=True, slots=True)
-class Unrecorded:
-    """Objects without a record in one page of a listing. `listed`: number of photos and metadata files in the page."""
+class UnrecordedPage:
+    """Objects without a record in one page of a listing."""
 
     listed: int
+    """Number of photos and metadata files in the page, with or without a record."""
     photos: list[ObjectCreated]
     metadata: list[ObjectCreated]
     skipped: list[tuple[SkipReason, str]]
@@ -55,56 +56,59 @@ class Unrecorded:
 
 
 @dataclass(slots=True)
-class Sent:
+class ReconcileResult:
     """Result of one pass of the bucket."""
 
     objects: int = 0
-    """Number of photos and metadata files without a record, which were sent to the workers."""
+    """Number of photos and metadata files without a record that were sent to the workers."""
     skipped: SkippedTally = field(default_factory=SkippedTally)
 
     def __str__(self) -> str:
-        sent = f"sent {count_noun(self.objects, *OBJECTS)} without a record"
+        sent = f"sent {count_noun(self.objects, *OBJECT_NOUNS)} without a record"
         return f"{sent}; skipped: {self.skipped}" if self.skipped else sent
 
 
-def unrecorded(
+def unrecorded_pages(
     objects: Objects,
     database: Database,
     settings: Settings,
     *,
     bucket: str,
     prefix: str = "",
-    grace: Grace | None = None,
+    grace: GracePeriod | None = None,
     model: str | None = None,
     refused: bool = False,
-) -> Iterator[Unrecorded]:
-    """Find the objects without a record, a page of the bucket's listing at a time.
+) -> Iterator[UnrecordedPage]:
+    """Yield the objects without a record, a page of the bucket's listing at a time.
 
-    With `model`: photos without a record of this version, and no metadata files. With `refused`: also all objects that
-    could not be fetched, however recently that was tried.
+    With `model`: only photos without a record of this model version, and no metadata files. With `refused`: also all
+    objects that could not be fetched, however recent the last attempt.
     """
-    grace, naming = grace or Grace(0), settings.bin_naming
+    grace, naming = grace or GracePeriod(0), settings.bin_naming
     listing = objects.list(bucket, prefix)
-    while page := list(islice(listing, _PAGE)):
+    while page := list(islice(listing, _PAGE_SIZE)):
         kinds: dict[ObjectKind, list[ListedObject]] = {kind: [] for kind in ObjectKind}
         for listed in page:
             kinds[kind_of(listed.key, settings.models_prefix)].append(listed)
         if model is not None:
             kinds[ObjectKind.METADATA].clear()
         for kind in (ObjectKind.PHOTO, ObjectKind.METADATA):
-            kinds[kind] = list(grace.older(kinds[kind]))
+            kinds[kind] = list(grace.filter_older(kinds[kind]))
         with database.connect() as connection:
-            photos = unrecorded_photos(connection, bucket, kinds[ObjectKind.PHOTO], model, retry_all=refused)
-            metadata = unread_metadata(connection, bucket, kinds[ObjectKind.METADATA], naming, retry_all=refused)
-        total = len(kinds[ObjectKind.PHOTO]) + len(kinds[ObjectKind.METADATA])
-        others = list(skipped_keys(kinds[ObjectKind.OTHER], settings))
-        yield Unrecorded(total, as_created(bucket, photos), as_created(bucket, metadata), others)
+            photos = unrecorded_photos(connection, bucket, kinds[ObjectKind.PHOTO], model, retry_all=retry_all)
+            metadata = unread_metadata(connection, bucket, kinds[ObjectKind.METADATA], naming, retry_all=retry_all)
+        yield UnrecordedPage(
+            listed=len(kinds[ObjectKind.PHOTO]) + len(kinds[ObjectKind.METADATA]),
+            photos=to_created_objects(bucket, photos),
+            metadata=to_created_objects(bucket, metadata),
+            skipped=list(skipped_keys(kinds[ObjectKind.OTHER], settings)),
+        )
 
 
-def skipped_keys(listed: Iterable[ListedObject], settings: Settings) -> Iterator[tuple[SkipReason, str]]:
-    """Reason and key of each object that is neither a photo, a metadata file nor one of Binwatch's own objects."""
-    own = (settings.models_prefix, settings.nightly_prefix)
-    reasons = ((skip_reason(one.key, *own), one.key) for one in listed)
+def skipped_keys(listing: Iterable[ListedObject], settings: Settings) -> Iterator[tuple[SkipReason, str]]:
+    """Yield reason and key of each object that is neither a photo, nor a metadata file, nor one of Binwatch's own."""
+    own_prefixes = (settings.models_prefix, settings.nightly_prefix)
+    reasons = ((skip_reason(listed.key, *own_prefixes), listed.key) for listed in listing)
     return ((reason, key) for reason, key in reasons if reason is not None)
 
 
@@ -116,28 +120,28 @@ def send_unrecorded(
     model: str | None = None,
     *,
     refused: bool = False,
-) -> Sent:
-    """Send all objects of the bucket without a record to the workers; `model` and `refused` as for `unrecorded`."""
-    sent = Sent()
-    pages = unrecorded(
+) -> ReconcileResult:
+    """Send all objects of the bucket without a record to the workers; `model`, `refused`: see `unrecorded_pages`."""
+    result = ReconcileResult()
+    pages = unrecorded_pages(
         *(objects, database, settings),
         bucket=settings.bucket,
-        grace=Grace(settings.reconcile_grace_s),
+        grace=GracePeriod(settings.reconcile_grace_s),
         model=model,
         refused=refused,
     )
-    on_trial = CrashCounts(database).started_since(settings.bucket, datetime.now(UTC) - _TRIAL)
+    on_trial = CrashCounts(database).started_since(settings.bucket, datetime.now(UTC) - _TRIAL_PERIOD)
     for page in pages:
         photos, metadata = (
-            [one for one in objects if one.key not in on_trial] for objects in (page.photos, page.metadata)
+            [item for item in items if item.key not in on_trial] for items in (page.photos, page.metadata)
         )
         publisher.count(photos)
         publisher.read_metadata(metadata)
-        sent.objects += len(photos) + len(metadata)
-        sent.skipped.add(page.skipped)
-    return sent
+        result.objects += len(photos) + len(metadata)
+        result.skipped.add(page.skipped)
+    return result
 
 
-def as_created(bucket: str, listed: Iterable[ListedObject]) -> list[ObjectCreated]:
-    """Objects of a listing as arguments of tasks."""
-    return [ObjectCreated(bucket, one.key, one.modified, one.etag) for one in listed]
+def to_created_objects(bucket: str, listing: Iterable[ListedObject]) -> list[ObjectCreated]:
+    """Convert the objects of a listing to arguments of tasks."""
+    return [ObjectCreated(bucket, listed.key, listed.modified, listed.etag) for listed in listing]

@@ -1,4 +1,4 @@
-"""Output of the command `count`, as a table, JSON or CSV. JSON and CSV lines are written as soon as they are known."""
+"""Output of the command `count`: a table, JSON or CSV. Each line of JSON or CSV is written at once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from binwatch.text import escape_unprintable
 
 @dataclass(frozen=True, slots=True)
 class ResultLine:
-    """One photo's result: `count` is the class's name, or None with the `reason` and `detail` of the error."""
+    """Result of one photo: `count` is the name of its class, or None with the `reason` and `detail` of the error."""
 
     photo: str
     count: str | None = None
@@ -29,7 +29,7 @@ class ResultLine:
     reason: str | None = None
     detail: str | None = None
     distribution: list[float] | None = None
-    """Probabilities of 0, 1, … items and of more, if the model distinguishes more numbers than the classes do."""
+    """Probabilities of 0, 1, … items and of more, if the model distinguishes more quantities than the classes do."""
 
 
 class Format(StrEnum):
@@ -40,19 +40,20 @@ class Format(StrEnum):
     CSV = "csv"
 
 
-def write(lines: Iterable[ResultLine], form: Format, out: TextIO) -> tuple[int, int]:
-    """Print all lines to `out`; returns the numbers of counted and of failed photos."""
+def write_results(lines: Iterable[ResultLine], output_format: Format, out: TextIO) -> tuple[int, int]:
+    """Write all lines to `out`; return the numbers of counted and of failed photos."""
     writers: dict[Format, type[_ResultWriter]]
     writers = {Format.TABLE: _TableWriter, Format.JSON: _JsonWriter, Format.CSV: _CsvWriter}
-    writer = writers[form](out)
+    writer = writers[output_format](out)
     counted = failed = 0
     try:
         for line in lines:
-            counted, failed = counted + (line.reason is None), failed + (line.reason is not None)
+            counted += line.reason is None
+            failed += line.reason is not None
             writer.add(line)
     except BaseException:
         if counted or failed:
-            writer.close()  # after an outage, too, print what was counted, and close the JSON array
+            writer.close()  # after an outage, still print the counts so far, and close the JSON array
         raise
     writer.close()
     return counted, failed
@@ -70,7 +71,7 @@ class _ResultWriter:
 
 
 class _TableWriter(_ResultWriter):
-    """A table. Prints at the end, since Rich needs all rows to align the columns."""
+    """A table, printed at the end, since Rich needs all rows to align the columns."""
 
     def __init__(self, out: TextIO) -> None:
         super().__init__(out)
@@ -81,32 +82,32 @@ class _TableWriter(_ResultWriter):
         if line.confidence is None:
             self._table.add_row(name, "–", "", Text(escape_unprintable(f"{line.reason}: {line.detail}"), style="red"))
         else:
-            self._table.add_row(name, _in_words(line), f"{line.confidence:.0%}", "")
+            self._table.add_row(name, _describe_count(line), f"{line.confidence:.0%}", "")
 
     def close(self) -> None:
-        # A pipe has no width. With 200 columns, a row usually fits on a line.
+        # A pipe has no width; in 200 columns, a row usually fits on a line.
         Console(file=self.out, width=None if self.out.isatty() else 200).print(self._table)
 
 
-def _in_words(line: ResultLine) -> str | None:
-    """The count as the monitor's pages say it: "3", "about 17 (14 to 19)"."""
+def _describe_count(line: ResultLine) -> str | None:
+    """Return the count as the monitor's pages show it: "3", "about 17 (14 to 19)"."""
     if line.count is None:
         return None
     predicted = CLASSES.index(line.count)
-    finer = estimate_large_count(predicted, line.distribution)
-    said = describe_count(predicted, finer)
-    if finer is None or finer.low == finer.high:
-        return said
-    return f"{said} ({finer.low} {'or more' if finer.high == finer.open else f'to {finer.high}'})"
+    interval = estimate_large_count(predicted, line.distribution)
+    text = describe_count(predicted, interval)
+    if interval is None or interval.low == interval.high:
+        return text
+    return f"{text} ({interval.low} {'or more' if interval.high == interval.open else f'to {interval.high}'})"
 
 
 class _JsonWriter(_ResultWriter):
-    """A JSON array with one object a line."""
+    """A JSON array with one object per line."""
 
     def __init__(self, out: TextIO) -> None:
         super().__init__(out)
         self._separator = "[\n"
-        # In another encoding, Python would write missing characters as \xfc, which is not JSON.
+        # In other encodings, Python would write unsupported characters as \xfc, which is not JSON.
         self._ascii = (out.encoding or "").lower() not in {"utf-8", "utf8"}
 
     def add(self, line: ResultLine) -> None:

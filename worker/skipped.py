@@ -1,4 +1,4 @@
-"""Skipped objects and events: the number for each reason, with a few names."""
+"""Count skipped objects and events by reason, with a few names of each."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from binwatch.keys import SkipReason
 from binwatch.text import escape_unprintable
 
-OBJECTS = ("photo or metadata file", "photos and metadata files")
-"""Words for the objects that are not skipped, singular and plural."""
-_NAMED = 3
-"""Names that are kept for each reason; `python -m worker skipped` lists them all."""
-_NAME_LENGTH = 100
-WORDS = {
+OBJECT_NOUNS = ("photo or metadata file", "photos and metadata files")
+"""Noun for the objects that are not skipped, singular and plural."""
+_MAX_NAMES = 3
+"""Maximum number of names kept per reason; `python -m worker skipped` lists all."""
+_MAX_NAME_CHARS = 100
+SKIP_REASONS = {
     SkipReason.NO_ENDING: "without a suffix",
     SkipReason.OTHER_ENDING: "with a suffix of neither photos nor metadata",
     SkipReason.DOT_SEGMENTS: "with '.' or '..' as a path segment of the key",
@@ -30,16 +30,16 @@ class SkippedTally:
     counts: Counter[SkipReason] = field(default_factory=Counter)
     _names: dict[SkipReason, list[str]] = field(default_factory=dict)
 
-    def add(self, found: Iterable[tuple[SkipReason, str]]) -> None:
-        """Add reasons and names."""
-        for reason, name in found:
+    def add(self, items: Iterable[tuple[SkipReason, str]]) -> None:
+        """Add pairs of reason and name."""
+        for reason, name in items:
             self.counts[reason] += 1
             names = self._names.setdefault(reason, [])
-            if len(names) < _NAMED and name not in names:
+            if len(names) < _MAX_NAMES and name not in names:
                 names.append(name)
 
-    def add_name(self, name: str, reason: SkipReason | None) -> None:
-        """Add one name, if there is a reason."""
+    def add_one(self, name: str, reason: SkipReason | None) -> None:
+        """Add one name unless its `reason` is None."""
         if reason is not None:
             self.add([(reason, name)])
 
@@ -48,7 +48,8 @@ class SkippedTally:
 
     def __str__(self) -> str:
         parts = []
-        for reason, number in self.counts.items():
-            names = [f"'{escape_unprintable(name[:_NAME_LENGTH])}'" for name in self._names[reason]]
-            parts.append(f"{number} {WORDS[reason]} ({', '.join([*names, '…'] if number > len(names) else names)})")
+        for reason, count in self.counts.items():
+            names = [f"'{escape_unprintable(name[:_MAX_NAME_CHARS])}'" for name in self._names[reason]]
+            ellipsis = ["…"] if count > len(names) else []
+            parts.append(f"{count} {SKIP_REASONS[reason]} ({', '.join(names + ellipsis)})")
         return "; ".join(parts)

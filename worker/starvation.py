@@ -1,4 +1,4 @@
-"""Starvation check: a worker may be connected to the broker and yet receive no tasks."""
+"""Detect a worker that is connected to the broker and yet receives no tasks."""
 
 from __future__ import annotations
 
@@ -10,51 +10,51 @@ from contextlib import contextmanager
 from binwatch.errors import BinwatchError
 from binwatch.text import count_noun
 
-LIMIT_S = 120.0
+MAX_STARVATION_S = 120.0
 """Far longer than a broker takes to deliver a waiting task, or Celery to reconnect."""
 
 
 class ConsumerStalled(BinwatchError):
-    """Tasks wait, and this worker receives none."""
+    """Tasks are waiting, and this worker receives none."""
 
 
 class StarvationCheck:
-    """Measures how long tasks have waited while this worker was idle. Thread-safe."""
+    """Measures how long tasks have been waiting while this worker was idle. Thread-safe."""
 
-    def __init__(self, limit_s: float = LIMIT_S) -> None:
+    def __init__(self, limit_s: float = MAX_STARVATION_S) -> None:
         self._limit_s = limit_s
         self._lock = threading.Lock()
-        self._in_flight = 0
-        self._waiting = 0
-        self._since: float | None = None
+        self._n_in_flight = 0
+        self._n_waiting = 0
+        self._starved_since: float | None = None
 
     @contextmanager
-    def task(self) -> Iterator[None]:
-        """A task is in flight in the `with` block."""
+    def track_task(self) -> Iterator[None]:
+        """Count a task as in flight during the `with` block."""
         with self._lock:
-            self._in_flight += 1
-            self._since = None
+            self._n_in_flight += 1
+            self._starved_since = None
         try:
             yield
         finally:
             with self._lock:
-                self._in_flight -= 1
+                self._n_in_flight -= 1
 
     def observe(self, depths: Mapping[str, int]) -> None:
-        """Note the number of waiting messages by queue; it is unknown for queues that are missing."""
+        """Update the number of waiting messages by queue. A missing queue means that its number is unknown."""
         with self._lock:
-            self._waiting = depths.get("tasks", 0)
-            if not self._waiting or self._in_flight:
-                self._since = None
-            elif self._since is None:
-                self._since = time.monotonic()
+            self._n_waiting = depths.get("tasks", 0)
+            if not self._n_waiting or self._n_in_flight:
+                self._starved_since = None
+            elif self._starved_since is None:
+                self._starved_since = time.monotonic()
 
     def check(self) -> None:
         """Raise ConsumerStalled if this worker has been idle for too long while tasks waited."""
         with self._lock:
-            idle_s = 0.0 if self._since is None else time.monotonic() - self._since
+            idle_s = 0.0 if self._starved_since is None else time.monotonic() - self._starved_since
             if idle_s > self._limit_s:
                 raise ConsumerStalled(
-                    f"{count_noun(self._waiting, 'task waits', 'tasks wait')}, and none was received for"
+                    f"{count_noun(self._n_waiting, 'task waits', 'tasks wait')}, and none was received for"
                     f" {idle_s:.0f} s; restart the worker"
                 )

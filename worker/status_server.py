@@ -18,13 +18,13 @@ from binwatch.web.requests import Receive, Reply, RequestLimit, Scope, Send, sen
 from binwatch.web.server import make_config
 from worker.health import HealthChecks
 
-_OTHERS = 8
-"""Requests in flight to unknown paths."""
-_GRACE_S = 1
+_MAX_OTHER_REQUESTS = 8
+"""Maximum number of requests in flight to unknown paths."""
+_SHUTDOWN_GRACE_S = 1
 
 
 class StatusServer:
-    """Serves on its own thread, from start to stop. Raises SettingsError if the port is not available."""
+    """Serves on its own thread, from `start` to `stop`. Raises SettingsError if the port is not available."""
 
     def __init__(self, host: str, port: int, registry: CollectorRegistry, health: HealthChecks) -> None:
         try:
@@ -32,15 +32,19 @@ class StatusServer:
         except BinwatchError as error:
             raise SettingsError(str(error)) from error
         self.port = int(self._listener.getsockname()[1])
-        """The port that the server listens on."""
-        app = _App(
-            {
-                "/metrics": lambda: Reply(200, CONTENT_TYPE_LATEST, generate_latest(registry)),
-                "/healthz": lambda: _healthz(health),
-            }
-        )
-        limited = RequestLimit(app, _OTHERS, app.routes, send_unavailable)
-        self._server = uvicorn.Server(make_config(limited, limited.total, grace_s=_GRACE_S))
+        """Port that the server listens on."""
+
+        def metrics() -> Reply:
+            return Reply(200, CONTENT_TYPE_LATEST, generate_latest(registry))
+
+        def healthz() -> Reply:
+            problems = health.problems()
+            body = json.dumps({"healthy": not problems, "problems": problems}).encode()
+            return Reply(503 if problems else 200, "application/json", body)
+
+        app = _App({"/metrics": metrics, "/healthz": healthz})
+        limited = RequestLimit(app, _MAX_OTHER_REQUESTS, app.routes, send_unavailable)
+        self._server = uvicorn.Server(make_config(limited, limited.total, grace_s=_SHUTDOWN_GRACE_S))
         sockets = {"sockets": [self._listener]}
         self._thread = threading.Thread(target=self._server.run, kwargs=sockets, name="status", daemon=True)
 
@@ -66,26 +70,20 @@ class _App:
         elif scope["method"] not in ("GET", "HEAD"):
             reply = Reply(405, "text/plain", b"GET or HEAD\n")
         else:
-            reply = await _on_a_thread(route)
+            reply = await _run_on_thread(route)
         await send_reply(send, reply)
 
 
-def _healthz(health: HealthChecks) -> Reply:
-    problems = health.problems()
-    body = json.dumps({"healthy": not problems, "problems": problems}).encode()
-    return Reply(503 if problems else 200, "application/json", body)
-
-
-async def _on_a_thread(work: Callable[[], Reply]) -> Reply:
-    """Run `work` on a daemon thread, so that a hanging probe does not prevent the worker from exiting."""
-    done: Future[Reply] = Future()
-    done.set_running_or_notify_cancel()
+async def _run_on_thread(route: Callable[[], Reply]) -> Reply:
+    """Run `route` on a daemon thread, so that a hanging probe does not prevent the worker from exiting."""
+    future: Future[Reply] = Future()
+    future.set_running_or_notify_cancel()
 
     def run() -> None:
         try:
-            done.set_result(work())
+            future.set_result(route())
         except BaseException as error:
-            done.set_exception(error)
+            future.set_exception(error)
 
     threading.Thread(target=run, name="probe", daemon=True).start()
-    return await asyncio.wrap_future(done)
+    return await asyncio.wrap_future(future)

@@ -16,7 +16,7 @@ from benchmarks.ways.report import report
 from binwatch.bundle import Bundle
 from binwatch.settings import Settings
 from worker.engine import Engine
-from worker.photo_inputs import find, loader
+from worker.photo_inputs import find_photos, make_loader
 from worker.pipeline import Prediction, load_ahead, predict
 from worker.skipped import SkippedTally
 
@@ -28,12 +28,12 @@ def main() -> None:
     options = parser.parse_args()
     settings = Settings()
     engine = Engine(Bundle(options.model), batch_size=settings.batch_size)
-    engine.warm()
+    engine.warm_up()
     ready = time.perf_counter()
     with ThreadPoolExecutor(settings.file_threads) as pool:
-        load = loader(engine.card, settings.limits)
+        load = make_loader(engine.card, settings.limits)
         loaded = load_ahead(
-            pool, find([str(options.folder)], settings, SkippedTally()), load, ahead=4 * settings.batch_size
+            pool, find_photos([str(options.folder)], settings, SkippedTally()), load, ahead=4 * settings.batch_size
         )
         predicted = {
             Path(file.name).name: answer.predicted

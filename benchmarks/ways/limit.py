@@ -22,7 +22,7 @@ def main() -> None:
     options = parser.parse_args()
     photos = [path.read_bytes() for path in sorted(options.folder.iterdir())]
     engine = Engine(Bundle(options.model))
-    engine.warm()
+    engine.warm_up()
     report({}, len(photos), sum(limit(engine, photos, Settings.model_fields["batch_size"].default)))
 
 

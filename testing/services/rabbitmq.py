@@ -17,7 +17,7 @@ from kombu.connection import Connection
 
 from testing.services.postgres import require_service
 from testing.waiting import wait_until, wait_until_it_answers
-from worker.brokers.rabbitmq.connections import BrokerBlocked, check_takes_messages, connect_to
+from worker.brokers.rabbitmq.connections import BrokerBlocked, check_accepts_messages, make_connection
 
 START_S = 90
 # Not the wrapper in PATH: that one insists on root or on Debian's own user and folders.
@@ -77,9 +77,9 @@ class RabbitMQ:
             connection.connect()
 
     def _is_blocked(self) -> bool:
-        with connect_to(self.url) as connection:
+        with make_connection(self.url) as connection:
             try:
-                check_takes_messages(connection)
+                check_accepts_messages(connection)
             except BrokerBlocked:
                 return True
         return False

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import fuzz_events
 from benchmarks.fuzz_events import FuzzReport, count_announced, fuzz, mutated
-from worker.intake.routing import Routed
+from worker.intake.routing import RoutedMessage
 
 EVENTS = 400
 
@@ -28,14 +28,14 @@ def test_the_same_seed_makes_the_same_messages() -> None:
 
 
 def test_what_vanishes_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fuzz_events, "route", lambda *_: Routed())
+    monkeypatch.setattr(fuzz_events, "route", lambda *_: RoutedMessage())
     report = fuzz(50, seed=3)
     assert any("vanished" in finding for finding in report.findings)
     assert isinstance(report, FuzzReport)
 
 
 def test_what_raises_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> Routed:
+    def fail(*_: object) -> RoutedMessage:
         raise RecursionError
 
     monkeypatch.setattr(fuzz_events, "route", fail)

@@ -1,4 +1,4 @@
-"""Fixtures of the fault tests, and the table of how long each recovery took."""
+"""Fixtures of the fault tests, and the table of recovery times."""
 
 from __future__ import annotations
 

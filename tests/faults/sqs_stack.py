@@ -1,4 +1,4 @@
-"""The stack under test with SQS in RabbitMQ's place: moto's, behind a server that can fail."""
+"""The stack under test with SQS instead of RabbitMQ: moto's server, behind a proxy that can fail."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stack under test: worker processes on RabbitMQ, PostgreSQL and S3, and what must be recorded at the end."""
+"""The stack under test: worker processes on RabbitMQ, PostgreSQL and S3, and the expected records."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Alerts by what raises them: processes that end, and a bucket that does not answer. Pending is as good as firing."""
+"""Alerts for stopped processes and an unavailable bucket. A pending alert counts as firing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RECONCILE_MINUTES = 0.1
 """Reconcile is late, and beat missed, after three times this."""
 
 
-def test_each_process_is_missed(stack: Stack, s3_proxy: Proxy, tmp_path: Path, took: Took) -> None:
+def test_each_missing_process_raises_an_alert(stack: Stack, s3_proxy: Proxy, tmp_path: Path, took: Took) -> None:
     worker_port, monitor_port = free_ports(2)
     stack.settings = stack.settings.model_copy(
         update={

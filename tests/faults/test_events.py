@@ -1,4 +1,4 @@
-"""Events that come more than once, in any order, for what has changed since, not at all, or that are none."""
+"""Events that are duplicated, reordered, outdated, lost or invalid."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.faults.stack import Stack, announcement
 PHOTOS = 100
 
 
-def test_every_event_comes_three_times_and_all_are_shuffled(stack: Stack, took: Took) -> None:
+def test_shuffled_events_delivered_three_times(stack: Stack, took: Took) -> None:
     bodies = [body for n in range(PHOTOS) for body in (stack.photo(n), stack.metadata(n, n % 5))] * 3
     random.Random(3).shuffle(bodies)
     stack.publish(bodies)
@@ -21,7 +21,7 @@ def test_every_event_comes_three_times_and_all_are_shuffled(stack: Stack, took: 
     took(f"{len(bodies)} event messages for {2 * PHOTOS} objects: all recorded {seconds:.1f} s after the start")
 
 
-def test_what_the_event_announced_has_changed(stack: Stack, took: Took) -> None:
+def test_object_changed_after_its_event(stack: Stack, took: Took) -> None:
     """Overwritten while queued, deleted before its turn, metadata before, after and without its photo."""
     bodies = [stack.photo(n) for n in range(20)]
     for number in range(10):  # the first upload can no longer be had: two events, one record
@@ -46,7 +46,7 @@ def test_what_the_event_announced_has_changed(stack: Stack, took: Took) -> None:
     took(f"{len(bodies)} photo events, all recorded {first:.1f} s after the start")
 
 
-def test_messages_that_are_no_events(stack: Stack, took: Took) -> None:
+def test_messages_that_are_not_events(stack: Stack, took: Took) -> None:
     """30 foreign or hostile bodies among good ones: each is dead-lettered with a reason, and stops nothing."""
     good = [stack.photo(n) for n in range(60)]
     hostile = bad_bodies()

@@ -1,4 +1,4 @@
-"""Workers killed or stopped while they count."""
+"""Workers that are killed or stopped while they count."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from worker.tasks import MAX_CRASHES
 KILLS = 10
 
 
-def test_a_worker_is_killed_ten_times(stack: Stack, took: Took) -> None:
+def test_worker_killed_ten_times(stack: Stack, took: Took) -> None:
     """SIGKILL at ten moments drawn at random: while a worker starts, takes events in, fetches, counts or records."""
     photos, chance = 1000, random.Random(4)
     stack.publish([stack.photo(number) for number in range(photos)])
@@ -37,7 +37,7 @@ def test_a_worker_is_killed_ten_times(stack: Stack, took: Took) -> None:
     took(f"{left} photos left after the last kill, recorded {seconds:.1f} s after a worker was ready again")
 
 
-def test_a_worker_is_stopped_under_load(stack: Stack, took: Took) -> None:
+def test_worker_stopped_under_load(stack: Stack, took: Took) -> None:
     """TERM: what is in flight is counted, the rest stays in the queues for the next worker."""
     photos = 300
     stack.publish([stack.photo(number) for number in range(photos)])
@@ -75,7 +75,7 @@ main()
 
 
 @pytest.mark.timeout(600)  # fourteen starts of a worker, on however busy a machine
-def test_a_photo_kills_every_worker(stack: Stack, took: Took) -> None:
+def test_photo_crashes_every_worker(stack: Stack, took: Took) -> None:
     """It is recorded as failed and ends in the dead-letter queue, alone; reconcile does not send it again; and it is
     counted once the cause is gone and a person puts it back."""
     bodies = [stack.photo(number) for number in range(60)]

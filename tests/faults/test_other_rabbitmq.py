@@ -1,4 +1,4 @@
-"""RabbitMQ as other people run it: with another default type of queue, with few permissions, low on disk or memory."""
+"""RabbitMQ with another default queue type, with few permissions, or low on disk or memory."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_queues_are_quorum_queues_by_default(stack: Stack, rabbitmq: RabbitMQ, v
     stack.check()
 
 
-def test_a_user_who_may_declare_nothing_uses_the_queues_that_are_there(stack: Stack, rabbitmq: RabbitMQ) -> None:
+def test_user_without_configure_permission_uses_existing_queues(stack: Stack, rabbitmq: RabbitMQ) -> None:
     choose_queues(stack.settings).create()
     stack.publish([body for n in range(PHOTOS) for body in (stack.photo(n), stack.metadata(n, n % 5))])
     stack.publish(["no event"])
@@ -69,7 +69,7 @@ def limit(rabbitmq: RabbitMQ, stack: Stack, **permissions: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["disk", "memory"])
-def test_rabbitmq_is_low_on_something(stack: Stack, rabbitmq: RabbitMQ, kind: str) -> None:
+def test_rabbitmq_is_low_at_start(stack: Stack, rabbitmq: RabbitMQ, kind: str) -> None:
     """/healthz says so while event messages wait to become tasks; afterwards all are counted, each once."""
     (port,) = free_ports(1)
     stack.settings = stack.settings.model_copy(update={"worker_port": port})
@@ -85,7 +85,7 @@ def test_rabbitmq_is_low_on_something(stack: Stack, rabbitmq: RabbitMQ, kind: st
 
 
 @pytest.mark.parametrize("kind", ["disk", "memory"])
-def test_rabbitmq_gets_low_on_something_under_load(stack: Stack, rabbitmq: RabbitMQ, kind: str) -> None:
+def test_rabbitmq_runs_low_under_load(stack: Stack, rabbitmq: RabbitMQ, kind: str) -> None:
     (port,) = free_ports(1)
     stack.settings = stack.settings.model_copy(update={"worker_port": port})
     stack.publish([body for n in range(8 * PHOTOS) for body in (stack.photo(n), stack.metadata(n, n % 5))])

@@ -1,4 +1,4 @@
-"""A part that everything needs goes away under load, and comes back."""
+"""A service that all workers need fails under load, and returns."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def put_under_load(stack: Stack) -> None:
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=["stopped", "killed"])
-def test_rabbitmq_goes_away(stack: Stack, rabbitmq: RabbitMQ, took: Took, how: signal.Signals) -> None:
+def test_rabbitmq_outage(stack: Stack, rabbitmq: RabbitMQ, took: Took, how: signal.Signals) -> None:
     """What comes after the restart is counted by the same worker, which has not been touched."""
     put_under_load(stack)
     rabbitmq.stop(how)
@@ -40,7 +40,7 @@ def test_rabbitmq_goes_away(stack: Stack, rabbitmq: RabbitMQ, took: Took, how: s
     took(f"{left} photos left; they and 20 new ones recorded {time.monotonic() - begun:.1f} s after it was back")
 
 
-def test_dead_letters_can_be_read_as_soon_as_a_killed_rabbitmq_is_back(
+def test_dead_letters_are_readable_after_a_killed_rabbitmq_returns(
     stack: Stack, rabbitmq: RabbitMQ, took: Took
 ) -> None:
     stack.publish(["no event", stack.photo(1)])
@@ -56,7 +56,7 @@ def test_dead_letters_can_be_read_as_soon_as_a_killed_rabbitmq_is_back(
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGQUIT], ids=["restarted", "crashed"])
-def test_postgresql_goes_away(stack: Stack, postgres: Postgres, took: Took, how: signal.Signals) -> None:
+def test_postgresql_outage(stack: Stack, postgres: Postgres, took: Took, how: signal.Signals) -> None:
     put_under_load(stack)
     postgres.stop(how)
     postgres.start()
@@ -68,7 +68,7 @@ def test_postgresql_goes_away(stack: Stack, postgres: Postgres, took: Took, how:
     took(f"{left} photos left, recorded {time.monotonic() - begun:.1f} s after it was back")
 
 
-def test_s3_refuses_for_a_while(stack: Stack, s3_proxy: Proxy, took: Took) -> None:
+def test_s3_outage(stack: Stack, s3_proxy: Proxy, took: Took) -> None:
     put_under_load(stack)
     s3_proxy.refuse()
     until = time.monotonic() + S3_REFUSES_S

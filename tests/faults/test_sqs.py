@@ -1,4 +1,4 @@
-"""SQS fails in each way that it, or the network before it, can: at a worker's start, while idle, and under load."""
+"""Failures of SQS and of the network: at the start of a worker, while it is idle, and under load."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def publish_load(stack: SqsStack, first: int) -> None:
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_polls_fail_at_start_while_idle_and_under_load(
+def test_polls_fail_at_start_when_idle_and_under_load(
     sqs_stack: SqsStack, faulty_sqs: FaultySqs, took: Took, name: str
 ) -> None:
     """The same worker goes on each time, untouched."""
@@ -103,7 +103,7 @@ def test_requests_of_all_kinds_fail_under_load(sqs_stack: SqsStack, faulty_sqs: 
     took(f"2 of 5 requests of any kind failed; all recorded {time.monotonic() - begun:.1f} s after the first")
 
 
-def test_what_is_done_is_deleted_once_sqs_lets_it(sqs_stack: SqsStack, faulty_sqs: FaultySqs) -> None:
+def test_finished_tasks_are_deleted_once_sqs_answers(sqs_stack: SqsStack, faulty_sqs: FaultySqs) -> None:
     """All deletions fail until every photo is recorded. No task may come back after its visibility time-out."""
     faulty_sqs.fail_until_told(refuse(403, "AccessDeniedException"), operations={"DeleteMessage"})
     sqs_stack.start()
@@ -116,7 +116,7 @@ def test_what_is_done_is_deleted_once_sqs_lets_it(sqs_stack: SqsStack, faulty_sq
     assert sqs_stack.waiting() == 0
 
 
-def test_a_worker_stops_although_sqs_takes_nothing_back(
+def test_worker_stops_although_sqs_refuses_requeues(
     sqs_stack: SqsStack, faulty_sqs: FaultySqs, s3_proxy: Proxy, tmp_path: Path
 ) -> None:
     """What it held back for a backoff is delivered again after its visibility time-out."""
@@ -144,7 +144,7 @@ def test_a_worker_stops_although_sqs_takes_nothing_back(
     sqs_stack.check()
 
 
-def test_the_name_of_sqs_is_gone_for_a_while(sqs_stack: SqsStack, faulty_sqs: FaultySqs, tmp_path: Path) -> None:
+def test_sqs_name_resolution_outage(sqs_stack: SqsStack, faulty_sqs: FaultySqs, tmp_path: Path) -> None:
     """At the first poll, while idle, and under load."""
     flag = tmp_path / "name-is-gone"
     endpoint = f"{NAME}:{faulty_sqs.port}"
@@ -181,7 +181,7 @@ def test_the_name_of_sqs_is_gone_for_a_while(sqs_stack: SqsStack, faulty_sqs: Fa
     sqs_stack.check()
 
 
-def test_health_says_that_polls_fail_and_that_they_go_on(sqs_stack: SqsStack, faulty_sqs: FaultySqs) -> None:
+def test_health_reports_failing_polls_and_recovery(sqs_stack: SqsStack, faulty_sqs: FaultySqs) -> None:
     (port,) = free_ports(1)
     sqs_stack.settings = sqs_stack.settings.model_copy(update={"worker_port": port})
     sqs_stack.start()

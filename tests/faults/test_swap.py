@@ -19,7 +19,7 @@ LATER = 20
 POLL_S = 5
 
 
-def test_another_model_is_promoted_under_load(stack: Stack, took: Took, tmp_path: Path) -> None:
+def test_model_promoted_under_load(stack: Stack, took: Took, tmp_path: Path) -> None:
     """In use within 60 s, in the same process, without a photo that fails; each record names its model."""
     stack.settings = stack.settings.model_copy(update={"model_poll_s": POLL_S, "model_settle_s": 0})
     stack.publish([stack.photo(n) for n in range(PHOTOS)])

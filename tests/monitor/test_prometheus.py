@@ -235,8 +235,8 @@ def worker() -> Iterator[str]:
 def _worker() -> Iterator[str]:
     metrics = WorkerMetrics()
     for task in (RECONCILE, NIGHTLY):
-        metrics.expect(task, lambda: time.time() + 1800)
-    metrics.model(MODEL, "int8", "CPUExecutionProvider", "passed")
+        metrics.expect_periodic_task(task, lambda: time.time() + 1800)
+    metrics.set_model(MODEL, "int8", "CPUExecutionProvider", "passed")
     server, thread = start_http_server(0, "127.0.0.1", _Working(metrics))  # type: ignore[arg-type]
     try:
         yield f"127.0.0.1:{server.server_port}"
@@ -255,14 +255,14 @@ class _Working:
     def collect(self) -> Any:
         for stage in PhotoStage:
             with self._metrics.timed(stage):
-                self._metrics.photo(None)
-                self._metrics.waited(0.4)
-        self._metrics.periodic(RECONCILE, PeriodicStep.SUCCESS)
-        self._metrics.batch(16)
-        self._metrics.messages(published=3, rejected=1)
-        self._metrics.oldest("events", 0.5)
-        self._metrics.oldest("tasks", 3.5)
-        self._metrics.depths(dict.fromkeys(QueueRole, 2))
+                self._metrics.count_photo(None)
+                self._metrics.observe_photo_age(0.4)
+        self._metrics.note_periodic_step(RECONCILE, PeriodicStep.SUCCESS)
+        self._metrics.observe_batch(16)
+        self._metrics.count_event_messages(published=3, rejected=1)
+        self._metrics.set_oldest_message_age("events", 0.5)
+        self._metrics.set_oldest_message_age("tasks", 3.5)
+        self._metrics.set_queue_depths(dict.fromkeys(QueueRole, 2))
         return self._metrics.registry.collect()
 
 

@@ -28,7 +28,7 @@ from testing.brightness import brightness_of, jpeg, write_brightness_bundle
 from testing.services.s3 import S3
 from testing.transform_driver import TransformDriver
 from tests.sagemaker.nights import on_sagemaker, put_photos, rows, rows_of_a_local_worker
-from worker.app import _expect_periodic, make_app
+from worker.app import _expect_periodic_tasks, make_app
 from worker.backfill import BackfillProgress, backfill
 from worker.brokers.choice import choose_queues
 from worker.brokers.sqs.queues import queue_url, sqs_client
@@ -252,9 +252,9 @@ def test_with_local_workers_the_command_follows_the_records_of_its_model(
         options = {"bucket": s3.bucket, "prefix": "bin-images/", "patience_s": 5.0, "show": lambda _: None}
         return backfill(counting.objects, sqlite_records, settings, workers, **options, model=model)
 
-    assert follow(None) == BackfillProgress(seen=3, before=3, since=0)
-    assert follow("brightness-2") == BackfillProgress(seen=3, before=0, since=3)
-    assert follow("brightness-2") == BackfillProgress(seen=3, before=3, since=0)
+    assert follow(None) == BackfillProgress(listed=3, recorded_before=3, recorded=0)
+    assert follow("brightness-2") == BackfillProgress(listed=3, recorded_before=0, recorded=3)
+    assert follow("brightness-2") == BackfillProgress(listed=3, recorded_before=3, recorded=0)
     assert workers.keys == [f"bin-images/{number:05}.jpg" for number in range(3)]
     assert [row["model_version"] for row in rows(sqlite_records)] == ["brightness-1", "brightness-2"] * 3
     newer.close()
@@ -269,8 +269,8 @@ def test_what_could_not_be_counted_is_told_apart(
     options = {"bucket": s3.bucket, "patience_s": 5.0, "show": lambda _: None}
     workers = CountsAtOnce(counting)
     found = backfill(counting.objects, sqlite_records, settings, workers, prefix="bin-images/", **options)
-    assert found == BackfillProgress(seen=3, before=0, since=3, failed=1)
-    assert found.but_failed() == ", of which 1 failed"
+    assert found == BackfillProgress(listed=3, recorded_before=0, recorded=3, failed=1)
+    assert found.failed_suffix() == ", of which 1 failed"
     counting.read_metadata([ObjectCreated(s3.bucket, "metadata/bad.json")])
     with sqlite_records.connect() as connection:
         keys = [
@@ -282,7 +282,7 @@ def test_what_could_not_be_counted_is_told_apart(
             "bin-images/empty.jpg": False,
             "metadata/bad.json": False,
         }
-    assert BackfillProgress(since=3).but_failed() == ""
+    assert BackfillProgress(recorded=3).failed_suffix() == ""
 
 
 def test_all_again_by_local_workers(settings: Settings, counting: Counting, s3: S3) -> None:
@@ -339,7 +339,9 @@ def test_when_periodic_tasks_are_late(settings: Settings, monkeypatch: pytest.Mo
     moment = datetime(2026, 11, 6, 2, 31, tzinfo=UTC)  # a Friday
     monkeypatch.setattr(BaseSchedule, "now", lambda _: moment)
     metrics = WorkerMetrics()
-    _expect_periodic(metrics, settings.model_copy(update={"nightly_at": "30 2 * * 1-5", "reconcile_minutes": 10.0}))
+    _expect_periodic_tasks(
+        metrics, settings.model_copy(update={"nightly_at": "30 2 * * 1-5", "reconcile_minutes": 10.0})
+    )
 
     def deadline(task: str, step: str = "success") -> datetime:
         name = "binwatch_worker_periodic_task_deadline_timestamp_seconds"
@@ -349,7 +351,7 @@ def test_when_periodic_tasks_are_late(settings: Settings, monkeypatch: pytest.Mo
     assert deadline(RECONCILE) == deadline(RECONCILE, "start") == moment + timedelta(minutes=30)
     assert deadline(NIGHTLY) == datetime(2026, 11, 9, 14, 30, tzinfo=UTC)
     moment += timedelta(minutes=15)
-    metrics.periodic(RECONCILE, PeriodicStep.START)
+    metrics.note_periodic_step(RECONCILE, PeriodicStep.START)
     assert deadline(RECONCILE, "start") == moment + timedelta(minutes=30) > deadline(RECONCILE)
 
 

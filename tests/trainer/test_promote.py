@@ -190,7 +190,7 @@ def test_a_worker_counts_with_the_promoted_model(
         s3.put("5.png", (grey.photos / "00005.png").read_bytes())
         assert counting.count([ObjectCreated(s3.bucket, "5.png")]) == []
         run_cli("promote", write_grey_bundle(tmp_path, "v2"), *grey.flags)
-        counting.models.look()
+        counting.models.poll()
         assert counting.count([ObjectCreated(s3.bucket, "5.png")]) == []
         with counting.database.connect() as connection:
             rows = connection.execute(select(Count.model_version, Count.predicted).order_by(Count.id)).all()

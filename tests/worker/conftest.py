@@ -1,4 +1,4 @@
-"""Fixtures of the worker's tests: a bundle whose answers are known, and settings for moto's server and SQLite."""
+"""Fixtures of the worker tests: a bundle with known predictions, and settings for moto's server and SQLite."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A small network in fp32 and, as the trainer quantises, in int8: its int8 products saturate on a CPU without VNNI."""
+"""A small network in fp32, and in int8 as the trainer quantises it; its products saturate on a CPU without VNNI."""
 
 from __future__ import annotations
 

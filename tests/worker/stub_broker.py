@@ -1,4 +1,4 @@
-"""A broker in memory: what the interface in worker/brokers/base.py asks of one, and nothing more."""
+"""A broker in memory, with exactly the interface of worker/brokers/base.py."""
 
 from __future__ import annotations
 

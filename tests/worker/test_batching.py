@@ -8,7 +8,7 @@ from concurrent.futures import Future
 import numpy as np
 import pytest
 
-from worker.inference_sessions import Inferred
+from worker.inference_sessions import ModelOutput
 from worker.pipeline import EngineBroken
 from worker.sagemaker.serving.batching import Batcher
 
@@ -25,11 +25,11 @@ class Recorded:
         self.batches: list[int] = []
         self.error: Exception | None = None
 
-    def infer(self, photos: np.ndarray) -> Inferred:
+    def infer(self, photos: np.ndarray) -> ModelOutput:
         self.batches.append(len(photos))
         if self.error is not None:
             raise self.error
-        return Inferred(np.eye(7, dtype=np.float32)[photos[:, 0, 0, 0]], np.zeros((len(photos), 1), np.float32))
+        return ModelOutput(np.eye(7, dtype=np.float32)[photos[:, 0, 0, 0]], np.zeros((len(photos), 1), np.float32))
 
 
 @pytest.fixture

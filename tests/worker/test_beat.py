@@ -1,4 +1,4 @@
-"""Beat after its clock was ahead: it starts what is due as if that had not been. And beat without its broker."""
+"""Beat after its clock was ahead, and beat without its broker."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ MINUTES = timedelta(minutes=1)
 HOURS = timedelta(hours=1)
 
 
-def test_starts_what_is_due(app: Celery, clock: Clock) -> None:
+def test_due_entries_are_started(app: Celery, clock: Clock) -> None:
     beat = scheduler(app)
     assert clock.tick(beat, 9 * MINUTES) == []
     assert clock.tick(beat, 2 * MINUTES) == ["reconcile"]
@@ -86,9 +86,7 @@ def test_starts_what_is_due(app: Celery, clock: Clock) -> None:
     beat.close()
 
 
-def test_a_clock_that_was_ahead_when_beat_ran_before(
-    app: Celery, clock: Clock, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_clock_was_ahead_in_an_earlier_run(app: Celery, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     before = scheduler(app)
     assert sorted(clock.tick(before, AHEAD)) == ["nightly", "reconcile"]
     before.close()
@@ -102,7 +100,7 @@ def test_a_clock_that_was_ahead_when_beat_ran_before(
     beat.close()
 
 
-def test_a_clock_that_is_set_back_while_beat_runs(app: Celery, clock: Clock) -> None:
+def test_clock_is_set_back_while_beat_runs(app: Celery, clock: Clock) -> None:
     clock.now += AHEAD
     beat = scheduler(app)
     assert clock.tick(beat, 11 * MINUTES) == ["reconcile"]
@@ -112,9 +110,7 @@ def test_a_clock_that_is_set_back_while_beat_runs(app: Celery, clock: Clock) -> 
     beat.close()
 
 
-def test_a_clock_that_is_set_back_a_little_changes_nothing(
-    app: Celery, clock: Clock, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_small_clock_correction_changes_nothing(app: Celery, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     beat = scheduler(app)
     assert clock.tick(beat, 11 * MINUTES) == ["reconcile"]
     assert clock.tick(beat, timedelta(seconds=-2)) == []
@@ -123,7 +119,7 @@ def test_a_clock_that_is_set_back_a_little_changes_nothing(
     beat.close()
 
 
-def test_the_command_sends_a_task_although_its_file_is_ahead(settings: Settings, clock: Clock, tmp_path: Path) -> None:
+def test_command_sends_task_although_schedule_file_is_ahead(settings: Settings, clock: Clock, tmp_path: Path) -> None:
     given = {"beat_file": tmp_path / "beat", "reconcile_minutes": 0.01, "event_source": EventSource.NONE}
     settings = settings.model_copy(update=given)
     client = sqs_client(settings)
@@ -166,7 +162,7 @@ def shown(settings: Settings) -> str:
     return settings.broker_url.get_secret_value().replace("a-secret", "**")
 
 
-def test_what_cannot_be_sent_costs_one_line_that_names_the_broker(
+def test_unsent_task_is_one_log_line_naming_the_broker(
     without_broker: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = make_app(without_broker)
@@ -186,7 +182,7 @@ def test_what_cannot_be_sent_costs_one_line_that_names_the_broker(
     beat.close()
 
 
-def test_the_command_names_the_broker_that_it_waits_for(without_broker: Settings) -> None:
+def test_command_names_the_broker_that_it_waits_for(without_broker: Settings) -> None:
     beat = subprocess.Popen(
         [sys.executable, "-m", "worker", "beat"],
         cwd=ROOT,

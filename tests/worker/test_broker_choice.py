@@ -1,4 +1,4 @@
-"""Which broker it is: decided once, by the settings; no other part of a worker asks."""
+"""The settings decide between SQS and RabbitMQ; no other part of a worker distinguishes them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.faults.stack import announcement
 from tests.worker.stub_broker import StubEventQueue, StubTaskQueue
 from worker.app import make_app, make_worker
 from worker.brokers.choice import Queues, choose_queues
-from worker.brokers.internals import TRIED_WITH
+from worker.brokers.internals import TESTED_VERSIONS
 from worker.brokers.rabbitmq.events import RabbitEventQueue
 from worker.brokers.rabbitmq.tasks import RabbitTaskQueue
 from worker.brokers.sqs.events import SqsEventQueue
@@ -41,12 +41,12 @@ RABBITMQ = "amqp://guest:guest@127.0.0.1//"
         (RABBITMQ, EventSource.RABBITMQ, RabbitTaskQueue, RabbitEventQueue),
     ],
 )
-def test_the_settings_decide(broker: str, source: EventSource, tasks: type, events: type) -> None:
+def test_settings_choose_the_broker(broker: str, source: EventSource, tasks: type, events: type) -> None:
     queues = choose_queues(Settings(broker_url=SecretStr(broker), event_source=source))
     assert (type(queues.tasks), type(queues.events)) == (tasks, events)
 
 
-def test_events_may_be_on_a_rabbitmq_of_their_own() -> None:
+def test_events_on_a_separate_rabbitmq() -> None:
     settings = Settings(event_source=EventSource.RABBITMQ)
     with pytest.raises(SettingsError, match="needs BINWATCH_EVENT_BROKER_URL"):
         choose_queues(settings)
@@ -54,13 +54,13 @@ def test_events_may_be_on_a_rabbitmq_of_their_own() -> None:
     assert (type(queues.tasks), type(queues.events)) == (SqsTaskQueue, RabbitEventQueue)
 
 
-def test_private_names_were_tried_with_the_versions_that_are_installed() -> None:
+def test_private_names_are_tested_with_installed_versions() -> None:
     """After an update: read worker/brokers/internals.py beside the new version, run all tests, and name it there."""
-    assert {name: version(name) for name in TRIED_WITH} == TRIED_WITH
+    assert {name: version(name) for name in TESTED_VERSIONS} == TESTED_VERSIONS
 
 
 @pytest.mark.filterwarnings("ignore:You're running the worker with superuser privileges")
-def test_a_worker_on_a_broker_that_it_has_never_heard_of(settings: Settings, s3: S3, sqlite_records: Database) -> None:
+def test_worker_on_a_third_broker(settings: Settings, s3: S3, sqlite_records: Database) -> None:
     tasks, events = StubTaskQueue(settings.task_queue), StubEventQueue()
     app = make_app(settings, Queues(tasks, events))
     level, handlers = logging.root.level, logging.root.handlers[:]

@@ -1,4 +1,4 @@
-"""Files of every kind: each is counted, or fails with the right reason, beside good neighbours that are counted."""
+"""Files of every kind: each is counted or fails with the right reason, and does not affect the others of its group."""
 
 from __future__ import annotations
 

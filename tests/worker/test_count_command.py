@@ -1,4 +1,4 @@
-"""`python -m worker count`, as a person runs it."""
+"""`python -m worker count` as a user runs it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from binwatch.settings import Settings
 from testing.brightness import brightness_of, jpeg, probabilities_of, write_brightness_bundle
 from testing.services.s3 import S3
 from worker.__main__ import main
-from worker.rendering import Format, ResultLine, write
+from worker.rendering import Format, ResultLine, write_results
 
 ROOT = Path(__file__).parent.parent.parent
 Count = Callable[..., "subprocess.CompletedProcess[bytes]"]
@@ -135,11 +135,11 @@ def test_folder_as_a_table(count: Count, folder: Path) -> None:
     assert cells["empty"][2].startswith("empty: the file is empty")
 
 
-def test_numbers_beyond_five_are_said_where_the_model_tells_them_apart() -> None:
+def test_counts_beyond_five_are_shown_if_the_model_distinguishes_them() -> None:
     def said(count: str, distribution: list[float] | None) -> str:
         out = io.StringIO()
         line = ResultLine("a.jpg", count, 0.9, distribution and [0.0] * 7, distribution=distribution)
-        assert write([line], Format.TABLE, out) == (1, 0)
+        assert write_results([line], Format.TABLE, out) == (1, 0)
         return out.getvalue().splitlines()[3].split("│")[2].strip()
 
     def beyond_five(**share: float) -> list[float]:
@@ -153,7 +153,7 @@ def test_numbers_beyond_five_are_said_where_the_model_tells_them_apart() -> None
     assert said("3", beyond_five(p3=0.8, p17=0.2)) == "3"
 
 
-def test_files_by_name_in_their_order(count: Count, folder: Path) -> None:
+def test_named_files_keep_their_order(count: Count, folder: Path) -> None:
     """A file that a person names is tried, whatever its suffix."""
     (folder / "photo.bin").write_bytes(jpeg(brightness_of(5)))
     result = count(folder / "2.jpg", folder / "photo.bin", folder / "notes.txt", folder / "0.jpg", "--json")
@@ -183,7 +183,7 @@ def test_s3_prefix(count_process: Count, s3: S3) -> None:
     }
 
 
-def test_the_bucket_of_the_workers_is_counted_with_their_model(count_process: Count, s3: S3, tmp_path: Path) -> None:
+def test_workers_bucket_is_counted_with_the_promoted_model(count_process: Count, s3: S3, tmp_path: Path) -> None:
     s3.put("in/1.jpg", jpeg(brightness_of(1)))
     registry = Registry(Objects(Settings(s3_endpoint_url=s3.endpoint_url)), s3.bucket, "models/")
     registry.publish(write_brightness_bundle(tmp_path, "brightness-2"))
@@ -196,7 +196,7 @@ def test_the_bucket_of_the_workers_is_counted_with_their_model(count_process: Co
     assert [line["count"] for line in json.loads(own.stdout)] == ["1"]
 
 
-def test_s3_that_cannot_be_had(count_process: Count, s3: S3, closed_url: str) -> None:
+def test_s3_is_unreachable(count_process: Count, s3: S3, closed_url: str) -> None:
     endpoint = {"BINWATCH_S3_ENDPOINT_URL": s3.endpoint_url}
     assert "bucket 'no-such-bucket' does not exist" in _error(count_process("s3://no-such-bucket/", **endpoint))
     assert "no photos here" in _error(count_process(f"s3://{s3.bucket}/", **endpoint))
@@ -238,7 +238,7 @@ def test_hard_names_as_csv(count: Count, hard_names: Path) -> None:
     }
 
 
-def test_a_name_like_a_formula_runs_in_no_spreadsheet(
+def test_csv_escapes_names_that_look_like_formulas(
     count: Count, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -257,7 +257,7 @@ def test_hard_names_as_a_table(count_process: Count, hard_names: Path) -> None:
         assert f"{hard_names}/{shown} " in text
 
 
-def test_nothing_could_be_counted(count: Count, folder: Path) -> None:
+def test_no_photo_could_be_counted(count: Count, folder: Path) -> None:
     result = count(folder / "empty.jpg", "--json")
     assert result.returncode == 1
     assert [line["reason"] for line in json.loads(result.stdout)] == ["empty"]
@@ -269,7 +269,7 @@ def test_no_photos(count: Count, tmp_path: Path) -> None:
     assert _error(count(tmp_path)).startswith(f"{tmp_path}: no photos here (.jpg,")
 
 
-def test_a_folder_that_cannot_be_read_is_named(count: Count, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_folder_is_named(count: Count, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its photos would be missing from the list, and nothing would say so."""
     scandir = os.scandir
 
@@ -283,20 +283,20 @@ def test_a_folder_that_cannot_be_read_is_named(count: Count, folder: Path, monke
 
 
 @pytest.mark.parametrize("name", ["not-there.jpg", "x" * 300 + ".jpg"])
-def test_not_there(count: Count, folder: Path, name: str) -> None:
+def test_missing_path(count: Count, folder: Path, name: str) -> None:
     result = count(folder / name, "--json")
     assert _error(result) == f"{folder / name}: does not exist; name a photo, a folder or s3://bucket/prefix"
     assert result.stdout == b""
 
 
-def test_what_was_counted_before_an_outage_is_whole_json(brightness_bundle: Path) -> None:
+def test_json_is_valid_after_an_outage(brightness_bundle: Path) -> None:
     def lines() -> Any:
         yield ResultLine("1.jpg", "2", 0.9, [0.1] * 7)
         raise ConnectionError("no S3")
 
     out = io.StringIO()
     with pytest.raises(ConnectionError):
-        write(lines(), Format.JSON, out)
+        write_results(lines(), Format.JSON, out)
     assert [line["photo"] for line in json.loads(out.getvalue())] == ["1.jpg"]
 
 
@@ -329,7 +329,7 @@ def test_limits_are_settings(count: Count, folder: Path) -> None:
     assert reasons == ["too_large", "too_many_pixels"]
 
 
-def test_a_device_is_read_no_further_than_the_limit(count_process: Count) -> None:
+def test_device_is_read_up_to_the_limit(count_process: Count) -> None:
     result = count_process("/dev/zero", "--json", BINWATCH_MAX_PHOTO_BYTES="1000")
     assert [line["reason"] for line in json.loads(result.stdout)] == ["too_large"]
 
@@ -340,7 +340,7 @@ def test_another_model(count: Count, folder: Path, tmp_path: Path) -> None:
     assert [line["count"] for line in json.loads(result.stdout)] == ["3"]
 
 
-def test_help_says_what_excludes_what(count_process: Count) -> None:
+def test_help_names_exclusive_options(count_process: Count) -> None:
     result = count_process("--help", COLUMNS="200", TERM="dumb")
     assert result.returncode == 0
     text = result.stdout.decode()

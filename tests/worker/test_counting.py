@@ -1,4 +1,4 @@
-"""Objects in moto's S3 → records on SQLite: every photo and every metadata file has its own outcome."""
+"""Objects in moto's S3 → records in SQLite: every photo and every metadata file has its own outcome."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from testing.services.s3 import S3
 from tests.calibrations import category
 from worker.counting import Counting, open_records
 from worker.health import HealthChecks
-from worker.inference_sessions import CPU_PROVIDER, Inferred
-from worker.reconcile import unrecorded
+from worker.inference_sessions import CPU_PROVIDER, ModelOutput
+from worker.reconcile import unrecorded_pages
 from worker.tasks import _is_outage
 
 WHEN = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
@@ -99,7 +99,7 @@ def test_counted(counting: Counting, s3: S3, records: Any) -> None:
     assert row["modified_at"] == stored
 
 
-def test_a_pattern_says_which_bin_a_photo_and_its_metadata_are_of(settings: Settings, s3: S3, records: Any) -> None:
+def test_pattern_maps_photos_and_metadata_to_bins(settings: Settings, s3: S3, records: Any) -> None:
     """Two photos of a bin are two photos."""
     settings = settings.model_copy(update={"bin_pattern": r"(?P<bin>[^/]+)/[^/]+$"})
     counting = Counting(settings)
@@ -113,12 +113,12 @@ def test_a_pattern_says_which_bin_a_photo_and_its_metadata_are_of(settings: Sett
         "A-12/back.jpg": "A-12",
     }
     assert records(Expectation, "source")["A-12/data.json"]["bin_id"] == "A-12"
-    (page,) = unrecorded(counting.objects, counting.database, settings, bucket=s3.bucket)
+    (page,) = unrecorded_pages(counting.objects, counting.database, settings, bucket=s3.bucket)
     assert (page.photos, page.metadata) == ([], [])
     counting.close()
 
 
-def test_a_count_is_compared_by_its_model_s_calibration(
+def test_count_is_compared_with_the_calibration_of_its_model(
     counting: Counting, s3: S3, records: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And the expected quantity is kept with what it is made up of."""
@@ -137,7 +137,7 @@ def test_a_count_is_compared_by_its_model_s_calibration(
     assert compared["p_value"] == 0.5, "one of three calibration photos looks as odd, and the bin itself"
 
 
-def test_each_bad_photo_has_its_reason_and_its_neighbours_are_counted(settings: Settings, s3: S3, records: Any) -> None:
+def test_bad_photos_have_reasons_and_others_are_counted(settings: Settings, s3: S3, records: Any) -> None:
     counting = Counting(settings.model_copy(update={"max_photo_bytes": 100_000, "batch_size": 3}))
     keys: list[str] = []
     for n, (key, (data, _)) in enumerate(BAD_PHOTOS.items()):
@@ -175,10 +175,10 @@ def test_hard_keys(counting: Counting, s3: S3, records: Any) -> None:
     }
 
 
-def test_inference_that_fails(counting: Counting, s3: S3, records: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_inference_fails(counting: Counting, s3: S3, records: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     infer = counting.models.engine.infer
 
-    def fail_on_white(photos: np.ndarray) -> Inferred:
+    def fail_on_white(photos: np.ndarray) -> ModelOutput:
         if (photos.min(axis=(1, 2, 3)) == 255).any():
             raise RuntimeError("out of luck")
         return infer(photos)
@@ -194,7 +194,7 @@ def test_inference_that_fails(counting: Counting, s3: S3, records: Any, monkeypa
     assert rows["1.jpg"]["detail"] == "ONNX Runtime failed on this photo: out of luck"
 
 
-def test_what_is_recorded_is_what_was_fetched(
+def test_record_matches_the_fetched_object(
     counting: Counting, s3: S3, sqlite_records: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The key is overwritten before its turn, and again while the photo is with the model."""
@@ -203,7 +203,7 @@ def test_what_is_recorded_is_what_was_fetched(
     second = s3.put("a.jpg", jpeg(brightness_of(2)))
     infer, later = counting.models.engine.infer, []
 
-    def overwrite_and_infer(photos: np.ndarray) -> Inferred:
+    def overwrite_and_infer(photos: np.ndarray) -> ModelOutput:
         later.append(s3.put("a.jpg", jpeg(brightness_of(3))))
         return infer(photos)
 
@@ -244,7 +244,7 @@ BAD_METADATA = {
 }
 
 
-def test_each_bad_metadata_file_has_its_reason(settings: Settings, s3: S3, records: Any) -> None:
+def test_bad_metadata_files_have_reasons(settings: Settings, s3: S3, records: Any) -> None:
     counting = Counting(settings.model_copy(update={"max_metadata_bytes": 150_000}))
     for key, (data, _) in BAD_METADATA.items():
         if data is not None:
@@ -275,7 +275,7 @@ def test_outage_of_s3_records_nothing(settings: Settings, closed_url: str, recor
     assert records(Expectation, "source") == {}
 
 
-def test_outage_keeps_back_only_what_it_hit(counting: Counting, s3: S3, records: Any) -> None:
+def test_outage_returns_only_affected_photos(counting: Counting, s3: S3, records: Any) -> None:
     s3.put("a.jpg", jpeg(0))
     s3.put("a.json", b'{"EXPECTED_QUANTITY": 0}')
     elsewhere = [ObjectCreated("no-such-bucket", "b.jpg", WHEN), ObjectCreated("no-such-bucket", "b.json", WHEN)]
@@ -285,7 +285,7 @@ def test_outage_keeps_back_only_what_it_hit(counting: Counting, s3: S3, records:
     assert {key: row["quantity"] for key, row in records(Expectation, "source").items()} == {"a.json": 0}
 
 
-def test_the_age_is_measured_of_photos_that_waited(
+def test_age_is_observed_for_waiting_photos_only(
     counting: Counting, settings: Settings, s3: S3, sqlite_records: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not of those from before Binwatch, nor those that have a record; that of the missing one no one knows."""
@@ -320,12 +320,12 @@ def test_nothing_to_do(counting: Counting) -> None:
     assert counting.read_metadata([]) == []
 
 
-def test_records_that_need_a_migration(settings: Settings, tmp_path: Any) -> None:
+def test_records_need_a_migration(settings: Settings, tmp_path: Any) -> None:
     with pytest.raises(BinwatchError, match="python -m worker migrate"):
         Counting(settings.model_copy(update={"database_url": SecretStr(f"sqlite:///{tmp_path / 'new.db'}")}))
 
 
-def test_records_that_hold_nothing_are_no_fault_of_a_photo(settings: Settings, s3: S3, postgres_url: str) -> None:
+def test_unwritable_records_are_not_blamed_on_a_photo(settings: Settings, s3: S3, postgres_url: str) -> None:
     """psycopg raises what is no error of a database if it cannot read a timestamp."""
     s3.put("a.jpg", jpeg(brightness_of(4)))
     counting = Counting(settings.model_copy(update={"database_url": SecretStr(postgres_url)}))
@@ -343,9 +343,7 @@ def test_records_that_hold_nothing_are_no_fault_of_a_photo(settings: Settings, s
     counting.database.dispose()
 
 
-def test_what_the_records_cannot_hold_is_the_fault_of_an_object(
-    counting: Counting, s3: S3, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unstorable_data_is_blamed_on_the_object(counting: Counting, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
     s3.put("a.json", b'{"EXPECTED_QUANTITY": 2}')
     monkeypatch.setattr("worker.counting.expected_quantity", lambda _: 2**70)
     with pytest.raises(DriverError, match="OverflowError") as raised:
@@ -353,7 +351,7 @@ def test_what_the_records_cannot_hold_is_the_fault_of_an_object(
     assert not _is_outage(raised.value)
 
 
-def test_a_database_that_vanishes_is_noticed(settings: Settings, postgres_url: str) -> None:
+def test_vanished_database_is_detected(settings: Settings, postgres_url: str) -> None:
     """The driver is told to watch over its connections, unless the URL says how."""
     for url, timeout in ((postgres_url, "60000"), (f"{postgres_url}&tcp_user_timeout=7000", "7000")):
         database = open_records(settings.model_copy(update={"database_url": SecretStr(url)}))
@@ -363,6 +361,6 @@ def test_a_database_that_vanishes_is_noticed(settings: Settings, postgres_url: s
         assert (told["tcp_user_timeout"], told["keepalives_idle"], told["connect_timeout"]) == (timeout, "30", "10")
 
 
-def test_database_that_cannot_be_reached(settings: Settings, tmp_path: Any) -> None:
+def test_database_is_unreachable(settings: Settings, tmp_path: Any) -> None:
     with pytest.raises(BinwatchError, match=r"the database cannot be used: .*; BINWATCH_DATABASE_URL is not set"):
         Counting(settings.model_copy(update={"database_url": SecretStr(f"sqlite:///{tmp_path}/no/such/folder.db")}))

@@ -1,4 +1,4 @@
-"""What ends its workers gets a record, on moto's S3 and SQLite: reconcile sends it no more, a new upload is counted."""
+"""Objects that crash workers: they are recorded and not sent again; a new upload is counted. moto and SQLite."""
 
 from __future__ import annotations
 
@@ -51,54 +51,54 @@ def _rows(counting: Counting, table: type[Count | Expectation]) -> list[tuple[st
         return [tuple(row) for row in connection.execute(select(table.reason, table.detail, table.etag))]
 
 
-def test_a_photo_that_ended_workers_is_a_failed_photo(counting: Counting, settings: Settings, s3: S3) -> None:
+def test_crashed_photo_is_recorded_as_failed(counting: Counting, settings: Settings, s3: S3) -> None:
     etag = s3.put("a.jpg", jpeg(brightness_of(3)))
     photo = ObjectCreated(s3.bucket, "a.jpg")
     assert _reconciled(counting, settings) == ["a.jpg"]
-    assert counting.crashed_photos([photo], WHY) == []
+    assert counting.record_crashed_photos([photo], WHY) == []
     detail = f"{WHY}; keep a copy, report it, and upload the photo again"
     assert _rows(counting, Count) == [(Reason.CRASHED, detail, etag)]
     assert _reconciled(counting, settings) == []
-    assert counting.known_to_crash([photo], crashed_photos) == {"a.jpg"}
+    assert counting.crashed_keys([photo], crashed_photos) == {"a.jpg"}
     # Put back by a person, once the cause is gone, it is counted.
     assert counting.count([photo]) == []
     assert _rows(counting, Count) == [(None, None, etag)]
 
 
-def test_another_upload_is_not_held_to_it(counting: Counting, settings: Settings, s3: S3) -> None:
+def test_new_upload_is_not_considered_crashed(counting: Counting, settings: Settings, s3: S3) -> None:
     s3.put("a.jpg", jpeg(brightness_of(3)))
-    counting.crashed_photos([ObjectCreated(s3.bucket, "a.jpg")], WHY)
+    counting.record_crashed_photos([ObjectCreated(s3.bucket, "a.jpg")], WHY)
     s3.put("a.jpg", jpeg(brightness_of(4)))
-    assert counting.known_to_crash([ObjectCreated(s3.bucket, "a.jpg")], crashed_photos) == set()
+    assert counting.crashed_keys([ObjectCreated(s3.bucket, "a.jpg")], crashed_photos) == set()
     assert _reconciled(counting, settings) == ["a.jpg"]
 
 
-def test_a_metadata_file_that_ended_workers_is_a_failed_one(counting: Counting, settings: Settings, s3: S3) -> None:
+def test_crashed_metadata_file_is_recorded_as_failed(counting: Counting, settings: Settings, s3: S3) -> None:
     etag = s3.put("a.json", b'{"EXPECTED_QUANTITY": 3}')
     file = ObjectCreated(s3.bucket, "a.json")
-    assert counting.crashed_metadata([file], WHY) == []
+    assert counting.record_crashed_metadata([file], WHY) == []
     ((reason, _, found),) = _rows(counting, Expectation)
     assert (reason, found) == (MetadataReason.CRASHED, etag)
     assert _reconciled(counting, settings) == []
-    assert counting.known_to_crash([file], crashed_metadata) == {"a.json"}
-    assert counting.known_to_crash([ObjectCreated(s3.bucket, "b.json")], crashed_metadata) == set()
+    assert counting.crashed_keys([file], crashed_metadata) == {"a.json"}
+    assert counting.crashed_keys([ObjectCreated(s3.bucket, "b.json")], crashed_metadata) == set()
 
 
-def test_one_that_is_gone_has_its_record_too(counting: Counting, s3: S3) -> None:
-    assert counting.crashed_photos([ObjectCreated(s3.bucket, "gone.jpg")], WHY) == []
+def test_crashed_photo_without_object_is_recorded(counting: Counting, s3: S3) -> None:
+    assert counting.record_crashed_photos([ObjectCreated(s3.bucket, "gone.jpg")], WHY) == []
     assert [(reason, etag) for reason, _, etag in _rows(counting, Count)] == [(Reason.CRASHED, "")]
-    assert counting.known_to_crash([ObjectCreated(s3.bucket, "gone.jpg")], crashed_photos) == set()
+    assert counting.crashed_keys([ObjectCreated(s3.bucket, "gone.jpg")], crashed_photos) == set()
 
 
-def test_an_outage_keeps_it_back(settings: Settings, closed_url: str) -> None:
+def test_outage_returns_the_crashed_photo(settings: Settings, closed_url: str) -> None:
     counting = Counting(settings.model_copy(update={"s3_endpoint_url": closed_url}))
-    (outage,) = counting.crashed_photos([ObjectCreated(settings.bucket, "a.jpg")], WHY)
+    (outage,) = counting.record_crashed_photos([ObjectCreated(settings.bucket, "a.jpg")], WHY)
     assert outage.item.key == "a.jpg"
     assert _rows(counting, Count) == []
     counting.close()
 
 
-def test_what_is_on_trial_is_left_to_its_own_message(counting: Counting, settings: Settings, s3: S3) -> None:
+def test_objects_on_trial_are_not_sent_again(counting: Counting, settings: Settings, s3: S3) -> None:
     """Each further message could cost as many workers as the first."""
     for key in ("a.jpg", "b.jpg", "a.json"):
         s3.put(key, b"x")

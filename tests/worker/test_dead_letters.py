@@ -1,4 +1,4 @@
-"""Dead letters are listed with their reason, and can be redriven or deleted, on both brokers."""
+"""Dead letters are listed with their reason, redriven and deleted, on both brokers."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def dead_letter(events: EventQueue, body: str, reason: str) -> None:
     events.dead_letter(EventMessage("1", body, None), reason)
 
 
-def test_each_is_listed_with_its_reason_and_stays(broker):
+def test_dead_letters_are_listed_with_reasons_and_stay(broker):
     settings, events = broker
     dead_letter(events, '{"a": 1}', "not an S3 event")
     dead_letter(events, "grün", "not JSON")
@@ -87,7 +87,7 @@ def test_each_is_listed_with_its_reason_and_stays(broker):
     events.close()
 
 
-def test_redriven_messages_are_received_and_no_longer_dead(broker):
+def test_redriven_messages_return_to_their_queue(broker):
     settings, events = broker
     bodies = [f'{{"n": {n}}}' for n in range(12)]
     for body in bodies:
@@ -103,7 +103,7 @@ def test_redriven_messages_are_received_and_no_longer_dead(broker):
     events.close()
 
 
-def test_a_task_that_celery_rejected_is_listed_too(broker, rabbitmq):
+def test_rejected_task_is_listed(broker, rabbitmq):
     settings, events = broker
     if settings.event_source is not EventSource.RABBITMQ:
         pytest.skip("SQS itself moves a rejected task, after its visibility time-outs")
@@ -122,7 +122,7 @@ def test_a_task_that_celery_rejected_is_listed_too(broker, rabbitmq):
     events.close()
 
 
-def test_a_task_that_expires_before_a_worker_takes_it_is_no_dead_letter(broker):
+def test_expired_task_is_not_dead_lettered(broker):
     """RabbitMQ would make it one: reconciles that no worker took are to be dropped by the next worker."""
     settings, _ = broker
     app = make_app(settings)
@@ -156,7 +156,7 @@ def running_worker(app: Celery) -> Iterator[None]:
     logging.root.handlers[:] = handlers
 
 
-def test_the_command_lists_and_redrives(broker):
+def test_command_lists_and_redrives(broker):
     settings, events = broker
     dead_letter(events, "no\nevent \x1b[2J" + "x" * 300, "not JSON")
     eventually(of_events(settings).messages, 1)
@@ -175,7 +175,7 @@ def test_the_command_lists_and_redrives(broker):
     events.close()
 
 
-def test_only_the_chosen_are_deleted(broker):
+def test_only_selected_messages_are_deleted(broker):
     settings, events = broker
     for body in ("a", "b", "b", "c"):
         dead_letter(events, body, "not JSON")
@@ -191,7 +191,7 @@ def test_only_the_chosen_are_deleted(broker):
     events.close()
 
 
-def test_the_command_deletes_and_prints_in_full(broker):
+def test_command_deletes_and_prints_messages_in_full(broker):
     settings, events = broker
     for body in ("y" * 300, "z"):
         dead_letter(events, body, "not JSON")
@@ -219,7 +219,7 @@ def test_the_command_deletes_and_prints_in_full(broker):
         (["--redrive", "0123456789ab"], "need --delete"),
     ],
 )
-def test_nothing_is_deleted_by_mistake(options: list[str], words: str) -> None:
+def test_delete_needs_ids_or_all(options: list[str], words: str) -> None:
     with pytest.raises(BinwatchError, match=words):
         cli(["dead-letters", *options], standalone_mode=False)
 
@@ -269,19 +269,19 @@ def slow_queue(
     return fails
 
 
-def test_a_queue_that_is_not_ready_yet_is_asked_again(slow_queue, caplog):
+def test_unready_queue_is_retried(slow_queue, caplog):
     queue = slow_queue(3)
     assert [letter.reason for letter in eventually(queue.messages, 1)] == ["no reason"]
     assert caplog.text.count("is not ready (InternalError: INTERNAL_ERROR - timed out); trying again") == 3
 
 
-def test_a_queue_that_does_not_get_ready_is_named(slow_queue, monkeypatch):
-    monkeypatch.setattr(dead_letters_module, "PATIENCE_S", 0.05)
+def test_queue_that_stays_unready_is_named(slow_queue, monkeypatch):
+    monkeypatch.setattr(dead_letters_module, "READY_TIMEOUT_S", 0.05)
     with pytest.raises(QueueError, match=r"its queue 'tasks-\w+-dead' did not within 0 s \(InternalError.*try again"):
         slow_queue(10_000).messages()
 
 
-def test_a_broker_that_is_not_there_is_named_at_once(settings, closed_url):
+def test_unreachable_broker_is_named_at_once(settings, closed_url):
     url = closed_url.replace("http://", "amqp://guest:guest@") + "//"
     given = {"broker_url": SecretStr(url), "event_source": EventSource.NONE}
     (queue,) = choose_queues(settings.model_copy(update=given)).dead_letters()

@@ -1,4 +1,4 @@
-"""Bundles that tell more numbers apart than the seven classes: what a worker says, and hands to the records."""
+"""Bundles that distinguish more quantities than the seven classes: output of the worker, and records."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from binwatch.settings import Settings
 from testing.brightness import brightness_of, jpeg, probabilities_of, write_brightness_bundle
 from tests.worker.test_count_command import Count, count  # noqa: F401 (a fixture)
 from worker.engine import Engine
-from worker.inference_sessions import Inferred
+from worker.inference_sessions import ModelOutput
 from worker.metrics import WorkerMetrics
 from worker.new_counts import new_count
-from worker.pipeline import Prediction, infer_all
+from worker.pipeline import Prediction, infer_photos
 from worker.sagemaker.serving.answers import Answer
 from worker.sagemaker.serving.counter import PhotoCounter
 
@@ -36,13 +36,13 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 def predicted(engine: Engine, brightness: int) -> Prediction:
-    (found,) = infer_all(engine, [np.full((224, 224, 3), brightness, np.uint8)])
+    (found,) = infer_photos(engine, [np.full((224, 224, 3), brightness, np.uint8)])
     assert isinstance(found, Prediction)
     return found
 
 
 @pytest.mark.parametrize("items", [0, 3, 5, 6, 17, HIGHEST + 1])
-def test_the_classes_are_a_view_of_the_distribution(bundle: Bundle, items: int) -> None:
+def test_class_probabilities_derive_from_the_distribution(bundle: Bundle, items: int) -> None:
     brightness = brightness_of(items, HIGHEST)
     found = predicted(Engine(bundle), brightness)
     assert found.distribution == pytest.approx(probabilities_of(brightness, HIGHEST), abs=1e-5)
@@ -58,17 +58,15 @@ class Undecided:
 
     rule: CountRule
 
-    def infer(self, photos: np.ndarray) -> Inferred:
+    def infer(self, photos: np.ndarray) -> ModelOutput:
         numbers = np.zeros((len(photos), HIGHEST + 2), np.float32)
         numbers[:, 4:9] = 0.3, 0.25, 0.2, 0.15, 0.1
-        return Inferred(numbers, np.zeros((len(photos), 1), np.float32), self.rule)
+        return ModelOutput(numbers, np.zeros((len(photos), 1), np.float32), self.rule)
 
 
-@pytest.mark.parametrize(
-    ("rule", "items", "confidence"), [(CountRule.MODE, MORE_THAN_5, 0.45), (CountRule.MEDIAN, 5, 0.25)]
-)
-def test_the_count_follows_from_the_classes_by_the_rule(rule: CountRule, items: int, confidence: float) -> None:
-    (found,) = infer_all(Undecided(rule), [np.zeros((224, 224, 3), np.uint8)])
+@pytest.mark.parametrize(("rule", "items", "confidence"), [(CountRule.MODE, MORE_THAN_5, 0.45), (CountRule.MEDIAN, 5, 0.25)])
+def test_count_follows_the_count_rule(rule: CountRule, items: int, confidence: float) -> None:
+    (found,) = infer_photos(Undecided(rule), [np.zeros((224, 224, 3), np.uint8)])
     assert isinstance(found, Prediction)
     assert found.predicted == items
     assert found.confidence == pytest.approx(confidence)
@@ -76,14 +74,14 @@ def test_the_count_follows_from_the_classes_by_the_rule(rule: CountRule, items: 
     assert np.argmax(found.distribution) == 4
 
 
-def test_the_card_names_the_rule(bundle: Bundle, tmp_path: Path) -> None:
+def test_card_names_the_count_rule(bundle: Bundle, tmp_path: Path) -> None:
     folder = shutil.copytree(bundle.folder, tmp_path / "median")
     write_card(folder, bundle.card.model_copy(update={"count_rule": CountRule.MEDIAN}))
     photos = np.full((1, 224, 224, 3), brightness_of(3, HIGHEST), np.uint8)
     assert [Engine(Bundle(each)).infer(photos).rule for each in (bundle.folder, folder)] == ["mode", "median"]
 
 
-def test_records_are_handed_both(bundle: Bundle) -> None:
+def test_records_store_classes_and_distribution(bundle: Bundle) -> None:
     engine = Engine(bundle)
     answer = predicted(engine, brightness_of(9, HIGHEST))
     new = new_count(engine, answer, bucket="b", key="1.jpg", etag="e", modified_at=datetime(2026, 1, 1, tzinfo=UTC))
@@ -92,7 +90,7 @@ def test_records_are_handed_both(bundle: Bundle) -> None:
     assert np.argmax(new.distribution) == 9
 
 
-def test_the_container_answers_both(bundle: Bundle, settings: Settings) -> None:
+def test_container_returns_classes_and_distribution(bundle: Bundle, settings: Settings) -> None:
     counter = PhotoCounter(Engine(bundle), settings, WorkerMetrics())
     try:
         answer = asyncio.run(counter.count(jpeg(brightness_of(12, HIGHEST))))
@@ -104,7 +102,7 @@ def test_the_container_answers_both(bundle: Bundle, settings: Settings) -> None:
     assert found.probabilities == pytest.approx(class_probabilities(np.array(found.distribution)).tolist(), abs=1e-5)
 
 
-def test_the_command_prints_both(bundle: Bundle, count: Count, tmp_path: Path) -> None:  # noqa: F811
+def test_command_prints_classes_and_distribution(bundle: Bundle, count: Count, tmp_path: Path) -> None:  # noqa: F811
     (tmp_path / "1.jpg").write_bytes(jpeg(brightness_of(2, HIGHEST)))
     (line,) = json.loads(count("--json", tmp_path / "1.jpg", BINWATCH_MODEL_DIR=str(bundle.folder)).stdout)
     assert line["count"] == "2"
@@ -112,7 +110,7 @@ def test_the_command_prints_both(bundle: Bundle, count: Count, tmp_path: Path) -
     assert len(line["probabilities"]) == 7
 
 
-def test_a_bundle_from_before_has_the_classes_alone(brightness_bundle: Path, tmp_path: Path) -> None:
+def test_old_bundle_has_classes_only(brightness_bundle: Path, tmp_path: Path) -> None:
     card = json.loads((brightness_bundle / "card.json").read_text(encoding="utf-8"))
     del card["highest"]
     (tmp_path / "card.json").write_text(json.dumps(card), encoding="utf-8")
@@ -123,7 +121,7 @@ def test_a_bundle_from_before_has_the_classes_alone(brightness_bundle: Path, tmp
     assert Bundle(ROOT / "samples" / "model").card.highest >= 5
 
 
-def test_a_card_that_promises_other_numbers_than_the_file_has(bundle: Bundle, tmp_path: Path) -> None:
+def test_card_contradicts_the_onnx_file(bundle: Bundle, tmp_path: Path) -> None:
     (tmp_path / "model-int8.onnx").write_bytes((bundle.folder / "model-int8.onnx").read_bytes())
     write_card(tmp_path, bundle.card.model_copy(update={"highest": 30}))
     with pytest.raises(BundleError, match=r"promises 'probabilities' as tensor\(float\) \(batch, 32\)"):

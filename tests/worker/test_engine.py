@@ -1,4 +1,4 @@
-"""The engine against a model whose answers are known, and against bundles that are not what they claim."""
+"""The engine with a model whose predictions are known, and with faulty bundles."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from binwatch.settings import PrecisionChoice, Provider
 from testing.brightness import probabilities_of, write_brightness_bundle, write_brightness_model
 from worker import engine as engine_module
 from worker import inference_sessions
-from worker.batch_padding import buckets
+from worker.batch_padding import bucket_sizes
 from worker.engine import Engine, ProviderError
-from worker.inference_sessions import CPU_PROVIDER, CUDA, Cuda
+from worker.inference_sessions import CPU_PROVIDER, CUDA, CudaOptions
 
 
 def _photos(levels: list[int]) -> np.ndarray:
@@ -75,14 +75,14 @@ def test_black_is_0_and_white_is_more_than_5(engine: Engine) -> None:
     assert (engine.provider, engine.precision, engine.card.version) == (CPU_PROVIDER, Precision.INT8, "brightness-1")
 
 
-def test_eight_threads_at_once(engine: Engine) -> None:
+def test_concurrent_calls_from_eight_threads(engine: Engine) -> None:
     batches = [[(n * 11 + k * 29) % 256 for k in range(n % 5 + 1)] for n in range(64)]
     with ThreadPoolExecutor(8) as pool:
         for future in [pool.submit(_assert_right, engine, batch) for batch in batches]:
             future.result()
 
 
-def test_another_file_than_the_cards(tmp_path: Path) -> None:
+def test_onnx_file_differs_from_the_card(tmp_path: Path) -> None:
     write_brightness_bundle(tmp_path)
     with (tmp_path / "model-int8.onnx").open("ab") as file:
         file.write(b"\0")
@@ -98,12 +98,12 @@ def test_another_file_than_the_cards(tmp_path: Path) -> None:
         ({"number": TensorProto.FLOAT}, r"'photos' as tensor\(uint8\).*tensor\(float\)"),
     ],
 )
-def test_input_is_not_the_cards(tmp_path: Path, options: dict[str, object], message: str) -> None:
+def test_input_differs_from_the_card(tmp_path: Path, options: dict[str, object], message: str) -> None:
     with pytest.raises(BundleError, match=message):
         Engine(_with_model(tmp_path, **options))
 
 
-def test_embedding_is_not_the_cards(tmp_path: Path) -> None:
+def test_embedding_differs_from_the_card(tmp_path: Path) -> None:
     write_brightness_bundle(tmp_path)
     with pytest.raises(BundleError, match=r"'embedding' as tensor\(float\) \(batch, 64\).*\[1\]"):
         Engine(_signed(tmp_path, embedding_size=64))
@@ -153,7 +153,7 @@ def test_variant_in_the_card_but_not_in_the_folder(tmp_path: Path) -> None:
         Engine(Bundle(tmp_path))
 
 
-def test_cuda_wanted_but_not_built_in(brightness_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cuda_required_but_not_built_in(brightness_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_module.ort, "get_available_providers", lambda: [CPU_PROVIDER])
     with pytest.raises(ProviderError, match="BINWATCH_PROVIDER=cuda but the installed ONNX Runtime is built without"):
         Engine(Bundle(brightness_bundle), provider=Provider.CUDA)
@@ -167,7 +167,7 @@ def _cuda_that_falls_back(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_cuda_that_falls_back")
 @pytest.mark.filterwarnings("ignore:Specified provider")
-def test_cuda_wanted_but_fell_back(brightness_bundle: Path) -> None:
+def test_cuda_required_but_fell_back(brightness_bundle: Path) -> None:
     if CUDA in engine_module.ort.capi._pybind_state.get_available_providers():
         pytest.skip("this ONNX Runtime has CUDA")
     message = (
@@ -179,7 +179,7 @@ def test_cuda_wanted_but_fell_back(brightness_bundle: Path) -> None:
 
 @pytest.mark.usefixtures("_cuda_that_falls_back")
 @pytest.mark.filterwarnings("ignore:Specified provider")
-def test_auto_that_fell_back_takes_the_cpus_variant(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_auto_falls_back_to_the_cpu_variant(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     if CUDA in engine_module.ort.capi._pybind_state.get_available_providers():
         pytest.skip("this ONNX Runtime has CUDA")
     _with_variants(tmp_path, [Precision.FP16, Precision.INT8])
@@ -266,9 +266,9 @@ def _batches() -> list[int]:
     return [shape[0] for shape in shapes]
 
 
-def test_each_session_on_cuda_sees_one_batch_size(cuda: Engine) -> None:
+def test_each_cuda_session_runs_one_batch_size(cuda: Engine) -> None:
     """It plans its convolutions for the first batch, and would for each that is of another size than the last."""
-    cuda.warm()
+    cuda.warm_up()
     assert _batches() == [1, 4, 16, 24]
     for size in range(1, 60):
         _assert_right(cuda, [(37 * n + size) % 256 for n in range(size)])
@@ -276,11 +276,11 @@ def test_each_session_on_cuda_sees_one_batch_size(cuda: Engine) -> None:
 
 
 @pytest.mark.usefixtures("_stand_in")
-def test_how_cuda_is_used(brightness_bundle: Path) -> None:
+def test_cuda_options(brightness_bundle: Path) -> None:
     bundle = Bundle(brightness_bundle)
-    assert Engine(bundle).calls == 1
-    other = Engine(bundle, batch_size=4, cuda=Cuda({"prefer_nhwc": "1"}, calls=2))
-    assert other.calls == 2
+    assert Engine(bundle).concurrent_calls == 1
+    other = Engine(bundle, batch_size=4, cuda=CudaOptions({"prefer_nhwc": "1"}, concurrent_calls=2))
+    assert other.concurrent_calls == 2
     assert CudaStandIn.opened[0].providers == [(CUDA, {"cudnn_conv_algo_search": "HEURISTIC"}), CPU_PROVIDER]
     assert CudaStandIn.opened[-1].providers == [(CUDA, {"prefer_nhwc": "1"}), CPU_PROVIDER]
 
@@ -295,7 +295,7 @@ class NoMemory:
 
 
 @pytest.mark.usefixtures("_stand_in")
-def test_a_gpu_that_cannot_load_the_model(
+def test_gpu_cannot_load_the_model(
     brightness_bundle: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(engine_module.ort, "InferenceSession", NoMemory)
@@ -311,7 +311,7 @@ def test_a_gpu_that_cannot_load_the_model(
 
 
 @pytest.mark.usefixtures("_stand_in")
-def test_libraries_that_are_missing_are_told_to_the_log(
+def test_missing_cuda_libraries_are_logged(
     brightness_bundle: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -319,9 +319,9 @@ def test_libraries_that_are_missing_are_told_to_the_log(
 ) -> None:
     """ONNX Runtime prints them to where the answers go."""
     monkeypatch.setattr(engine_module.ort, "preload_dlls", lambda: print("Failed to load libcudnn.so.9"))
-    inference_sessions._preload.cache_clear()
+    inference_sessions._preload_cuda_libraries.cache_clear()
     Engine(Bundle(brightness_bundle))
-    inference_sessions._preload.cache_clear()
+    inference_sessions._preload_cuda_libraries.cache_clear()
     assert "Failed to load libcudnn.so.9" in caplog.text
     assert capsys.readouterr().out == ""
 
@@ -329,7 +329,7 @@ def test_libraries_that_are_missing_are_told_to_the_log(
 @pytest.mark.parametrize(
     ("photos", "batches"), [(1, [1]), (2, [4]), (4, [4]), (5, [16]), (17, [24]), (24, [24]), (25, [24, 1])]
 )
-def test_a_partial_batch_is_padded_on_cuda(
+def test_partial_batch_is_padded_on_cuda(
     cuda: Engine, brightness_bundle: Path, photos: int, batches: list[int]
 ) -> None:
     """The padding leaves no trace: the answers are those of the photos alone, bit by bit."""
@@ -343,10 +343,10 @@ def test_a_partial_batch_is_padded_on_cuda(
 
 
 @pytest.mark.usefixtures("_stand_in")
-def test_a_cpu_is_given_batches_as_they_are(brightness_bundle: Path) -> None:
+def test_batches_are_not_padded_on_a_cpu(brightness_bundle: Path) -> None:
     """There, a row of padding would cost as much as a photo."""
     engine = Engine(Bundle(brightness_bundle), provider=Provider.CPU, threads=1, batch_size=24)
-    engine.warm()
+    engine.warm_up()
     for size in (2, 5, 25):
         _assert_right(engine, [40] * size)
     assert _batches() == [1, 24, 2, 5, 25]
@@ -372,7 +372,7 @@ class Gathering(CudaStandIn):
 
 
 @pytest.mark.usefixtures("_stand_in")
-def test_a_cpu_runs_the_model_on_each_thread(brightness_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cpu_runs_the_model_on_each_thread(brightness_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each with its part of the photos, never more than the threads, and the answers in the photos' order."""
     monkeypatch.setattr(engine_module.ort, "InferenceSession", Gathering)
     engine = Engine(Bundle(brightness_bundle), provider=Provider.CPU, threads=3)
@@ -388,5 +388,5 @@ def test_a_cpu_runs_the_model_on_each_thread(brightness_bundle: Path, monkeypatc
 @pytest.mark.parametrize(
     ("largest", "sizes"), [(1, (1,)), (2, (1, 2)), (4, (1, 4)), (16, (1, 4, 16)), (100, (1, 4, 16, 64, 100))]
 )
-def test_buckets(largest: int, sizes: tuple[int, ...]) -> None:
-    assert buckets(largest) == sizes
+def test_bucket_sizes(largest: int, sizes: tuple[int, ...]) -> None:
+    assert bucket_sizes(largest) == sizes

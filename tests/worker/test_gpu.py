@@ -1,4 +1,4 @@
-"""The engine on a GPU, for real. Skipped where there is none."""
+"""The engine on a real GPU. Skipped on machines without one."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def _assert_right(engine: Engine, levels: list[int]) -> None:
 def test_every_size_from_many_threads(tmp_path: Path) -> None:
     write_brightness_bundle(tmp_path)
     engine = Engine(Bundle(tmp_path), provider=Provider.CUDA, batch_size=24)
-    engine.warm()
-    assert (engine.provider, engine.sizes) == (CUDA, (1, 4, 16, 24))
+    engine.warm_up()
+    assert (engine.provider, engine.batch_sizes) == (CUDA, (1, 4, 16, 24))
     batches = [[(37 * n + size) % 256 for n in range(size)] for size in range(1, 60)]
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda levels: _assert_right(engine, levels), batches))
@@ -69,7 +69,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 @pytest.mark.parametrize("precision", [Precision.FP16, Precision.FP32])
-def test_it_says_what_a_cpu_says(network: Bundle, precision: Precision) -> None:
+def test_gpu_agrees_with_cpu(network: Bundle, precision: Precision) -> None:
     """Within what half precision, or TF32, may differ by (trainer.export.parity)."""
     photos = np.random.default_rng(0).integers(0, 256, (20, 224, 224, 3), dtype=np.uint8)
     choice = PrecisionChoice(precision.value)
@@ -79,7 +79,7 @@ def test_it_says_what_a_cpu_says(network: Bundle, precision: Precision) -> None:
     assert np.abs(on_gpu.probabilities - on_cpu.probabilities).mean() < 2e-3
 
 
-def test_the_best_variant_for_a_gpu(network: Bundle) -> None:
+def test_gpu_uses_its_preferred_variant(network: Bundle) -> None:
     engine = Engine(network)
     assert (engine.provider, engine.precision) == (CUDA, Precision.FP16)
     assert Engine(network, provider=Provider.CPU).provider == CPU_PROVIDER

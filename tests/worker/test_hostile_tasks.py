@@ -1,4 +1,4 @@
-"""Messages in the task queue that Celery would not survive, on SQS and on RabbitMQ: each is dead-lettered, and why."""
+"""Messages that would stop Celery, on SQS and on RabbitMQ: each is dead-lettered with the reason."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from worker.brokers.choice import choose_queues
 from worker.brokers.rabbitmq.events import RabbitEventQueue
 from worker.brokers.sqs.queues import queue_url, sqs_client
 from worker.publisher import Publisher
-from worker.task_messages import NoTask, admit
+from worker.task_messages import InvalidTask, validate
 from worker.tasks import CountPhotos, ReadMetadata
 
 WITHIN_S = 60
@@ -87,7 +87,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         for bad in (None, 5, [], {}, "", "celery.chord", "binwatch.x", "x" * 5000)
     ],
     *[({"headers": {name: [1]}}, f"'{name}'") for name in ("lang", "root_id", "argsrepr", "origin")],
-    ({"headers": {"compression": "gzip"}, "body": BOMB}, "NoTask: it is compressed"),
+    ({"headers": {"compression": "gzip"}, "body": BOMB}, "InvalidTask: it is compressed"),
     ({"headers": {"compression": "x"}}, "cannot be decoded"),
     *[
         ({"content": bad}, "its content")
@@ -110,7 +110,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     *[({"content_encoding": bad}, "not JSON in UTF-8") for bad in ("binary", "utf-16", "no-such-encoding")],
 ]
 GENERAL = ("its content", "no task", "cannot be decoded")
-UNREADABLE = (
+UNREADABLE_HEADER = (
     struct.pack(">H", 1 << 15) + b"\x03\xff\xfe\xfd",  # a content type that is not UTF-8
     struct.pack(">HI", 1 << 13, 11) + b"\x01aT" + struct.pack(">Q", 2**63),  # a header with a time that no calendar has
 )
@@ -209,7 +209,7 @@ class Rabbit:
 
     def put_raw(self) -> list[str]:
         with Connection(self.settings.broker_url.get_secret_value()) as connection:
-            for raw in (*UNREADABLE, struct.pack(">H", 0)):
+            for raw in (*UNREADABLE_HEADER, struct.pack(">H", 0)):
                 message = amqp.Message(b"x")
                 message._serialize_properties = lambda raw=raw: raw
                 connection.default_channel.basic_publish(message, exchange="", routing_key=self.settings.task_queue)
@@ -255,7 +255,7 @@ def reasons(settings: Settings) -> list[str]:
     return [letter.reason for letter in dead.messages()]
 
 
-def test_each_is_dead_lettered_with_its_reason(broker: Broker) -> None:
+def test_hostile_messages_are_dead_lettered_with_reasons(broker: Broker) -> None:
     """The worker lives, and does the tasks among them."""
     counting = Counts()
     broker.put([forged(**changes) for changes, _ in REFUSED])
@@ -276,7 +276,7 @@ def kind(reason: str) -> str:
     return next(word for word in words if word in reason)
 
 
-def test_what_means_nothing_to_us_is_no_reason(broker: Broker) -> None:
+def test_unknown_headers_are_ignored(broker: Broker) -> None:
     counting = Counts()
     broker.put([forged(**changes) for changes in TAKEN])
     with running(broker.settings, counting):
@@ -298,13 +298,13 @@ def test_dead_lettered_tasks_can_be_redriven(broker: Broker) -> None:
     assert counting.calls == []
 
 
-def test_event_messages_with_properties_that_cannot_be_read_are_received(rabbitmq: RabbitMQ) -> None:
+def test_event_messages_with_unreadable_properties_are_received(rabbitmq: RabbitMQ) -> None:
     name = f"events-{uuid.uuid4().hex[:12]}"
     names = {"event_queue": name, "event_dead_letter_queue": name + "-dead"}
     events = RabbitEventQueue(Settings(broker_url=SecretStr(rabbitmq.url), **names))
     events.open()
     with Connection(rabbitmq.url) as connection:
-        for raw in (*UNREADABLE, struct.pack(">H", 0)):
+        for raw in (*UNREADABLE_HEADER, struct.pack(">H", 0)):
             message = amqp.Message(b"x")
             message._serialize_properties = lambda raw=raw: raw
             connection.default_channel.basic_publish(message, exchange="", routing_key=name)
@@ -326,7 +326,7 @@ ANYTHING = st.recursive(
     headers=st.dictionaries(st.sampled_from([*forged()["headers"], "sent_at", "x"]), ANYTHING, max_size=3),
     content=ANYTHING,
 )
-def test_whatever_it_is_it_is_a_task_or_none(headers: dict[str, Any], content: Any) -> None:
+def test_any_message_is_valid_or_invalid_task(headers: dict[str, Any], content: Any) -> None:
     task = CountPhotos(None, None, 0.1)  # type: ignore[arg-type]
     sound = forged(headers=headers, content=[[[PHOTO]], {}, content])
     message = Message(
@@ -337,8 +337,8 @@ def test_whatever_it_is_it_is_a_task_or_none(headers: dict[str, Any], content: A
         accept={"application/json"},
     )
     try:
-        admit(message, {CountPhotos.name: task})
-    except NoTask:
+        validate(message, {CountPhotos.name: task})
+    except InvalidTask:
         return
     assert message.headers["task"] == CountPhotos.name
     assert message.headers["eta"] is None or datetime.fromisoformat(message.headers["eta"]) > datetime.now(UTC)

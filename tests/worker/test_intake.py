@@ -1,4 +1,4 @@
-"""Event messages → tasks: sorted, grouped, and deleted only once their task is with the broker."""
+"""Event messages → tasks: routed, grouped, and deleted only once the broker has accepted their task."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from worker.brokers.choice import choose_queues
 from worker.brokers.sqs.events import SqsEventQueue
 from worker.brokers.sqs.queues import queue_arn, queue_url, sqs_client
 from worker.intake import grouping
-from worker.intake.grouping import Group, chunks
+from worker.intake.grouping import Group, split_into_chunks
 from worker.intake.loop import IntakeLoop
-from worker.intake.routing import Routed, route
+from worker.intake.routing import RoutedMessage, route
 
 WITHIN_S = 30
 OURS = {"bucket": "bins", "models_prefix": "models/"}
@@ -78,13 +78,13 @@ def test_routes(body: str, photos: list[str], metadata: list[str]) -> None:
 
 
 @pytest.mark.parametrize("body", ["", "not JSON", "[]", "{}", '{"task": "x"}', '{"properties": {"a": 1}}', "null"])
-def test_routes_what_is_no_event_to_rejection(body: str) -> None:
+def test_invalid_message_is_rejected(body: str) -> None:
     routed = route(body, "bins", "models/")
     assert (routed.photos, routed.metadata) == ([], [])
     assert routed.rejected
 
 
-def test_routes_the_good_part_of_a_message() -> None:
+def test_valid_part_of_a_message_is_routed() -> None:
     body = json.loads(event("good.jpg", "bad.jpg"))
     del body["Records"][1]["s3"]["object"]["key"]
     routed = route(json.dumps(body), "bins", "models/")
@@ -92,7 +92,7 @@ def test_routes_the_good_part_of_a_message() -> None:
     assert "no 'key' text" in str(routed.rejected)
 
 
-def test_a_photo_of_another_bucket_is_rejected_by_name() -> None:
+def test_photo_of_another_bucket_is_rejected_by_name() -> None:
     routed = route(event("1.jpg"), "ours", "models/")
     assert (routed.photos, routed.rejected) == ([], "bucket 'bins' is not BINWATCH_BUCKET, 'ours'")
 
@@ -110,39 +110,39 @@ def _objects(number: int, key: str = "{}.jpg") -> list[ObjectCreated]:
     ("photos", "metadata", "messages", "due"),
     [(0, 0, 1, False), (3, 3, 1, False), (4, 0, 1, True), (0, 4, 1, True), (9, 0, 1, True), (1, 0, 4, True)],
 )
-def test_a_group_is_due_when_it_is_full(photos: int, metadata: int, messages: int, due: bool) -> None:
+def test_full_group_is_due(photos: int, metadata: int, messages: int, due: bool) -> None:
     group: Group[int] = Group()
-    group.add(Routed(_objects(photos), _objects(metadata)), 0)
+    group.add(RoutedMessage(_objects(photos), _objects(metadata)), 0)
     for receipt in range(1, messages):
-        group.add(Routed(), receipt)
+        group.add(RoutedMessage(), receipt)
     assert group.is_due(4, 60) is due
 
 
-def test_a_group_is_due_when_its_oldest_message_has_waited(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_group_is_due_after_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
     monkeypatch.setattr(grouping.time, "monotonic", lambda: now)
     group: Group[int] = Group()
     assert not group.is_due(4, 0.2)
-    group.add(Routed(_objects(1)), 0)
+    group.add(RoutedMessage(_objects(1)), 0)
     now = 1000.1
-    group.add(Routed(_objects(1)), 1)
+    group.add(RoutedMessage(_objects(1)), 1)
     assert not group.is_due(4, 0.2)
     now = 1000.2001
     assert group.is_due(4, 0.2)
 
 
 @given(number=st.integers(0, 50), size=st.integers(1, 9))
-def test_chunks(number: int, size: int) -> None:
+def test_split_into_chunks(number: int, size: int) -> None:
     items = _objects(number)
-    pieces = chunks(items, size)
+    pieces = split_into_chunks(items, size)
     assert [item for piece in pieces for item in piece] == items
     assert all(len(piece) == size for piece in pieces[:-1])
     assert all(1 <= len(piece) <= size for piece in pieces)
 
 
-def test_chunks_of_very_long_keys_stay_below_the_brokers_limit() -> None:
+def test_chunks_of_long_keys_stay_below_the_broker_limit() -> None:
     items = _objects(256, "ü" * 500 + "{}.jpg")
-    pieces = chunks(items, 256)
+    pieces = split_into_chunks(items, 256)
     assert [item for piece in pieces for item in piece] == items
     assert len(pieces) > 1
     assert all(len(json.dumps([item.key for item in piece])) < 70_000 for piece in pieces)
@@ -252,7 +252,7 @@ def test_real_events_of_a_bucket(queue: Queue, run: Any, s3: S3) -> None:
     assert queue.dead() == []
 
 
-def test_nothing_is_deleted_before_it_is_published(queue: Queue, run: Any) -> None:
+def test_messages_are_deleted_after_publishing(queue: Queue, run: Any) -> None:
     queue.send(*(event(f"{n}.jpg") for n in range(5)))
     left: list[int] = []
 
@@ -264,7 +264,7 @@ def test_nothing_is_deleted_before_it_is_published(queue: Queue, run: Any) -> No
     assert left[0] == 5
 
 
-def test_a_broker_that_is_down_at_first(queue: Queue, run: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_broker_is_down_at_start(queue: Queue, run: Any, caplog: pytest.LogCaptureFixture) -> None:
     """The photos of the group are published once, although the metadata of the same messages had to wait."""
     queue.send(*(event(f"{n}.jpg", f"{n}.json") for n in range(20)))
     count, read = Published(refusals=1), Published(refusals=1)
@@ -289,7 +289,7 @@ def test_health_follows_the_intake_and_recovers(queue: Queue, run: Any) -> None:
     loop.check()
 
 
-def test_a_queue_that_does_not_delete_at_first(queue: Queue, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_queue_fails_to_delete_at_first(queue: Queue, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     queue.send(*(event(f"{n}.jpg") for n in range(8)))
     delete, refused = queue.events.delete, []
 
@@ -310,7 +310,7 @@ def test_a_queue_that_does_not_delete_at_first(queue: Queue, run: Any, monkeypat
 FOREIGN = ["not JSON", '{"some": "JSON"}', '{"properties": {"x": 1}, "task": "t"}', "[1, 2]", "ü\n\t<xml/>"]
 
 
-def test_foreign_messages_are_dead_lettered_with_the_reason(queue: Queue, run: Any) -> None:
+def test_invalid_messages_are_dead_lettered_with_the_reason(queue: Queue, run: Any) -> None:
     half = json.loads(event("good.jpg", "bad.jpg"))
     half["Records"][1]["s3"] = None
     queue.send(event("1.jpg"), *FOREIGN, json.dumps(half), event("2.jpg"))
@@ -325,7 +325,7 @@ def test_foreign_messages_are_dead_lettered_with_the_reason(queue: Queue, run: A
     assert dead[json.dumps(half)] == "record 1: no 's3' object"
 
 
-def test_a_dead_letter_queue_that_refuses_stops_no_photo(queue: Queue, run: Any) -> None:
+def test_refusing_dead_letter_queue_does_not_block_photos(queue: Queue, run: Any) -> None:
     """The message stays in its queue, where the redrive policy takes it once it has come too often."""
     queue.sqs.delete_queue(QueueUrl=queue.dead_url)
     queue.send("not JSON", *(event(f"{n}.jpg") for n in range(9)))
@@ -335,7 +335,7 @@ def test_a_dead_letter_queue_that_refuses_stops_no_photo(queue: Queue, run: Any)
     assert sorted(count.keys) == sorted(f"{n}.jpg" for n in range(9))
 
 
-def test_stopping_hands_over_what_is_in_hand(queue: Queue, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stop_sends_the_current_group(queue: Queue, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Received and not due for a minute: without this it would be redelivered only after the visibility timeout."""
     queue.send(event("1.jpg"))
     count = Published()
@@ -356,7 +356,7 @@ def test_stopping_hands_over_what_is_in_hand(queue: Queue, run: Any, monkeypatch
     assert (len(received), count.keys, queue.left()) == (1, ["1.jpg"], 0)
 
 
-def test_stopping_without_a_broker_leaves_the_messages_to_others_at_once(queue: Queue, run: Any) -> None:
+def test_stop_without_a_broker_requeues_messages(queue: Queue, run: Any) -> None:
     queue.send(event("1.jpg"))
     count = Published(refusals=1000)
     loop = run(count)
@@ -367,13 +367,13 @@ def test_stopping_without_a_broker_leaves_the_messages_to_others_at_once(queue: 
     assert [message.body for message in queue.events.receive(0)] == [event("1.jpg")]
 
 
-def test_stopping_when_idle(run: Any) -> None:
+def test_stop_when_idle(run: Any) -> None:
     loop = run(Published())
     loop.stop(WITHIN_S)
     assert not loop._thread.is_alive()
 
 
-def test_a_queue_that_is_gone_does_not_end_the_loop(queue: Queue, run: Any, settings: Settings) -> None:
+def test_deleted_queue_does_not_end_the_loop(queue: Queue, run: Any, settings: Settings) -> None:
     queue.sqs.delete_queue(QueueUrl=queue.url)
     count = Published()
     loop = run(count)

@@ -1,4 +1,4 @@
-"""Photos pass through what the model's training photos passed through, wherever they are counted."""
+"""Photos are re-encoded like the training photos of the model, wherever they are counted."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def mean_difference(one: np.ndarray, other: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("in_the_system", [True, False])
-def test_a_photo_is_stored_as_a_jpeg_of_that_quality_and_read_back(monkeypatch, in_the_system):
+def test_photo_is_reencoded_in_the_jpeg_quality_of_the_card(monkeypatch, in_the_system):
     """Also where the system has no files in memory."""
     if not in_the_system:
         monkeypatch.delattr(os, "memfd_create", raising=False)
@@ -48,12 +48,12 @@ def test_a_photo_is_stored_as_a_jpeg_of_that_quality_and_read_back(monkeypatch, 
     assert mean_difference(found, plain) > 0.5
 
 
-def test_a_photo_that_was_stored_so_hardly_changes():
+def test_reencoding_in_the_same_quality_hardly_changes_a_photo():
     before = stored(load_photo(PHOTO.read_bytes()).pixels, 82)
     assert mean_difference(load_photo(before, jpeg_quality=82).pixels, load_photo(before).pixels) < 0.1
 
 
-def test_what_a_photo_says_of_itself_is_not_stored():
+def test_photo_metadata_is_not_stored():
     """A JPEG holds no comment of this length."""
     comment, file = PngInfo(), io.BytesIO()
     comment.add_text("comment", "long" * 50_000)
@@ -76,7 +76,7 @@ def expected() -> list[float]:
     return [round(float(value), 6) for value in wanted]
 
 
-def test_the_count_command_does_it(expected):
+def test_count_command_reencodes(expected):
     done = subprocess.run(
         [sys.executable, "-m", "worker", "count", str(PHOTO), "--json"], cwd=ROOT, capture_output=True, check=True
     )
@@ -84,7 +84,7 @@ def test_the_count_command_does_it(expected):
     assert line["probabilities"] == pytest.approx(expected, abs=1e-5)
 
 
-def test_the_worker_does_it(expected, settings, s3):
+def test_worker_reencodes(expected, settings, s3):
     s3.put("bin-images/a.jpg", PHOTO.read_bytes())
     counting = Counting(settings.model_copy(update={"model_dir": DEFAULT_MODEL}))
     counting.count([ObjectCreated(s3.bucket, "bin-images/a.jpg")])

@@ -1,4 +1,4 @@
-"""Log lines name the task, the bin and the key that they are about."""
+"""Log lines name the task, the bin and the key that they concern."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def record(message: str, *arguments: object, **extra: object) -> logging.LogReco
     )
 
 
-def test_json_lines_hold_what_is_known():
+def test_json_lines_have_all_fields():
     line = json.loads(JsonFormatter().format(record("photo failed: %s", "größe\n", bin="00123", key="a/00123.jpg")))
     time = line.pop("time")
     assert time.endswith("+00:00")
@@ -47,12 +47,12 @@ def test_json_lines_are_one_line_even_with_a_traceback():
     assert "ValueError: odd\nvalue" in json.loads(text)["error"]
 
 
-def test_text_lines_end_with_what_is_known():
+def test_text_lines_end_with_the_context():
     assert TextFormatter().format(record("photo failed", bin="00123")).endswith("worker.test: photo failed bin=00123")
     assert TextFormatter().format(record("ready")).endswith("WARNING worker.test: ready")
 
 
-def test_a_line_from_inside_a_task_names_it():
+def test_log_line_of_a_task_has_its_id():
     app = Celery("test", broker="memory://", set_as_current=False)
     seen: list[logging.LogRecord] = []
 
@@ -69,7 +69,7 @@ def test_a_line_from_inside_a_task_names_it():
 
 
 @pytest.mark.parametrize("formatter", [JsonFormatter(), TextFormatter()])
-def test_arguments_that_are_no_json_do_no_harm(formatter):
+def test_arguments_that_are_not_json(formatter):
     assert "object object" in formatter.format(record("%s", object(), bin=None))
 
 
@@ -86,7 +86,7 @@ ODD = [
 
 @pytest.mark.parametrize("form", [JsonFormatter, TextFormatter])
 @pytest.mark.parametrize("text", ODD, ids=range(len(ODD)))
-def test_outside_text_stays_within_its_line(form: type[logging.Formatter], text: str) -> None:
+def test_untrusted_text_stays_on_one_line(form: type[logging.Formatter], text: str) -> None:
     for one in (record("failed: %s", text), record(text), record("failed", key=text, bin=text)):
         line = form().format(one)
         assert line.isprintable()
@@ -95,7 +95,7 @@ def test_outside_text_stays_within_its_line(form: type[logging.Formatter], text:
 
 
 @pytest.mark.parametrize("form", [JsonFormatter, TextFormatter])
-def test_a_traceback_is_indented_and_bounded(form: type[logging.Formatter]) -> None:
+def test_traceback_is_indented_and_bounded(form: type[logging.Formatter]) -> None:
     try:
         raise ValueError("odd\n2026-11-20 08:00:00,000 ERROR worker: forged \x1b[31m" + "y" * 100_000 + " the end")
     except ValueError:
@@ -110,18 +110,18 @@ def test_a_traceback_is_indented_and_bounded(form: type[logging.Formatter]) -> N
     assert text.endswith(" the end")
 
 
-def test_what_is_known_is_told_from_the_message() -> None:
+def test_context_is_distinguishable_from_the_message() -> None:
     line = TextFormatter().format(record("photo failed", bin='a" key=b', key="c.jpg"))
     assert line.endswith(r'photo failed bin="a\" key=b" key=c.jpg')
 
 
 @pytest.mark.parametrize("form", [JsonFormatter, TextFormatter])
-def test_a_message_whose_arguments_do_not_fit_is_a_line(form: type[logging.Formatter]) -> None:
+def test_message_with_wrong_arguments_is_still_logged(form: type[logging.Formatter]) -> None:
     line = form().format(record("%d photos", "many"))
     assert "%d photos ('many',) (cannot be formatted" in line
 
 
-def test_lines_below_the_level_are_left_out() -> None:
+def test_lines_below_the_level_are_dropped() -> None:
     program = (
         "import logging; from binwatch.settings import LogFormat, LogLevel; from worker.logs import configure\n"
         "configure(LogFormat.TEXT, LogLevel.WARNING)\n"
@@ -151,7 +151,7 @@ raise KeyError("a\\nb")
 
 @pytest.mark.parametrize("form", ["json", "text"])
 @pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "ascii"])
-def test_every_line_of_a_process_has_the_form(form: str, encoding: str) -> None:
+def test_all_lines_of_a_process_have_the_format(form: str, encoding: str) -> None:
     """Those of libraries, of Python's warnings and of errors that nothing catches, too."""
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, form],
@@ -179,7 +179,7 @@ def test_every_line_of_a_process_has_the_form(form: str, encoding: str) -> None:
 
 
 @pytest.mark.parametrize("form", ["json", "text"])
-def test_the_last_line_of_a_command_has_the_form(form: str) -> None:
+def test_last_line_of_a_command_has_the_format(form: str) -> None:
     program = (
         "import sys; from binwatch import command_line, logs; from binwatch.errors import BinwatchError\n"
         "def app():\n    logs.configure(logs.LogFormat(sys.argv[1]))\n    raise BinwatchError('\\x1b[31mno\\nqueue')\n"

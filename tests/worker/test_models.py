@@ -1,4 +1,4 @@
-"""A promoted model is in use without a restart, and each record names the model that made it."""
+"""A promoted model is used without a restart, and each record names its model."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def models_of(counting: Counting) -> list[tuple[str, str]]:
         return [(key, version) for key, version in rows]
 
 
-def test_a_promoted_model_counts_the_next_photo(counting, s3, tmp_path):
+def test_promoted_model_counts_the_next_photo(counting, s3, tmp_path):
     counting.models.start()
     count(counting, s3, "a.jpg")
     promote(counting, s3, tmp_path, "v2")
@@ -75,17 +75,17 @@ def noted(counting: Counting) -> set[str]:
         return set(connection.execute(select(Model.model_version)).scalars())
 
 
-def test_a_model_is_noted_before_its_first_photo(counting, s3, tmp_path):
+def test_model_is_recorded_before_its_first_photo(counting, s3, tmp_path):
     """So that its metrics start at 0: of the first model, and of one that is promoted."""
     assert noted(counting) == set()
     counting.note_model()
     assert noted(counting) == {"brightness-1"}
     promote(counting, s3, tmp_path, "v2")
-    counting.models.look()
+    counting.models.poll()
     assert noted(counting) == {"brightness-1", "v2"}
 
 
-def test_a_promoted_model_is_noted_a_while_before_it_is_used(counting, s3, tmp_path):
+def test_promoted_model_is_recorded_before_use(counting, s3, tmp_path):
     promote(counting, s3, tmp_path, "v2")
     slow = counting.models._settings.model_copy(update={"model_settle_s": 600.0})
     counting.models._settings = slow
@@ -100,61 +100,61 @@ def test_a_promoted_model_is_noted_a_while_before_it_is_used(counting, s3, tmp_p
     assert counting.models.engine.card.version == "brightness-1"
 
 
-def test_a_model_that_has_counted_before_comes_back_at_once(counting, s3, tmp_path):
+def test_rollback_needs_no_wait(counting, s3, tmp_path):
     """As a rollback must: its counters have long been scraped."""
     Store(counting.database).use_model("v2", None)
     with counting.database.begin() as connection:
         connection.execute(update(Model).values(first_at=datetime.now(UTC) - timedelta(hours=1)))
     promote(counting, s3, tmp_path, "v2")
     counting.models._settings = counting.models._settings.model_copy(update={"model_settle_s": 600.0})
-    counting.models.look()
+    counting.models.poll()
     assert counting.models.engine.card.version == "v2"
 
 
-def test_without_records_no_model_is_swapped_in(counting, s3, tmp_path, monkeypatch, caplog):
+def test_no_swap_without_records(counting, s3, tmp_path, monkeypatch, caplog):
     promote(counting, s3, tmp_path, "v2")
 
     def away(_: object) -> None:
         raise OperationalError("INSERT", {}, Exception("the database is away"))
 
     with monkeypatch.context() as patch:
-        patch.setattr(counting.models, "_note", away)
-        counting.models.look()
+        patch.setattr(counting.models, "_record_model", away)
+        counting.models.poll()
     assert counting.models.engine.card.version == "brightness-1"
     assert "the promoted model cannot be added to the records" in caplog.text
-    counting.models.look()
+    counting.models.poll()
     assert counting.models.engine.card.version == "v2"
 
 
-def test_a_worker_starts_with_the_promoted_model(counting, settings, s3, tmp_path):
+def test_worker_starts_with_the_promoted_model(counting, settings, s3, tmp_path):
     promote(counting, s3, tmp_path, "v2")
     second = Counting(settings.model_copy(update={"model_cache": tmp_path / "cache"}))
     assert second.models.engine.card.version == "v2"
     second.close()
 
 
-def test_a_model_that_cannot_be_used_leaves_the_old_one_in_use(counting, s3, tmp_path, caplog):
+def test_unusable_model_leaves_the_old_one_in_use(counting, s3, tmp_path, caplog):
     promote(counting, s3, tmp_path, "v2")
     s3.put("models/v2/model-int8.onnx", b"damaged")
-    counting.models.look()
+    counting.models.poll()
     assert counting.models.engine.card.version == "brightness-1"
     assert "SHA-256" in caplog.text
     assert "brightness-1 stays in use" in caplog.text
 
 
-def test_a_model_whose_card_names_another_is_not_loaded_anew_at_each_look(counting, s3, tmp_path, caplog):
+def test_mislabeled_model_is_loaded_once(counting, s3, tmp_path, caplog):
     promote(counting, s3, tmp_path, "v2")
-    counting.models.look()
+    counting.models.poll()
     engine = counting.models.engine
     for name in ("model-int8.onnx", "card.json"):  # as people do by hand
         s3.client.copy_object(Bucket=s3.bucket, Key=f"models/v3/{name}", CopySource=f"{s3.bucket}/models/v2/{name}")
     s3.put("models/current.json", CurrentModel(version="v3", promoted=datetime.now(UTC)).model_dump_json().encode())
-    counting.models.look()
+    counting.models.poll()
     assert counting.models.engine is engine
     assert "model 'v3': the card in its folder is that of 'v2'" in caplog.text
 
 
-def test_a_model_that_fails_its_self_check_leaves_the_old_one_in_use(counting, s3, tmp_path, caplog):
+def test_failed_self_check_leaves_the_old_model_in_use(counting, s3, tmp_path, caplog):
     other = self_check.make_self_check(np.full((4, len(CLASSES)), 1 / len(CLASSES)), np.ones((4, 1)))
     folder = write_brightness_bundle(tmp_path / "v2", "v2")
     card = Bundle(folder).card
@@ -163,39 +163,39 @@ def test_a_model_that_fails_its_self_check_leaves_the_old_one_in_use(counting, s
     registry = Registry(counting.objects, s3.bucket, "models/")
     registry.publish(folder)
     registry.set_current(CurrentModel(version="v2", promoted=datetime.now(UTC)), registry.current())
-    counting.models.look()
+    counting.models.poll()
     assert counting.models.engine.card.version == "brightness-1"
     assert "fails its self-check" in caplog.text
     assert counting.metrics.registry.get_sample_value("binwatch_worker_refused_models_total") == 1
 
 
-def test_an_outage_refuses_no_model(counting, monkeypatch, caplog):
+def test_outage_does_not_count_as_refused_model(counting, monkeypatch, caplog):
     def current(_: Registry) -> CurrentModel:
         raise ObjectsError("the store is away")
 
     monkeypatch.setattr(Registry, "current", current)
-    counting.models.look()
+    counting.models.poll()
     assert "the store is away" in caplog.text
     assert counting.metrics.registry.get_sample_value("binwatch_worker_refused_models_total") == 0
 
 
-def test_the_photo_counted_by_another_model_gets_a_second_record(counting, s3, tmp_path):
+def test_second_model_adds_a_second_record(counting, s3, tmp_path):
     count(counting, s3, "a.jpg")
     promote(counting, s3, tmp_path, "v2")
-    counting.models.look()
+    counting.models.poll()
     count(counting, s3, "a.jpg")
     assert models_of(counting) == [("a.jpg", "brightness-1"), ("a.jpg", "v2")]
 
 
-def test_stopping_does_not_wait_for_a_model_that_takes_long(counting, monkeypatch):
+def test_stop_does_not_wait_for_a_slow_model(counting, monkeypatch):
     fetching, fetched = threading.Event(), threading.Event()
 
     def look() -> None:
         fetching.set()
         fetched.wait(20)
 
-    monkeypatch.setattr("worker.model_manager.STOP_WITHIN_S", 0.01)
-    monkeypatch.setattr(counting.models, "look", look)
+    monkeypatch.setattr("worker.model_manager.STOP_TIMEOUT_S", 0.01)
+    monkeypatch.setattr(counting.models, "poll", look)
     counting.models.start()
     assert fetching.wait(20)
     counting.models.stop()

@@ -1,4 +1,4 @@
-"""Proxies and certificates: one rule for what boto3 asks and for Celery's polls."""
+"""Proxies and certificates: boto3 and Celery's polls follow the same settings."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def count_one(s3: S3, settings: Settings, client: Any, records: Database, worker
     assert [tuple(row) for row in found] == [("bin-images/00001.jpg", 3)]
 
 
-def test_both_queues_are_asked_through_the_proxy(
+def test_both_queues_use_the_proxy(
     run: Run,
     through: Callable[[str], Settings],
     settings: Settings,
@@ -112,14 +112,14 @@ def test_both_queues_are_asked_through_the_proxy(
 
 
 @pytest.mark.parametrize("name", ["ALL_PROXY", "all_proxy"])
-def test_the_proxy_for_everything_is_asked_for_neither(
+def test_all_proxy_is_used_for_neither_queue(
     run: Run, through: Callable[[str], Settings], settings: Settings, s3: S3, sqlite_records: Database, name: str
 ) -> None:
     worker = run(through(s3.endpoint_url), **{name: NOWHERE})
     count_one(s3, settings, sqs_client(settings), sqlite_records, worker)
 
 
-def test_hosts_that_need_no_proxy(
+def test_no_proxy_hosts(
     run: Run, through: Callable[[str], Settings], settings: Settings, s3: S3, sqlite_records: Database
 ) -> None:
     worker = run(through(s3.endpoint_url), HTTP_PROXY=NOWHERE, HTTPS_PROXY=NOWHERE, NO_PROXY="localhost,127.0.0.1")
@@ -127,7 +127,7 @@ def test_hosts_that_need_no_proxy(
 
 
 @pytest.mark.parametrize("name", ["AWS_CA_BUNDLE", "SSL_CERT_FILE"])
-def test_both_queues_are_asked_of_a_server_with_a_certificate_of_ones_own(
+def test_both_queues_accept_a_private_certificate(
     run: Run,
     through: Callable[[str], Settings],
     settings: Settings,
@@ -143,7 +143,7 @@ def test_both_queues_are_asked_of_a_server_with_a_certificate_of_ones_own(
     assert faulty_sqs.queues_polled == {settings.event_queue, settings.task_queue}
 
 
-def test_a_certificate_that_is_not_trusted_is_named(
+def test_untrusted_certificate_is_named(
     run: Run, through: Callable[[str], Settings], faulty_sqs: FaultySqs, tmp_path: Path
 ) -> None:
     with_certificate(faulty_sqs, tmp_path)

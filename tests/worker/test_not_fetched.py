@@ -1,4 +1,4 @@
-"""Objects that cannot be fetched, or only in an odd way: one record with the reason, and a count once they can be."""
+"""Objects that cannot be fetched, or only in unusual ways: one record with the reason, and later a count."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from testing.services.faulty_s3 import LAST_MODIFIED, FaultyS3, refuse, say
 from testing.services.s3 import S3
 from worker.app import make_app
 from worker.counting import Counting
-from worker.reconcile import unrecorded
+from worker.reconcile import unrecorded_pages
 from worker.sagemaker.nightly.results import Results
 from worker.sagemaker.nightly.run_paths import RunPaths
 from worker.sagemaker.serving.answers import Answer
-from worker.tasks import MAX_RETRIES, CountPhotos, ReadMetadata, _parse, as_json
+from worker.tasks import MAX_RETRIES, CountPhotos, ReadMetadata, as_json, parse_object
 
 PHOTO = jpeg(brightness_of(4))
 METADATA = b'{"EXPECTED_QUANTITY": 4}'
@@ -46,7 +46,7 @@ def counting(settings: Settings) -> Iterator[Counting]:
 
 def reconcile(counting: Counting, settings: Settings, **options: Any) -> list[ObjectCreated]:
     """What a look through the bucket would send now."""
-    pages = unrecorded(counting.objects, counting.database, settings, bucket=settings.bucket, **options)
+    pages = unrecorded_pages(counting.objects, counting.database, settings, bucket=settings.bucket, **options)
     return [item for page in pages for item in (*page.photos, *page.metadata)]
 
 
@@ -76,7 +76,7 @@ def turn_back(database: Database, by: timedelta) -> None:
                 connection.execute(update(table).where(table.id == row.id).values(**values))
 
 
-def test_an_archived_object_is_recorded_once_and_counted_once_it_is_restored(
+def test_archived_object_is_recorded_once_and_counted_after_restore(
     counting: Counting, settings: Settings, s3: S3
 ) -> None:
     for key, data in (("a.jpg", PHOTO), ("a.json", METADATA)):
@@ -98,7 +98,7 @@ def test_an_archived_object_is_recorded_once_and_counted_once_it_is_restored(
         assert connection.execute(found).all() == [(4, 4)]
 
 
-def test_its_event_alone_leaves_the_same_record(counting: Counting, settings: Settings, s3: S3) -> None:
+def test_event_and_listing_leave_the_same_record(counting: Counting, settings: Settings, s3: S3) -> None:
     etag = s3.client.put_object(Bucket=s3.bucket, Key="a.jpg", Body=PHOTO, StorageClass="DEEP_ARCHIVE")["ETag"]
     take(counting, [ObjectCreated(s3.bucket, "a.jpg", datetime.now(UTC), etag.strip('"'))])
     assert reconcile(counting, settings) == []
@@ -153,7 +153,7 @@ def behind(counting: Counting, settings: Settings, faulty_s3: FaultyS3) -> Calla
 
 @pytest.mark.parametrize("form", ['W/"{}"', '"{}-gzip"', '"{};gzip"', '"{}--gzip"', "{}"])
 @pytest.mark.parametrize(("key", "data"), [("a.jpg", PHOTO), ("a.json", METADATA)])
-def test_an_etag_that_a_proxy_has_changed(
+def test_etag_changed_by_a_proxy(
     counting: Counting, settings: Settings, behind: Any, form: str, key: str, data: bytes
 ) -> None:
     proxy = Proxy(key, data)
@@ -165,9 +165,7 @@ def test_an_etag_that_a_proxy_has_changed(
     assert proxy.fetched == 1
 
 
-def test_another_upload_of_the_same_second_keeps_its_own_etag(
-    counting: Counting, settings: Settings, behind: Any
-) -> None:
+def test_upload_in_the_same_second_keeps_its_etag(counting: Counting, settings: Settings, behind: Any) -> None:
     proxy = Proxy("a.jpg", PHOTO)
     behind(proxy)
     sent = reconcile(counting, settings)
@@ -177,7 +175,7 @@ def test_another_upload_of_the_same_second_keeps_its_own_etag(
         assert connection.execute(select(Count.etag)).scalars().all() == [proxy.etag]
 
 
-def test_a_weak_etag_is_that_of_the_listing(counting: Counting, settings: Settings, behind: Any) -> None:
+def test_weak_etag_matches_the_listing(counting: Counting, settings: Settings, behind: Any) -> None:
     """From an event, there is no listing to go by."""
     proxy = Proxy("a.jpg", PHOTO)
     proxy.get = proxy.send(f'W/"{proxy.etag}"')
@@ -187,7 +185,7 @@ def test_a_weak_etag_is_that_of_the_listing(counting: Counting, settings: Settin
 
 
 @pytest.mark.parametrize("key", ["a.jpg", "a.json"])
-def test_what_may_not_be_read_is_tried_again_less_and_less_often(
+def test_forbidden_objects_are_retried_with_growing_intervals(
     counting: Counting, settings: Settings, behind: Any, key: str
 ) -> None:
     proxy = Proxy(key, PHOTO if key == "a.jpg" else METADATA, refuse(403, "AccessDenied"))
@@ -213,7 +211,7 @@ def test_what_may_not_be_read_is_tried_again_less_and_less_often(
     assert reconcile(counting, settings) == []
 
 
-def test_a_new_upload_and_a_restored_one_are_tried_at_once(counting: Counting, settings: Settings, behind: Any) -> None:
+def test_new_and_restored_uploads_are_retried_at_once(counting: Counting, settings: Settings, behind: Any) -> None:
     proxy = Proxy("a.jpg", PHOTO, refuse(403, "InvalidObjectState"))
     behind(proxy)
     take(counting, reconcile(counting, settings))
@@ -237,7 +235,7 @@ def test_a_new_upload_and_a_restored_one_are_tried_at_once(counting: Counting, s
     ],
     ids=["500", "400", "page", "another bucket", "metadata"],
 )
-def test_what_the_store_fails_on_though_it_answers_is_recorded_in_the_end(
+def test_persistent_fetch_failure_is_finally_recorded(
     counting: Counting, settings: Settings, behind: Any, get: Any, task: Any, key: str
 ) -> None:
     behind(Proxy(key, PHOTO, get))
@@ -250,9 +248,7 @@ def test_what_the_store_fails_on_though_it_answers_is_recorded_in_the_end(
     assert reconcile(counting, settings) == []
 
 
-def test_an_outage_is_no_objects_fault_however_long(
-    counting: Counting, settings: Settings, faulty_s3: FaultyS3
-) -> None:
+def test_outage_is_not_blamed_on_objects(counting: Counting, settings: Settings, faulty_s3: FaultyS3) -> None:
     counting.objects = Objects(settings.model_copy(update={"s3_endpoint_url": faulty_s3.endpoint_url}))
     faulty_s3.answer = refuse(403, "ExpiredToken")
     with pytest.raises(Retry):
@@ -271,11 +267,11 @@ def run(settings: Settings, task: Any, retries: int, item: ObjectCreated) -> Non
         task.pop_request()
 
 
-def test_a_task_of_the_release_before_has_no_etag() -> None:
+def test_task_of_the_previous_release_has_no_etag() -> None:
     item = ObjectCreated("bins", "a.jpg", LATER, "abc")
-    assert _parse(json.loads(json.dumps(as_json(item)))).etag == "abc"
+    assert parse_object(json.loads(json.dumps(as_json(item)))).etag == "abc"
     old = {name: value for name, value in as_json(item).items() if name != "etag"}
-    assert (_parse(old), _parse(old).etag) == (item, "")
+    assert (parse_object(old), parse_object(old).etag) == (item, "")
 
 
 ODD_KEYS = [
@@ -300,10 +296,10 @@ def test_odd_keys_are_counted_once(counting: Counting, settings: Settings, s3: S
     assert reconcile(counting, settings) == []
 
 
-def test_a_key_that_a_proxy_makes_another_of_is_never_asked_for(counting: Counting, settings: Settings, s3: S3) -> None:
+def test_key_that_a_proxy_would_change_is_not_fetched(counting: Counting, settings: Settings, s3: S3) -> None:
     for key in ("../x.jpg", "a/../b.jpg", "./c.jpg", "metadata/./a.json"):
         s3.put(key, PHOTO)
-    (page,) = unrecorded(counting.objects, counting.database, settings, bucket=s3.bucket)
+    (page,) = unrecorded_pages(counting.objects, counting.database, settings, bucket=s3.bucket)
     assert (page.photos, page.metadata) == ([], [])
     assert {reason for reason, _ in page.skipped} == {"dot_segments"}
     assert len(page.skipped) == 4
@@ -336,7 +332,7 @@ def test_content_encoding(
             assert connection.execute(select(Count.predicted, Count.bytes)).all() == [(4, len(PHOTO))]
 
 
-def test_what_sagemaker_got_encoded_is_counted_here(settings: Settings, s3: S3) -> None:
+def test_encoded_photo_is_counted_locally(settings: Settings, s3: S3) -> None:
     """A transform job is sent the bytes without their header."""
     s3.client.put_object(Bucket=s3.bucket, Key="a.jpg", Body=gzip.compress(PHOTO), ContentEncoding="gzip")
     objects, folder = Objects(settings), RunPaths(s3.bucket, "nightly/work/", "token")

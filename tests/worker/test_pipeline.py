@@ -1,4 +1,4 @@
-"""Loading ahead and inferring in batches: one answer per photo, in order, whatever happens to its neighbours."""
+"""Loading ahead and inferring in batches: one result per photo, in order, independent of the other photos."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from binwatch.errors import PhotoError, Reason
 from binwatch.image import Photo
 from testing.brightness import probabilities_of
 from worker.engine import Engine
-from worker.inference_sessions import Inferred
+from worker.inference_sessions import ModelOutput
 from worker.pipeline import Prediction, load_ahead, predict
 
 POISON = 255
@@ -37,12 +37,12 @@ class PoisonableEngine:
     def __init__(self) -> None:
         self.batches: list[int] = []
 
-    def infer(self, photos: np.ndarray) -> Inferred:
+    def infer(self, photos: np.ndarray) -> ModelOutput:
         self.batches.append(len(photos))
         levels = photos[:, 0, 0, 0]
         if (levels == POISON).any():
             raise RuntimeError("poison")
-        return Inferred(np.eye(7, dtype=np.float32)[levels % 7], levels[:, None].astype(np.float32))
+        return ModelOutput(np.eye(7, dtype=np.float32)[levels % 7], levels[:, None].astype(np.float32))
 
 
 def _item(number: int, level: int | None) -> Item:
@@ -56,7 +56,7 @@ def _items(levels: list[int | None]) -> list[Item]:
 
 
 @given(levels=st.lists(st.none() | st.integers(0, 6) | st.just(POISON), max_size=40), batch_size=st.integers(1, 9))
-def test_one_answer_for_each(levels: list[int | None], batch_size: int) -> None:
+def test_one_result_per_photo(levels: list[int | None], batch_size: int) -> None:
     engine = PoisonableEngine()
     items = _items(levels)
     answers = list(predict(engine, iter(items), batch_size))
@@ -82,14 +82,14 @@ def test_batch_boundaries(photos: int, batches: list[int]) -> None:
     assert engine.batches == batches
 
 
-def test_photos_that_are_missing_do_not_fill_a_batch() -> None:
+def test_missing_photos_do_not_fill_a_batch() -> None:
     engine = PoisonableEngine()
     levels = [None, 1, None, None, 2, 3, None]
     assert len(list(predict(engine, _items(levels), 3))) == len(levels)
     assert engine.batches == [3]
 
 
-def test_only_the_poisonous_photo_fails(caplog: pytest.LogCaptureFixture) -> None:
+def test_only_the_poison_photo_fails(caplog: pytest.LogCaptureFixture) -> None:
     engine = PoisonableEngine()
     answers = [answer for _, answer in predict(engine, _items([1, 2, POISON, 4, 5, 6, 0, 1]), 8)]
     failed = [n for n, answer in enumerate(answers) if isinstance(answer, PhotoError)]
@@ -100,7 +100,7 @@ def test_only_the_poisonous_photo_fails(caplog: pytest.LogCaptureFixture) -> Non
     assert caplog.messages == ["inference failed on one photo"]
 
 
-def test_answers_come_before_the_whole_source_is_read() -> None:
+def test_results_are_streamed() -> None:
     read: list[int] = []
 
     def source() -> Iterator[Item]:
@@ -114,7 +114,7 @@ def test_answers_come_before_the_whole_source_is_read() -> None:
 
 
 @pytest.mark.parametrize("ahead", [1, 3, 8])
-def test_loads_ahead_and_no_further(ahead: int) -> None:
+def test_load_ahead_is_bounded(ahead: int) -> None:
     """Each load that may start says so; with all of them waited for, none beyond `ahead` can have been asked for."""
     asked: list[int] = []
     started = [threading.Event() for _ in range(20)]
@@ -138,7 +138,7 @@ def test_loads_ahead_and_no_further(ahead: int) -> None:
         assert list(loaded) == []
 
 
-def test_keeps_the_order_when_the_first_is_the_last_to_load() -> None:
+def test_order_is_kept_if_the_first_item_loads_last() -> None:
     last = threading.Event()
 
     def load(number: int) -> Item:
@@ -152,7 +152,7 @@ def test_keeps_the_order_when_the_first_is_the_last_to_load() -> None:
         assert [item.number for item in load_ahead(pool, range(6), load, 6)] == list(range(6))
 
 
-def test_a_loader_that_raises_is_heard() -> None:
+def test_loader_errors_propagate() -> None:
     """A loader answers for bad photos itself; what it raises is a bug or an outage and must not look like an answer."""
 
     def load(number: int) -> Item:
@@ -172,7 +172,7 @@ def test_nothing_to_load() -> None:
         assert list(load_ahead(pool, [], lambda number: _item(number, 0), 4)) == []
 
 
-def test_probabilities_are_the_models(brightness_bundle: Path) -> None:
+def test_probabilities_match_the_model(brightness_bundle: Path) -> None:
     engine = Engine(Bundle(brightness_bundle), threads=1)
     photo = Photo(np.full((224, 224, 3), 100, dtype=np.uint8), 224, 224, "PNG")
     [(_, answer)] = predict(engine, [Item(0, photo)], 16)
@@ -185,13 +185,13 @@ def test_probabilities_are_the_models(brightness_bundle: Path) -> None:
 class OverflowingEngine:
     """Its answer on a photo of level 3 is not a number."""
 
-    def infer(self, photos: np.ndarray) -> Inferred:
+    def infer(self, photos: np.ndarray) -> ModelOutput:
         probabilities = np.eye(7, dtype=np.float32)[photos[:, 0, 0, 0]]
         probabilities[photos[:, 0, 0, 0] == 3] = np.nan
-        return Inferred(probabilities, np.zeros((len(photos), 1), dtype=np.float32))
+        return ModelOutput(probabilities, np.zeros((len(photos), 1), dtype=np.float32))
 
 
-def test_an_answer_that_is_no_number_is_no_empty_bin() -> None:
+def test_nan_output_is_not_an_empty_bin() -> None:
     answers = [answer for _, answer in predict(OverflowingEngine(), _items([2, 3, 4]), 8)]
     assert isinstance(answers[1], PhotoError)
     assert answers[1].reason is Reason.INFERENCE_FAILED

@@ -1,4 +1,4 @@
-"""`python -m worker setup`: queues on RabbitMQ and the bucket, made once."""
+"""`python -m worker setup`: creates queues on RabbitMQ and the bucket, once."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_queues_on_rabbitmq_with_their_dead_letter_queues(on_rabbitmq: Settings,
             assert _next(channel, dead).body == "refused"
 
 
-def test_without_an_event_source_sqs_is_not_asked(on_rabbitmq: Settings, rabbitmq: RabbitMQ) -> None:
+def test_no_sqs_request_without_an_event_source(on_rabbitmq: Settings, rabbitmq: RabbitMQ) -> None:
     nowhere = {"event_source": EventSource.NONE, "sqs_endpoint_url": "http://127.0.0.1:9", "task_queue": "tasks-alone"}
     choose_queues(on_rabbitmq.model_copy(update=nowhere)).create()
     with Connection(rabbitmq.url) as connection:
@@ -64,13 +64,13 @@ def _next(channel: Any, queue: str) -> Any:
     return message
 
 
-def test_a_broker_that_refuses_the_password(on_rabbitmq: Settings, rabbitmq: RabbitMQ) -> None:
+def test_broker_refuses_the_password(on_rabbitmq: Settings, rabbitmq: RabbitMQ) -> None:
     wrong = SecretStr(rabbitmq.url.replace("guest:guest", "guest:wrong"))
     with pytest.raises(QueueError, match="refuses the user or the password of BINWATCH_BROKER_URL"):
         choose_queues(on_rabbitmq.model_copy(update={"broker_url": wrong})).create()
 
 
-def test_the_bucket_is_made_once(on_rabbitmq: Settings, s3: S3) -> None:
+def test_bucket_is_created_once(on_rabbitmq: Settings, s3: S3) -> None:
     assert make_bucket(on_rabbitmq) == "created the bucket 'shelves-new'"
     assert make_bucket(on_rabbitmq) == "the bucket 'shelves-new' exists already"
     s3.client.delete_bucket(Bucket="shelves-new")
@@ -83,7 +83,7 @@ def _keys(client: Any, url: str) -> list[str]:
     return [record["s3"]["object"]["key"] for body in bodies for record in body.get("Records", [])]
 
 
-def test_the_bucket_sends_its_events(settings: Settings, s3: S3) -> None:
+def test_bucket_sends_its_events(settings: Settings, s3: S3) -> None:
     client = sqs_client(settings)
     choose_queues(settings).create()
     assert send_events(settings) == f"bucket {s3.bucket!r} now sends its events to queue {settings.event_queue!r}"
@@ -94,7 +94,7 @@ def test_the_bucket_sends_its_events(settings: Settings, s3: S3) -> None:
     assert queue["Events"] == ["s3:ObjectCreated:*", "s3:ObjectRestore:Completed"]
 
 
-def test_what_bucket_and_queue_were_told_before_stays(settings: Settings, s3: S3) -> None:
+def test_existing_configuration_of_bucket_and_queue_stays(settings: Settings, s3: S3) -> None:
     client = sqs_client(settings)
     choose_queues(settings).create()
     url, dead_url = queue_url(client, settings.event_queue), queue_url(client, settings.event_dead_letter_queue)
@@ -132,7 +132,7 @@ def test_events_need_a_queue_on_sqs_and_a_bucket(settings: Settings) -> None:
         )
 
 
-def test_a_database_that_cannot_be_reached(on_rabbitmq: Settings) -> None:
+def test_unreachable_database(on_rabbitmq: Settings) -> None:
     url = SecretStr("postgresql://binwatch:secret@127.0.0.1:9/binwatch")
     with pytest.raises(BinwatchError, match=r"(?s)cannot be used: .+; BINWATCH_DATABASE_URL is not set") as raised:
         migrate_records(on_rabbitmq.model_copy(update={"database_url": url}))

@@ -1,4 +1,4 @@
-"""Uploading by hand: `python -m worker put`."""
+"""Manual uploads: `python -m worker put`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from binwatch.settings import Settings
 from testing.services.faulty_s3 import FaultyS3, refuse
 from testing.services.s3 import S3
 from worker.skipped import SkippedTally
-from worker.uploading import find, put_folders
+from worker.uploading import find_uploads, put_folders
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def test_photos_and_metadata_are_uploaded_under_the_folders_names(settings: Sett
     assert said == f"2 photos and 1 metadata file are in s3://{s3.bucket}/; not uploaded: {left}"
 
 
-def test_again_uploads_only_what_has_changed(settings: Settings, s3: S3, shelf: Path) -> None:
+def test_repeated_upload_sends_only_changes(settings: Settings, s3: S3, shelf: Path) -> None:
     """A metadata file that came again would be news of its bin, and compared again."""
     put_folders(settings, [shelf / "bin-images"])
     for name in ("bin-images/00001.jpg", "bin-images/aisle 1/00002.JPG"):
@@ -49,8 +49,8 @@ def test_again_uploads_only_what_has_changed(settings: Settings, s3: S3, shelf: 
     assert same["Metadata"] == {"by": "someone else"}
 
 
-def test_a_photo_and_its_metadata_are_neighbours(shelf: Path) -> None:
-    found = find([shelf / "metadata", shelf / "bin-images"], "models/", SkippedTally())
+def test_photo_and_metadata_are_uploaded_together(shelf: Path) -> None:
+    found = find_uploads([shelf / "metadata", shelf / "bin-images"], "models/", SkippedTally())
     assert [upload.key for upload in found] == [
         "bin-images/00001.jpg",
         "metadata/00001.json",
@@ -58,17 +58,17 @@ def test_a_photo_and_its_metadata_are_neighbours(shelf: Path) -> None:
     ]
 
 
-def test_the_current_folder_has_a_name_too(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_current_folder_is_named(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(shelf / "metadata")
-    assert [upload.key for upload in find([Path()], "models/", SkippedTally())] == ["metadata/00001.json"]
+    assert [upload.key for upload in find_uploads([Path()], "models/", SkippedTally())] == ["metadata/00001.json"]
 
 
-def test_a_folder_that_is_not_there(settings: Settings, shelf: Path) -> None:
+def test_missing_folder(settings: Settings, shelf: Path) -> None:
     with pytest.raises(BinwatchError, match="no such folder; name one"):
         put_folders(settings, [shelf / "bin-images", shelf / "nowhere"])
 
 
-def test_a_folder_without_photos(settings: Settings, s3: S3, shelf: Path) -> None:
+def test_folder_without_photos(settings: Settings, s3: S3, shelf: Path) -> None:
     (shelf / "models").mkdir()
     (shelf / "models" / "current.json").write_text("{}")  # would be taken for a promoted model
     with pytest.raises(BinwatchError, match=r"models: no photos \(\.jpg"):
@@ -76,7 +76,7 @@ def test_a_folder_without_photos(settings: Settings, s3: S3, shelf: Path) -> Non
     assert _keys(s3) == {}
 
 
-def test_a_full_disk(settings: Settings, faulty_s3: FaultyS3, shelf: Path) -> None:
+def test_full_disk(settings: Settings, faulty_s3: FaultyS3, shelf: Path) -> None:
     faulty_s3.answer = refuse(507, "InsufficientStorage")
     with pytest.raises(ObjectsError, match=r"s3://.+/bin-images/0000\d\.\w+: the object store has no space left"):
         put_folders(settings.model_copy(update={"s3_endpoint_url": faulty_s3.endpoint_url}), [shelf / "bin-images"])

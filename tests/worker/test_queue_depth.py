@@ -1,4 +1,4 @@
-"""How many messages wait and for how long, on SQS, on RabbitMQ, and on one of each; and while a broker is down."""
+"""Number and age of waiting messages, on SQS, on RabbitMQ, on one of each, and while a broker is down."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from worker.brokers.choice import choose_queues
 from worker.brokers.sqs.queues import queue_url, sqs_client
 from worker.metrics import WorkerMetrics
 from worker.publisher import Publisher
-from worker.queue_depth import DepthPoller, look_at
+from worker.queue_depth import DepthPoller, queue_depths
 
 PHOTOS = [ObjectCreated("bins", f"{n}.jpg") for n in range(20)]  # three groups of at most 8
 
@@ -51,12 +51,12 @@ def sample(metrics: WorkerMetrics, name: str, queue: str) -> float | None:
     ("tasks", "events"),
     [("sqs", EventSource.SQS), ("rabbitmq", EventSource.RABBITMQ), ("rabbitmq", EventSource.SQS)],
 )
-def test_what_waits_in_each_queue(tasks: str, events: EventSource, settings: Settings, rabbitmq: RabbitMQ) -> None:
+def test_depth_of_each_queue(tasks: str, events: EventSource, settings: Settings, rabbitmq: RabbitMQ) -> None:
     choose_queues(settings).create()
     if tasks == "rabbitmq":
         settings = on_rabbitmq(settings, rabbitmq, events)
     choose_queues(settings).dead_letters()[-1].messages()  # on RabbitMQ, this makes the task queues
-    depths = partial(look_at, choose_queues(settings))
+    depths = partial(queue_depths, choose_queues(settings))
     send_event(settings, rabbitmq, 4)
     publisher = Publisher(make_app(settings), settings.group_photos)
     publisher.count(PHOTOS)
@@ -65,7 +65,7 @@ def test_what_waits_in_each_queue(tasks: str, events: EventSource, settings: Set
     wait_until(lambda: depths() == wanted)  # a quorum queue counts with a delay
 
 
-def test_no_figure_is_better_than_an_old_one(caplog: pytest.LogCaptureFixture) -> None:
+def test_unknown_depth_clears_the_metric(caplog: pytest.LogCaptureFixture) -> None:
     metrics, answers = WorkerMetrics(), [{"tasks": 5}, ConnectionError("no broker"), {"tasks": 0}]
     seen: list[float | None] = []
 
@@ -76,8 +76,8 @@ def test_no_figure_is_better_than_an_old_one(caplog: pytest.LogCaptureFixture) -
             raise answer
         return answer
 
-    metrics.oldest("tasks", 40)
-    poller = DepthPoller(depths, metrics.depths, interval_s=0.01)
+    metrics.set_oldest_message_age("tasks", 40)
+    poller = DepthPoller(depths, metrics.set_queue_depths, interval_s=0.01)
     poller.start()
     wait_until(lambda: len(seen) >= 4)
     poller.stop()
@@ -86,7 +86,7 @@ def test_no_figure_is_better_than_an_old_one(caplog: pytest.LogCaptureFixture) -
     assert "the depth of the queues is unknown: no broker" in caplog.text
 
 
-def test_a_task_says_how_long_it_has_waited_but_not_on_its_second_try(
+def test_age_of_a_task_is_set_on_its_first_attempt_only(
     settings: Settings,
     broker: Callable[[], int],  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,

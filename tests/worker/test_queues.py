@@ -1,4 +1,4 @@
-"""The SQS queues on moto's server: made once, checked at each start."""
+"""The SQS queues on moto's server: created once, checked at each start."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _set(sqs: Any, name: str, **attributes: str) -> None:
     sqs.set_queue_attributes(QueueUrl=queue_url(sqs, name), Attributes=attributes)
 
 
-def test_made_as_they_must_be(sqs: Any, settings: Settings) -> None:
+def test_attributes_of_created_queues(sqs: Any, settings: Settings) -> None:
     choose_queues(settings).create()
     check(settings)
     for name, dead, visibility in (
@@ -58,7 +58,7 @@ def test_made_as_they_must_be(sqs: Any, settings: Settings) -> None:
         assert _attributes(sqs, dead)["MessageRetentionPeriod"] == str(14 * 24 * 3600)
 
 
-def test_made_again_they_keep_what_an_operator_changed(sqs: Any, settings: Settings) -> None:
+def test_setup_keeps_changes_by_an_operator(sqs: Any, settings: Settings) -> None:
     choose_queues(settings).create()
     _set(sqs, settings.event_queue, VisibilityTimeout="7")
     _set(sqs, settings.task_queue + "-dead", MessageRetentionPeriod="60")
@@ -78,7 +78,7 @@ def test_missing_queue(sqs: Any, settings: Settings, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["event_queue", "task_queue"])
-def test_no_redrive_policy_and_setup_mends_it(sqs: Any, settings: Settings, name: str) -> None:
+def test_setup_adds_a_missing_redrive_policy(sqs: Any, settings: Settings, name: str) -> None:
     sqs.create_queue(QueueName=getattr(settings, name), Attributes={"VisibilityTimeout": "33"})
     for other in {"event_queue", "task_queue", "event_dead_letter_queue"} - {name}:
         sqs.create_queue(QueueName=getattr(settings, other))
@@ -92,7 +92,7 @@ def test_no_redrive_policy_and_setup_mends_it(sqs: Any, settings: Settings, name
     assert _attributes(sqs, getattr(settings, name))["VisibilityTimeout"] == "33"
 
 
-def test_another_broker_needs_no_task_queue_on_sqs(sqs: Any, settings: Settings) -> None:
+def test_other_broker_needs_no_task_queue_on_sqs(sqs: Any, settings: Settings) -> None:
     choose_queues(settings).create()
     sqs.delete_queue(QueueUrl=queue_url(sqs, settings.task_queue))
     other = settings.model_copy(update={"broker_url": SecretStr("amqp://guest:guest@127.0.0.1//")})
@@ -100,7 +100,7 @@ def test_another_broker_needs_no_task_queue_on_sqs(sqs: Any, settings: Settings)
 
 
 @pytest.mark.parametrize("action", [check, lambda settings: choose_queues(settings).create()], ids=["check", "create"])
-def test_sqs_cannot_be_reached(settings: Settings, closed_url: str, action: Any, monkeypatch: Any) -> None:
+def test_sqs_is_unreachable(settings: Settings, closed_url: str, action: Any, monkeypatch: Any) -> None:
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     settings = settings.model_copy(update={"sqs_endpoint_url": closed_url})
     with pytest.raises(QueueError, match=f"queue '{settings.event_queue}': .*{closed_url}.*BINWATCH_SQS_ENDPOINT_URL"):
@@ -118,7 +118,7 @@ def test_fifo_queues_are_refused_at_start(settings: Settings, setting: str) -> N
     choose_queues(fifo.model_copy(update=amqp))
 
 
-def test_a_region_that_is_none_of_aws_is_refused_at_start(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_region_is_refused_at_start(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
     elsewhere = settings.model_copy(update={"region": "minio-1"})
     choose_queues(elsewhere)

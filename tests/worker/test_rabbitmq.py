@@ -1,4 +1,4 @@
-"""Event messages from a real RabbitMQ."""
+"""Event messages on a real RabbitMQ."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def _text(body: str | bytes) -> str:
     return body if isinstance(body, str) else body.decode()
 
 
-def test_messages_come_as_they_were_sent_and_stay_until_they_are_deleted(rabbitmq, events, name):
+def test_messages_are_unchanged_and_stay_until_deleted(rabbitmq, events, name):
     bodies = [json.dumps({"n": n, "key": "grün +%.jpg"}) for n in range(5)] + ["{not json", '{"properties": 1}']
     send(rabbitmq, name, *bodies)
     assert receive(events, 7) == bodies
@@ -108,7 +108,7 @@ def test_messages_come_as_they_were_sent_and_stay_until_they_are_deleted(rabbitm
     assert waiting(rabbitmq, name, 0) == 0
 
 
-def test_a_transient_message_survives_a_killed_broker(rabbitmq, events, name):
+def test_transient_message_survives_a_killed_broker(rabbitmq, events, name):
     events.receive(0)
     send(rabbitmq, name, '{"n": 1}', delivery_mode="transient")
     events.close()
@@ -119,7 +119,7 @@ def test_a_transient_message_survives_a_killed_broker(rabbitmq, events, name):
     again.close()
 
 
-def test_after_a_restart_of_the_broker_the_same_object_receives_again(rabbitmq, events, name):
+def test_queue_receives_again_after_a_broker_restart(rabbitmq, events, name):
     send(rabbitmq, name, "1")
     first = events.receive(5)
     assert [_text(message.body) for message in first] == ["1"]
@@ -133,7 +133,7 @@ def test_after_a_restart_of_the_broker_the_same_object_receives_again(rabbitmq, 
     assert receive(events, 1) == ["2"]
 
 
-def test_what_could_not_be_deleted_is_redelivered(rabbitmq, events, name):
+def test_undeleted_messages_are_redelivered(rabbitmq, events, name):
     """The broker restarts between receiving and deleting: the intake's next step must not find the dead connection."""
     send(rabbitmq, name, *"123")
     messages = []
@@ -146,7 +146,7 @@ def test_what_could_not_be_deleted_is_redelivered(rabbitmq, events, name):
     assert sorted(receive(events, 3)) == ["1", "2", "3"]
 
 
-def test_what_is_dead_lettered_is_in_the_dead_letter_queue_with_its_reason(rabbitmq, events, name):
+def test_dead_lettered_message_has_its_reason(rabbitmq, events, name):
     send(rabbitmq, name, "no event")
     (message,) = events.receive(5)
     events.dead_letter(message, "not JSON")
@@ -170,7 +170,7 @@ def full(rabbitmq: RabbitMQ, name: str) -> Iterator[RabbitEventQueue]:
     events.close()
 
 
-def test_what_the_dead_letter_queue_refuses_is_redelivered_later_and_stops_nothing(rabbitmq, full, name):
+def test_refused_dead_letters_are_redelivered_later(rabbitmq, full, name):
     send(rabbitmq, name, "no event")
     (message,) = take(full, 1)
     with pytest.raises(MessageNacked):
@@ -182,16 +182,16 @@ def test_what_the_dead_letter_queue_refuses_is_redelivered_later_and_stops_nothi
     assert receive(full, 1) == ["no event"]
 
 
-def test_no_more_than_half_of_what_rabbitmq_pushes_ahead_is_held(rabbitmq, full, name):
+def test_at_most_half_of_prefetched_messages_are_held(rabbitmq, full, name):
     """Four may be unacknowledged at a time. If all four were held for an hour, or came first, no photo came through."""
     send(rabbitmq, name, "a", "b", "c", "d", "photo")
     full.requeue(take(full, 4), after_s=3600)
     assert receive(full, 2) == ["photo", "a"]
 
 
-def test_what_only_goes_round_does_so_slowly(rabbitmq, full, name, monkeypatch):
+def test_circulating_messages_are_throttled(rabbitmq, full, name, monkeypatch):
     """More was refused than may wait. All of it has its turn, but no more often than the pause allows."""
-    monkeypatch.setattr(rabbitmq_module, "_SURPLUS_WAIT_S", 3600)
+    monkeypatch.setattr(rabbitmq_module, "_SURPLUS_INTERVAL_S", 3600)
     send(rabbitmq, name, *"abcdef")
     full.requeue(take(full, 4), after_s=3600)
     full.requeue(take(full, 2), after_s=3600)  # "e" and "f", for which "a" and "b" went to the back
@@ -200,8 +200,8 @@ def test_what_only_goes_round_does_so_slowly(rabbitmq, full, name, monkeypatch):
     assert receive(full, 2) == ["a", "b"]
 
 
-def test_the_intake_goes_on_while_the_dead_letter_queue_refuses(rabbitmq, full, name, monkeypatch, caplog):
-    monkeypatch.setattr(loop_module, "REFUSED_WAIT_S", 0.05)
+def test_intake_continues_while_the_dead_letter_queue_refuses(rabbitmq, full, name, monkeypatch, caplog):
+    monkeypatch.setattr(loop_module, "REDELIVERY_DELAY_S", 0.05)
     counted: list[str] = []
     loop = IntakeLoop(
         full,
@@ -223,7 +223,7 @@ def test_the_intake_goes_on_while_the_dead_letter_queue_refuses(rabbitmq, full, 
         assert connection.default_channel.basic_get(f"{name}-dead").headers["reason"].startswith("not JSON")
 
 
-def test_a_dead_letter_queue_that_was_deleted_is_made_anew(rabbitmq, events, name):
+def test_deleted_dead_letter_queue_is_recreated(rabbitmq, events, name):
     send(rabbitmq, name, "no event")
     (message,) = take(events, 1)
     with Connection(rabbitmq.url) as connection:
@@ -233,7 +233,7 @@ def test_a_dead_letter_queue_that_was_deleted_is_made_anew(rabbitmq, events, nam
     assert waiting(rabbitmq, f"{name}-dead", 1) == 1
 
 
-def test_a_connection_that_breaks_while_a_message_is_dead_lettered(rabbitmq, events, name):
+def test_connection_breaks_during_dead_lettering(rabbitmq, events, name):
     """The consumer was on the same connection: what was received is redelivered, and what is sent later is received."""
     send(rabbitmq, name, "no event")
     (message,) = take(events, 1)
@@ -247,7 +247,7 @@ def test_a_connection_that_breaks_while_a_message_is_dead_lettered(rabbitmq, eve
     assert events.receive(1) == [], "it came again by itself, and must not be sent again"
 
 
-def test_events_that_twenty_workers_had_only_taken_in_advance_are_not_dead_lettered(rabbitmq, events, name):
+def test_prefetched_events_are_not_dead_lettered(rabbitmq, events, name):
     send(rabbitmq, name, *"123")
     for _ in range(25):
         events.close()
@@ -257,7 +257,7 @@ def test_events_that_twenty_workers_had_only_taken_in_advance_are_not_dead_lette
     assert waiting(rabbitmq, f"{name}-dead", 0) == 0
 
 
-def test_a_queue_with_other_properties_is_an_error_that_names_it(rabbitmq, name):
+def test_queue_with_other_properties_is_named(rabbitmq, name):
     with Connection(rabbitmq.url) as connection:
         Queue(name, durable=True)(connection.default_channel).declare()
     with pytest.raises(QueueError, match=f"queue '{name}' exists with other properties"):
@@ -277,15 +277,15 @@ def user(rabbitmq: RabbitMQ, name: str) -> Iterator[Callable[..., str]]:
     rabbitmq.control("delete_user", name)
 
 
-def test_a_queue_that_a_user_may_not_make_is_no_queue_with_other_properties(user, events, name):
+def test_missing_permission_is_not_reported_as_other_properties(user, events, name):
     """The advice to delete it would cost what waits in it."""
     url = user("^$", ".*", ".*")
     known = on(url, name)
     known.open()
     known.receive(0)  # declares them no more
     known.close()
-    assert known.unchecked() == [name, f"{name}-dead"]
-    assert events.unchecked() == []
+    assert known.unchecked_queues() == [name, f"{name}-dead"]
+    assert events.unchecked_queues() == []
     unknown = on(url, f"{name}-new", event_dead_letter_queue=f"{name}-dead")
     with pytest.raises(
         QueueError,
@@ -303,7 +303,7 @@ def test_a_queue_that_a_user_may_not_make_is_no_queue_with_other_properties(user
 
 
 @pytest.mark.parametrize(("write", "read", "what"), [("^$", ".*", "amq.default"), (".*", "^$", "events-")])
-def test_a_permission_that_is_lacking_is_named_at_the_start(rabbitmq, user, events, name, write, read, what):
+def test_missing_permission_is_named_at_start(rabbitmq, user, events, name, write, read, what):
     send(rabbitmq, name, "photo")
     limited = on(user(".*", write, read), name)
     with pytest.raises(QueueError, match=rf"queue '{name}' cannot be used .*403.*{what}.*read from it and to write to"):
@@ -313,14 +313,14 @@ def test_a_permission_that_is_lacking_is_named_at_the_start(rabbitmq, user, even
     assert receive(events, 1) == ["photo"]
 
 
-def test_a_virtual_host_that_is_not_there_is_named(rabbitmq):
+def test_missing_virtual_host_is_named(rabbitmq):
     with pytest.raises(
         QueueError, match=r"RabbitMQ refuses the virtual host .*nowhere.*: correct what follows the host"
     ):
         on(rabbitmq.url[:-1] + "nowhere", "a").open()
 
 
-def test_nothing_is_sent_to_a_broker_that_is_low_on_disk_and_all_goes_on_afterwards(rabbitmq, events, name):
+def test_nothing_is_sent_while_the_broker_is_low_on_disk(rabbitmq, events, name):
     send(rabbitmq, name, "no event", "photo")
     first = take(events, 2)
     with rabbitmq.alarm("disk"):
@@ -336,11 +336,11 @@ def test_nothing_is_sent_to_a_broker_that_is_low_on_disk_and_all_goes_on_afterwa
     assert waiting(rabbitmq, name, 0) == 0
 
 
-def test_a_message_that_is_not_confirmed_in_time_is_an_error(rabbitmq, events, name, monkeypatch):
+def test_unconfirmed_message_is_an_error(rabbitmq, events, name, monkeypatch):
     """Heartbeats come in the meantime, and are no confirmation."""
     send(rabbitmq, name, "no event")
     (message,) = take(events, 1)
-    monkeypatch.setattr("worker.brokers.rabbitmq.connections.PUBLISH_WITHIN_S", 0.0)
+    monkeypatch.setattr("worker.brokers.rabbitmq.connections.PUBLISH_TIMEOUT_S", 0.0)
     with pytest.raises(BrokerBlocked, match="did not confirm a message within 0 s"):
         events.dead_letter(message, "not JSON")
     monkeypatch.undo()
@@ -350,14 +350,14 @@ def test_a_message_that_is_not_confirmed_in_time_is_an_error(rabbitmq, events, n
     assert waiting(rabbitmq, name, 0) == 0
 
 
-def test_an_unreachable_broker_is_an_error_that_names_the_setting(closed_url):
+def test_unreachable_broker_error_names_the_setting(closed_url):
     url = closed_url.replace("http://", "amqp://guest:guest@") + "//"
     shown = url.replace("guest@", r"\*\*@")
     with pytest.raises(QueueError, match=f"RabbitMQ at {shown} cannot be reached .*BINWATCH_BROKER_URL"):
         on(url, "a").open()
 
 
-def test_what_celerys_queue_rejects_is_kept(rabbitmq, name):
+def test_messages_rejected_by_celery_are_kept(rabbitmq, name):
     with Connection(rabbitmq.url) as connection:
         declare_queues(connection, [task_queue(f"{name}-dead"), task_queue(name)])
         send(rabbitmq, name, "task")

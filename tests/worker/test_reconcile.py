@@ -1,4 +1,4 @@
-"""What has no record is found and counted, whatever became of its event message. On RabbitMQ, with a real worker."""
+"""Objects without a record are found and counted, whatever happened to their events. RabbitMQ and a real worker."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from worker.app import make_app
 from worker.backfill import BackfillProgress, backfill
 from worker.counting import Counting
 from worker.publisher import Publisher
-from worker.reconcile import Grace, Unrecorded, unrecorded
+from worker.reconcile import GracePeriod, UnrecordedPage, unrecorded_pages
 from worker.tasks import Reconcile
 
 ROOT = Path(__file__).parent.parent.parent
@@ -47,8 +47,8 @@ def counting(settings: Settings) -> Iterator[Counting]:
     counting.close()
 
 
-def look(counting: Counting, settings: Settings, **options: object) -> list[Unrecorded]:
-    return list(unrecorded(counting.objects, counting.database, settings, bucket=settings.bucket, **options))
+def look(counting: Counting, settings: Settings, **options: object) -> list[UnrecordedPage]:
+    return list(unrecorded_pages(counting.objects, counting.database, settings, bucket=settings.bucket, **options))
 
 
 def take(counting: Counting, bucket: str) -> None:
@@ -57,11 +57,11 @@ def take(counting: Counting, bucket: str) -> None:
     counting.read_metadata([ObjectCreated(bucket, "a.json")])
 
 
-def keys(pages: list[Unrecorded]) -> list[str]:
+def keys(pages: list[UnrecordedPage]) -> list[str]:
     return [item.key for page in pages for item in (*page.photos, *page.metadata)]
 
 
-def test_only_what_has_no_record_is_found(counting, settings, s3):
+def test_only_unrecorded_objects_are_found(counting, settings, s3):
     for key in ("bin-images/a.jpg", "bin-images/b.jpg", "bin-images/empty.jpg"):
         s3.put(key, b"" if "empty" in key else PHOTO)
     for key in ("metadata/a.json", "metadata/b.json"):
@@ -75,7 +75,7 @@ def test_only_what_has_no_record_is_found(counting, settings, s3):
     assert sum(page.listed for page in pages) == 5
 
 
-def test_an_overwritten_photo_is_found_again(counting, settings, s3):
+def test_overwritten_photo_is_found_again(counting, settings, s3):
     s3.put("a.jpg", PHOTO)
     counting.count([ObjectCreated(s3.bucket, "a.jpg")])
     assert keys(look(counting, settings)) == []
@@ -83,7 +83,7 @@ def test_an_overwritten_photo_is_found_again(counting, settings, s3):
     assert keys(look(counting, settings)) == ["a.jpg"]
 
 
-def test_what_was_there_before_and_is_again_is_found(counting, settings, s3, monkeypatch):
+def test_restored_earlier_content_is_found(counting, settings, s3, monkeypatch):
     """A, then B, then A again, of which no event came: by its ETag alone it would pass for recorded."""
     now = datetime.now(UTC).replace(tzinfo=None) - timedelta(minutes=5)
     for minute, more in enumerate((b"", b"0", b"")):
@@ -100,16 +100,16 @@ def test_what_was_there_before_and_is_again_is_found(counting, settings, s3, mon
         assert connection.execute(latest).all() == [(len(PHOTO), 2)]
 
 
-def test_a_young_photo_is_left_to_its_event_message(counting, settings, s3):
+def test_young_photo_is_left_to_its_event_message(counting, settings, s3):
     s3.put("a.jpg", PHOTO)
     s3.put("notes.txt", b"x")
-    grace = Grace(3600)
+    grace = GracePeriod(3600)
     assert keys(look(counting, settings, grace=grace)) == []
     assert grace.young == 1
-    assert keys(look(counting, settings, grace=Grace(0))) == ["a.jpg"]
+    assert keys(look(counting, settings, grace=GracePeriod(0))) == ["a.jpg"]
 
 
-def test_more_than_a_page_is_looked_through(counting, settings, s3):
+def test_listing_spans_pages(counting, settings, s3):
     for n in range(1003):
         s3.put(f"metadata/{n:04}.json", b'{"EXPECTED_QUANTITY": 1}')
     counting.read_metadata([ObjectCreated(s3.bucket, f"metadata/{n:04}.json") for n in range(500)])
@@ -134,7 +134,7 @@ class Recorder:
     read_metadata = count
 
 
-def test_reconcile_sends_nothing_while_much_waits_or_nothing_can_be_counted(counting, settings, s3, monkeypatch):
+def test_reconcile_sends_nothing_during_a_backlog_or_an_outage(counting, settings, s3, monkeypatch):
     """A broken model lets photos wait for their next try, where no broker counts them."""
 
     def infer(photos):
@@ -162,7 +162,7 @@ def test_reconcile_sends_nothing_while_much_waits_or_nothing_can_be_counted(coun
     assert last("success") > before
 
 
-def test_reconcile_gives_bins_their_p_values(counting, settings, s3, caplog):
+def test_reconcile_updates_p_values(counting, settings, s3, caplog):
     """Of a model whose calibration was recorded after they were compared, as after an update, and of each later one."""
     caplog.set_level("INFO", "worker.tasks")
     s3.put("a.jpg", PHOTO)
@@ -184,13 +184,13 @@ def test_reconcile_gives_bins_their_p_values(counting, settings, s3, caplog):
     assert judged == ["reconcile: new p-values for 1 bin, by the present calibration"] * 3
 
 
-def test_reconcile_says_that_no_event_message_has_come(counting, settings, s3, caplog):
+def test_reconcile_reports_missing_event_messages(counting, settings, s3, caplog):
     caplog.set_level("INFO", "worker.tasks")
     settings = settings.model_copy(update={"reconcile_grace_s": 0.0})
     s3.put("a.jpg", PHOTO)
     task = Reconcile(counting, Recorder(), settings)
     task.run()
-    counting.metrics.messages(published=0, rejected=1)
+    counting.metrics.count_event_messages(published=0, rejected=1)
     task.run()
     task.run()
     without = settings.model_copy(update={"event_source": EventSource.NONE})
@@ -242,27 +242,27 @@ def run_backfill(settings: Settings, database: Database, patience_s: float = 60,
     )
 
 
-def test_backfill_has_a_running_worker_count_what_was_there_before(rabbit_settings, worker, sqlite_records, s3):
+def test_backfill_counts_existing_objects(rabbit_settings, worker, sqlite_records, s3):
     for n in range(30):
         s3.put(f"bin-images/{n}.jpg", PHOTO)
         s3.put(f"metadata/{n}.json", b'{"EXPECTED_QUANTITY": 2}')
     first = run_backfill(rabbit_settings, sqlite_records, prefix="bin-images/")
-    assert (first.seen, first.before, first.since) == (30, 0, 30)
+    assert (first.listed, first.recorded_before, first.recorded) == (30, 0, 30)
     second = run_backfill(rabbit_settings, sqlite_records)
-    assert (second.seen, second.before, second.since) == (60, 30, 30)
+    assert (second.listed, second.recorded_before, second.recorded) == (60, 30, 30)
     with sqlite_records.connect() as connection:
         assert len(connection.execute(select(Count.id)).all()) == 30
         assert len(connection.execute(select(Expectation.id)).all()) == 30
         assert len(connection.execute(select(Comparison.id)).all()) == 30
 
 
-def test_backfill_without_a_worker_says_so_and_names_a_photo(rabbit_settings, sqlite_records, s3, rabbitmq):
+def test_backfill_without_a_worker_names_a_photo(rabbit_settings, sqlite_records, s3, rabbitmq):
     s3.put("bin-images/a.jpg", PHOTO)
     with pytest.raises(BinwatchError, match=r"'bin-images/a\.jpg': is a worker running\?"):
         run_backfill(rabbit_settings, sqlite_records, patience_s=0.2)
 
 
-def test_the_reconcile_command_sends_what_a_worker_then_counts(rabbit_settings, worker, sqlite_records, s3):
+def test_reconcile_command_sends_objects_to_a_worker(rabbit_settings, worker, sqlite_records, s3):
     for n in range(10):
         s3.put(f"bin-images/{n}.jpg", PHOTO)
     environment = process_environment(rabbit_settings) | {
@@ -282,7 +282,7 @@ def test_the_reconcile_command_sends_what_a_worker_then_counts(rabbit_settings, 
     raise AssertionError("the worker did not count what reconcile sent")
 
 
-def test_the_backfill_command_lists_the_whole_bucket_unless_told_otherwise(rabbit_settings, s3, monkeypatch, capsys):
+def test_backfill_command_defaults_to_the_whole_bucket(rabbit_settings, s3, monkeypatch, capsys):
     for name, value in process_environment(rabbit_settings).items():
         if name.startswith("BINWATCH_"):
             monkeypatch.setenv(name, value)

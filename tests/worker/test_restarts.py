@@ -1,4 +1,4 @@
-"""Tasks that many workers had taken in advance, or were holding back, when they were stopped."""
+"""Tasks that many workers had prefetched, or were delaying for a retry, when they were stopped."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def receive_from_sqs(settings: Settings, wanted: int) -> None:
     events.requeue(received)
 
 
-def test_no_photo_is_dead_lettered_because_workers_were_restarted_often(
+def test_frequent_restarts_dead_letter_no_photo(
     settings: Settings, counting: Counting, s3: S3, sqlite_records: Database
 ) -> None:
     app = make_app(settings)

@@ -1,4 +1,4 @@
-"""`python -m worker run` as a process of its own, on moto's S3 and SQS: from a photo in the bucket to its record."""
+"""`python -m worker run` as a process, on moto's S3 and SQS: from a photo in the bucket to its record."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def test_photos_become_records_and_comparisons(
     }
 
 
-def test_killed_again_and_again(
+def test_repeatedly_killed_worker(
     start: Start, s3: S3, sqlite_records: Database, left: Callable[[], dict[str, int]]
 ) -> None:
     """SIGKILL whenever some more photos are recorded: what was in flight is counted by the next worker, once."""
@@ -169,7 +169,7 @@ def test_killed_again_and_again(
     assert [tuple(row) for row in rows] == [(f"{n:05}.jpg", n % 7) for n in range(photos)]
 
 
-def test_two_workers_share_the_work_and_one_is_stopped(
+def test_two_workers_and_one_is_stopped(
     start: Start, s3: S3, sqlite_records: Database, left: Callable[[], dict[str, int]]
 ) -> None:
     photos = 60
@@ -201,7 +201,7 @@ def in_hand(settings: Settings, sqs: Any) -> Callable[[], int]:
     return count
 
 
-def test_what_a_stopped_worker_leaves_can_be_had_at_once(
+def test_tasks_of_a_stopped_worker_are_available_at_once(
     start: Start, s3: S3, sqlite_records: Database, in_hand: Callable[[], int]
 ) -> None:
     """TERM under load, at moments drawn at random: also when the worker has just asked for more tasks."""
@@ -240,7 +240,7 @@ class TestWhileS3Refuses:
         wait_until(lambda: in_hand() == 0)
 
 
-def test_does_not_start_without_queues(settings: Settings) -> None:
+def test_worker_does_not_start_without_queues(settings: Settings) -> None:
     credentials = {name: os.environ[name] for name in os.environ if name.startswith("AWS_")}
     result = subprocess.run(
         [sys.executable, "-m", "worker", "run"],
@@ -272,7 +272,7 @@ def test_migrate_and_setup(settings: Settings, tmp_path: Path) -> None:
     assert (tmp_path / "new.db").exists()
 
 
-def test_json_lines_from_the_first_to_the_last(
+def test_all_output_is_json_lines(
     settings: Settings, s3: S3, sqs: Any, sqlite_records: Database, left: Callable[[], dict[str, int]], tmp_path: Path
 ) -> None:
     """Of a worker and of beat, whatever is announced; the longest line is bounded."""

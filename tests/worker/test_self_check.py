@@ -1,4 +1,4 @@
-"""A model that is not computed here as it was where it was exported: told at load, and not counted with."""
+"""A model whose output differs from that at export: detected when it is loaded, and not used."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ def _assert_right(engine: Engine) -> None:
     np.testing.assert_allclose(engine.infer(photos).probabilities, wanted, atol=1e-5)
 
 
-def test_the_starter_model_passes() -> None:
+def test_starter_model_passes_its_self_check() -> None:
     engine = Engine(Bundle(DEFAULT_MODEL), provider=Provider.CPU, threads=1)
     assert (engine.precision, engine.self_check) == (Precision.INT8, SelfCheckResult.PASSED)
 
 
-def test_int8_that_fails_gives_way_to_fp32(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_failing_int8_falls_back_to_fp32(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     bundle = _bundle(tmp_path, Precision.FP32, Precision.INT8, wrong=(Precision.INT8,))
     engine = Engine(bundle, provider=Provider.CPU, threads=1)
     assert (engine.precision, engine.self_check) == (Precision.FP32, SelfCheckResult.FELL_BACK)
@@ -74,7 +74,7 @@ def test_int8_that_fails_gives_way_to_fp32(tmp_path: Path, caplog: pytest.LogCap
     ],
     ids=["no other variant", "int8 by name", "fp32 fails, too"],
 )
-def test_nothing_is_counted_with_a_model_that_fails(
+def test_failing_model_is_not_used(
     tmp_path: Path, precisions: list[Precision], wrong: tuple[Precision, ...], choice: PrecisionChoice
 ) -> None:
     bundle = _bundle(tmp_path, *precisions, wrong=wrong)
@@ -82,7 +82,7 @@ def test_nothing_is_counted_with_a_model_that_fails(
         Engine(bundle, provider=Provider.CPU, precision=choice, threads=1)
 
 
-def test_a_variant_that_cannot_be_loaded_gives_way_too(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_unloadable_variant_falls_back(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Such as with the option for CPUs without VNNI, which ONNX Runtime refuses for some graphs."""
     bundle = _bundle(tmp_path, Precision.FP32, Precision.INT8)
     (tmp_path / "model-int8.onnx").write_bytes(b"no model")
@@ -93,9 +93,7 @@ def test_a_variant_that_cannot_be_loaded_gives_way_too(tmp_path: Path, caplog: p
     assert "model-int8.onnx: ONNX Runtime cannot load it" in caplog.text
 
 
-def test_a_bundle_from_before_is_used_unchecked_and_said_to_be(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_bundle_without_self_check_is_used_and_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     engine = Engine(Bundle(write_brightness_bundle(tmp_path)), provider=Provider.CPU, threads=1)
     assert engine.self_check is SelfCheckResult.ABSENT
@@ -105,14 +103,14 @@ def test_a_bundle_from_before_is_used_unchecked_and_said_to_be(
     _assert_right(engine)
 
 
-def test_the_trainer_refuses_it_too(tmp_path: Path) -> None:
+def test_trainer_refuses_a_failing_model(tmp_path: Path) -> None:
     bundle = _bundle(tmp_path, Precision.INT8, wrong=(Precision.INT8,))
     with pytest.raises(BundleError, match=r"model-int8\.onnx: fails its self-check on this CPU"):
         OnnxModel.of(bundle, Precision.INT8)
 
 
-def test_photos_of_the_check_are_counted_alike_in_any_batch(tmp_path: Path) -> None:
+def test_self_check_photos_are_independent_of_the_batch(tmp_path: Path) -> None:
     bundle = _bundle(tmp_path, Precision.INT8)
     engine = Engine(bundle, provider=Provider.CPU, threads=3, batch_size=2)
     assert engine.self_check is SelfCheckResult.PASSED
-    assert len(self_check.make_photos(224)) > engine.sizes[-1]
+    assert len(self_check.make_photos(224)) > engine.batch_sizes[-1]

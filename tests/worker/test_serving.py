@@ -26,7 +26,7 @@ from testing.brightness import brightness_of, jpeg, probabilities_of
 from testing.services.faulty_s3 import FaultyS3, refuse
 from testing.services.s3 import S3
 from worker.engine import Engine
-from worker.inference_sessions import Inferred
+from worker.inference_sessions import ModelOutput
 from worker.metrics import WorkerMetrics
 from worker.sagemaker.serving.answers import MALFORMED, Answer
 from worker.sagemaker.serving.app import App
@@ -350,7 +350,7 @@ def test_ping_says_whether_photos_can_be_counted(settings: Settings, monkeypatch
 def test_a_broken_model_is_no_photos_fault(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     service = Service(settings)
 
-    def infer(photos: np.ndarray) -> Inferred:
+    def infer(photos: np.ndarray) -> ModelOutput:
         raise RuntimeError("the GPU is lost")
 
     monkeypatch.setattr(service.engine, "infer", infer)
@@ -370,7 +370,7 @@ def test_requests_in_flight_share_batches(settings: Settings, monkeypatch: pytes
     batches: list[int] = []
     infer, first_may_end = service.engine.infer, threading.Event()
 
-    def held(photos: np.ndarray) -> Inferred:
+    def held(photos: np.ndarray) -> ModelOutput:
         batches.append(len(photos))
         assert first_may_end.wait(WITHIN_S)
         return infer(photos)
@@ -397,7 +397,7 @@ def test_more_requests_than_the_queue_takes_are_refused(settings: Settings, monk
     service = Service(settings.model_copy(update={"serve_queue": 2}))
     infer, may_end = service.engine.infer, threading.Event()
 
-    def held(photos: np.ndarray) -> Inferred:
+    def held(photos: np.ndarray) -> ModelOutput:
         assert may_end.wait(WITHIN_S)
         return infer(photos)
 

@@ -1,4 +1,4 @@
-"""What is neither photo nor metadata does not vanish: it is counted, named, and listed with the reason."""
+"""Objects that are neither photos nor metadata files are counted, named, and listed with the reason."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from worker.__main__ import main
 from worker.counting import Counting
 from worker.intake.routing import route
 from worker.metrics import WorkerMetrics
-from worker.reconcile import unrecorded
+from worker.reconcile import unrecorded_pages
 from worker.skipped import SkippedTally
 
 PHOTO = jpeg(brightness_of(3))
 AVIF = b"\0\0\0\x1cftypavif" + bytes(100)
 
 
-def test_the_tally_names_a_few_and_counts_all() -> None:
+def test_tally_names_some_and_counts_all() -> None:
     tally = SkippedTally()
     assert not tally
     tally.add([(SkipReason.OTHER_ENDING, f"{n}.txt") for n in range(9)])
@@ -41,7 +41,7 @@ def test_the_tally_names_a_few_and_counts_all() -> None:
     )
 
 
-def test_an_event_message_says_what_is_not_looked_at() -> None:
+def test_ignored_events_are_skipped() -> None:
     body = event("1.jpg", "read.me", "photo", "models/1/x.txt", "nightly/work/plan-0001", "folder/")
     assert route(body, "bins", "models/", "nightly/").skipped == [
         (SkipReason.OTHER_ENDING, "read.me"),
@@ -51,7 +51,7 @@ def test_an_event_message_says_what_is_not_looked_at() -> None:
     assert removed.skipped == [(SkipReason.OTHER_EVENT, "ObjectRemoved:Delete")]
 
 
-def test_a_message_of_a_quarter_of_a_million_bad_records_has_a_short_reason() -> None:
+def test_many_bad_records_have_a_short_reason() -> None:
     one = event("1.jpg").removesuffix("]}")
     routed = route(one + ",1" * 240_000 + "]}", "bins", "models/")
     assert [item.key for item in routed.photos] == ["1.jpg"]
@@ -59,7 +59,7 @@ def test_a_message_of_a_quarter_of_a_million_bad_records_has_a_short_reason() ->
     assert len(str(routed.rejected)) < 2000
 
 
-def test_the_intake_counts_and_logs_it(queue: Queue, run: object, caplog: pytest.LogCaptureFixture) -> None:  # noqa: F811
+def test_intake_counts_and_logs_skipped_objects(queue: Queue, run: object, caplog: pytest.LogCaptureFixture) -> None:  # noqa: F811
     caplog.set_level("INFO")
     metrics, published = WorkerMetrics(), Published()
     queue.send(event("1.jpg", "a.txt", "photo"), event("2.jpg", name="ObjectRemoved:Delete"))
@@ -79,7 +79,7 @@ ENDINGS = ["a.jfif", "b.jpe", "c.pjpeg", "d.JPEG ", "e.jpg.jpg"]
 NOT_DECODED = ["f.HEIC", "g.avif", "h.jxl"]
 
 
-def test_every_photo_has_a_record_whatever_its_ending(settings: Settings, s3: S3) -> None:
+def test_photos_with_any_suffix_are_recorded(settings: Settings, s3: S3) -> None:
     for key in [*ENDINGS, "i.TIFF"]:
         s3.put(key, PHOTO)
     for key in NOT_DECODED:
@@ -87,7 +87,7 @@ def test_every_photo_has_a_record_whatever_its_ending(settings: Settings, s3: S3
     for key in ("photo", "notes.txt", "models/x.txt", "nightly/runs/1", "folder/"):
         s3.put(key, PHOTO)
     counting = Counting(settings)
-    (page,) = unrecorded(counting.objects, counting.database, settings, bucket=s3.bucket)
+    (page,) = unrecorded_pages(counting.objects, counting.database, settings, bucket=s3.bucket)
     assert counting.count(page.photos) == []
     counting.close()
     with counting.database.connect() as connection:
@@ -100,7 +100,7 @@ def test_every_photo_has_a_record_whatever_its_ending(settings: Settings, s3: S3
     assert sorted(page.skipped) == [(SkipReason.NO_ENDING, "photo"), (SkipReason.OTHER_ENDING, "notes.txt")]
 
 
-def test_the_command_lists_them(
+def test_command_lists_skipped_objects(
     settings: Settings, s3: S3, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for key in ("a.jpg", "b\x01.txt", "photo", "../x.jpg", "models/x", "sub/c.cr2"):
@@ -118,7 +118,7 @@ def test_the_command_lists_them(
     ]
 
 
-def test_count_goes_by_content(tmp_path: Path, count: object) -> None:  # noqa: F811
+def test_count_command_recognizes_photos_by_content(tmp_path: Path, count: object) -> None:  # noqa: F811
     """Of a file, its first bytes cost next to nothing."""
     for name in ("photo", "a.part", "b.jfif"):
         (tmp_path / name).write_bytes(PHOTO)
@@ -133,7 +133,7 @@ def test_count_goes_by_content(tmp_path: Path, count: object) -> None:  # noqa: 
     assert said == f"skipped: 1 with a suffix of neither photos nor metadata ('{tmp_path / 'BMW.txt'}')"
 
 
-def test_put_says_what_it_leaves(
+def test_put_reports_skipped_files(
     settings: Settings, s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A name in Latin-1 can be no key; the others are uploaded all the same."""
@@ -165,7 +165,7 @@ def test_put_says_what_it_leaves(
     assert keys == ["bins/a.jpg", "bins/a.json", "bins/b.jfif"]
 
 
-def test_an_event_of_cloudtrail_is_dead_lettered(queue: Queue, run: object) -> None:  # noqa: F811
+def test_cloudtrail_event_is_dead_lettered(queue: Queue, run: object) -> None:  # noqa: F811
     body = '{"source": "aws.s3", "detail-type": "AWS API Call via CloudTrail", "detail": {"eventName": "PutObject"}}'
     queue.send(body, event("1.jpg"))
     published = Published()
@@ -177,7 +177,7 @@ def test_an_event_of_cloudtrail_is_dead_lettered(queue: Queue, run: object) -> N
     assert "'AWS API Call via CloudTrail' is not one of S3's; have the rule match 'Object Created'" in reason
 
 
-def test_an_announced_etag_is_kept_if_it_looks_like_one() -> None:
+def test_only_valid_event_etags_are_kept() -> None:
     for etag, kept in (('\\"abc-2\\"', "abc-2"), ("a" * 500, ""), ("\\ud800", ""), ("\\u0000", "")):
         body = event("1.jpg").replace('"key": "1.jpg"', f'"key": "1.jpg", "eTag": "{etag}"')
         (photo,) = route(body, "bins", "models/").photos

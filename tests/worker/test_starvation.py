@@ -1,4 +1,4 @@
-"""A worker that receives no tasks although some wait is unhealthy, and recovers."""
+"""A worker that receives no tasks although some are waiting is unhealthy, and recovers."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ def look_for(idle: StarvationCheck, clock: Clock, seconds: int, **depths: int) -
         clock.now += 15
 
 
-def test_tasks_that_wait_while_none_is_received(idle: StarvationCheck, clock: Clock) -> None:
+def test_waiting_tasks_without_delivery_are_starvation(idle: StarvationCheck, clock: Clock) -> None:
     look_for(idle, clock, 60, tasks=7)
     idle.check()
     look_for(idle, clock, 15, tasks=8)
     with pytest.raises(ConsumerStalled, match="8 tasks wait, and none was received for 75 s; restart the worker"):
         idle.check()
-    with idle.task():
+    with idle.track_task():
         idle.check()
     look_for(idle, clock, 60, tasks=8)
     idle.check()
 
 
-def test_an_empty_queue_and_one_that_cannot_be_seen(idle: StarvationCheck, clock: Clock) -> None:
+def test_empty_and_unknown_queues_are_healthy(idle: StarvationCheck, clock: Clock) -> None:
     look_for(idle, clock, 60, tasks=1)
     look_for(idle, clock, 600, tasks=0)
     idle.check()
@@ -58,17 +58,17 @@ def test_an_empty_queue_and_one_that_cannot_be_seen(idle: StarvationCheck, clock
     idle.check()
 
 
-def test_a_long_task_in_flight(idle: StarvationCheck, clock: Clock) -> None:
-    with idle.task():
+def test_long_task_is_not_starvation(idle: StarvationCheck, clock: Clock) -> None:
+    with idle.track_task():
         look_for(idle, clock, 600, tasks=9)
         idle.check()
     look_for(idle, clock, 60, tasks=9)
     idle.check()
 
 
-def test_one_task_now_and_then_is_enough(idle: StarvationCheck, clock: Clock) -> None:
+def test_occasional_tasks_are_enough(idle: StarvationCheck, clock: Clock) -> None:
     for _ in range(10):
         look_for(idle, clock, 45, tasks=9)
-        with idle.task():
+        with idle.track_task():
             pass
         idle.check()

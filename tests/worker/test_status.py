@@ -1,4 +1,4 @@
-"""What a running worker says of itself: metrics with the right values, and health that follows the parts."""
+"""Metrics and health checks of a running worker."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def labels(**given: str) -> frozenset[tuple[str, str]]:
     return frozenset(given.items())
 
 
-def test_metrics_say_what_was_done(counting: Counting, s3: S3, status: str) -> None:
+def test_metrics_after_processing(counting: Counting, s3: S3, status: str) -> None:
     counting.note_model()
     for key in ("a.jpg", "b.jpg", "c.jpg"):
         s3.put(key, PHOTO)
@@ -108,7 +108,7 @@ def test_metrics_say_what_was_done(counting: Counting, s3: S3, status: str) -> N
     assert found["binwatch_build_info", labels(version=version())] == 1
 
 
-def test_before_the_first_photo_every_series_is_there(status: str) -> None:
+def test_all_series_exist_at_start(status: str) -> None:
     """A counter that appears with its first increase misses it in Prometheus' increase()."""
     found = samples(status)
     assert found["binwatch_worker_photos_total", labels(outcome="counted", reason="")] == 0
@@ -127,13 +127,13 @@ def test_before_the_first_photo_every_series_is_there(status: str) -> None:
     assert found["binwatch_worker_model_info", model] == 1
 
 
-def test_no_label_names_a_bin_or_a_key(counting: Counting, s3: S3, status: str) -> None:
+def test_labels_have_no_bins_or_keys(counting: Counting, s3: S3, status: str) -> None:
     s3.put("bin-4711.jpg", PHOTO)
     counting.count([ObjectCreated(s3.bucket, "bin-4711.jpg")])
     assert "bin-4711" not in get(status + "/metrics")[1]
 
 
-def test_health_follows_the_parts_and_recovers(
+def test_health_follows_the_probes(
     status: str, parts: dict[str, Exception | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(health_module, "_FRESH_S", 0.0)
@@ -148,7 +148,7 @@ def test_health_follows_the_parts_and_recovers(
     assert get(status + "/healthz")[0] == 200
 
 
-def test_the_real_probes_find_what_is_broken(counting: Counting, s3: S3) -> None:
+def test_probes_detect_broken_parts(counting: Counting, s3: S3) -> None:
     assert HealthChecks(counting.probes()).problems() == {}
     s3.client.delete_bucket(Bucket=s3.bucket)
     assert set(HealthChecks(counting.probes()).problems()) == {"objects"}
@@ -156,7 +156,7 @@ def test_the_real_probes_find_what_is_broken(counting: Counting, s3: S3) -> None
     assert HealthChecks(counting.probes()).problems() == {}
 
 
-def test_a_frequent_prober_gets_the_last_answer() -> None:
+def test_frequent_health_checks_are_cached() -> None:
     asked: list[int] = []
     health = HealthChecks({"part": lambda: asked.append(1)})
     for _ in range(5):
@@ -164,13 +164,13 @@ def test_a_frequent_prober_gets_the_last_answer() -> None:
     assert len(asked) == 1
 
 
-def test_a_port_that_is_taken_is_named(closed_url: str, counting: Counting) -> None:
+def test_occupied_port_is_named(closed_url: str, counting: Counting) -> None:
     port = int(closed_url.rpartition(":")[2])
     with pytest.raises(SettingsError, match=rf"cannot listen on 127\.0\.0\.1 port {port}: .*BINWATCH_WORKER_PORT"):
         StatusServer("127.0.0.1", port, counting.metrics.registry, HealthChecks({}))
 
 
-def test_silent_connections_and_a_probe_that_hangs_delay_no_scrape(counting: Counting) -> None:
+def test_hanging_connections_and_probes_do_not_delay_scrapes(counting: Counting) -> None:
     release = threading.Event()
     server = StatusServer("127.0.0.1", 0, counting.metrics.registry, HealthChecks({"part": lambda: release.wait(30)}))
     server.start()
@@ -188,5 +188,5 @@ def test_silent_connections_and_a_probe_that_hangs_delay_no_scrape(counting: Cou
         server.stop()
 
 
-def test_another_path_is_not_found(status: str) -> None:
+def test_unknown_path_is_not_found(status: str) -> None:
     assert get(status + "/")[0] == 404

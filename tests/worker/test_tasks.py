@@ -1,4 +1,4 @@
-"""The tasks in a real Celery worker, on moto's SQS: what an outage keeps back is tried again, and only that."""
+"""The tasks in a real Celery worker, on moto's SQS: objects affected by an outage are retried, and no others."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from worker.counting import Outage
 from worker.metrics import WorkerMetrics
 from worker.publisher import Publisher
 from worker.starvation import StarvationCheck
-from worker.tasks import MAX_BACKOFF_S, MAX_CRASHES, CountPhotos, ReadMetadata, _parse, as_json
+from worker.tasks import MAX_BACKOFF_S, MAX_CRASHES, CountPhotos, ReadMetadata, as_json, parse_object
 
 WITHIN_S = 30
 WHEN = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
@@ -51,20 +51,20 @@ class Scripted:
         self.calls: list[list[ObjectCreated]] = []
         self.done = threading.Event()
         self.metrics = WorkerMetrics()
-        self.idle = StarvationCheck()
+        self.starvation = StarvationCheck()
         self._answers = list(answers)
         self.crashed: list[tuple[str, str]] = []
 
-    def crashed_photos(self, photos: Sequence[ObjectCreated], why: str) -> list[Outage]:
+    def record_crashed_photos(self, photos: Sequence[ObjectCreated], why: str) -> list[Outage]:
         self.crashed += [(photo.key, why) for photo in photos]
         return []
 
-    crashed_metadata = crashed_photos
+    record_crashed_metadata = record_crashed_photos
 
-    def fail_photos(self, outages: list[Outage]) -> list[Outage]:
+    def record_fetch_failed_photos(self, outages: list[Outage]) -> list[Outage]:
         return outages
 
-    def known_to_crash(self, objects: Sequence[ObjectCreated], _: object) -> set[str]:
+    def crashed_keys(self, objects: Sequence[ObjectCreated], _: object) -> set[str]:
         return {key for key, _ in self.crashed} & {item.key for item in objects}
 
     def count(self, photos: Sequence[ObjectCreated]) -> list[Outage]:
@@ -132,7 +132,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 @pytest.mark.parametrize("name", [CountPhotos.name, ReadMetadata.name])
-def test_only_what_was_kept_back_is_tried_again(settings: Settings, broker: Callable[[], int], name: str) -> None:
+def test_only_affected_objects_are_retried(settings: Settings, broker: Callable[[], int], name: str) -> None:
     counting = Scripted(keep_back(0, 2), keep_back(1), nothing_back)
     with running(settings, counting) as app:
         send(app, name)
@@ -150,7 +150,7 @@ DATABASE_OUTAGES = [
 ]
 
 
-def test_outages_of_the_database_are_tried_again(settings: Settings, broker: Callable[[], int]) -> None:
+def test_database_outages_are_retried(settings: Settings, broker: Callable[[], int]) -> None:
     counting = Scripted(*map(fail, DATABASE_OUTAGES), nothing_back)
     with running(settings, counting) as app:
         send(app)
@@ -162,7 +162,7 @@ def test_outages_of_the_database_are_tried_again(settings: Settings, broker: Cal
 @pytest.mark.parametrize(
     "error", [ZeroDivisionError("a bug"), DataError("INSERT", {}, sqlite3.DataError("a bug"))], ids=lambda e: type(e)
 )
-def test_the_object_that_makes_a_task_raise_is_dead_lettered_and_the_others_are_done(
+def test_only_the_failing_object_is_dead_lettered(
     settings: Settings, broker: Callable[[], int], error: Exception
 ) -> None:
     counting = Poisoned(PHOTOS[1].key, error)
@@ -183,12 +183,12 @@ class Poisoned:
     def __init__(self, key: str, error: Exception) -> None:
         self.done: list[str] = []
         self.metrics = WorkerMetrics()
-        self.idle = StarvationCheck()
+        self.starvation = StarvationCheck()
         self._key = key
         self._error = error
         self.crashed: list[tuple[str, str]] = []
 
-    def crashed_photos(self, photos: Sequence[ObjectCreated], why: str) -> list[Outage]:
+    def record_crashed_photos(self, photos: Sequence[ObjectCreated], why: str) -> list[Outage]:
         self.crashed += [(photo.key, why) for photo in photos]
         return []
 
@@ -272,28 +272,26 @@ def die(monkeypatch: pytest.MonkeyPatch, run: Callable[[], object]) -> None:
 
 
 @pytest.mark.parametrize("request_", [REDELIVERED, RECEIVED_TWICE], ids=["rabbitmq", "sqs"])
-def test_a_redelivered_group_is_halved_before_it_is_touched(run_delivered: Any, request_: dict[str, Any]) -> None:
+def test_redelivered_group_is_halved_first(run_delivered: Any, request_: dict[str, Any]) -> None:
     publisher, counting = run_delivered(PHOTOS, request=request_)
     assert publisher.resent == [([PHOTOS[0].key], True), ([PHOTOS[1].key, PHOTOS[2].key], True)]
     assert (publisher.dead, counting.calls) == ([], [])
 
 
 @pytest.mark.parametrize("redelivered", [False, True])
-def test_what_comes_for_the_first_time_is_done(run_delivered: Any, redelivered: bool) -> None:
+def test_first_delivery_is_processed(run_delivered: Any, redelivered: bool) -> None:
     publisher, counting = run_delivered(PHOTOS, request=RECEIVED_ONCE, redelivered=redelivered)
     assert (publisher.resent, publisher.dead, counting.calls) == ([], [], [PHOTOS])
 
 
-def test_a_photo_that_is_redelivered_often_is_done_all_the_same(run_delivered: Any) -> None:
+def test_frequently_redelivered_photo_is_processed(run_delivered: Any) -> None:
     """Prefetched or held back by workers that were stopped, and finished or put off by others: no one died of it."""
     for _ in range(3 * MAX_CRASHES):
         publisher, counting = run_delivered(PHOTOS[:1])
         assert (publisher.resent, publisher.dead, counting.calls) == ([], [], [PHOTOS[:1]])
 
 
-def test_a_photo_that_crashes_every_worker_is_dead_lettered_in_the_end(
-    run_delivered: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_crashing_photo_is_finally_dead_lettered(run_delivered: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(MAX_CRASHES):
         die(monkeypatch, lambda: run_delivered(PHOTOS[:1], fail(WorkerDiesError())))
     publisher, counting = run_delivered(PHOTOS[:1])
@@ -306,7 +304,7 @@ def test_a_photo_that_crashes_every_worker_is_dead_lettered_in_the_end(
     assert (publisher.dead, counting.calls) == ([], [PHOTOS[:1]])
 
 
-def test_other_messages_of_a_photo_that_was_given_up_kill_nobody(run_delivered: Any) -> None:
+def test_further_messages_of_a_crashed_photo_crash_no_worker(run_delivered: Any) -> None:
     """An event that came twice, or a reconcile, may have announced it once more before it had its record."""
     crashed = [(PHOTOS[1].key, "earlier")]
     publisher, counting = run_delivered([PHOTOS[1]], crashed=crashed)
@@ -318,19 +316,19 @@ def test_other_messages_of_a_photo_that_was_given_up_kill_nobody(run_delivered: 
     assert counting.calls == [PHOTOS], "what nothing is held against is done, as a person may have put it back"
 
 
-def test_a_redriven_photo_is_done(run_delivered: Any) -> None:
+def test_redriven_photo_is_processed(run_delivered: Any) -> None:
     """Also if RabbitMQ says that its message was delivered before, as it does of one that a worker only took ahead."""
     redriven = REDELIVERED | {"reason": "10 workers crashed while processing only this"}
     publisher, counting = run_delivered(PHOTOS[:1], request=redriven, crashed=[(PHOTOS[0].key, "earlier")])
     assert (publisher.dead, counting.calls) == ([], [PHOTOS[:1]])
 
 
-def test_a_photo_stays_on_trial_while_it_cannot_be_recorded(
-    run_delivered: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unrecorded_photo_stays_on_trial(run_delivered: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(MAX_CRASHES):
         die(monkeypatch, lambda: run_delivered(PHOTOS[:1], fail(WorkerDiesError())))
-    monkeypatch.setattr(Scripted, "crashed_photos", lambda _, photos, __: [Outage(photos[0], ObjectsError("no S3"))])
+    monkeypatch.setattr(
+        Scripted, "record_crashed_photos", lambda _, photos, __: [Outage(photos[0], ObjectsError("no S3"))]
+    )
     with pytest.raises(Retry):
         run_delivered(PHOTOS[:1], request=REDELIVERED | FROM_A_BROKER)
     monkeypatch.undo()
@@ -338,7 +336,7 @@ def test_a_photo_stays_on_trial_while_it_cannot_be_recorded(
     assert publisher.dead == [([PHOTOS[0].key], f"{MAX_CRASHES + 1} workers crashed while processing only this")]
 
 
-def test_outages_are_no_deaths(run_delivered: Any) -> None:
+def test_outages_do_not_count_as_crashes(run_delivered: Any) -> None:
     for error in DATABASE_OUTAGES * MAX_CRASHES:
         with pytest.raises(Retry) as again:
             run_delivered(PHOTOS[:1], fail(error), request=REDELIVERED | FROM_A_BROKER)
@@ -351,11 +349,11 @@ RECEIVED_ANEW: dict[str, Any] = {"delivery_info": {"redelivered": False}}
 
 @pytest.mark.parametrize(("came", "requeue"), [(RECEIVED_ANEW, True), (RECEIVED_ONCE, False)], ids=["rabbitmq", "sqs"])
 @pytest.mark.parametrize("answer", [keep_back(1), fail(ZeroDivisionError("a bug"))], ids=["next try", "halves"])
-def test_a_task_stays_if_the_broker_takes_nothing_in_its_place(
+def test_task_is_redelivered_if_the_broker_refuses_replacements(
     run_delivered: Any, monkeypatch: pytest.MonkeyPatch, came: dict[str, Any], requeue: bool, answer: Any
 ) -> None:
     """On SQS, a message that is neither deleted nor requeued is redelivered by itself."""
-    monkeypatch.setattr("worker.brokers.rabbitmq.tasks.REFUSED_WAIT_S", 0)
+    monkeypatch.setattr("worker.brokers.rabbitmq.tasks.REQUEUE_DELAY_S", 0)
 
     def refuse(*_: Any, **__: Any) -> None:
         raise BrokerError("reject-publish")
@@ -376,7 +374,7 @@ def task(settings: Settings) -> CountPhotos:
     return app.register_task(CountPhotos(counting, Recorder(), retry_wait_s=2.0))
 
 
-def test_a_task_that_is_none_of_ours_fails_for_good(task: CountPhotos) -> None:
+def test_invalid_task_is_not_retried(task: CountPhotos) -> None:
     """It must not be redelivered for ever, as one is that cannot be replaced."""
     task.push_request(**FROM_A_BROKER)
     with pytest.raises(TypeError):
@@ -399,7 +397,7 @@ def _wait_after(task: CountPhotos, retries: int) -> float:
     ("retries", "longest"),
     [(0, 2), (1, 4), (2, 8), (3, 16), (4, 32), (5, MAX_BACKOFF_S), (6, MAX_BACKOFF_S), (10_000, MAX_BACKOFF_S)],
 )
-def test_waits_grow_up_to_a_limit(
+def test_backoff_grows_up_to_a_limit(
     task: CountPhotos, retries: int, longest: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Spread over their last half, so that tasks that failed together do not come back together."""
@@ -411,5 +409,5 @@ def test_waits_grow_up_to_a_limit(
 
 
 @pytest.mark.parametrize("photo", PHOTOS)
-def test_objects_survive_the_journey(photo: ObjectCreated) -> None:
-    assert _parse(as_json(photo)) == photo
+def test_objects_survive_serialization(photo: ObjectCreated) -> None:
+    assert parse_object(as_json(photo)) == photo

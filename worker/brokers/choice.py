@@ -1,4 +1,4 @@
-"""The one place that decides between SQS and RabbitMQ."""
+"""The choice between SQS and RabbitMQ. No other module makes it."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ logger = logging.getLogger(__name__)
 
 
 class Queues(NamedTuple):
-    """The queues that the settings name; no event queue without an event source."""
+    """The queues that the settings name. Without an event source, there is no event queue."""
 
     tasks: TaskQueue
     events: EventQueue | None
 
     def create(self) -> list[str]:
-        """Create both queues and their dead-letter queues where they are missing; returns the names of those created.
+        """Create the missing queues and dead-letter queues; return the names of the created ones. Raises QueueError.
 
-        Raises QueueError. The event queue must exist before any event: versitygw drops events for a missing queue.
+        The event queue must exist before the first event: versitygw drops the events of a missing queue.
         """
         return [name for queue in filter(None, (self.events, self.tasks)) for name in queue.create()]
 
     def log_unchecked(self) -> None:
-        """Log in one line which queues were not checked. Call it once they are open. An unchecked queue is no error."""
-        names = [repr(name) for queue in filter(None, (self.events, self.tasks)) for name in queue.unchecked()]
+        """Log in one line which queues were not checked, which is not an error. Call it once the queues are open."""
+        names = [repr(name) for queue in filter(None, (self.events, self.tasks)) for name in queue.unchecked_queues()]
         if names:
             logger.info(
                 "RabbitMQ's user lacks the permission to configure the %s %s: properties not checked (docs/servers.md,"
@@ -41,12 +41,12 @@ class Queues(NamedTuple):
             )
 
     def dead_letters(self) -> list[DeadLetterQueue]:
-        """The dead-letter queues of the event messages, if there is an event source, and of the tasks."""
+        """Return the dead-letter queues of event messages, if there is an event source, and of tasks."""
         return [queue.dead_letters() for queue in (self.events, self.tasks) if queue is not None]
 
 
 def choose_queues(settings: Settings) -> Queues:
-    """The queues on the brokers that the settings name. Raises SettingsError if the settings contradict each other."""
+    """Return the queues on the brokers that the settings name. Raises SettingsError if they are inconsistent."""
     on_sqs = settings.broker_url.get_secret_value().startswith("sqs")
     tasks = SqsTaskQueue(settings) if on_sqs else RabbitTaskQueue(settings)
     if settings.event_source is EventSource.NONE:

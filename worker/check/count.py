@@ -47,7 +47,7 @@ class RunningCount(NamedTuple):
 
 def start(settings: Settings, bundle: Bundle, photos: Sequence[PhotoFile]) -> RunningCount:
     """Load the model, and count until the first batch is done."""
-    engine = Engine.of(bundle, settings)
+    engine = Engine.from_settings(bundle, settings)
     answers = _answers(settings, engine, photos)
     return RunningCount(engine, chain(list(islice(answers, 1)), answers))
 

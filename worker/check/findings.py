@@ -24,7 +24,7 @@ from binwatch.metadata import Article, parse_articles
 from binwatch.records.settlement import doubt_of
 from worker.check.folder import PhotoFile, ScannedFolder
 from worker.check.records import Counted
-from worker.skipped import WORDS
+from worker.skipped import SKIP_REASONS
 
 _DO_WITH_SKIPPED = {
     SkipReason.NO_ENDING: "if it is a photo, save it as JPEG or PNG",
@@ -177,7 +177,7 @@ def find(
     for key, why in folder.skipped:
         is_photo = kind_of(key) is ObjectKind.PHOTO
         do = _DO_WITH_SKIPPED.get(why, "")
-        found.failed.append(Failure(key, None, "skipped", f"a file {WORDS[why]}", do, is_photo))
+        found.failed.append(Failure(key, None, "skipped", f"a file {SKIP_REASONS[why]}", do, is_photo))
     return found
 
 

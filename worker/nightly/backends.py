@@ -16,13 +16,13 @@ from worker.publisher import Publisher
 from worker.reconcile import send_unrecorded
 
 OUTAGES = (BinwatchError, SQLAlchemyError)
-"""Errors after which a run can continue later: outages of S3, of AWS or of the records."""
+"""Errors after which a run can continue later: outages of S3, AWS or the records."""
 
 logger = logging.getLogger(__name__)
 
 
 class Backend(Protocol):
-    """Counts the photos of a nightly run. No method waits for the end of a run; each may raise one of OUTAGES.
+    """Counts the photos of a nightly run. No method waits for the end of the run; each may raise one of OUTAGES.
 
     Each method returns whether it has finished a run.
     """
@@ -35,7 +35,7 @@ class Backend(Protocol):
 
 
 class WorkersBackend:
-    """The running workers. The run is finished once the photos are in the task queue."""
+    """Has the running workers count. The run is finished once the photos are in the task queue."""
 
     def __init__(self, counting: Counting, publisher: Publisher, settings: Settings) -> None:
         self._counting = counting
@@ -43,7 +43,7 @@ class WorkersBackend:
         self._settings = settings
 
     def start(self) -> bool:
-        """Send the workers all photos without a record of the model in use."""
+        """Send all photos without a record of the model in use to the workers."""
         counting = self._counting
         version = current_version(counting.objects, self._settings)
         sent = send_unrecorded(counting.objects, counting.database, self._settings, self._publisher, model=version)
@@ -51,12 +51,12 @@ class WorkersBackend:
         return True
 
     def poll(self) -> bool:
-        """Nothing to continue."""
+        """Do nothing: `start` finishes each run."""
         return False
 
 
 def choose_backend(counting: Counting, publisher: Publisher, settings: Settings) -> Backend:
-    """The backend that the settings name."""
+    """Create the backend that the settings name."""
     if settings.nightly_backend is NightlyBackend.LOCAL:
         return WorkersBackend(counting, publisher, settings)
     from worker.sagemaker.nightly.backend import TransformBackend

@@ -1,4 +1,4 @@
-"""The photos that a nightly run counts, on either backend."""
+"""Select the photos of a nightly run, for either backend."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from binwatch.objects import ListedObject, Objects
 from binwatch.records.queries import unrecorded_photos
 from binwatch.registry import Registry
 from binwatch.settings import Settings
-from worker.reconcile import Grace
+from worker.reconcile import GracePeriod
 
-_PAGE = 1000
+_PAGE_SIZE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,16 +28,16 @@ class Selection:
     again: bool = False
 
 
-def photos(
-    objects: Objects, database: Database, settings: Settings, selection: Selection, grace: Grace
+def select_photos(
+    objects: Objects, database: Database, settings: Settings, selection: Selection, grace: GracePeriod
 ) -> Iterator[list[ListedObject]]:
-    """The photos of the selection, a page at a time, in the order of their keys."""
-    listing = grace.older(
+    """Yield the photos of the selection, a page at a time, in the order of their keys."""
+    listing = grace.filter_older(
         listed
         for listed in objects.list(settings.bucket, selection.prefix)
         if kind_of(listed.key, settings.models_prefix) is ObjectKind.PHOTO
     )
-    while page := list(islice(listing, _PAGE)):
+    while page := list(islice(listing, _PAGE_SIZE)):
         if not selection.again:
             with database.connect() as connection:
                 page = unrecorded_photos(connection, settings.bucket, page, selection.model)
@@ -45,6 +45,6 @@ def photos(
 
 
 def current_version(objects: Objects, settings: Settings) -> str:
-    """Version of the model in use: the promoted one, or else the settings'."""
+    """Return the version of the model in use: the promoted one, or else that of the settings."""
     current = Registry(objects, settings.bucket, settings.models_prefix).current()
     return current.version if current is not None else Bundle(settings.model_dir).card.version

@@ -17,16 +17,16 @@ from worker.publisher import Publisher
 NIGHTLY = "binwatch.nightly"
 NIGHTLY_POLL = "binwatch.nightly_poll"
 EXPIRES_S = 12 * 3600
-"""A run that no worker has started after this time is left to the next night."""
-_RETRY_S = 60
-_RETRIES = 60
-"""Retries over an hour: a short outage must not prevent the night's run."""
+"""A run that no worker has started within this time is left to the next night."""
+_RETRY_INTERVAL_S = 60
+_MAX_RETRIES = 60
+"""Retries for an hour: a short outage must not prevent the run of the night."""
 
 logger = logging.getLogger(__name__)
 
 
 def nightly_crontab(settings: Settings) -> crontab:
-    """The schedule of nightly runs. Raises SettingsError."""
+    """Return the schedule of nightly runs. Raises SettingsError."""
     try:
         return crontab.from_string(settings.nightly_at or "")
     except (ParseException, ValueError) as error:
@@ -44,35 +44,35 @@ class _NightlyTask(Task):  # type: ignore[misc]  # Celery has no types
 
 
 class StartNightly(_NightlyTask):
-    """Starts this night's run, or continues an unfinished one."""
+    """Starts the run of this night, or continues an unfinished one."""
 
     name = NIGHTLY
-    max_retries = _RETRIES
+    max_retries = _MAX_RETRIES
 
     def run(self) -> None:
         """Celery's entry point."""
-        self._metrics.periodic(self.name, PeriodicStep.START)
+        self._metrics.note_periodic_step(self.name, PeriodicStep.START)
         try:
-            ended = self._backend.start()
+            is_finished = self._backend.start()
         except OUTAGES as error:
             self._metrics.nightly_failures.inc()
-            raise self.retry(exc=error, countdown=_RETRY_S) from error
-        if ended:
-            self._metrics.periodic(self.name, PeriodicStep.SUCCESS)
+            raise self.retry(exc=error, countdown=_RETRY_INTERVAL_S) from error
+        if is_finished:
+            self._metrics.note_periodic_step(self.name, PeriodicStep.SUCCESS)
 
 
 class PollNightly(_NightlyTask):
-    """Continues a run that waits for its jobs, if there is one."""
+    """Continues a run that is waiting for its jobs, if there is one."""
 
     name = NIGHTLY_POLL
 
     def run(self) -> None:
         """Celery's entry point."""
         try:
-            ended = self._backend.poll()
+            is_finished = self._backend.poll()
         except OUTAGES as error:
             self._metrics.nightly_failures.inc()
             logger.warning("nightly: %s; checked again in %g s", error, self._poll_s)
             return
-        if ended:
-            self._metrics.periodic(NIGHTLY, PeriodicStep.SUCCESS)
+        if is_finished:
+            self._metrics.note_periodic_step(NIGHTLY, PeriodicStep.SUCCESS)

@@ -1,9 +1,9 @@
 """Connections to RabbitMQ on which publishing has a time limit.
 
 A broker that is low on disk or memory stops reading from publishing connections, and sends "connection.blocked". kombu
-and Celery ignore that and wait for a confirmation without a time limit; closing such a connection waits, too. Here, a
-blocked publish fails at once, an unconfirmed one fails after PUBLISH_WITHIN_S, and the connection is dropped, so that
-the next attempt uses a new one.
+and Celery ignore that and wait for a confirmation without a time limit, as does closing such a connection. With these
+connections, a blocked publish fails at once, and an unconfirmed one after PUBLISH_TIMEOUT_S. The connection is then
+dropped, so that the next attempt uses a new one.
 """
 
 from __future__ import annotations
@@ -21,46 +21,46 @@ from kombu.transport import pyamqp
 from binwatch.errors import OutageError
 from worker.brokers.internals import replace_transport
 
-PUBLISH_WITHIN_S = 20.0
-"""Longest wait for the confirmation of a message. A quorum queue writes it to its disks in far less."""
-PROBE = "binwatch-probe"
-"""Routing key without a queue: RabbitMQ confirms messages with it, and drops them."""
+PUBLISH_TIMEOUT_S = 20.0
+"""Maximum wait for the confirmation of a message. A quorum queue needs far less to write it to its disks."""
+PROBE_ROUTING_KEY = "binwatch-probe"
+"""Routing key without a queue: RabbitMQ confirms such messages, and drops them."""
 
 
 class BrokerBlocked(OutageError):
-    """The broker accepts no messages now. Not a connection error, since Celery would retry that at once."""
+    """The broker currently accepts no messages. Not a connection error, since Celery would retry that at once."""
 
 
-def connect_to(url: str, **options: Any) -> Connection:
-    """A connection with time limits on publishing; it is not connected yet."""
+def make_connection(url: str, **options: Any) -> Connection:
+    """Create a connection with time limits on publishing; it is not connected yet."""
     use_guarded_transports()
     return Connection(url, **options)
 
 
 def use_guarded_transports() -> None:
-    """Have kombu, and so Celery, use these connections for every RabbitMQ URL, including those of a failover."""
+    """Have kombu, and so Celery, use these connections for every RabbitMQ URL, including failover URLs."""
     classes = {"amqp": GuardedTransport, "pyamqp": GuardedTransport, "amqps": GuardedTlsTransport}
     for scheme, transport in classes.items():
         replace_transport(scheme, f"{__name__}:{transport.__name__}")
 
 
-def check_takes_messages(connection: Connection) -> None:
+def check_accepts_messages(connection: Connection) -> None:
     """Raise unless the broker accepts a message on a fresh `connection`: BrokerBlocked, or the connection's error."""
     with connection.channel() as channel:
         channel.probe()
 
 
 class _Channel(pyamqp.Channel):
-    """Every message is confirmed. Otherwise an event message could be deleted before its task is stored."""
+    """A channel that confirms every message: an event message must not be deleted before its task is stored."""
 
     def probe(self) -> None:
         """Send a message that RabbitMQ drops. Raises BrokerBlocked."""
-        self._publish(Message(b"", delivery_mode=1), routing_key=PROBE)
+        self._publish(Message(b"", delivery_mode=1), routing_key=PROBE_ROUTING_KEY)
 
     def basic_publish_confirm(self, *args: Any, **options: Any) -> Any:
         connection = self.connection
         if connection is not None and not connection.has_published:
-            # A blocked broker would deliver the message later, once for each attempt. So a probe goes first.
+            # A blocked broker would deliver the message later, once per attempt. So a probe is sent first.
             self.probe()
             connection.has_published = True
         return self._publish(*args, **options)
@@ -72,13 +72,13 @@ class _Channel(pyamqp.Channel):
         if connection is None:
             raise RecoverableConnectionError("connection already closed")
         try:
-            with connection.deadline(PUBLISH_WITHIN_S):
+            with connection.deadline(PUBLISH_TIMEOUT_S):
                 return super().basic_publish_confirm(*args, **options)
         except TimeoutError as error:
-            # Dropped, since a late confirmation could be taken for the next message's, and a regular close would wait.
+            # Dropped: a late confirmation could be mistaken for the next message's, and a regular close would wait.
             connection.collect()
             raise BrokerBlocked(
-                f"RabbitMQ did not confirm a message within {PUBLISH_WITHIN_S:g} s; see its log and its disk"
+                f"RabbitMQ did not confirm a message within {PUBLISH_TIMEOUT_S:g} s; see its log and its disk"
             ) from error
         except BrokerBlocked:
             connection.collect()
@@ -90,24 +90,24 @@ class _Connection(pyamqp.Connection):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         self.has_published = False
-        self._until = float("inf")
+        self._deadline = float("inf")
         super().__init__(*args, **options, on_blocked=_raise_blocked)
 
     @contextmanager
     def deadline(self, seconds: float) -> Iterator[None]:
         """In the `with` block, reading raises TimeoutError after `seconds`, even if heartbeats arrive."""
-        self._until = time.monotonic() + seconds
+        self._deadline = time.monotonic() + seconds
         try:
             yield
         finally:
-            self._until = float("inf")
+            self._deadline = float("inf")
 
     def blocking_read(self, timeout: float | None = None) -> Any:
-        left = self._until - time.monotonic()
-        if left <= 0:
+        remaining = self._deadline - time.monotonic()
+        if remaining <= 0:
             raise TimeoutError("the deadline has passed")
-        if timeout is None or timeout > left:
-            timeout = None if left == float("inf") else left
+        if timeout is None or timeout > remaining:
+            timeout = None if remaining == float("inf") else remaining
         return super().blocking_read(timeout)
 
 

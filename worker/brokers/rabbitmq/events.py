@@ -1,4 +1,4 @@
-"""The event queue on RabbitMQ, with kombu, on its own connection and without Celery's parser."""
+"""The event queue on RabbitMQ, with kombu, on a connection of its own and without Celery's parser."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from kombu.messaging import Consumer, Producer
 from binwatch.errors import SettingsError
 from binwatch.settings import Settings, advice
 from worker.brokers.base import EventMessage, EventQueue
-from worker.brokers.rabbitmq.connections import BrokerBlocked, connect_to
+from worker.brokers.rabbitmq.connections import BrokerBlocked, make_connection
 from worker.brokers.rabbitmq.queues import RabbitQueue, check_permissions, dead_letter_queue, event_queue, publish
 
 logger = logging.getLogger(__name__)
 
 _HEARTBEAT_S = 20
-_GROUPS_AHEAD = 4
-"""Most event messages in flight, in groups (`group_photos` messages)."""
-_SURPLUS_WAIT_S = 0.5
-"""Pause between two early returns of messages, so that refused messages that circulate do not occupy a core."""
+_PREFETCHED_GROUPS = 4
+"""Maximum number of event messages in flight, in groups of `group_photos` messages."""
+_SURPLUS_INTERVAL_S = 0.5
+"""Interval between early returns of messages, so that circulating refused messages do not keep a core busy."""
 
 
 class RabbitEventQueue(RabbitQueue, EventQueue):
     """The queue that the object store sends its event messages to. Reconnects by itself.
 
-    Raises SettingsError if the settings name no RabbitMQ.
+    Raises SettingsError if the settings do not name a RabbitMQ.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -45,16 +45,16 @@ class RabbitEventQueue(RabbitQueue, EventQueue):
             )
         dead_letters = settings.event_dead_letter_queue
         super().__init__(url, event_queue(settings.event_queue, dead_letters), dead_letter_queue(dead_letters))
-        self._connection = connect_to(url, heartbeat=_HEARTBEAT_S, connect_timeout=settings.s3_timeout_s)
-        self._prefetch = _GROUPS_AHEAD * settings.group_photos
+        self._connection = make_connection(url, heartbeat=_HEARTBEAT_S, connect_timeout=settings.s3_timeout_s)
+        self._prefetch = _PREFETCHED_GROUPS * settings.group_photos
         self._consumer: Any = None
-        self._generation = 0
+        self._connection_number = 0
         self._received: deque[EventMessage] = deque()
         self._returning: list[tuple[float, EventMessage]] = []
-        """Messages to redeliver, each with its time by the monotonic clock."""
-        self._surplus_at = 0.0
+        """Messages to redeliver, each with its due time by the monotonic clock."""
+        self._surplus_return_at = 0.0
         """Time from which messages may be returned early, by the same clock."""
-        self._broken = (
+        self._connection_errors = (
             *self._connection.recoverable_connection_errors,
             *self._connection.recoverable_channel_errors,
             BrokerBlocked,
@@ -70,65 +70,69 @@ class RabbitEventQueue(RabbitQueue, EventQueue):
             self._consume()
             self._return_due()
             self._drain(wait_s)
-        except self._broken:
-            self._disconnect()
+        except self._connection_errors:
+            self.close()
             raise
         messages = list(self._received)
         self._received.clear()
         return messages
 
     def delete(self, messages: Sequence[EventMessage]) -> None:
-        """Delete processed messages. Those received on an earlier connection are redelivered by RabbitMQ."""
+        """Delete processed messages. RabbitMQ redelivers those that were received on an earlier connection."""
         try:
             for message in messages:
                 if self._is_current(message):
                     self._consumer.channel.basic_ack(message.receipt[1])
-        except self._broken as error:
+        except self._connection_errors as error:
             # Not raised, or the intake would keep the messages and retry on the broken connection.
             logger.warning("event messages not deleted (%s): they will be redelivered", error)
-            self._disconnect()
+            self.close()
 
     def requeue(self, messages: Sequence[EventMessage], after_s: float = 0.0) -> None:
-        """Have messages redelivered by `receive` or `close`, after `after_s` seconds at the earliest."""
+        """Have messages redelivered by `receive` or `close`, not before `after_s` seconds."""
         due = time.monotonic() + after_s
         self._returning += [(due, message) for message in messages if self._is_current(message)]
 
     def dead_letter(self, message: EventMessage, reason: str) -> None:
         try:
             with self._connection.channel() as channel:
-                self._dead_letter_queue(channel).declare()  # it may have been deleted since
+                self._dead_letter_queue(channel).declare()  # may have been deleted since
                 self._copy(channel, message, self._dead_letter_queue, reason=reason[:1000])
-        except MessageNacked:  # refused; the connection is sound, although kombu lists this as a connection error
+        except MessageNacked:  # refused; the connection still works, although kombu lists this as a connection error
             raise
-        except self._broken:
-            # Otherwise kombu would silently reconnect for the next call, and the consumer stay on the dead connection.
-            self._disconnect()
+        except self._connection_errors:
+            # Otherwise kombu would silently reconnect for the next call, and leave the consumer on the dead connection.
+            self.close()
             raise
 
     def close(self) -> None:
-        self._disconnect()
+        self._consumer = None
+        self._received.clear()
+        self._returning.clear()
+        with contextlib.suppress(Exception):
+            self._connection.close()
 
     def _consume(self) -> None:
         if self._consumer is not None:
             return
         self._connection.ensure_connection(max_retries=1)
         self._declare(self._connection)
-        self._generation += 1
+        self._connection_number += 1
         channel = self._connection.channel()
         channel.basic_qos(0, self._prefetch, False)
         self._consumer = Consumer(channel, [self._queue], on_message=self._on_message, no_ack=False)
         self._consumer.consume()
 
     def _is_current(self, message: EventMessage) -> bool:
-        """Whether the message was received on the present connection; if not, RabbitMQ redelivers it by itself."""
-        return self._consumer is not None and bool(message.receipt[0] == self._generation)
+        """Return whether the message is from the current connection; if not, RabbitMQ redelivers it by itself."""
+        return self._consumer is not None and bool(message.receipt[0] == self._connection_number)
 
     def _on_message(self, message: Any) -> None:
         body, tag = message.body, message.delivery_tag
-        raw = body if isinstance(body, str) else bytes(body)
-        sent = message.properties.get("timestamp")  # versitygw's messages have one
-        sent_at = sent.timestamp() if isinstance(sent, datetime) else sent
-        self._received.append(EventMessage(str(tag), raw, (self._generation, tag), sent_at))
+        raw_body = body if isinstance(body, str) else bytes(body)
+        timestamp = message.properties.get("timestamp")  # set by versitygw
+        sent_at = timestamp.timestamp() if isinstance(timestamp, datetime) else timestamp
+        self._received.append(EventMessage(str(tag), raw_body, (self._connection_number, tag), sent_at))
 
     def _drain(self, wait_s: int) -> None:
         """Wait for the first message, then receive those that were pushed with it, up to the prefetch limit."""
@@ -140,30 +144,23 @@ class RabbitEventQueue(RabbitQueue, EventQueue):
                 timeout = 0.001
 
     def _return_due(self) -> None:
-        """Send due messages to the back of the queue. RabbitMQ would redeliver rejected ones before any photo.
+        """Send due messages to the back of the queue: RabbitMQ would redeliver rejected ones before all others.
 
         At most half of the prefetched messages may wait, or no other messages would be received.
         """
-        self._returning.sort(key=lambda one: one[0])
+        self._returning.sort(key=lambda item: item[0])
         now = time.monotonic()
-        number = sum(due <= now for due, _ in self._returning)
+        n_due = sum(due <= now for due, _ in self._returning)
         surplus = len(self._returning) - self._prefetch // 2
-        if surplus > number and now >= self._surplus_at:
-            number, self._surplus_at = surplus, now + _SURPLUS_WAIT_S
-        while number and self._returning:  # the list is cleared if the connection breaks meanwhile
-            number -= 1
+        if surplus > n_due and now >= self._surplus_return_at:
+            n_due, self._surplus_return_at = surplus, now + _SURPLUS_INTERVAL_S
+        while n_due and self._returning:  # the list is cleared if the connection breaks meanwhile
+            n_due -= 1
             _, message = self._returning.pop(0)
             with self._connection.channel() as channel:
                 self._copy(channel, message, self._queue)
             self.delete([message])
 
     def _copy(self, channel: Any, message: EventMessage, queue: Queue, **headers: str) -> None:
-        sent_at: dict[str, Any] = {} if message.sent_at is None else {"timestamp": int(message.sent_at)}
-        publish(Producer(channel), queue, message.body, headers, **sent_at)
-
-    def _disconnect(self) -> None:
-        self._consumer = None
-        self._received.clear()
-        self._returning.clear()
-        with contextlib.suppress(Exception):
-            self._connection.close()
+        timestamp: dict[str, Any] = {} if message.sent_at is None else {"timestamp": int(message.sent_at)}
+        publish(Producer(channel), queue, message.body, headers, **timestamp)

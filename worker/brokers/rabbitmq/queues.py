@@ -13,15 +13,15 @@ from kombu.messaging import Producer
 
 from binwatch.text import pluralize
 from worker.brokers.base import BrokerQueue, BrokerUnreachable, DeadLetterQueue, QueueError
-from worker.brokers.internals import tolerate_unreadable
-from worker.brokers.rabbitmq.connections import BrokerBlocked, check_takes_messages, connect_to
+from worker.brokers.internals import tolerate_unreadable_properties
+from worker.brokers.rabbitmq.connections import BrokerBlocked, check_accepts_messages, make_connection
 from worker.brokers.rabbitmq.dead_letters import RabbitDeadLetters
 
-_CONNECT_S = 5.0
-_NO_LIMIT = 1_000_000  # from RabbitMQ 4 on, a quorum queue without a limit drops a message after 20 deliveries
+_CONNECT_TIMEOUT_S = 5.0
+_UNLIMITED_DELIVERIES = 1_000_000  # without a limit, quorum queues of RabbitMQ 4 drop messages after 20 deliveries
 _MAX_DELIVERIES = 1000
 """A stopping worker adds a delivery to each message that it has prefetched, so RabbitMQ's default of 20 is too low."""
-_CHECK = "binwatch-check"
+_CHECK_CONSUMER_TAG = "binwatch-check"
 """Tag of a consumer that only checks the permission to consume."""
 
 
@@ -33,7 +33,7 @@ def publish(
     content_type: str = "",
     **options: Any,
 ) -> None:
-    """Send the unchanged body of a received message to a queue. Raises unless RabbitMQ confirms it."""
+    """Send the body of a received message, unchanged, to a queue. Raises unless RabbitMQ confirms it."""
     producer.publish(
         body.encode(errors="surrogateescape") if isinstance(body, str) else bytes(body),
         exchange="",
@@ -51,26 +51,29 @@ class RabbitQueue(BrokerQueue):
     """A queue of RabbitMQ and its dead-letter queue."""
 
     def __init__(self, url: str, queue: Queue, dead_letter_queue: Queue) -> None:
-        tolerate_unreadable()
+        tolerate_unreadable_properties()
         self._url = url
         self._queue = queue
         self._dead_letter_queue = dead_letter_queue
 
     def create(self) -> list[str]:
-        with connect_to(self._url) as connection:
+        with make_connection(self._url) as connection:
             _connect(connection)
-            new = [queue.name for queue in (self._queue, self._dead_letter_queue) if not _exists(connection, queue)]
+            missing = [queue.name for queue in (self._queue, self._dead_letter_queue) if not _exists(connection, queue)]
             self._declare(connection)
-        return new
+        return missing
 
-    def unchecked(self) -> list[str]:
+    def unchecked_queues(self) -> list[str]:
         queues = (self._queue, self._dead_letter_queue)
         return [queue.name for queue in queues if queue.no_declare]  # type: ignore[attr-defined]  # kombu sets it
 
     def depths(self) -> tuple[int, int]:
-        # A new connection for each call: a kept one would need heartbeats, and could be dead unnoticed.
-        # Not its default_channel, which retries for longer than _CONNECT_S.
-        with connect_to(self._url, connect_timeout=_CONNECT_S) as connection, connection.channel() as channel:
+        # A new connection per call: a permanent one would need heartbeats, and its death could go unnoticed.
+        # Not its default_channel, which retries for longer than _CONNECT_TIMEOUT_S.
+        with (
+            make_connection(self._url, connect_timeout=_CONNECT_TIMEOUT_S) as connection,
+            connection.channel() as channel,
+        ):
             waiting, dead = (
                 int(channel.queue_declare(queue.name, passive=True).message_count)
                 for queue in (self._queue, self._dead_letter_queue)
@@ -85,30 +88,32 @@ class RabbitQueue(BrokerQueue):
 
 
 def event_queue(name: str, dead_letter: str) -> Queue:
-    """The queue for event messages. A quorum queue keeps messages on disk even if their sender marks them as transient,
-    as versitygw does, so a restart of the broker loses none."""
-    return _queue(name, "quorum", {"x-delivery-limit": _MAX_DELIVERIES, **_dead_lettering(dead_letter)})
+    """Return the queue for event messages.
+
+    A quorum queue keeps messages on disk even if their sender marks them as transient, as versitygw does. So a restart
+    of the broker loses none.
+    """
+    arguments = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": dead_letter}
+    return _queue(name, "quorum", {"x-delivery-limit": _MAX_DELIVERIES, **arguments})
 
 
 def dead_letter_queue(name: str) -> Queue:
-    """A queue whose messages stay until a person redrives or deletes them, however often they are listed."""
-    return _queue(name, "quorum", {"x-delivery-limit": _NO_LIMIT})
+    """Return a queue whose messages stay until a person redrives or deletes them, however often they are listed."""
+    return _queue(name, "quorum", {"x-delivery-limit": _UNLIMITED_DELIVERIES})
 
 
 def task_queue(name: str) -> Queue:
-    """Celery's queue. A classic queue: while tasks wait for a retry, Celery raises the global prefetch limit, which
-    quorum queues lack."""
-    return _queue(name, "classic", _dead_lettering(name + "-dead"))
+    """Return Celery's queue.
+
+    A classic queue: while tasks wait for a retry, Celery raises the global prefetch limit, which quorum queues lack.
+    """
+    return _queue(name, "classic", {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": name + "-dead"})
 
 
 def _queue(name: str, kind: str, arguments: dict[str, str | int]) -> Queue:
-    arguments = {"x-queue-type": kind, **arguments}  # without it, the virtual host's default applies
+    arguments = {"x-queue-type": kind, **arguments}  # otherwise the default of the virtual host applies
     # RabbitMQ's default exchange has no name: the routing key is the queue's name.
     return Queue(name, Exchange(""), routing_key=name, durable=True, queue_arguments=arguments)
-
-
-def _dead_lettering(queue: str) -> dict[str, str | int]:
-    return {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": queue}
 
 
 def declare(connection: Connection, queues: Sequence[Queue]) -> None:
@@ -131,42 +136,41 @@ def declare(connection: Connection, queues: Sequence[Queue]) -> None:
                 " again"
             ) from error
         except connection.channel_errors as error:
-            raise _unusable(queue, error) from error
+            raise _declaration_failed(queue, error) from error
         except connection.connection_errors as error:
             raise _unreachable(connection, error) from error
     missing = [repr(queue.name) for queue in refused if not _exists(connection, queue)]
     if missing:
-        it = pluralize(len(missing), "it", "them")
+        pronoun = pluralize(len(missing), "it", "them")
         raise QueueError(
-            f"{pluralize(len(missing), 'queue')} {', '.join(missing)} {pluralize(len(missing), 'does', 'do')} not"
-            " exist, and"
-            f" RabbitMQ's user {connection.userid!r} lacks the permission to configure {it}: grant the permission, or"
-            " run python -m worker setup as a user who has it"
+            f"{pluralize(len(missing), 'queue')} {', '.join(missing)} {pluralize(len(missing), 'does', 'do')} not exist, and"
+            f" RabbitMQ's user {connection.userid!r} lacks the permission to configure {pronoun}: grant the"
+            " permission, or run python -m worker setup as a user who has it"
         )
     for queue in refused:
         queue.no_declare = True  # type: ignore[attr-defined]  # kombu sets it
 
 
 def _exists(connection: Connection, queue: Queue) -> bool:
-    """Whether the queue exists, with any properties. Needs no permissions. Raises as `declare` does."""
+    """Return whether the queue exists, with any properties. Needs no permissions. Raises as `declare` does."""
     try:
         with connection.channel() as channel:
             channel.queue_declare(queue.name, passive=True)
     except NotFound:
         return False
     except connection.channel_errors as error:
-        raise _unusable(queue, error) from error
+        raise _declaration_failed(queue, error) from error
     except connection.connection_errors as error:
         raise _unreachable(connection, error) from error
     return True
 
 
-def _unusable(queue: Queue, error: Exception) -> QueueError:
+def _declaration_failed(queue: Queue, error: Exception) -> QueueError:
     return QueueError(f"queue {queue.name!r} cannot be declared ({error}); see RabbitMQ's log")
 
 
 def _unreachable(connection: Connection, error: Exception) -> BrokerUnreachable:
-    """The error names the broker's URL, without password, since the settings may name two brokers."""
+    """Return an error with the broker's URL, without password, since the settings may name two brokers."""
     return BrokerUnreachable(
         f"RabbitMQ at {connection.as_uri()} cannot be reached ({error}); check BINWATCH_BROKER_URL (or"
         " BINWATCH_EVENT_BROKER_URL) and the broker"
@@ -174,14 +178,14 @@ def _unreachable(connection: Connection, error: Exception) -> BrokerUnreachable:
 
 
 def check_permissions(connection: Connection, queue: Queue) -> None:
-    """Raise QueueError if RabbitMQ's user may not read from the queue or not publish. No message is lost."""
+    """Raise QueueError unless RabbitMQ's user may read from the queue and publish. No message is lost."""
     try:
         with connection.channel() as channel:
             channel.basic_qos(0, 1, False)
-            channel.basic_consume(queue.name, _CHECK, callback=lambda _: None)
-            channel.basic_cancel(_CHECK)  # messages delivered meanwhile are requeued as the channel closes
+            channel.basic_consume(queue.name, _CHECK_CONSUMER_TAG, callback=lambda _: None)
+            channel.basic_cancel(_CHECK_CONSUMER_TAG)  # messages delivered meanwhile are requeued as the channel closes
         with contextlib.suppress(BrokerBlocked):  # may be temporary, and waiting messages can be processed meanwhile
-            check_takes_messages(connection)
+            check_accepts_messages(connection)
     except AccessRefused as error:
         raise QueueError(
             f"queue {queue.name!r} cannot be used ({error}): give RabbitMQ's user {connection.userid!r} the permissions"

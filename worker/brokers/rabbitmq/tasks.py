@@ -14,11 +14,11 @@ from kombu.entity import Queue
 
 from binwatch.settings import Settings
 from worker.brokers.base import TaskQueue
-from worker.brokers.rabbitmq.connections import check_takes_messages, connect_to, use_guarded_transports
+from worker.brokers.rabbitmq.connections import check_accepts_messages, make_connection, use_guarded_transports
 from worker.brokers.rabbitmq.queues import RabbitQueue, check_permissions, dead_letter_queue, publish, task_queue
 
-REFUSED_WAIT_S = 5.0
-"""Wait before a task is requeued because RabbitMQ refuses the messages that would replace it."""
+REQUEUE_DELAY_S = 5.0
+"""Wait before a task is requeued, because RabbitMQ refuses the messages that would replace it."""
 
 
 class RabbitTaskQueue(RabbitQueue, TaskQueue):
@@ -34,7 +34,7 @@ class RabbitTaskQueue(RabbitQueue, TaskQueue):
 
     def prepare(self, *, to_consume: bool = False) -> None:
         """Declare both queues, so that rejected messages are kept; with `to_consume`, also check permissions."""
-        with connect_to(self._url) as connection:
+        with make_connection(self._url) as connection:
             self._declare(connection)
             if to_consume:
                 check_permissions(connection, self._queue)
@@ -43,18 +43,18 @@ class RabbitTaskQueue(RabbitQueue, TaskQueue):
     def dead_letter_target(self) -> Queue:
         return self._dead_letter_queue
 
-    def check_accepts(self, app: Celery) -> None:
-        """Raise unless RabbitMQ accepts messages now: it may be low on disk or memory."""
+    def check_accepts_messages(self, app: Celery) -> None:
+        """Raise unless RabbitMQ accepts messages: it may be low on disk or memory."""
         with app.connection_for_write() as connection:
-            check_takes_messages(connection)
+            check_accepts_messages(connection)
 
     def is_redelivered(self, request: Any) -> bool:
-        """Whether RabbitMQ has set its `redelivered` flag."""
+        """Return whether RabbitMQ has set its `redelivered` flag."""
         return bool((request.delivery_info or {}).get("redelivered"))
 
     def rejection(self, error: Exception) -> Reject:
-        """Requeue the message, or RabbitMQ would dead-letter it; after a wait, since it is redelivered at once."""
-        time.sleep(REFUSED_WAIT_S)
+        """Requeue the message (RabbitMQ would dead-letter it), after a wait, since it is redelivered at once."""
+        time.sleep(REQUEUE_DELAY_S)
         return Reject(error, requeue=True)
 
     def dead_letter(self, app: Celery, message: Any, reason: str) -> None:

@@ -11,12 +11,12 @@ from typing import Any
 
 from worker.brokers.base import DeadLetter, DeadLetterQueue
 
-_PEEK_S = 60
-"""Visibility timeout of a listed message, in case this process dies while listing."""
+_LISTING_VISIBILITY_S = 60
+"""Visibility timeout of received messages, in case this process dies before it makes them visible again."""
 
 
 class SqsDeadLetters(DeadLetterQueue):
-    """A dead-letter queue on SQS: its name and URL, and the URL of the queue that its messages came from."""
+    """A dead-letter queue of SQS. `source_url` is the URL of the queue that its messages came from."""
 
     def __init__(self, client: Any, name: str, url: str, source_url: str) -> None:
         self._client = client
@@ -25,11 +25,11 @@ class SqsDeadLetters(DeadLetterQueue):
         self._source_url = source_url
 
     def messages(self) -> list[DeadLetter]:
-        with self._received() as messages:
-            return [self._letter(message) for message in messages]
+        with self._receive_all() as messages:
+            return [self._to_dead_letter(message) for message in messages]
 
     def redrive(self) -> int:
-        with self._received() as messages:
+        with self._receive_all() as messages:
             for message in messages:
                 attributes = {k: v for k, v in message.get("MessageAttributes", {}).items() if k != "reason"}
                 self._client.send_message(
@@ -39,30 +39,30 @@ class SqsDeadLetters(DeadLetterQueue):
             return len(messages)
 
     def delete(self, wanted: Callable[[DeadLetter], bool]) -> Iterator[DeadLetter]:
-        with self._received() as messages:
+        with self._receive_all() as messages:
             for message in messages:
-                letter = self._letter(message)
+                letter = self._to_dead_letter(message)
                 if wanted(letter):
                     self._client.delete_message(QueueUrl=self._url, ReceiptHandle=message["ReceiptHandle"])
                     yield letter
 
     @contextmanager
-    def _received(self) -> Iterator[list[dict[str, Any]]]:
-        """Receive all messages. At the end, those that were not deleted become visible at once."""
-        found: dict[str, dict[str, Any]] = {}
+    def _receive_all(self) -> Iterator[list[dict[str, Any]]]:
+        """Receive all messages. At the end of the block, those that were not deleted become visible at once."""
+        received: dict[str, dict[str, Any]] = {}
         receive = partial(
             self._client.receive_message,
             QueueUrl=self._url,
             MaxNumberOfMessages=10,
-            VisibilityTimeout=_PEEK_S,
-            WaitTimeSeconds=1,  # without a wait, SQS asks only some of its servers, and the queue may look empty
+            VisibilityTimeout=_LISTING_VISIBILITY_S,
+            WaitTimeSeconds=1,  # without a wait, SQS queries only some of its servers, and the queue may look empty
             MessageAttributeNames=["All"],
             AttributeNames=["ApproximateReceiveCount"],
         )
-        # Until none is new, not until none is left: in a very long queue, the first ones reappear meanwhile.
-        while new := {m["MessageId"]: m for m in receive().get("Messages", []) if m["MessageId"] not in found}:
-            found |= new
-        messages = list(found.values())
+        # Until none is new, not until none is left: in a very long queue, the first messages reappear meanwhile.
+        while new := {m["MessageId"]: m for m in receive().get("Messages", []) if m["MessageId"] not in received}:
+            received |= new
+        messages = list(received.values())
         try:
             yield messages
         finally:
@@ -72,16 +72,16 @@ class SqsDeadLetters(DeadLetterQueue):
                         QueueUrl=self._url, ReceiptHandle=message["ReceiptHandle"], VisibilityTimeout=0
                     )
 
-    def _letter(self, message: dict[str, Any]) -> DeadLetter:
+    def _to_dead_letter(self, message: dict[str, Any]) -> DeadLetter:
         reason = message.get("MessageAttributes", {}).get("reason", {}).get("StringValue")
         body = message["Body"]
         if reason is None:
-            reason, body = _opened(body)
+            reason, body = _decode_task(body)
         return DeadLetter(self._name, reason or "delivered too often", body)
 
 
-def _opened(body: str) -> tuple[str | None, str]:
-    """Reason and content of a Celery task, which kombu encodes as base64; any other body is returned unchanged."""
+def _decode_task(body: str) -> tuple[str | None, str]:
+    """Return reason and content of a Celery task, which kombu encodes as base64; other bodies stay unchanged."""
     try:
         envelope = json.loads(body if body.startswith("{") else base64.b64decode(body, validate=True))
         content = base64.b64decode(envelope["body"]).decode()

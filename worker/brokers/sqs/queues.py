@@ -1,4 +1,4 @@
-"""SQS queues: client, creation, and the check that a queue exists and is safe to use."""
+"""SQS queues: the client, creation, and checks that a queue exists and is safe to use."""
 
 from __future__ import annotations
 
@@ -20,53 +20,53 @@ MAX_RECEIVES = 200
 """SQS moves a message to the dead-letter queue after this many deliveries without deletion.
 
 Each stopping worker requeues the messages that it has just received, which adds a delivery. A fleet that is restarted
-a few times must stay far below the limit. Poison messages are detected by other means, long before.
+a few times must stay far below the limit. Poison messages are detected much earlier, by other means.
 """
-_REASON_LENGTH = 1024
-_WEEKS_TWO = str(14 * 24 * 3600)  # the longest that SQS keeps a message
+_MAX_REASON_CHARS = 1024
+_MAX_RETENTION_S = str(14 * 24 * 3600)  # the limit of SQS
 
-_CHECK_TLS = "if that certificate was issued by your own authority, name its file in AWS_CA_BUNDLE or SSL_CERT_FILE"
+_TLS_ADVICE = "if that certificate was issued by your own authority, name its file in AWS_CA_BUNDLE or SSL_CERT_FILE"
 
 
 class NotSqs(BotoCoreError):  # type: ignore[misc]  # boto3 has no types
-    """The answer is not from SQS, but for example a proxy's page."""
+    """The response is not from SQS but, for example, a page of a proxy."""
 
     fmt = "the answer to {operation} is not from SQS, but is {kind!r}"
 
 
 def sqs_client(settings: Settings) -> Any:
-    """A boto3 client for SQS with the timeouts of `client_config`."""
+    """Create a boto3 client for SQS with the timeouts of `client_config`."""
     client = make_client(
         "sqs",
         endpoint_url=settings.sqs_endpoint_url,
         region_name=settings.region,
         config=Config(**client_config(settings)),
     )
-    refuse_strangers(client)
+    reject_foreign_responses(client)
     return client
 
 
-def refuse_strangers(client: Any) -> None:
-    """Have an SQS client raise NotSqs where boto3 would accept any page with status 200 as an empty answer.
+def reject_foreign_responses(client: Any) -> None:
+    """Have an SQS client raise NotSqs where boto3 would accept any page with status 200 as an empty response.
 
-    Otherwise a message that was not sent would count as sent, and be lost.
+    Otherwise, a message that was not sent would count as sent, and be lost.
     """
-    client.meta.events.register("after-call.sqs", _check_answer)
+    client.meta.events.register("after-call.sqs", _check_response)
 
 
-def _check_answer(http_response: Any, parsed: dict[str, Any], model: Any, **_: Any) -> None:
+def _check_response(http_response: Any, parsed: dict[str, Any], model: Any, **_: Any) -> None:
     if http_response.status_code >= 300:
         return
     try:
-        sound = isinstance(json.loads(http_response.content or b"{}"), dict)
+        is_json_object = isinstance(json.loads(http_response.content or b"{}"), dict)
     except ValueError:
-        sound = False
-    if not sound or (model.name == "SendMessage" and "MessageId" not in parsed):
+        is_json_object = False
+    if not is_json_object or (model.name == "SendMessage" and "MessageId" not in parsed):
         raise NotSqs(operation=model.name, kind=http_response.headers.get("content-type", "nothing"))
 
 
 def client_config(settings: Settings) -> dict[str, Any]:
-    """Timeouts and retries of SQS clients, including Celery's. The answer to a receive call may take 20 s."""
+    """Return timeouts and retries of SQS clients, including Celery's. A response to a receive call may take 20 s."""
     return {
         "connect_timeout": settings.s3_timeout_s,
         "read_timeout": settings.s3_timeout_s + 20,
@@ -78,7 +78,7 @@ class SqsQueue(BrokerQueue):
     """A queue of SQS and its dead-letter queue."""
 
     def __init__(self, settings: Settings, visibility_s: int, **names: str) -> None:
-        """`names`: setting → name of the queue, and then of its dead-letter queue. Raises SettingsError."""
+        """`names`: setting → name, first of the queue, then of its dead-letter queue. Raises SettingsError."""
         for setting, name in names.items():
             if name.endswith(".fifo"):
                 raise SettingsError(
@@ -94,16 +94,17 @@ class SqsQueue(BrokerQueue):
         """Create the missing queues. An existing one keeps its attributes, but gets a redrive policy if it has none."""
         client = self._client
         try:
-            dead_url, is_new_dead = _ensure(client, self._dead_letter_name, {"MessageRetentionPeriod": _WEEKS_TWO})
+            retention = {"MessageRetentionPeriod": _MAX_RETENTION_S}
+            dead_url, dead_is_new = _get_or_create(client, self._dead_letter_name, retention)
             redrive = {"deadLetterTargetArn": queue_arn(client, dead_url), "maxReceiveCount": str(MAX_RECEIVES)}
             policy = {"RedrivePolicy": json.dumps(redrive)}
-            kept = {"MessageRetentionPeriod": _WEEKS_TWO, "VisibilityTimeout": str(self._visibility_s)}
-            url, is_new = _ensure(client, self._name, kept | policy)
+            attributes = retention | policy | {"VisibilityTimeout": str(self._visibility_s)}
+            url, is_new = _get_or_create(client, self._name, attributes)
             if not attribute(client, url, "RedrivePolicy"):
                 client.set_queue_attributes(QueueUrl=url, Attributes=policy)
         except (ClientError, BotoCoreError) as error:
-            raise failed(self._name, error) from error
-        return [name for name, new in ((self._name, is_new), (self._dead_letter_name, is_new_dead)) if new]
+            raise request_failed(self._name, error) from error
+        return [name for name, new in ((self._name, is_new), (self._dead_letter_name, dead_is_new)) if new]
 
     def check(self) -> None:
         """Raise QueueError unless the queue exists and messages end in a dead-letter queue."""
@@ -114,8 +115,8 @@ class SqsQueue(BrokerQueue):
             )
 
     def depths(self) -> tuple[int, int]:
-        wanted = "ApproximateNumberOfMessages"
-        waiting, dead = (attribute(self._client, url, wanted) for url in (self._url, self._dead_letter_url))
+        name = "ApproximateNumberOfMessages"
+        waiting, dead = (attribute(self._client, url, name) for url in (self._url, self._dead_letter_url))
         return int(waiting), int(dead)
 
     def dead_letters(self) -> DeadLetterQueue:
@@ -134,8 +135,8 @@ class SqsQueue(BrokerQueue):
         return queue_url(self._client, self._dead_letter_name)
 
 
-def _ensure(client: Any, name: str, attributes: dict[str, str]) -> tuple[str, bool]:
-    """URL of the queue, and whether it was created. Looked up first: creating it with other attributes would fail."""
+def _get_or_create(client: Any, name: str, attributes: dict[str, str]) -> tuple[str, bool]:
+    """Return the URL of the queue, and whether it was created. Creating one that exists with other attributes fails."""
     try:
         return str(client.get_queue_url(QueueName=name)["QueueUrl"]), False
     except client.exceptions.QueueDoesNotExist:
@@ -143,33 +144,33 @@ def _ensure(client: Any, name: str, attributes: dict[str, str]) -> tuple[str, bo
 
 
 def attribute(client: Any, url: str, name: str) -> Any:
-    """Attribute `name` of the queue at `url`, as text; None if it is not set."""
+    """Return attribute `name` of the queue at `url` as text, or None if it is not set."""
     return client.get_queue_attributes(QueueUrl=url, AttributeNames=[name]).get("Attributes", {}).get(name)
 
 
 def queue_url(client: Any, name: str) -> str:
-    """URL of the queue. Raises QueueError if it cannot be determined."""
+    """Return the URL of the queue. Raises QueueError if it cannot be determined."""
     try:
         return str(client.get_queue_url(QueueName=name)["QueueUrl"])
     except client.exceptions.QueueDoesNotExist as error:
         raise QueueError(f"queue {name!r} does not exist; create it with: python -m worker setup") from error
     except (ClientError, BotoCoreError) as error:
-        raise failed(name, error) from error
+        raise request_failed(name, error) from error
 
 
-def failed(name: str, error: Exception) -> QueueError:
-    """A QueueError for a failed request about queue `name`, with what to check."""
-    asked = advice("event_source", "broker_url", "sqs_endpoint_url", "region")
-    check = _CHECK_TLS if isinstance(error, SSLError) else f"{asked}; check the credentials and the network"
-    return QueueError(f"queue {name!r}: {error}; {check}")
+def request_failed(name: str, error: Exception) -> QueueError:
+    """Return a QueueError for a failed request about queue `name`, with what to check."""
+    settings = advice("event_source", "broker_url", "sqs_endpoint_url", "region")
+    hint = _TLS_ADVICE if isinstance(error, SSLError) else f"{settings}; check the credentials and the network"
+    return QueueError(f"queue {name!r}: {error}; {hint}")
 
 
 def reason_attribute(reason: str) -> dict[str, Any]:
-    """A dead letter's reason as a message attribute. SQS refuses control characters and empty attributes."""
+    """Return a dead letter's reason as a message attribute. SQS refuses control characters and empty attributes."""
     clean = "".join(c if c.isprintable() else "?" for c in reason.encode(errors="replace").decode())
-    return {"reason": {"DataType": "String", "StringValue": clean[:_REASON_LENGTH] or "unknown"}}
+    return {"reason": {"DataType": "String", "StringValue": clean[:_MAX_REASON_CHARS] or "unknown"}}
 
 
 def queue_arn(client: Any, url: str) -> str:
-    """ARN of the queue at `url`."""
+    """Return the ARN of the queue at `url`."""
     return str(attribute(client, url, "QueueArn"))

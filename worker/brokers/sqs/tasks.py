@@ -11,7 +11,7 @@ from celery.exceptions import Reject
 from binwatch.settings import Settings
 from worker.brokers.base import TASK_VISIBILITY_S, TaskQueue
 from worker.brokers.sqs.queues import SqsQueue, client_config
-from worker.brokers.sqs.transport import POLLS, TRANSPORT, Polls
+from worker.brokers.sqs.transport import TASK_POLLS, TRANSPORT, TaskPolls
 
 
 class SqsTaskQueue(SqsQueue, TaskQueue):
@@ -20,7 +20,7 @@ class SqsTaskQueue(SqsQueue, TaskQueue):
     def __init__(self, settings: Settings) -> None:
         names = {"task_queue": settings.task_queue, "dead_letter_queue": settings.task_queue + "-dead"}
         super().__init__(settings, TASK_VISIBILITY_S, **names)
-        self._polls = Polls()
+        self._polls = TaskPolls()
 
     def celery_options(self) -> dict[str, Any]:
         endpoint = self._settings.sqs_endpoint_url
@@ -31,12 +31,12 @@ class SqsTaskQueue(SqsQueue, TaskQueue):
             "polling_interval": 0.1,
             "is_secure": endpoint is None or endpoint.startswith("https"),
             "client-config": client_config(self._settings),
-            POLLS: self._polls,
+            TASK_POLLS: self._polls,
         }
         return {"broker_transport": TRANSPORT, "broker_transport_options": options}
 
     def prepare(self, *, to_consume: bool = False) -> None:
-        """With `to_consume`, check the queue, since Celery would create one without a dead-letter queue."""
+        """With `to_consume`, check the queue: Celery would create a missing one without a dead-letter queue."""
         if to_consume:
             self.check()
 
@@ -48,12 +48,12 @@ class SqsTaskQueue(SqsQueue, TaskQueue):
         return {"task polls": self._polls.check}
 
     def is_redelivered(self, request: Any) -> bool:
-        """Whether SQS counts more than one delivery."""
+        """Return whether SQS has counted more than one delivery."""
         message = ((request.properties or {}).get("delivery_info") or {}).get("sqs_message") or {}
         return int(message.get("Attributes", {}).get("ApproximateReceiveCount", 1)) > 1
 
     def rejection(self, error: Exception) -> Reject:
-        """Not requeued, which would send a second message: the first is redelivered after its visibility timeout."""
+        """Do not requeue, which would send a second message: the first is redelivered after its visibility timeout."""
         return Reject(error, requeue=False)
 
     def dead_letter(self, app: Celery, message: Any, reason: str) -> None:

@@ -15,7 +15,7 @@ from binwatch.objects import ListedObject, ObjectRefused, Objects
 from binwatch.records.store import NewCount, Store
 from binwatch.settings import Settings
 from worker.metrics import WorkerMetrics
-from worker.reconcile import as_created
+from worker.reconcile import to_created_objects
 from worker.sagemaker.nightly.model import card_of
 from worker.sagemaker.nightly.plan import read_plan
 from worker.sagemaker.nightly.recount import Recount
@@ -117,11 +117,11 @@ class Ingest:
         left = [photo for photo, count in zip(photos, found, strict=True) if count is None]
         self._store.add_counts(counts)
         for count in counts:
-            self._metrics.photo(count.reason)
+            self._metrics.count_photo(count.reason)
         if left:
             if self._runs.now(run).ended is not None:
                 raise NotActive(f"nightly run {run.number} was ended by another process")
-            self._recount(as_created(self._settings.bucket, left))
+            self._recount(to_created_objects(self._settings.bucket, left))
         done = progress.after(counts, len(left))
         paths = paths_of(self._settings, run)
         body = json.dumps([done.position, done.recorded, done.local, done.failed]).encode()

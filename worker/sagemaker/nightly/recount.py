@@ -50,7 +50,7 @@ class InProcess:
                 return
             photos, error = [outage.item for outage in outages], outages[0].error
             logger.warning("nightly: %s; retried", error)
-        if not counting.fail_photos(outages):
+        if not counting.record_fetch_failed_photos(outages):
             return
         raise ObjectsError(
             f"{error}; {count_noun(len(photos), 'photo is', 'photos are')} left to the next run"

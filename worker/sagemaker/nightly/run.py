@@ -20,8 +20,8 @@ from binwatch.sagemaker.requests import QuotaError
 from binwatch.settings import Settings
 from binwatch.text import count_noun
 from worker.metrics import WorkerMetrics
-from worker.nightly.selection import Selection, current_version, photos
-from worker.reconcile import Grace
+from worker.nightly.selection import Selection, current_version, select_photos
+from worker.reconcile import GracePeriod
 from worker.sagemaker.nightly import cost
 from worker.sagemaker.nightly.ingest import Ingest, NotActive
 from worker.sagemaker.nightly.jobs import JobState, TransformJobs, role_and_image
@@ -110,7 +110,8 @@ class Nightly:
     def _plan(self, selection: Selection, last: NightlyRun | None) -> NightlyRun:
         settings, now = self._settings, datetime.now(UTC)
         token = f"{now:%Y%m%d}-{uuid.uuid4().hex[:8]}"
-        pages = photos(self._objects, self._database, settings, selection, Grace(settings.reconcile_grace_s))
+        grace = GracePeriod(settings.reconcile_grace_s)
+        pages = select_photos(self._objects, self._database, settings, selection, grace)
         return NightlyRun(
             number=last.number + 1 if last is not None else 1,
             token=token,

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from binwatch.errors import PhotoError
-from worker.pipeline import EngineBroken, Infers, Prediction, infer_all
+from worker.pipeline import EngineBroken, Prediction, SupportsInfer, infer_photos
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class Batcher:
     one batch start with the next.
     """
 
-    def __init__(self, engine: Infers, batch_size: int, wait_s: float, calls: int = 1) -> None:
+    def __init__(self, engine: SupportsInfer, batch_size: int, wait_s: float, calls: int = 1) -> None:
         self._engine = engine
         self._batch_size = batch_size
         self._wait_s = wait_s
@@ -81,7 +81,7 @@ class Batcher:
     def _run(self) -> None:
         while batch := self._next():
             try:
-                answers = infer_all(self._engine, [photo.pixels for photo in batch])
+                answers = infer_photos(self._engine, [photo.pixels for photo in batch])
             except Exception as error:  # of any kind: the thread must survive, and each request get an answer
                 if not isinstance(error, EngineBroken):
                     logger.exception("counting a batch failed")

@@ -49,13 +49,13 @@ class PhotoCounter:
         self._settings = settings
         self._metrics = metrics
         measured, wait_s = InstrumentedEngine(engine, metrics), settings.serve_batch_wait_ms / 1000
-        self._batcher = Batcher(measured, settings.batch_size, wait_s, engine.calls)
+        self._batcher = Batcher(measured, settings.batch_size, wait_s, engine.concurrent_calls)
         self._decoders = ThreadPoolExecutor(usable_cores(), thread_name_prefix="decode")
         self._fetchers = ThreadPoolExecutor(settings.fetch_threads, thread_name_prefix="fetch")
         self._first_link = threading.Lock()
         self._allowed = AllowedLinks(settings)
         self._fetched = ByteBudget(settings.serve_memory_bytes)
-        metrics.model(engine.card.version, engine.precision, engine.provider, engine.self_check)
+        metrics.set_model(engine.card.version, engine.precision, engine.provider, engine.self_check)
 
     async def count(self, data: bytes) -> Answer:
         """Count a photo. Raises EngineBroken if the model can no longer count any."""
@@ -105,11 +105,11 @@ class PhotoCounter:
         self._batcher.close()
 
     def _answer(self, received: Received, result: Prediction | PhotoError, link: Link | None = None) -> Answer:
-        self._metrics.photo(result.reason if isinstance(result, PhotoError) else None)
+        self._metrics.count_photo(result.reason if isinstance(result, PhotoError) else None)
         return answer(self.engine, received, result, str(link) if link else None)
 
     def _refuse_link(self, link: Link, reason: Reason, detail: str) -> Answer:
-        self._metrics.photo(reason)
+        self._metrics.count_photo(reason)
         return no_count(self.engine, reason, detail, str(link))
 
     async def _count(self, data: bytes) -> Result:

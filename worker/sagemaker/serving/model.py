@@ -16,8 +16,8 @@ logger = logging.getLogger(__name__)
 def load_engine(settings: Settings) -> Engine:
     """The engine, ready to count. Raises BundleError if there is no usable model."""
     bundle = find_bundle(settings)
-    engine = Engine.of(bundle, settings)
-    engine.warm()
+    engine = Engine.from_settings(bundle, settings)
+    engine.warm_up()
     logger.info(
         "model: %s (%s, %s, self-check %s) from %s",
         engine.card.version,
