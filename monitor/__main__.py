@@ -496,7 +496,7 @@ def expect(
     with writable(settings) as database:
         report = import_file(file, database, bucket or settings.bucket, as_of, refused, named)
     (typer.echo if report.refused else remark)(formatting.imported(report))  # no row is refused in silence
-    if not report.accepted or (report.photos and not report.meeting):
+    if not report.accepted or (report.photos and not report.rows_with_photo):
         raise typer.Exit(1)
 
 

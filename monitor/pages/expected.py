@@ -132,7 +132,7 @@ def _import(services: Services, sent: _Sent) -> Imported:
             return text.replace(f"{folder}/", "")
 
         try:
-            report = services.writable.write(lambda engine: import_file(file, engine, bucket, named=named))
+            report = services.writable.write(lambda engine: import_file(file, engine, bucket, names=named))
         except OutageError:
             raise
         except BinwatchError as error:

@@ -20,7 +20,7 @@ import pytest
 from binwatch.errors import BinwatchError
 from binwatch.inventory.bins import BinIndex
 from binwatch.inventory.columns import ColumnNames
-from binwatch.inventory.quantities import DecimalMark, Undecided, mark_of, value_of
+from binwatch.inventory.quantities import AmbiguousQuantity, DecimalMark, detect_decimal_mark, parse_quantity
 from binwatch.inventory.reading import InventoryQuantity, InventoryReport, Refusal, Refusals, read_expected
 from binwatch.inventory.tables import open_table
 
@@ -94,7 +94,7 @@ def test_a_report_with_a_title_and_other_sheets(tmp_path: Path) -> None:
     found, report = _read(_xlsx(tmp_path / "report.xlsx", Notes=[("read me",)], Stock=stock, Old=stock))
     assert found == {"A-07": 3, "00184": 4}
     said = "bin from 'Location', quantity from 'Qty on Hand', article from 'SKU' of sheet 'Stock', not 'Old'"
-    assert report.said == said
+    assert report.description == said
 
 
 def test_hidden_sheets_are_not_read(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_libreoffice(tmp_path: Path) -> None:
     rows = [("Lagerplatz", "Sollmenge"), ("Ä-1", 3), (184, 7), ("00297", "1.234"), ("A-07", "12")]
     found, report = _read(_ods(tmp_path / "bestand.ods", rows))
     assert found == {"Ä-1": 3, "00184": 7, "00297": 1234, "A-07": 12}
-    assert report.said == "bin from 'Lagerplatz', quantity from 'Sollmenge'"
+    assert report.description == "bin from 'Lagerplatz', quantity from 'Sollmenge'"
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "cp1252"])
@@ -122,7 +122,7 @@ def test_every_encoding_with_every_delimiter(tmp_path: Path, encoding: str, mark
     assert found == {"Ä-1": 3, "00184": 5}
     assert report.rows == 2
     title = {"utf-8-sig": "UTF-8", "cp1252": "Windows-1252"}.get(encoding, encoding[:6].upper())
-    assert report.said == f"bin from 'Lagerfach', quantity from 'Menge' ({name} between columns, {title})"
+    assert report.description == f"bin from 'Lagerfach', quantity from 'Menge' ({name} between columns, {title})"
 
 
 def test_quoted_cells_and_the_line_that_excel_understands(tmp_path: Path) -> None:
@@ -178,14 +178,14 @@ def test_quantities_of_a_column(tmp_path: Path, header: str, rows: list[str], fo
     ],
 )
 def test_one_quantity(text: str, point: float | None, comma: float | None) -> None:
-    assert (value_of(text, DecimalMark.POINT), value_of(text, DecimalMark.COMMA)) == (point, comma)
+    assert (parse_quantity(text, DecimalMark.POINT), parse_quantity(text, DecimalMark.COMMA)) == (point, comma)
 
 
 def test_a_column_that_tells_nothing_is_not_guessed() -> None:
-    assert mark_of(["1,234", "2,345"]) is DecimalMark.UNKNOWN
-    assert mark_of(["1,5", "1.5", "1,234"]) is DecimalMark.UNKNOWN
-    with pytest.raises(Undecided):
-        value_of("1,234", DecimalMark.UNKNOWN)
+    assert detect_decimal_mark(["1,234", "2,345"]) is DecimalMark.UNKNOWN
+    assert detect_decimal_mark(["1,5", "1.5", "1,234"]) is DecimalMark.UNKNOWN
+    with pytest.raises(AmbiguousQuantity):
+        parse_quantity("1,234", DecimalMark.UNKNOWN)
 
 
 def test_undecided_rows_are_listed(tmp_path: Path) -> None:
@@ -235,7 +235,7 @@ def test_zeros_are_added_only_where_one_bin_fits(tmp_path: Path) -> None:
     assert report.refused == {Refusal.SEVERAL_BINS: 1}
     # The longest name is nearest to 008; and where the file has 009 itself, 9 is another bin.
     assert found == {"8": 2, "008": 3, "9": 4, "009": 5}
-    assert (report.meeting, report.without_photo) == (2, ["8", "9"])
+    assert (report.rows_with_photo, report.without_photo) == (2, ["8", "9"])
 
 
 def test_columns_that_a_person_names(tmp_path: Path) -> None:

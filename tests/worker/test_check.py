@@ -25,7 +25,7 @@ from binwatch.records.tables import Comparison, Count
 from binwatch.settings import DEFAULT_MODEL, load_settings
 from monitor.views.discrepancies import Direction, Filters, read_discrepancies, read_level
 from tests.conftest import ROOT
-from worker.check.records import last_variant
+from worker.check.records import latest_variant
 
 SAMPLES = ROOT / "samples"
 EXPECTED = {"00182": 5, "00183": 1, "00184": 0, "00297": 10, "00298": 3}
@@ -361,10 +361,10 @@ def test_the_variant_is_that_of_the_model_in_hand(check: Check, photos: Path, st
     card = Bundle(DEFAULT_MODEL).card
     database = connect(f"sqlite:///{tmp_path}/wrong-records/records.db")
     bucket = load_settings().bucket
-    assert last_variant(database, bucket, card) == "int8"
+    assert latest_variant(database, bucket, card) == "int8"
     with database.begin() as connection:
         connection.exec_driver_sql("UPDATE counts SET model_version = 'another', precision = 'fp32' WHERE id = 5")
-    assert last_variant(database, bucket, card) == "int8"
+    assert latest_variant(database, bucket, card) == "int8"
 
 
 def test_what_has_gone_since_the_last_run_is_said(check: Check, photos: Path, stock: Path) -> None:
