@@ -15,7 +15,7 @@ from PIL import Image
 
 from binwatch.errors import PhotoError, Reason
 from binwatch.photo_files import Read, reader_of
-from binwatch.photo_files.budget import budget_of
+from binwatch.photo_files.budget import shared_budget
 from binwatch.photo_files.parsed_image import ParsedImage
 
 SIZE = 224
@@ -94,7 +94,7 @@ def load(
     parts = _read(read, data)
     memory = parts.memory(size)
     _check_size(parts, memory, limits)
-    with budget_of(limits.decode_memory).taking(memory):
+    with shared_budget(limits.decode_memory).reserved(memory):
         squashed = _squash(parts.decode(size), size)
     turn = _UPRIGHT.get(parts.orientation)
     if turn is not None:  # after squashing, which is cheaper and gives the same result

@@ -20,7 +20,7 @@ from PIL import Image
 from binwatch.errors import PhotoError, Reason
 from binwatch.image import MAX_SIDE, ImageLimits, load
 from binwatch.photo_files import gif, jpeg, reader_of
-from binwatch.photo_files.budget import Budget
+from binwatch.photo_files.budget import MemoryBudget
 from binwatch.photo_files.orientation import orientation
 from testing.damage import LARGE, Damage
 from testing.photos import chunk, encoded, noise, png, scene
@@ -322,13 +322,13 @@ for path in sys.argv[1:]:
 
 def test_photos_share_a_budget() -> None:
     """Eight threads of 40 bytes each, of 100: never more than two at a time, and all have their turn."""
-    budget, lock = Budget(100), threading.Lock()
+    budget, lock = MemoryBudget(100), threading.Lock()
     taken, most, turns = 0, 0, 0
 
     def decode() -> None:
         nonlocal taken, most, turns
         for _ in range(50):
-            with budget.taking(40):
+            with budget.reserved(40):
                 with lock:
                     taken, turns = taken + 40, turns + 1
                     most = max(most, taken)
@@ -345,19 +345,19 @@ def test_photos_share_a_budget() -> None:
 
 
 def test_a_large_photo_is_not_overtaken_for_ever() -> None:
-    budget, order = Budget(100), []
+    budget, order = MemoryBudget(100), []
     arrived = threading.Event()
 
     def large() -> None:
         arrived.set()
-        with budget.taking(1000):  # more than there is: it takes all
+        with budget.reserved(1000):  # more than there is: it takes all
             order.append("large")
 
     def small() -> None:
-        with budget.taking(10):
+        with budget.reserved(10):
             order.append("small")
 
-    with budget.taking(50):
+    with budget.reserved(50):
         first = threading.Thread(target=large)
         first.start()
         arrived.wait(60)
