@@ -86,7 +86,7 @@ def test_the_job_is_started_as_the_settings_say(
     driver.may_play.clear()
     run = nightly.start()
     assert nightly.advance(run).ended is None
-    assert nightly.running(run) == run.jobs
+    assert nightly.running_jobs(run) == run.jobs
     job = nightly.jobs._client.describe_transform_job(TransformJobName=run.jobs[0])
     assert job["TransformResources"] == {"InstanceType": "ml.c5.2xlarge", "InstanceCount": 2}
     assert (job["MaxConcurrentTransforms"], job["MaxPayloadInMB"], job["BatchStrategy"]) == (8, 12, "SingleRecord")
@@ -177,7 +177,7 @@ def test_photos_that_change_while_the_job_runs(
     run = nightly.start()
     nightly.advance(run)
     driver.may_play.set()
-    while nightly.running(run):
+    while nightly.running_jobs(run):
         time.sleep(0.02)  # between two looks at the condition
     s3.put("bin-images/00000.jpg", jpeg(brightness_of(6)))
     finish(nightly, run)

@@ -62,7 +62,7 @@ def test_killed_after_each_step_and_started_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The same records, one of each, one job, and nothing left behind."""
-    monkeypatch.setattr("worker.sagemaker.nightly.run._ABANDONED", timedelta(0))
+    monkeypatch.setattr("worker.sagemaker.nightly.run._ABANDONED_AGE", timedelta(0))
     lost = "bin-images/00001.jpg"
     driver.faults = Faults(lost=lambda key: key == lost)
     empty = str(sqlite_records.url.database)
@@ -154,11 +154,11 @@ def test_a_run_that_another_ended_keeps_its_outcome(nightly: Nightly, s3: S3, dr
 def test_a_look_ends_in_time_and_the_next_goes_on(
     nightly: Nightly, s3: S3, driver: TransformDriver, sqlite_records: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.sagemaker.nightly.ingest._CHUNK", 2)
+    monkeypatch.setattr("worker.sagemaker.nightly.ingest._CHUNK_PHOTOS", 2)
     put_photos(s3, 4)
     run = nightly.start()
     nightly.advance(run)
-    while nightly.running(run):
+    while nightly.running_jobs(run):
         time.sleep(0.02)  # between two looks at the condition
     for recorded in (2, 4, 6):
         assert nightly.advance(run, within_s=0).ended is None

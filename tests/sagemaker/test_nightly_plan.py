@@ -34,7 +34,7 @@ def test_the_next_estimate_goes_by_what_was_measured(settings: Settings) -> None
     assert cost.photos_per_second(settings, small) == 20.0
     other = run.model_copy(update={"instance_type": "ml.g5.xlarge"})
     assert cost.photos_per_second(settings, other) == 20.0
-    words = cost.estimate(settings, sent=180_000, kept=5, rate=50.0)
+    words = cost.estimate_text(settings, sagemaker_photos=180_000, local_photos=5, rate=50.0)
     assert words == (
         "180,000 photos for SageMaker, 5 for local workers; about 1.00 hours of ml.m5.xlarge, 0.23 at 0.23 an hour,"
         " if it counts 50.0 photos/s"

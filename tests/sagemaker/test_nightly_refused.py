@@ -92,7 +92,7 @@ def test_a_quota_that_another_job_of_the_run_uses_up_is_waited_for(
     start = nightly.jobs.start
 
     def one_at_a_time(name: str, model: str, **urls: str) -> None:
-        if nightly.running(run):
+        if nightly.running_jobs(run):
             nightly.jobs._client = Refusing(client, "create_transform_job", "ResourceLimitExceeded", "1 instance")
         try:
             start(name, model, **urls)

@@ -30,7 +30,7 @@ from worker.inference_sessions import Inferred
 from worker.metrics import WorkerMetrics
 from worker.sagemaker.serving.answers import MALFORMED, Answer
 from worker.sagemaker.serving.app import App
-from worker.sagemaker.serving.bodies import MAX_BODY, MAX_LINKS
+from worker.sagemaker.serving.bodies import MAX_BODY_BYTES, MAX_LINKS
 from worker.sagemaker.serving.counter import PhotoCounter
 from worker.sagemaker.serving.model import find_bundle
 
@@ -251,7 +251,7 @@ def test_what_s3_does_not_give_fails_no_other_line(
     assert reasons(service.links(a, *[broken] * 100)) == [None, *["unavailable"] * 100]
     assert len(fetched) == 64  # of the second 32 not one was there, so the others were not asked for
     assert service.links(broken, odd).status_code == 503
-    assert service.counter._fetched.free == service.counter._fetched.most
+    assert service.counter._fetched_bytes.free == service.counter._fetched_bytes.total
 
 
 def test_unfinished_bodies_hold_no_more_than_the_budget(settings: Settings) -> None:
@@ -270,7 +270,7 @@ def test_unfinished_bodies_hold_no_more_than_the_budget(settings: Settings) -> N
 
         sent = [asyncio.create_task(service.send("POST", "/invocations", content=unfinished())) for _ in range(16)]
         while sum(task.done() for task in sent) < 13:
-            assert 0 <= service.app._bodies.free <= 2**20
+            assert 0 <= service.app._body_bytes.free <= 2**20
             await asyncio.sleep(0)
         within = await service.send("POST", "/invocations", content=photo)
         go_on.set()
@@ -280,7 +280,7 @@ def test_unfinished_bodies_hold_no_more_than_the_budget(settings: Settings) -> N
     assert sorted(response.status_code for response in responses) == [200] * 3 + [503] * 13
     assert {response.headers["retry-after"] for response in responses if response.status_code == 503} == {"1"}
     assert reasons(within) == [None]
-    assert service.app._bodies.free == 2**20
+    assert service.app._body_bytes.free == 2**20
     assert service.samples()["binwatch_worker_refused_requests_total"] == 13
     service.counter.close()
 
@@ -305,7 +305,7 @@ def test_photos_of_links_wait_for_room(settings: Settings, s3: S3, monkeypatch: 
     answers = [Answer.model_validate_json(line) for line in service.links(*links).text.splitlines()]
     assert [answer.predicted for answer in answers] == [number % 7 for number in range(12)]
     assert max(at_once) <= 2
-    assert service.counter._fetched.free == 2_000_000
+    assert service.counter._fetched_bytes.free == 2_000_000
     service.counter.close()
 
 
@@ -317,7 +317,7 @@ def test_photos_of_links_wait_for_room(settings: Settings, s3: S3, monkeypatch: 
         ("POST", "/ping", {}, 405),
         ("POST", "/invocations", {"accept": "text/csv"}, 406),
         ("POST", "/invocations", {"accept": "application/jsonlines"}, 406),
-        ("POST", "/invocations", {"content-length": str(MAX_BODY + 1)}, 413),
+        ("POST", "/invocations", {"content-length": str(MAX_BODY_BYTES + 1)}, 413),
     ],
 )
 def test_requests_that_cannot_be_answered(
@@ -405,7 +405,7 @@ def test_more_requests_than_the_queue_takes_are_refused(settings: Settings, monk
 
     async def run() -> list[httpx.Response]:
         sent = [asyncio.create_task(service.send("POST", "/invocations", content=jpeg(9))) for _ in range(2)]
-        while service.app._in_hand < 2:
+        while service.app._requests_in_flight < 2:
             await asyncio.sleep(0.01)  # between two looks at the condition
         refused = await service.send("POST", "/invocations", content=jpeg(9))
         may_end.set()

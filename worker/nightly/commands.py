@@ -63,7 +63,7 @@ def _show_plan(settings: Settings, backend: NightlyBackend, selection: Selection
             estimate.add(page)
     print(f"{many(found, 'photo')} to count by {selection.model}; nothing was started")
     if estimate is not None and found:
-        print(estimate.in_words())
+        print(estimate.text())
     _show_young(grace)
 
 
