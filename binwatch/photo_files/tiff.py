@@ -29,6 +29,5 @@ def read(data: bytes) -> ParsedImage:
             raise PhotoError(
                 Reason.UNSUPPORTED_FORMAT, "TIFF of numbers that are not whole is not counted; save it in 8 or 16 bits"
             )
-    return ParsedImage(
-        "TIFF", width, height, lambda _: width * height * _BYTES_PER_PIXEL, partial(decode, data, "TIFF")
-    )
+    memory = width * height * _BYTES_PER_PIXEL
+    return ParsedImage("TIFF", width, height, lambda _: memory, partial(decode, data, "TIFF"))

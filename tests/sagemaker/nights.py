@@ -1,4 +1,4 @@
-"""What the tests of nightly runs share: photos to count, a run taken to its end, and what it left."""
+"""Helpers for tests of nightly runs: photos to count, finishing a run, and what it leaves behind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a nightly run will cost, and which photos SageMaker is sent."""
+"""Tests of a nightly run's cost estimate, and of which photos are sent to SageMaker."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from worker.sagemaker.nightly.run_paths import paths_of
 from worker.sagemaker.nightly.run_store import NightlyRun, RunOutcome
 
 
-def test_the_next_estimate_goes_by_what_was_measured(settings: Settings) -> None:
+def test_estimate_uses_measured_speed(settings: Settings) -> None:
     outcome = RunOutcome(recorded=7200, local=3, instance_seconds=144.0)
     run = NightlyRun(
         number=1,
@@ -60,6 +60,6 @@ def test_the_next_estimate_goes_by_what_was_measured(settings: Settings) -> None
         (f"{'a' * 1000}.jpg", 1, False),
     ],
 )
-def test_what_sagemaker_is_sent(settings: Settings, key: str, size: int, sent: bool) -> None:
+def test_photos_sent_to_sagemaker(settings: Settings, key: str, size: int, sent: bool) -> None:
     photo = Listed(key, "e", size, datetime.now(UTC))
     assert can_be_sent(photo, settings, paths_of(settings, "20260101-01234567")) is sent

@@ -28,12 +28,12 @@ class TransformBackend:
         self._settings = settings
 
     def start(self) -> bool:
-        """Plan a run and start its jobs, or continue the active run. Returns whether no run is active afterwards."""
+        """Plan a run and start its jobs, or continue the active run. Returns whether it is complete."""
         run = self._nightly.start()
         return self._advance(run) if run is not None else True
 
     def poll(self) -> bool:
-        """Read the answers of the active run's jobs, if there is one. Returns whether the run has ended now."""
+        """Continue the active run, if there is one: read the answers of its jobs. Returns whether the run has ended."""
         run = RunStore(self._counting.objects, self._settings).active()
         return self._advance(run) if run is not None else False
 

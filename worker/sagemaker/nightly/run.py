@@ -182,13 +182,11 @@ class Nightly:
         """Return the results and the cost of a finished run as text."""
         if run.outcome is None:
             raise ValueError(f"run {run.number} has not ended")
-        failed_jobs = [
-            f"{job.name} {job.status} ({job.reason})" for job in run.outcome.jobs if job.status != "Completed"
-        ]
-        failed = f" ({run.outcome.failed} failed)" if run.outcome.failed else ""
-        photos = f"{many(run.outcome.recorded, 'photo')} recorded{failed}, {run.outcome.local:,} by local workers"
-        spent = cost.cost_text(self._settings, run.outcome.instance_seconds)
-        return "; ".join([photos, f"cost: {spent}", *failed_jobs])
+        outcome = run.outcome
+        failed_jobs = [f"{job.name} {job.status} ({job.reason})" for job in outcome.jobs if job.status != "Completed"]
+        failed = f" ({outcome.failed} failed)" if outcome.failed else ""
+        counted = f"{many(outcome.recorded, 'photo')} recorded{failed}, {outcome.local:,} by local workers"
+        return "; ".join([counted, f"cost: {cost.cost_text(self._settings, outcome.instance_seconds)}", *failed_jobs])
 
     def clean_up(self, run: NightlyRun) -> NightlyRun:
         """Remove the run's files and model, and the files of processes that crashed while planning."""
