@@ -297,7 +297,7 @@ def test_format_is_detected_by_content(tmp_path: Path) -> None:
 
 
 def _corner(file: Path) -> Path:
-    """A few kilobytes: a cell in the last row and column, and the table is as large as a sheet can be."""
+    """Return a file of a few kilobytes with a cell in the last row and column, so that its table has maximum size."""
     book = openpyxl.Workbook()
     book.active["A1"] = "bin"
     book.active["B1"] = "qty"

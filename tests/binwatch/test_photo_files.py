@@ -163,7 +163,7 @@ def test_gif_with_damaged_other_blocks_is_read() -> None:
 
 
 def test_lost_parts_are_detected() -> None:
-    """Every photo with a large loss, in every place, of files as they are and progressive ones."""
+    """A large loss is detected at every position, in baseline and progressive files."""
     whole = []
     for path in SAMPLES:
         plain = path.read_bytes()
@@ -215,7 +215,7 @@ def test_png_with_wrong_pixel_checksum_is_refused(name: str) -> None:
 
 
 def test_truncated_gif_is_refused() -> None:
-    """LZW has a code for the end, and what comes after it is background: here, black below the first row."""
+    """LZW has an end code, after which pixels have the background colour: here, black below the first row."""
     sound = encoded(Image.new("L", (64, 64), 7).quantize(2), "GIF")
     assert load(sound).pixels.max() > 0
     start = sound.index(b",\0\0\0\0") + 10
@@ -275,7 +275,7 @@ def test_files_with_too_many_segments_are_refused(name: str) -> None:
 
 
 def test_memory_limit(tmp_path: Path) -> None:
-    """Each of these took from 0.4 to 1 GB, at 50 megapixels: long and thin, and in formats that are held twice."""
+    """At 50 megapixels, these photos once took 0.4 to 1 GB: long and thin ones, and formats that are held twice."""
     flat = Image.new("RGB", (4000, 4000), "navy")
     files = {
         "thin.png": png(2, 25_000_000, 8, 0, bytes(3 * 25_000_000)),
@@ -321,7 +321,7 @@ for path in sys.argv[1:]:
 
 
 def test_memory_budget_is_shared() -> None:
-    """Eight threads of 40 bytes each, of 100: never more than two at a time, and all have their turn."""
+    """Of eight threads that need 40 of 100 bytes each, at most two run at a time, and all get their turn."""
     budget, lock = MemoryBudget(100), threading.Lock()
     taken, most, turns = 0, 0, 0
 
@@ -446,7 +446,7 @@ def test_invalid_sampling_factors(factors: int) -> None:
 
 
 def test_subsampled_cmyk_is_read_by_pillow() -> None:
-    """simplejpeg does not know such JPEGs: with other rare subsamplings the only ones whose damage goes unnoticed."""
+    """simplejpeg does not support these JPEGs. Like other rare subsamplings, they are read without damage detection."""
     data = encoded(scene().convert("CMYK"), subsampling=2)
     with Image.open(io.BytesIO(data)) as image:
         image.draft("RGB", (224, 224))

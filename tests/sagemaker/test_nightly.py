@@ -160,7 +160,7 @@ def test_photos_without_answer_are_counted_locally(
 def test_photos_that_change_during_job(
     nightly: Nightly, s3: S3, driver: TransformDriver, local: Local, sqlite_records: Database
 ) -> None:
-    """What is recorded is what was counted: the old upload, proven by its MD5, or the new one, counted locally."""
+    """The counted upload is recorded: the old one, identified by its MD5, or the new one, counted locally."""
     put_photos(s3, 6)
     etags: dict[str, str] = {}
 
@@ -259,7 +259,7 @@ def test_promoted_model_is_used(
 def test_answers_of_other_model_are_not_recorded(
     settings: Settings, s3: S3, driver: TransformDriver, sqlite_records: Database, local: Local, tmp_path: Path
 ) -> None:
-    """The image has a model of its own, say, and serves that."""
+    """For example, the container may serve the image's own model."""
     put_photos(s3, 2)
     nightly = Nightly(settings, Objects(settings), sqlite_records, local)
     driver.may_play.clear()

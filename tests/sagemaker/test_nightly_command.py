@@ -301,7 +301,7 @@ def test_local_recount_of_all_photos(settings: Settings, counting: Counting, s3:
 
 @pytest.mark.parametrize("grace_s", [0, 3600])
 def test_dry_run_matches_run_for_any_grace_period(settings: Settings, s3: S3, grace_s: int) -> None:
-    """Of every way to start one: photos younger than the grace are left to their events, and it is said so."""
+    """However a run is started, it leaves photos within the grace period to their events, and says so."""
     settings = settings.model_copy(
         update={
             "task_queue": f"tasks-{s3.bucket}",
@@ -335,7 +335,10 @@ def test_dry_run_matches_run_for_any_grace_period(settings: Settings, s3: S3, gr
 
 
 def test_overdue_periodic_tasks(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three intervals after the last, or half a day after it is due; a worker that begins counts from its own start."""
+    """A task is overdue three intervals after its last run, or half a day after its due time.
+
+    A new worker counts from its own start.
+    """
     moment = datetime(2026, 11, 6, 2, 31, tzinfo=UTC)  # a Friday
     monkeypatch.setattr(BaseSchedule, "now", lambda _: moment)
     metrics = WorkerMetrics()

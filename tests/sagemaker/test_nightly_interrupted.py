@@ -61,7 +61,7 @@ def test_run_killed_after_each_step_is_continued(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The same records, one of each, one job, and nothing left behind."""
+    """The records are the same, each exists once, there is one job, and no files are left behind."""
     monkeypatch.setattr("worker.sagemaker.nightly.run._ABANDONED_AGE", timedelta(0))
     lost = "bin-images/00001.jpg"
     driver.faults = Faults(lost=lambda key: key == lost)

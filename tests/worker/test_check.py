@@ -71,7 +71,7 @@ def photos(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def stock(tmp_path: Path) -> Path:
-    """As Excel writes it: the ids are numbers."""
+    """An inventory file as written by Excel, with ids as numbers."""
     book = openpyxl.Workbook()
     book.active.append(["Bin ID", "Expected Qty"])
     for name, quantity in EXPECTED.items():
@@ -110,7 +110,7 @@ def test_list_is_ranked_like_monitor(check: Check, photos: Path, stock: Path, tm
 def test_quantity_that_model_cannot_predict_is_not_judged(
     check: Check, photos: Path, stock: Path, tmp_path: Path
 ) -> None:
-    """In the list and on the pages alike."""
+    """This holds for the list and for the monitor's pages."""
     bundle = shutil.copytree(DEFAULT_MODEL, tmp_path / "model")
     card = json.loads((bundle / "card.json").read_text(encoding="utf-8"))
     categories = [one for one in card["calibration"]["categories"] if 0 not in one["classes"]]

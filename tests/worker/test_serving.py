@@ -255,7 +255,7 @@ def test_object_that_s3_does_not_return_does_not_fail_other_lines(
 
 
 def test_unfinished_bodies_stay_within_memory_budget(settings: Settings) -> None:
-    """As if 128 clients sent 19 MB each, and then no more."""
+    """Simulates 128 clients that send 19 MB each, and then stop sending."""
     service = Service(settings.model_copy(update={"serve_memory_bytes": 2**20, "max_photo_bytes": 400_000}))
     photo = jpeg(brightness_of(5))
 
@@ -363,7 +363,7 @@ def test_broken_model_is_500(settings: Settings, monkeypatch: pytest.MonkeyPatch
 
 
 def test_concurrent_requests_share_batches(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While the first batch is counted, the others gather; the limit of a batch is kept."""
+    """While the first batch is counted, further requests collect in batches of limited size."""
     service = Service(settings.model_copy(update={"batch_size": 8, "serve_batch_wait_ms": 0}))
     batches: list[int] = []
     infer, first_may_end = service.engine.infer, threading.Event()
