@@ -7,7 +7,7 @@ from binwatch.text import many
 from worker.sagemaker.nightly.run_store import NightlyRun
 
 _MIN_HOURS = 0.1
-"""Duration below which it is given in seconds."""
+"""Shortest duration that is given in hours instead of seconds."""
 _MIN_MEASURED_PHOTOS = 1000
 """Minimum number of photos of a run whose speed is used. In shorter runs, the instance's start takes most of the time.
 """

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 
 class OverBudget(Exception):
-    """Other requests hold so many bytes that too few are free."""
+    """Too few bytes are free, since other requests hold the rest."""
 
 
 class _WaitingShare(NamedTuple):
