@@ -67,15 +67,15 @@ def read_bin_list(file: Path) -> dict[str, str]:
     The formats are those of inventory files: XLSX, XLS, ODS, CSV with any usual delimiter and encoding, or Parquet.
     """
     from binwatch.inventory.columns import ColumnNames
-    from binwatch.inventory.tables import open_table, text_of
+    from binwatch.inventory.tables import cell_text, open_table
 
     try:
-        rows = list(open_table(file, ColumnNames(bin="bin", quantity="photo", options=False)).rows())
+        rows = list(open_table(file, ColumnNames(bin="bin", quantity="photo", has_options=False)).rows())
     except BinwatchError as error:
         raise SettingsError(f"{error}; the list needs a row for each photo: photo,bin") from error
     bins: dict[str, str] = {}
     for row in rows:
-        photo, bin_id = normalize("NFC", text_of(row.quantity).strip()), normalize_bin_id(row.bin)
+        photo, bin_id = normalize("NFC", cell_text(row.quantity).strip()), normalize_bin_id(row.bin)
         if not photo or not bin_id:
             raise SettingsError(f"{file}, row {row.row}: photo or bin is empty")
         if bins.setdefault(photo, bin_id) != bin_id:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from binwatch.errors import PhotoError, Reason
 from binwatch.photo_files import Read, reader_of
-from binwatch.photo_files.budget import budget_of
+from binwatch.photo_files.budget import shared_budget
 from binwatch.photo_files.parsed_image import ParsedImage
 
 INPUT_SIZE = 224
@@ -95,7 +95,7 @@ def load_photo(
     parsed = _parse_header(reader, data)
     memory = parsed.memory(size)
     _check_size(parsed, memory, limits)
-    with budget_of(limits.decode_memory).taking(memory):
+    with shared_budget(limits.decode_memory).reserved(memory):
         square = _squash(parsed.decode(size), size)
     transpose = _UPRIGHT_TRANSPOSE.get(parsed.orientation)
     if transpose is not None:  # after resizing, which is cheaper and gives the same result

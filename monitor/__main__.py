@@ -499,7 +499,7 @@ def expect(
     with writable(settings) as database:
         report = import_file(file, database, bucket or settings.bucket, as_of, refused, columns)
     (typer.echo if report.refused else remark)(formatting.imported(report))  # refused rows are always reported
-    if not report.accepted or (report.photos and not report.meeting):
+    if not report.accepted or (report.photos and not report.rows_with_photo):
         raise typer.Exit(1)
 
 

@@ -1,6 +1,6 @@
 """Expected quantities from inventory files.
 
-A file is read as a table (`tables.py`: XLSX, ODS, CSV, Parquet; `columns.py` finds the columns). Its rows become
-expected quantities of bins (`reading.py`, with `quantities.py` for numbers and `bins.py` for names), which are recorded
-(`importing.py`). All guesses are reported.
+`tables.py` reads a file (XLSX, ODS, CSV, Parquet) as a table, whose columns `columns.py` finds. `reading.py` turns its
+rows into expected quantities of bins, with `quantities.py` for numbers and `bins.py` for names, and `importing.py`
+records them. All guesses are reported.
 """

@@ -20,21 +20,22 @@ def load_known_answers(
     database: Engine,
     bucket: str,
     refused: Path | None = None,
-    named: ColumnNames = ColumnNames(),  # noqa: B008 (frozen)
+    names: ColumnNames = ColumnNames(),  # noqa: B008 (frozen)
 ) -> InventoryReport:
     """Record the quantities in `file` as the true quantities of the latest photos of its bins.
 
-    Bins without a counted photo are ignored. Raises BinwatchError if the file cannot be read or lacks a column.
+    Bins without a counted photo are ignored. `refused` is the file that lists the refused rows. Raises BinwatchError if
+    `file` cannot be read or lacks a column.
     """
     report = InventoryReport(file)
     with database.connect() as connection:
         bins = BinIndex(bins_with_count(connection, bucket))
     report.photos = len(bins)
-    listed = refused or file.with_name(file.name + ".refused.csv")
+    refused = refused or file.with_name(file.name + ".refused.csv")
     remedy = "make room, or name another file with --refused, and load it again: what was accepted by then is noted"
-    with Refusals(listed, report, remedy) as refusals:
-        for chunk in chunks(read_expected(open_table(file, named), bins, refusals)):
-            quantities = {one.bin: one.quantity for one in chunk if one.has_photo}
+    with Refusals(refused, report, remedy) as refusals:
+        for chunk in chunks(read_expected(open_table(file, names), bins, refusals)):
+            quantities = {quantity.bin: quantity.quantity for quantity in chunk if quantity.has_photo}
             new = add_known_answers(database, bucket, quantities, escape_unprintable(file.name))
             report.recorded += new
             report.known += len(quantities) - new

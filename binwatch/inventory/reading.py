@@ -1,7 +1,7 @@
-"""Rows of an inventory file → expected quantities of bins.
+"""Turns the rows of an inventory file into expected quantities of bins.
 
 Each row is validated, and refused rows are listed in a separate file with the reasons. If the file has articles, a
-bin's quantity is the sum of its rows, and one refused row refuses the whole bin.
+bin's quantity is the sum of its rows, and the whole bin is refused if one of its rows is.
 """
 
 from __future__ import annotations
@@ -18,25 +18,26 @@ from pathlib import Path
 from typing import TextIO, TypeVar
 
 from binwatch.errors import BinwatchError
-from binwatch.inventory.bins import BinIndex, SeveralBins, id_in
-from binwatch.inventory.quantities import DecimalMark, Undecided, mark_of, value_of
-from binwatch.inventory.tables import Cells, Table, text_of
+from binwatch.inventory.bins import AmbiguousBin, BinIndex, bin_in_cell
+from binwatch.inventory.quantities import AmbiguousQuantity, DecimalMark, detect_decimal_mark, parse_quantity
+from binwatch.inventory.tables import Cells, Table, cell_text
 from binwatch.metadata import MAX_ARTICLES, MAX_QUANTITY, Article, clean_text
 from binwatch.safe_csv import SafeCsvWriter
 from binwatch.text import count_noun, escape_unprintable, preview_names
 
 T = TypeVar("T")
 
-LISTED = 100_000
-"""Most refused rows that are listed; more are only counted. A few kilobytes of Parquet may have ten million."""
-NAMED = 10
-"""Most bins without a photo that a summary names."""
-MAX_BIN = 500
-"""Most characters of a bin's id. S3's keys have at most 1,024 bytes."""
-MAX_CELL = 1000
-"""Most characters of a cell in the list of refused rows."""
-MAX_KEPT = 500
-"""Most characters of a kept column of a bin."""
+MAX_LISTED_ROWS = 100_000
+"""Maximum number of refused rows in their list. Further ones are only counted, since a few kilobytes of Parquet may
+contain ten million."""
+_MAX_NAMED_BINS = 10
+"""Maximum number of bins without a photo that a summary names."""
+_MAX_BIN_CHARACTERS = 500
+"""Maximum length of a bin's id. S3's keys have at most 1,024 bytes."""
+_MAX_CELL_CHARACTERS = 1000
+"""Maximum length of a cell in the list of refused rows."""
+_MAX_KEPT_CHARACTERS = 500
+"""Maximum length of a bin's text in a kept column."""
 
 
 class Match(StrEnum):
@@ -44,13 +45,13 @@ class Match(StrEnum):
 
     SAME = "same"
     ZEROS = "zeros"
-    """Equal except for leading zeros, which spreadsheets drop, or a final ".0", which they add."""
+    """Same id except for leading zeros, which spreadsheets drop, or a final ".0", which they add."""
     NONE = "none"
-    """No bin with a photo has that id."""
+    """No bin with a photo has this id."""
 
 
 class Refusal(StrEnum):
-    """Why a row is refused. The set is closed; docs/operations.md lists it."""
+    """Reason why a row is refused. docs/operations.md lists all reasons."""
 
     NO_BIN = "no_bin"
     BAD_BIN = "bad_bin"
@@ -66,7 +67,7 @@ class Refusal(StrEnum):
     INCOMPLETE = "incomplete"
 
 
-OF_QUANTITIES = frozenset(
+QUANTITY_REFUSALS = frozenset(
     (
         Refusal.NO_QUANTITY,
         Refusal.NOT_A_NUMBER,
@@ -76,258 +77,270 @@ OF_QUANTITIES = frozenset(
         Refusal.TOO_LARGE,
     )
 )
-"""Refusals because of a row's quantity."""
+"""Reasons that concern the quantity of a row."""
 
 
 @dataclass(frozen=True, slots=True)
 class InventoryQuantity:
-    """The quantity of one bin in a file; `contents` if the file has articles."""
+    """The quantity of one bin in a file."""
 
     bin: str
     quantity: int
     has_photo: bool
     contents: list[Article] | None = None
+    """The bin's articles; None if the file has no articles."""
     kept: tuple[str, ...] = ()
-    """For each kept column, the distinct texts of the bin's rows."""
+    """The distinct texts of the bin's rows, joined, for each kept column."""
 
 
 @dataclass(slots=True)
 class InventoryReport:
-    """Result of reading a file."""
+    """The result of reading a file."""
 
     file: Path
-    said: str = ""
-    """The detected columns and format, in words."""
+    description: str = ""
+    """The detected columns and format as text."""
     photos: int = 0
-    """Number of bins with a photo, whether they are in the file or not."""
+    """Number of bins with a photo, including those that are not in the file."""
     rows: int = 0
     recorded: int = 0
-    """Bins whose quantity was recorded; `known`: bins whose quantity was recorded before."""
+    """Number of bins whose quantity was recorded by this import."""
     known: int = 0
+    """Number of bins whose quantity was recorded before."""
     matched: Counter[Match] = field(default_factory=Counter)
-    """Number of accepted rows by match."""
+    """Number of accepted rows for each kind of match."""
     summed: int = 0
     """Number of bins whose quantity is the sum of several rows."""
     without_photo: list[str] = field(default_factory=list)
-    """The first NAMED bins of the file without a photo."""
+    """The first _MAX_NAMED_BINS bins of the file without a photo."""
     refused: Counter[Refusal] = field(default_factory=Counter)
     first_refused: str = ""
-    """Position and bin of the first refused row."""
+    """Row number and bin of the first refused row."""
     refused_file: Path | None = None
     listed: int = 0
-    """Number of refused rows in that file."""
+    """Number of refused rows listed in `refused_file`."""
 
     @property
     def accepted(self) -> int:
-        """Number of bins whose quantity is recorded."""
+        """Number of bins whose quantity was recorded by this or an earlier import."""
         return self.recorded + self.known
 
     @property
-    def meeting(self) -> int:
+    def rows_with_photo(self) -> int:
         """Number of rows whose bin has a photo."""
         return self.matched.total() - self.matched[Match.NONE]
 
     def lines(self, *, listed: bool = True) -> list[str]:
-        """The report as lines of text; `listed`: with the name of the file that lists the refused rows."""
-        lines = [f"{escape_unprintable(str(self.file))}: {self.said}", self._matching()]
+        """Return the report as lines of text; `listed`: mention the file that lists the refused rows."""
+        lines = [f"{escape_unprintable(str(self.file))}: {self.description}", self._match_summary()]
         if self.summed:
             bins = count_noun(self.summed, "bin has", "bins have")
             lines.append(f"{bins} several rows, one for each article: their quantities are summed")
         if self.refused:
-            reasons = ", ".join(f"{rows:,} {why.replace('_', ' ')}" for why, rows in self.refused.most_common())
-            which = "" if self.listed == self.refused.total() else f"the first {self.listed:,} of them "
-            first = f" ({self.first_refused}{', …' if self.refused.total() > 1 else ''})"
-            lines.append(f"refused: {reasons}{first}" + (f"; {which}listed in {self.refused_file}" if listed else ""))
+            total = self.refused.total()
+            reasons = ", ".join(f"{rows:,} {reason.replace('_', ' ')}" for reason, rows in self.refused.most_common())
+            line = f"refused: {reasons} ({self.first_refused}{', …' if total > 1 else ''})"
+            if listed:
+                extent = "" if self.listed == total else f"the first {self.listed:,} of them "
+                line += f"; {extent}listed in {self.refused_file}"
+            lines.append(line)
         return lines
 
-    def _matching(self) -> str:
-        meeting, none, zeros = self.meeting, self.matched[Match.NONE], self.matched[Match.ZEROS]
-        text = f"{count_noun(self.rows, 'row')}: {count_noun(meeting, 'matches', 'match')} a photo"
-        if zeros:
+    def _match_summary(self) -> str:
+        text = f"{count_noun(self.rows, 'row')}: {count_noun(self.rows_with_photo, 'matches', 'match')} a photo"
+        if zeros := self.matched[Match.ZEROS]:
             text += f" ({zeros:,} of them with zeros restored that spreadsheets drop)"
-        if none:
-            names = preview_names(self.without_photo, len(self.without_photo), none)
-            text += f", {count_noun(none, 'does', 'do')} not ({names})"
+        if unmatched := self.matched[Match.NONE]:
+            names = preview_names(self.without_photo, len(self.without_photo), unmatched)
+            text += f", {count_noun(unmatched, 'does', 'do')} not ({names})"
         return text + (f", {self.refused.total():,} refused" if self.refused else "")
 
 
 def read_expected(table: Table, bins: BinIndex, refusals: Refusals) -> Iterator[InventoryQuantity]:
-    """The quantity of each bin, in the order of the ids. Fills in the refusals' report."""
+    """Yield the quantity of each bin, in the order of the ids, and fill in the report of `refusals`."""
     report = refusals.report
-    report.said = table.said
-    mark = mark_of(cells.quantity for cells in table.rows())
-    with closing(_Rows()) as rows:
+    report.description = table.description
+    mark = detect_decimal_mark(cells.quantity for cells in table.rows())
+    with closing(_RowStore()) as rows:
         for cells in table.rows():
             report.rows += 1
             name = None
             try:
-                name, fits = _bin(cells.bin, bins)
-                rows.add(cells, name, fits, _quantity(cells.quantity, mark))
-            except _Refused as refused:
-                refusals.add(cells, refused.why)
+                name, matched_bin = _match_bin(cells.bin, bins)
+                rows.add(cells, name, matched_bin, _validate_quantity(cells.quantity, mark))
+            except _RowRefused as error:
+                refusals.add(cells, error.reason)
                 if table.has_articles and name is not None:
-                    rows.spoil(name)
-        for cells, why in rows.settle():
-            refusals.add(cells, why)
-        rows.count(report)
-        for bin_id, quantity, has_photo, contents, kept in rows.expected():
-            items = json.loads(contents)[:MAX_ARTICLES] if table.has_articles else None
+                    rows.mark_incomplete(name)
+        for cells, reason in rows.remove_refused_bins():
+            refusals.add(cells, reason)
+        rows.fill_in(report)
+        for bin_id, quantity, has_photo, contents, kept in rows.quantities():
+            articles = json.loads(contents)[:MAX_ARTICLES] if table.has_articles else None
             columns = zip(*json.loads(kept), strict=True)
-            distinct = tuple("; ".join(dict.fromkeys(filter(None, texts)))[:MAX_KEPT] for texts in columns)
-            yield InventoryQuantity(bin_id, quantity, has_photo, items, distinct)
+            texts = tuple("; ".join(dict.fromkeys(filter(None, column)))[:_MAX_KEPT_CHARACTERS] for column in columns)
+            yield InventoryQuantity(bin_id, quantity, has_photo, articles, texts)
 
 
-class _Refused(Exception):
-    def __init__(self, why: Refusal) -> None:
-        super().__init__(why)
-        self.why = why
+class _RowRefused(Exception):
+    def __init__(self, reason: Refusal) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
-def _bin(text: str, bins: BinIndex) -> tuple[str, str | None]:
-    """The bin's id in the file, and the matching bin with a photo."""
-    name = id_in(text)
+def _match_bin(text: str, bins: BinIndex) -> tuple[str, str | None]:
+    """Return the bin's id in the file, and the matching bin with a photo. Raises _RowRefused."""
+    name = bin_in_cell(text)
     if not name:
-        raise _Refused(Refusal.NO_BIN)
+        raise _RowRefused(Refusal.NO_BIN)
     # A key instead of a bin's id ("bin-images/00123") would never match a photo.
-    if len(name) > MAX_BIN or "/" in name or not name.isprintable():
-        raise _Refused(Refusal.BAD_BIN)
+    if len(name) > _MAX_BIN_CHARACTERS or "/" in name or not name.isprintable():
+        raise _RowRefused(Refusal.BAD_BIN)
     try:
         return name, bins.match(name)
-    except SeveralBins:
-        raise _Refused(Refusal.SEVERAL_BINS) from None
+    except AmbiguousBin:
+        raise _RowRefused(Refusal.SEVERAL_BINS) from None
 
 
-def _quantity(cell: str | float, mark: DecimalMark) -> int:
+def _validate_quantity(cell: str | float, mark: DecimalMark) -> int:
     if isinstance(cell, str) and not cell.strip():
-        raise _Refused(Refusal.NO_QUANTITY)
+        raise _RowRefused(Refusal.NO_QUANTITY)
     try:
-        value = value_of(cell, mark) if isinstance(cell, str) else cell
-    except Undecided:
-        raise _Refused(Refusal.UNDECIDED) from None
+        value = parse_quantity(cell, mark) if isinstance(cell, str) else cell
+    except AmbiguousQuantity:
+        raise _RowRefused(Refusal.UNDECIDED) from None
     if value is None or not isfinite(value if isinstance(cell, float) else 0):
-        raise _Refused(Refusal.NOT_A_NUMBER)
+        raise _RowRefused(Refusal.NOT_A_NUMBER)
     if value < 0:
-        raise _Refused(Refusal.NEGATIVE)
+        raise _RowRefused(Refusal.NEGATIVE)
     if value > MAX_QUANTITY:
-        raise _Refused(Refusal.TOO_LARGE)
+        raise _RowRefused(Refusal.TOO_LARGE)
     if not value.is_integer():
-        raise _Refused(Refusal.FRACTIONAL)
+        raise _RowRefused(Refusal.FRACTIONAL)
     return int(value)
 
 
-class _Rows:
-    """The valid rows, on disk, since a small file may have very many."""
+class _RowStore:
+    """The valid rows of a file. They are stored on disk, since a small file may have millions."""
 
     def __init__(self) -> None:
-        self._database = sqlite3.connect("", isolation_level=None)  # a file that SQLite removes by itself
+        self._database = sqlite3.connect("", isolation_level=None)  # a temporary file that SQLite removes
         self._database.executescript(
             """
-            CREATE TABLE rows (name TEXT, article TEXT, quantity INTEGER, fits TEXT, place INTEGER, bin TEXT, cell TEXT,
-                               kept TEXT, PRIMARY KEY (name, article)) WITHOUT ROWID;
-            CREATE TABLE spoiled (name TEXT PRIMARY KEY) WITHOUT ROWID;
+            CREATE TABLE rows (name TEXT, article TEXT, quantity INTEGER, matched_bin TEXT, row INTEGER,
+                               bin_cell TEXT, quantity_cell TEXT, kept TEXT, PRIMARY KEY (name, article)) WITHOUT ROWID;
+            CREATE TABLE incomplete (name TEXT PRIMARY KEY) WITHOUT ROWID;
             BEGIN;
             """
         )
 
-    def add(self, cells: Cells, name: str, fits: str | None, quantity: int) -> None:
-        """Store a row; `fits` is the matching bin with a photo. Raises _Refused if bin and article occur twice."""
+    def add(self, cells: Cells, name: str, matched_bin: str | None, quantity: int) -> None:
+        """Store a row; `matched_bin` has a photo. Raises _RowRefused if the file has bin and article twice."""
         article = clean_text(cells.article)
-        kept = json.dumps([clean_text(text)[:MAX_KEPT] for text in cells.kept])
-        row = (name, article, quantity, fits, cells.row, _cut(cells.bin), _cut(text_of(cells.quantity)), kept)
+        kept = json.dumps([clean_text(text)[:_MAX_KEPT_CHARACTERS] for text in cells.kept])
+        cell_texts = _cut(cells.bin), _cut(cell_text(cells.quantity))
+        row = (name, article, quantity, matched_bin, cells.row, *cell_texts, kept)
         added = self._database.execute("INSERT INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING", row)
         if not added.rowcount:
             first = "SELECT quantity FROM rows WHERE name = ? AND article = ?"
-            (known,) = self._database.execute(first, (name, article)).fetchone()
-            raise _Refused(Refusal.DUPLICATE if known == quantity else Refusal.CONTRADICTION)
+            (first_quantity,) = self._database.execute(first, (name, article)).fetchone()
+            raise _RowRefused(Refusal.DUPLICATE if first_quantity == quantity else Refusal.CONTRADICTION)
 
-    def spoil(self, name: str) -> None:
+    def mark_incomplete(self, name: str) -> None:
         """Note that a bin has a refused row."""
-        self._database.execute("INSERT INTO spoiled VALUES (?) ON CONFLICT DO NOTHING", (name,))
+        self._database.execute("INSERT INTO incomplete VALUES (?) ON CONFLICT DO NOTHING", (name,))
 
-    def settle(self) -> Iterator[tuple[Cells, Refusal]]:
-        """Remove refused bins, once all rows are stored. Gives their rows with the reason."""
+    def remove_refused_bins(self) -> Iterator[tuple[Cells, Refusal]]:
+        """Remove incomplete and too large bins once all rows are stored, and yield their rows with the reason."""
         too_large = "SELECT name FROM rows GROUP BY name HAVING sum(quantity) > ?"
-        for names, why, parameters in (
-            ("SELECT name FROM spoiled", Refusal.INCOMPLETE, ()),
+        for names, reason, parameters in (
+            ("SELECT name FROM incomplete", Refusal.INCOMPLETE, ()),
             (too_large, Refusal.TOO_LARGE, (MAX_QUANTITY,)),
         ):
-            of_these = f"FROM rows WHERE name IN ({names})"
-            for row in self._database.execute(f"SELECT place, bin, cell, article {of_these}", parameters):
-                yield Cells(*row), why
-            self._database.execute(f"DELETE {of_these}", parameters)
+            refused = f"FROM rows WHERE name IN ({names})"
+            for row in self._database.execute(f"SELECT row, bin_cell, quantity_cell, article {refused}", parameters):
+                yield Cells(*row), reason
+            self._database.execute(f"DELETE {refused}", parameters)
         # If the file has both 00184 and 184, these are two bins, and only one of them can match the photo's bin.
-        self._database.execute("CREATE INDEX fitting ON rows (fits)")
-        best = "SELECT name FROM rows r WHERE r.fits = rows.fits ORDER BY r.name = r.fits DESC, length(r.name) DESC"
-        self._database.execute(f"UPDATE rows SET fits = NULL WHERE name <> ({best} LIMIT 1)")  # noqa: S608
+        self._database.execute("CREATE INDEX rows_by_matched_bin ON rows (matched_bin)")
+        best_match = (
+            "SELECT name FROM rows r WHERE r.matched_bin = rows.matched_bin"
+            " ORDER BY r.name = r.matched_bin DESC, length(r.name) DESC LIMIT 1"
+        )
+        self._database.execute(f"UPDATE rows SET matched_bin = NULL WHERE name <> ({best_match})")  # noqa: S608
 
-    def expected(self) -> Iterator[tuple[str, int, bool, str, str]]:
-        """Bin, quantity, whether it has a photo, and as JSON its articles and kept texts; sorted by bin."""
+    def quantities(self) -> Iterator[tuple[str, int, bool, str, str]]:
+        """Yield each bin, its quantity, whether it has a photo, and its articles and kept texts as JSON, by bin."""
         yield from self._database.execute(
-            "SELECT coalesce(fits, name), sum(quantity), fits IS NOT NULL,"
+            "SELECT coalesce(matched_bin, name), sum(quantity), matched_bin IS NOT NULL,"
             " json_group_array(json_object('sku', article, 'name', '', 'quantity', quantity)),"
             " json_group_array(json(kept))"
             " FROM rows GROUP BY name ORDER BY 1"
         )
 
-    def count(self, report: InventoryReport) -> None:
-        """Fill in the report's numbers of matching rows and of summed bins, and the bins without a photo."""
-        match = "CASE WHEN fits IS NULL THEN 'none' WHEN fits = name THEN 'same' ELSE 'zeros' END"
-        found = self._database.execute(f"SELECT {match}, count(*) FROM rows GROUP BY 1")  # noqa: S608
-        report.matched.update({Match(kind): rows for kind, rows in found})
+    def fill_in(self, report: InventoryReport) -> None:
+        """Set the report's numbers of matching rows and summed bins, and its bins without a photo."""
+        kind = "CASE WHEN matched_bin IS NULL THEN 'none' WHEN matched_bin = name THEN 'same' ELSE 'zeros' END"
+        matched = self._database.execute(f"SELECT {kind}, count(*) FROM rows GROUP BY 1")  # noqa: S608
+        report.matched.update({Match(match): rows for match, rows in matched})
         (report.summed,) = self._database.execute(
             "SELECT count(*) FROM (SELECT name FROM rows GROUP BY name HAVING count(*) > 1)"
         ).fetchone()
-        without = "SELECT name FROM rows WHERE fits IS NULL GROUP BY name ORDER BY min(place) LIMIT ?"
-        report.without_photo = [name for (name,) in self._database.execute(without, (NAMED,))]
+        without_photo = "SELECT name FROM rows WHERE matched_bin IS NULL GROUP BY name ORDER BY min(row) LIMIT ?"
+        report.without_photo = [name for (name,) in self._database.execute(without_photo, (_MAX_NAMED_BINS,))]
 
     def close(self) -> None:
         self._database.close()
 
 
 class Refusals:
-    """Counts refused rows, and lists the first LISTED in a file, which is created only if there are any.
+    """Counts the refused rows, and lists the first MAX_LISTED_ROWS in a file.
 
-    Without refused rows, the file of an earlier run is removed, since it is outdated.
+    The file is created for the first refused row. If there is none, the file of an earlier run is removed as outdated.
     """
 
     def __init__(self, path: Path, report: InventoryReport, remedy: str) -> None:
-        """`remedy`: what to do if `path` cannot be written. Raises BinwatchError if `path` is the inventory file."""
+        """Prepare the list at `path`; `remedy` tells the user what to do if it cannot be written.
+
+        Raises BinwatchError if `path` is the inventory file.
+        """
         if path.resolve() == report.file.resolve():
             raise BinwatchError(f"{path}: is the inventory file, and would be lost; copy it to another name first")
         self._path = path
         self._remedy = remedy
         self.report = report
-        self._opened: TextIO | None = None
+        self._list: TextIO | None = None
 
     def __enter__(self) -> Refusals:
         return self
 
-    def add(self, cells: Cells, why: Refusal) -> None:
-        """Add a refused row."""
+    def add(self, cells: Cells, reason: Refusal) -> None:
+        """Add a refused row. Raises BinwatchError if it cannot be listed."""
         if not self.report.refused:
             self.report.first_refused = f"row {cells.row}, {escape_unprintable(cells.bin.strip()[:60])!r}"
-        self.report.refused[why] += 1
-        if self.report.listed == LISTED:
+        self.report.refused[reason] += 1
+        if self.report.listed == MAX_LISTED_ROWS:
             return
-        rows: list[tuple[object, ...]] = [(cells.row, _cut(cells.bin), _cut(text_of(cells.quantity)), why.value)]
-        if self._opened is None:
-            self._opened = self._explained(lambda: self._path.open("w", encoding="utf-8", newline=""))
+        rows: list[tuple[object, ...]] = [(cells.row, _cut(cells.bin), _cut(cell_text(cells.quantity)), reason.value)]
+        if self._list is None:
+            self._list = self._attempt(lambda: self._path.open("w", encoding="utf-8", newline=""))
             self.report.refused_file = self._path
             rows.insert(0, ("row", "bin", "quantity", "reason"))
-        writer = SafeCsvWriter(self._opened)
-        self._explained(lambda: writer.writerows(rows))
+        writer = SafeCsvWriter(self._list)
+        self._attempt(lambda: writer.writerows(rows))
         self.report.listed += 1
 
-    def __exit__(self, failed: type[BaseException] | None, *_: object) -> None:
-        if self._opened is not None:
-            self._explained(self._opened.close)
-        elif failed is None:
-            with suppress(OSError):  # where it cannot be removed, a list could not have been written either
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        if self._list is not None:
+            self._attempt(self._list.close)
+        elif error is None:
+            with suppress(OSError):  # if it cannot be removed, a list could not have been written either
                 self._path.unlink()
 
-    def _explained(self, write: Callable[[], T]) -> T:
+    def _attempt(self, operation: Callable[[], T]) -> T:
+        """Access the list. Raises BinwatchError with the remedy if that fails."""
         try:
-            return write()
+            return operation()
         except OSError as error:
             raise BinwatchError(
                 f"{self._path}: the refused rows cannot be listed there ({error.strerror}); {self._remedy}"
@@ -335,4 +348,4 @@ class Refusals:
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= MAX_CELL else text[:MAX_CELL] + "…"
+    return text if len(text) <= _MAX_CELL_CHARACTERS else text[:_MAX_CELL_CHARACTERS] + "…"

@@ -1,7 +1,7 @@
 """Unpacks a workbook in a separate process with limited memory and CPU time: `python -m … FILE FOLDER`.
 
-A few kilobytes of XLSX or ODS may unpack to gigabytes, or have a cell at the far end of the sheet, whose huge table
-aborts calamine's process. The sizes stated in the file cannot be trusted.
+A few kilobytes of XLSX or ODS may unpack to gigabytes. A single cell at the far end of a sheet makes the table so large
+that calamine aborts its process. The sizes stated in the file cannot be trusted.
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-MAX_MEMORY = 2**31
-"""Bytes of address space: about 15 million cells."""
-MAX_SECONDS = 120
-"""CPU time."""
+MAX_MEMORY_BYTES = 2**31
+"""Maximum address space, enough for about 15 million cells."""
+MAX_CPU_SECONDS = 120
 
 
 def main() -> None:
@@ -22,7 +21,7 @@ def main() -> None:
     from python_calamine import CalamineError, PasswordError
 
     file, folder = Path(sys.argv[1]), Path(sys.argv[2])
-    _limit()
+    _limit_resources()
     try:
         names = _unpack(file, folder)
     except PasswordError:
@@ -41,8 +40,8 @@ def _unpack(file: Path, folder: Path) -> list[str]:
 
     with load_workbook(str(file)) as book:
         names = [sheet.name for sheet in book.sheets_metadata if sheet.visible is SheetVisibleEnum.Visible]
-        for number, name in enumerate(names):
-            with (folder / str(number)).open("w", encoding="utf-8") as out:
+        for index, name in enumerate(names):
+            with (folder / str(index)).open("w", encoding="utf-8") as out:
                 for cells in book.get_sheet_by_name(name).iter_rows():
                     out.write(json.dumps([_cell(cell) for cell in cells]) + "\n")
     return names
@@ -54,18 +53,18 @@ def _cell(value: object) -> str | float:
     return float(value) if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
-def _limit() -> None:
-    with suppress(ImportError, OSError, ValueError):  # systems without such limits, such as Windows
+def _limit_resources() -> None:
+    with suppress(ImportError, OSError, ValueError):  # some systems, such as Windows, have no such limits
         import resource
 
-        for what, most in (
-            (resource.RLIMIT_AS, MAX_MEMORY),
-            (resource.RLIMIT_FSIZE, MAX_MEMORY),
-            (resource.RLIMIT_CPU, MAX_SECONDS),
+        for kind, limit in (
+            (resource.RLIMIT_AS, MAX_MEMORY_BYTES),
+            (resource.RLIMIT_FSIZE, MAX_MEMORY_BYTES),
+            (resource.RLIMIT_CPU, MAX_CPU_SECONDS),
             (resource.RLIMIT_CORE, 0),
         ):
-            _, hard = resource.getrlimit(what)
-            resource.setrlimit(what, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+            _, hard = resource.getrlimit(kind)
+            resource.setrlimit(kind, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
 
 
 if __name__ == "__main__":

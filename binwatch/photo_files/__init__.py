@@ -1,7 +1,7 @@
 """Parses photo files before any decoder reads them: one module for each format.
 
-Each module passes on only the parts that contain pixels: a damaged or huge comment, profile or EXIF block is no reason
-to refuse intact pixels, and a decoder that does not receive it cannot fail on it.
+Each module passes only the parts that contain pixels to the decoder. A damaged or huge comment, profile or EXIF block
+is no reason to refuse intact pixels, and a decoder that does not receive it cannot fail on it.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ _READERS: dict[bytes, Read] = {
     b"GIF8": gif.read,
     **dict.fromkeys(tiff.STARTS, tiff.read),
 }
-"""First bytes → reader. The photo's name is ignored."""
+"""First bytes of a file → reader. The file's name is ignored."""
 
 
 def reader_of(data: bytes) -> Read | None:
-    """The reader for a file, by its first bytes; None for an unsupported format."""
+    """Return the reader for a file by its first bytes; None for an unsupported format."""
     if is_webp(data):
         return webp.read
     if heif.is_heif(data):

@@ -1,4 +1,4 @@
-"""A limit on the memory of all photos that are being decoded."""
+"""Limits the total memory of the photos that are being decoded."""
 
 from __future__ import annotations
 
@@ -9,38 +9,41 @@ from functools import cache
 from threading import Condition
 
 
-class Budget:
-    """Bytes shared between threads. A thread waits until enough are free, in the order of the calls, so that small
-    photos do not delay a large one for ever."""
+class MemoryBudget:
+    """A number of bytes shared between threads.
+
+    Threads wait in the order of their calls until enough bytes are free, so small photos cannot delay a large one
+    indefinitely.
+    """
 
     def __init__(self, total: int) -> None:
         self._total = total
         self._used = 0
-        self._line: deque[object] = deque()
+        self._queue: deque[object] = deque()
         self._changed = Condition()
 
     @contextmanager
-    def taking(self, amount: int) -> Iterator[None]:
-        """Hold `amount` bytes in the `with` block, or all bytes if that is less."""
-        amount = min(amount, self._total)
-        place = object()
+    def reserved(self, size: int) -> Iterator[None]:
+        """Reserve `size` bytes for the `with` block, but at most the whole budget."""
+        size = min(size, self._total)
+        ticket = object()
         with self._changed:
-            self._line.append(place)
+            self._queue.append(ticket)
             try:
-                self._changed.wait_for(lambda: self._line[0] is place and self._used + amount <= self._total)
-                self._used += amount
+                self._changed.wait_for(lambda: self._queue[0] is ticket and self._used + size <= self._total)
+                self._used += size
             finally:
-                self._line.remove(place)
+                self._queue.remove(ticket)
                 self._changed.notify_all()
         try:
             yield
         finally:
             with self._changed:
-                self._used -= amount
+                self._used -= size
                 self._changed.notify_all()
 
 
 @cache
-def budget_of(total: int) -> Budget:
-    """The budget of this process with this limit."""
-    return Budget(total)
+def shared_budget(total: int) -> MemoryBudget:
+    """Return this process's only budget of `total` bytes."""
+    return MemoryBudget(total)

@@ -1,4 +1,4 @@
-"""HEIF, the format of phones' photos (.heic), decoded by pillow-heif if that is installed (extra `heic`)."""
+"""Reads HEIF files (.heic), the photo format of phones, with pillow-heif if it is installed (extra `heic`)."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any
 from PIL import Image
 
 from binwatch.errors import PhotoError, Reason
-from binwatch.photo_files.by_pillow import undecodable
+from binwatch.photo_files.by_pillow import pillow_error
 from binwatch.photo_files.parsed_image import ParsedImage
 
 _BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"})
-"""Brands in the `ftyp` box, as opposed to AVIF's and videos'."""
-_BYTES_A_PIXEL = 16
-"""libheif's YUV planes, its RGB copy, and Pillow's."""
+"""Brands in the `ftyp` box of HEIF photos. AVIF files and videos have others."""
+_BYTES_PER_PIXEL = 16
+"""Memory for libheif's YUV planes, its RGB copy, and Pillow's copy."""
 
 
 def is_heif(data: bytes) -> bool:
-    """Whether the file begins like a HEIF."""
+    """Return whether the file starts like a HEIF."""
     return data[4:8] == b"ftyp" and data[8:12] in _BRANDS
 
 
@@ -35,13 +35,13 @@ def read(data: bytes) -> ParsedImage:
         photo = pillow_heif.open_heif(data)  # the primary picture; libheif turns it upright
         width, height = photo.size
     except Exception as error:  # ValueError, EOFError, SyntaxError, RuntimeError, OSError, depending on the damage
-        raise undecodable(error) from error
-    return ParsedImage("HEIF", width, height, lambda _: width * height * _BYTES_A_PIXEL, partial(_decode, photo))
+        raise pillow_error(error) from error
+    return ParsedImage("HEIF", width, height, lambda _: width * height * _BYTES_PER_PIXEL, partial(_decode, photo))
 
 
 def _decode(photo: Any, _: int) -> Image.Image:
     try:
         image: Image.Image = photo.to_pillow()
     except Exception as error:
-        raise undecodable(error) from error
+        raise pillow_error(error) from error
     return image

@@ -1,4 +1,4 @@
-"""A JPEG's frame and scans: detects an incomplete picture before decoding."""
+"""Parses the frame and scans of a JPEG, and detects an incomplete picture before decoding."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from itertools import pairwise
 
 import numpy as np
 
-from binwatch.photo_files.parsed_image import header_damaged
+from binwatch.photo_files.parsed_image import header_error
 
 _PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
 _COEFFICIENTS = 64
-_RUN = 32
+_RUN_BYTES = 32
 """Length of an aligned run of equal bytes that counts as a hole. A hole of 512 bytes has at least 15 such runs."""
 
 
@@ -32,17 +32,17 @@ class Frame:
         """Parse a segment without marker and length. Raises PhotoError."""
         try:
             _, height, width, count = struct.unpack_from(">BHHB", body)
-            parts = [struct.unpack_from("BBB", body, 6 + 3 * number) for number in range(count)]
+            components = [struct.unpack_from("BBB", body, 6 + 3 * index) for index in range(count)]
         except struct.error as error:
-            raise header_damaged("JPEG") from error
-        factors = {number: (factor >> 4, factor & 15) for number, factor, _ in parts}
+            raise header_error("JPEG") from error
+        factors = {number: (factor >> 4, factor & 15) for number, factor, _ in components}
         if not (width and height and factors and all(min(factor) > 0 for factor in factors.values())):
-            raise header_damaged("JPEG")
+            raise header_error("JPEG")
         return cls(marker in _PROGRESSIVE, width, height, factors)
 
     @property
     def coefficients(self) -> int:
-        """Number of coefficients of all components, padded to whole blocks."""
+        """Number of DCT coefficients of all components, padded to whole blocks."""
         across = max(factor[0] for factor in self.components.values())
         down = max(factor[1] for factor in self.components.values())
         units = -(-self.width // (8 * across)) * -(-self.height // (8 * down))
@@ -51,41 +51,44 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """A scan header: the components and the coefficients `first` to `last`, down to bit `low` (0: all bits)."""
+    """A scan header: which coefficients of which components the scan contains."""
 
     components: dict[int, int]
     """Component number → Huffman tables: DC in the upper four bits, AC in the lower four."""
     first: int
+    """Index of the first coefficient, 0 to 63."""
     last: int
+    """Index of the last coefficient, 0 to 63."""
     low: int
+    """Lowest bit of the coefficients in this scan; 0 if it completes them."""
 
     @classmethod
     def read(cls, frame: Frame, body: bytes) -> Scan:
         """Parse a segment without marker and length. Raises PhotoError."""
         count = body[0] if body else 0
         if len(body) < 1 + 2 * count + 3:
-            raise header_damaged("JPEG")
+            raise header_error("JPEG")
         first, last, bits = body[1 + 2 * count : 4 + 2 * count]
         components = dict(zip(body[1 : 1 + 2 * count : 2], body[2 : 2 + 2 * count : 2], strict=True))
         return cls(components, first, last, bits & 15) if frame.progressive else cls(components, 0, 63, 0)
 
 
-class Codes:
-    """The code of symbol 0 in each Huffman table seen so far: "no change" for DC, "end of block" for AC."""
+class ZeroCodes:
+    """The code of symbol 0 in each Huffman table read so far: "no change" for DC, "end of block" for AC."""
 
     def __init__(self) -> None:
         self._codes: dict[int, str] = {}
 
     def read(self, body: bytes) -> None:
-        """Parse a DHT segment without marker and length. The decoder will detect damage."""
+        """Parse a DHT segment without marker and length. Damage is left to the decoder to detect."""
         while len(body) > 16:  # class and number, 16 numbers of codes by length, then the symbols
             lengths = [length for length, count in enumerate(body[1:17], 1) for _ in range(count)]
-            number, symbols, body = body[0], body[17 : 17 + len(lengths)], body[17 + len(lengths) :]
+            table, symbols, body = body[0], body[17 : 17 + len(lengths)], body[17 + len(lengths) :]
             if 0 in symbols:
-                self._codes[number] = _canonical(lengths, symbols.index(0))
+                self._codes[table] = _canonical_code(lengths, symbols.index(0))
 
-    def flat(self, frame: Frame, scan: Scan) -> str | None:
-        """The bits of one unit of a completely flat picture; None if a table has no code for it."""
+    def flat_unit(self, frame: Frame, scan: Scan) -> str | None:
+        """Return the bits of one unit of a completely flat picture; None if a table has no code for it."""
         bits = ""
         for component, tables in scan.components.items():
             dc, ac = self._codes.get(tables >> 4), self._codes.get(0x10 | tables & 15)
@@ -96,16 +99,19 @@ class Codes:
         return bits
 
 
-def _canonical(lengths: Sequence[int], place: int) -> str:
-    """The canonical code at `place`: codes are consecutive, extended by zeros (ITU-T T.81, annex C)."""
+def _canonical_code(lengths: Sequence[int], index: int) -> str:
+    """Return the code at `index` as bits: codes are consecutive, extended by zeros (ITU-T T.81, annex C)."""
     code = 0
-    for before, length in pairwise(lengths[: place + 1]):
-        code = (code + 1) << (length - before)
-    return f"{code:0{lengths[place]}b}"
+    for previous, length in pairwise(lengths[: index + 1]):
+        code = (code + 1) << (length - previous)
+    return f"{code:0{lengths[index]}b}"
 
 
-def missing(frame: Frame, scans: Sequence[Scan]) -> str | None:
-    """The missing scans, in words. A progressive photo without its last scans looks complete, only blurred."""
+def missing_scans(frame: Frame, scans: Sequence[Scan]) -> str | None:
+    """Return which scans are missing as text, or None.
+
+    A progressive photo without its last scans looks complete but blurred.
+    """
     bits = {component: [_COEFFICIENTS] * _COEFFICIENTS for component in frame.components}
     for scan in scans:
         for component in scan.components:
@@ -116,12 +122,13 @@ def missing(frame: Frame, scans: Sequence[Scan]) -> str | None:
     return None
 
 
-def constant_run(scan: bytes, flat: str | None) -> bool:
-    """Whether the scan has a long run of equal bytes: a lost sector or page that a file system has filled.
+def has_constant_run(scan: bytes, flat_unit: str | None) -> bool:
+    """Return whether the scan has a long run of equal bytes: a lost sector or page that a file system has filled.
 
-    Detail is never coded in this way. A flat area may be, if the bits of its units, `flat`, repeat with each byte.
+    Detail is never coded as equal bytes. A flat area may be, if `flat_unit`, the bits of its units, repeats with each
+    byte.
     """
-    if flat is None or (flat * 8)[8:] == (flat * 8)[:-8]:
+    if flat_unit is None or (flat_unit * 8)[8:] == (flat_unit * 8)[:-8]:
         return False
-    rows = np.frombuffer(scan[: len(scan) // _RUN * _RUN], np.uint8).reshape(-1, _RUN)
+    rows = np.frombuffer(scan[: len(scan) // _RUN_BYTES * _RUN_BYTES], np.uint8).reshape(-1, _RUN_BYTES)
     return bool((rows == rows[:, :1]).all(axis=1).any())

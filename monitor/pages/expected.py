@@ -135,7 +135,7 @@ def _import(services: Services, file: _Upload) -> Imported:
             return text.replace(f"{folder}/", "")
 
         try:
-            report = services.writable.write(lambda engine: import_file(path, engine, bucket, named=columns))
+            report = services.writable.write(lambda engine: import_file(path, engine, bucket, names=columns))
         except OutageError:
             raise
         except BinwatchError as error:

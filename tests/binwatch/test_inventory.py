@@ -1,4 +1,4 @@
-"""Inventory files as spreadsheets and warehouse systems write them: read right, or refused with what to do."""
+"""Tests of reading inventory files as spreadsheets and warehouse systems write them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import pytest
 from binwatch.errors import BinwatchError
 from binwatch.inventory.bins import BinIndex
 from binwatch.inventory.columns import ColumnNames
-from binwatch.inventory.quantities import DecimalMark, Undecided, mark_of, value_of
+from binwatch.inventory.quantities import AmbiguousQuantity, DecimalMark, detect_decimal_mark, parse_quantity
 from binwatch.inventory.reading import InventoryQuantity, InventoryReport, Refusal, Refusals, read_expected
 from binwatch.inventory.tables import open_table
 
@@ -72,7 +72,7 @@ def _text(file: Path, text: str, encoding: str = "utf-8") -> Path:
     return file
 
 
-def test_excel_numbers_have_lost_their_zeros(tmp_path: Path) -> None:
+def test_leading_zeros_lost_in_excel_are_restored(tmp_path: Path) -> None:
     rows = [("Bin ID", "Expected Qty"), (184, 5), (297, 10), ("A-07", 2.0), (None, None), (4711, 1)]
     found, report = _read(_xlsx(tmp_path / "stock.xlsx", Stock=rows))
     assert found == {"00184": 5, "00297": 10, "A-07": 2, "4711": 1}
@@ -82,7 +82,7 @@ def test_excel_numbers_have_lost_their_zeros(tmp_path: Path) -> None:
     ]
 
 
-def test_a_report_with_a_title_and_other_sheets(tmp_path: Path) -> None:
+def test_sheet_below_title_among_other_sheets(tmp_path: Path) -> None:
     stock = [
         ("Cycle count, DC 4", None, None, None),
         (None, datetime.date(2026, 11, 1), None, None),
@@ -94,10 +94,10 @@ def test_a_report_with_a_title_and_other_sheets(tmp_path: Path) -> None:
     found, report = _read(_xlsx(tmp_path / "report.xlsx", Notes=[("read me",)], Stock=stock, Old=stock))
     assert found == {"A-07": 3, "00184": 4}
     said = "bin from 'Location', quantity from 'Qty on Hand', article from 'SKU' of sheet 'Stock', not 'Old'"
-    assert report.said == said
+    assert report.description == said
 
 
-def test_hidden_sheets_are_not_read(tmp_path: Path) -> None:
+def test_hidden_sheets_are_ignored(tmp_path: Path) -> None:
     file = _xlsx(tmp_path / "stock.xlsx", Draft=[("bin", "qty"), ("A-07", 9)], Final=[("bin", "qty"), ("A-07", 2)])
     book = openpyxl.load_workbook(file)
     book["Draft"].sheet_state = "hidden"
@@ -106,26 +106,26 @@ def test_hidden_sheets_are_not_read(tmp_path: Path) -> None:
     assert _read(file)[0] == {"A-07": 2}
 
 
-def test_libreoffice(tmp_path: Path) -> None:
+def test_ods_from_libreoffice(tmp_path: Path) -> None:
     rows = [("Lagerplatz", "Sollmenge"), ("Ä-1", 3), (184, 7), ("00297", "1.234"), ("A-07", "12")]
     found, report = _read(_ods(tmp_path / "bestand.ods", rows))
     assert found == {"Ä-1": 3, "00184": 7, "00297": 1234, "A-07": 12}
-    assert report.said == "bin from 'Lagerplatz', quantity from 'Sollmenge'"
+    assert report.description == "bin from 'Lagerplatz', quantity from 'Sollmenge'"
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "cp1252"])
 @pytest.mark.parametrize(("mark", "name"), [(",", "commas"), (";", "semicolons"), ("\t", "tabs"), ("|", "bars")])
-def test_every_encoding_with_every_delimiter(tmp_path: Path, encoding: str, mark: str, name: str) -> None:
+def test_csv_encodings_and_delimiters(tmp_path: Path, encoding: str, mark: str, name: str) -> None:
     lines = ["Lagerfach;Menge;Bemerkung", "Ä-1;3;für Müller", "", ";;", "00184;5;"]
     file = _text(tmp_path / "bestand.csv", "\r\n".join(lines).replace(";", mark), encoding)
     found, report = _read(file)
     assert found == {"Ä-1": 3, "00184": 5}
     assert report.rows == 2
     title = {"utf-8-sig": "UTF-8", "cp1252": "Windows-1252"}.get(encoding, encoding[:6].upper())
-    assert report.said == f"bin from 'Lagerfach', quantity from 'Menge' ({name} between columns, {title})"
+    assert report.description == f"bin from 'Lagerfach', quantity from 'Menge' ({name} between columns, {title})"
 
 
-def test_quoted_cells_and_the_line_that_excel_understands(tmp_path: Path) -> None:
+def test_csv_with_quoted_cells_and_sep_line(tmp_path: Path) -> None:
     file = _text(
         tmp_path / "stock.csv",
         'sep=;\r\n"Bin";"Note, if any";"Qty"\r\n"00184";"4"" bolts, zinc";"1.234"\r\n"A-07";"";"2"\r\n',
@@ -150,7 +150,7 @@ def test_quoted_cells_and_the_line_that_excel_understands(tmp_path: Path) -> Non
         ("bin;qty", ["00184;5 pcs", "00297;five", "A-07;=1+1"], {}),
     ],
 )
-def test_quantities_of_a_column(tmp_path: Path, header: str, rows: list[str], found: dict[str, int]) -> None:
+def test_quantities_of_column(tmp_path: Path, header: str, rows: list[str], found: dict[str, int]) -> None:
     assert _read(_text(tmp_path / "stock.csv", "\n".join([header, *rows])))[0] == found
 
 
@@ -177,18 +177,18 @@ def test_quantities_of_a_column(tmp_path: Path, header: str, rows: list[str], fo
         ("1_000", None, None),
     ],
 )
-def test_one_quantity(text: str, point: float | None, comma: float | None) -> None:
-    assert (value_of(text, DecimalMark.POINT), value_of(text, DecimalMark.COMMA)) == (point, comma)
+def test_parse_quantity(text: str, point: float | None, comma: float | None) -> None:
+    assert (parse_quantity(text, DecimalMark.POINT), parse_quantity(text, DecimalMark.COMMA)) == (point, comma)
 
 
-def test_a_column_that_tells_nothing_is_not_guessed() -> None:
-    assert mark_of(["1,234", "2,345"]) is DecimalMark.UNKNOWN
-    assert mark_of(["1,5", "1.5", "1,234"]) is DecimalMark.UNKNOWN
-    with pytest.raises(Undecided):
-        value_of("1,234", DecimalMark.UNKNOWN)
+def test_decimal_mark_is_not_guessed() -> None:
+    assert detect_decimal_mark(["1,234", "2,345"]) is DecimalMark.UNKNOWN
+    assert detect_decimal_mark(["1,5", "1.5", "1,234"]) is DecimalMark.UNKNOWN
+    with pytest.raises(AmbiguousQuantity):
+        parse_quantity("1,234", DecimalMark.UNKNOWN)
 
 
-def test_undecided_rows_are_listed(tmp_path: Path) -> None:
+def test_ambiguous_rows_are_refused_and_listed(tmp_path: Path) -> None:
     _, report = _read(_text(tmp_path / "stock.csv", "bin;qty\n00184;1,234\n"))
     assert report.refused == {Refusal.UNDECIDED: 1}
     assert report.lines()[1:] == [
@@ -197,7 +197,7 @@ def test_undecided_rows_are_listed(tmp_path: Path) -> None:
     ]
 
 
-def test_a_bin_has_a_row_for_each_article(tmp_path: Path) -> None:
+def test_quantities_of_articles_are_summed(tmp_path: Path) -> None:
     rows = [
         ("Storage Bin", "Material", "Qty"),
         ("A-07", "4711", "2"),
@@ -225,20 +225,20 @@ def test_a_bin_has_a_row_for_each_article(tmp_path: Path) -> None:
     "cell",
     ["00184.jpg", "00184.JPG", "photos/00184.jpeg", r"C:\photos\00184.jpg", " 184 ", "000184", "184.0", '="00184"'],
 )
-def test_what_means_a_bin(tmp_path: Path, cell: str) -> None:
+def test_bin_in_cell(tmp_path: Path, cell: str) -> None:
     assert _read(_text(tmp_path / "stock.csv", f"bin,qty\n{cell},3\n"))[0] == {"00184": 3}
 
 
-def test_zeros_are_added_only_where_one_bin_fits(tmp_path: Path) -> None:
+def test_zeros_are_restored_only_for_single_match(tmp_path: Path) -> None:
     file = _text(tmp_path / "stock.csv", "bin,qty\n7,1\n8,2\n08,3\n9,4\n009,5\n")
     found, report = _read(file, photos=["07", "007", "008", "009"])
     assert report.refused == {Refusal.SEVERAL_BINS: 1}
     # The longest name is nearest to 008; and where the file has 009 itself, 9 is another bin.
     assert found == {"8": 2, "008": 3, "9": 4, "009": 5}
-    assert (report.meeting, report.without_photo) == (2, ["8", "9"])
+    assert (report.rows_with_photo, report.without_photo) == (2, ["8", "9"])
 
 
-def test_columns_that_a_person_names(tmp_path: Path) -> None:
+def test_columns_named_by_user(tmp_path: Path) -> None:
     file = _text(tmp_path / "stock.csv", "Kiste,Ist,Soll\n00184,4,5\n")
     with pytest.raises(
         BinwatchError, match=r"recognised as the bin, only 'Kiste', 'Ist', 'Soll'; say which with --bin-column NAME"
@@ -267,7 +267,7 @@ def test_columns_that_a_person_names(tmp_path: Path) -> None:
         (b"PAR1", "is not a Parquet file"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_read_says_what_to_do(tmp_path: Path, content: bytes, message: str) -> None:
+def test_unreadable_file_error_has_remedy(tmp_path: Path, content: bytes, message: str) -> None:
     file = tmp_path / "stock.xls"
     file.write_bytes(content)
     with pytest.raises(BinwatchError, match=message):
@@ -275,7 +275,7 @@ def test_what_cannot_be_read_says_what_to_do(tmp_path: Path, content: bytes, mes
 
 
 @pytest.mark.parametrize("make", [_xlsx, _ods])
-def test_a_damaged_sheet_is_read_or_refused(tmp_path: Path, make: Callable[..., Path]) -> None:
+def test_damaged_workbook_is_read_or_refused(tmp_path: Path, make: Callable[..., Path]) -> None:
     rows = [("bin", "qty"), ("A-07", 2)]
     file = _xlsx(tmp_path / "stock.xlsx", Stock=rows) if make is _xlsx else _ods(tmp_path / "stock.ods", rows)
     whole, chance, refused = file.read_bytes(), random.Random(0), 0
@@ -291,13 +291,13 @@ def test_a_damaged_sheet_is_read_or_refused(tmp_path: Path, make: Callable[..., 
     assert refused > 30
 
 
-def test_the_content_says_what_a_file_is(tmp_path: Path) -> None:
+def test_format_is_detected_by_content(tmp_path: Path) -> None:
     file = _xlsx(tmp_path / "stock.xlsx", Stock=[("bin", "qty"), ("A-07", 2)]).rename(tmp_path / "stock.csv")
     assert _read(file)[0] == {"A-07": 2}
 
 
 def _corner(file: Path) -> Path:
-    """A few kilobytes: a cell in the last row and column, and the table is as large as a sheet can be."""
+    """Return a file of a few kilobytes with a cell in the last row and column, so that its table has maximum size."""
     book = openpyxl.Workbook()
     book.active["A1"] = "bin"
     book.active["B1"] = "qty"
@@ -347,7 +347,7 @@ def _pack(file: Path, parts: dict[str, bytes]) -> None:
 
 
 @pytest.mark.parametrize(("make", "name"), [(_corner, "a.xlsx"), (_repeated, "a.ods"), (_bomb, "a.xlsx")])
-def test_a_small_file_that_unpacks_to_gigabytes(tmp_path: Path, make: Callable[[Path], Path], name: str) -> None:
+def test_workbook_that_unpacks_to_gigabytes_is_refused(tmp_path: Path, make: Callable[[Path], Path], name: str) -> None:
     file = make(tmp_path / name)
     assert file.stat().st_size < 20 * 2**20
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -356,7 +356,7 @@ def test_a_small_file_that_unpacks_to_gigabytes(tmp_path: Path, make: Callable[[
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50 * 2**10  # KiB
 
 
-def test_a_directory_that_understates_a_size(tmp_path: Path) -> None:
+def test_workbook_with_understated_size_is_refused(tmp_path: Path) -> None:
     file = _xlsx(tmp_path / "stock.xlsx", Stock=[("bin", "qty"), *[("00184", 3)] * 1000])
     with zipfile.ZipFile(file) as parts:
         stated = parts.getinfo("xl/worksheets/sheet1.xml").file_size
@@ -367,7 +367,7 @@ def test_a_directory_that_understates_a_size(tmp_path: Path) -> None:
         _read(file)
 
 
-def test_what_was_unpacked_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unpacked_sheets_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     table = open_table(_xlsx(tmp_path / "stock.xlsx", Stock=[("bin", "qty"), ("A-07", 2)]))
     assert [cells.bin for cells in table.rows()] == ["A-07"]

@@ -1,4 +1,4 @@
-"""Photos of which a part is lost are refused, and photos that are whole are not, whatever else their files hold."""
+"""Tests that incomplete photos are refused, and complete ones are read despite damage to other parts of their files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from PIL import Image
 from binwatch.errors import PhotoError, Reason
 from binwatch.image import MAX_SIDE, ImageLimits, load_photo
 from binwatch.photo_files import gif, jpeg, reader_of
-from binwatch.photo_files.budget import Budget
+from binwatch.photo_files.budget import MemoryBudget
 from binwatch.photo_files.orientation import orientation
 from testing.damage import LARGE, Damage
 from testing.photos import chunk, encoded, noise, png, scene
@@ -82,12 +82,12 @@ ANCILLARY = {
 
 @pytest.mark.parametrize("name", ANCILLARY)
 @pytest.mark.parametrize("place", [HEADER_END, DATA_END], ids=["before the pixels", "behind them"])
-def test_a_png_is_whole_whatever_its_other_chunks_are_like(name: str, place: int) -> None:
+def test_png_with_damaged_other_chunks_is_read(name: str, place: int) -> None:
     same(PNG[:place] + ANCILLARY[name] + PNG[place:], PNG)
 
 
 @pytest.mark.parametrize("end", [-12, -11, -5, -1])
-def test_a_png_without_its_end_chunk_is_whole(end: int) -> None:
+def test_png_without_end_chunk_is_read(end: int) -> None:
     same(PNG[:end], PNG)
 
 
@@ -102,7 +102,7 @@ JPEGS = {
 
 
 @pytest.mark.parametrize("name", JPEGS)
-def test_a_jpeg_without_its_end_marker_is_whole(name: str) -> None:
+def test_jpeg_without_end_marker_is_read(name: str) -> None:
     same(JPEGS[name].removesuffix(b"\xff\xd9"), JPEGS[name])
     same(JPEGS[name][:-1], JPEGS[name])  # half of the marker is there
 
@@ -126,19 +126,19 @@ SEGMENTS = {
 
 
 @pytest.mark.parametrize("name", SEGMENTS)
-def test_a_jpeg_is_whole_whatever_its_other_segments_are_like(name: str) -> None:
+def test_jpeg_with_damaged_other_segments_is_read(name: str) -> None:
     sound = JPEGS["baseline"]
     same(sound[:2] + SEGMENTS[name] + sound[2:], sound)
 
 
-def test_padding_before_a_jpegs_end_marker_is_no_damage() -> None:
+def test_jpeg_with_padding_before_end_marker_is_read() -> None:
     sound = JPEGS["baseline"]
     same(sound[:-2] + b"\0\0" + sound[-2:], sound)
     assert refused(sound[:-2] + bytes(500) + sound[-2:])[0] is Reason.CORRUPT
 
 
 @pytest.mark.parametrize("lossless", [True, False])
-def test_a_webp_is_whole_whatever_its_metadata_are_like(lossless: bool) -> None:
+def test_webp_with_damaged_metadata_is_read(lossless: bool) -> None:
     sound = encoded(scene(), "WEBP", lossless=lossless)
     exif = encoded(scene(), "WEBP", lossless=lossless, exif=b"Exif\0\0odd", xmp=b"x" * 101)
     same(exif, sound)
@@ -150,7 +150,7 @@ def test_a_webp_is_whole_whatever_its_metadata_are_like(lossless: bool) -> None:
     same(exif[:padding] + exif[padding + 1 :], sound)
 
 
-def test_a_gif_is_whole_whatever_its_other_blocks_are_like() -> None:
+def test_gif_with_damaged_other_blocks_is_read() -> None:
     sound = encoded(scene(), "GIF")
     start = 13 + 3 * 256
     comment = b"!\xfe" + (b"\xff" + b"x" * 255) * 9000 + b"\0"
@@ -162,8 +162,8 @@ def test_a_gif_is_whole_whatever_its_other_blocks_are_like() -> None:
 # What is not
 
 
-def test_parts_that_are_lost_are_noticed() -> None:
-    """Every photo with a large loss, in every place, of files as they are and progressive ones."""
+def test_lost_parts_are_detected() -> None:
+    """A large loss is detected at every position, in baseline and progressive files."""
     whole = []
     for path in SAMPLES:
         plain = path.read_bytes()
@@ -184,7 +184,7 @@ def _passes(data: bytes, damage: Damage) -> bool:
     return True
 
 
-def test_a_grey_lower_half_is_called_a_missing_part() -> None:
+def test_missing_lower_half_is_reported_as_truncated() -> None:
     data = JPEGS["real"]
     assert refused(data[: len(data) // 2] + b"\xff\xd9") == (
         Reason.TRUNCATED,
@@ -193,7 +193,7 @@ def test_a_grey_lower_half_is_called_a_missing_part() -> None:
 
 
 @pytest.mark.parametrize("end", [b"", b"\xff\xd9"])
-def test_a_progressive_photo_without_its_last_scans_is_refused(end: bytes) -> None:
+def test_progressive_jpeg_without_last_scans_is_refused(end: bytes) -> None:
     data = encoded(scene(), progressive=True)
     last = data.rindex(b"\xff\xda")
     table = data.rindex(b"\xff\xc4", 0, last)
@@ -203,7 +203,7 @@ def test_a_progressive_photo_without_its_last_scans_is_refused(end: bytes) -> No
 
 
 @pytest.mark.parametrize("name", ["IDAT", "PLTE"])
-def test_a_png_whose_pixels_fail_their_checksum_is_refused(name: str) -> None:
+def test_png_with_wrong_pixel_checksum_is_refused(name: str) -> None:
     data = bytearray(encoded(noise().quantize(16), "PNG"))
     place = data.index(name.encode())
     size = int.from_bytes(data[place - 4 : place])
@@ -214,8 +214,8 @@ def test_a_png_whose_pixels_fail_their_checksum_is_refused(name: str) -> None:
     )
 
 
-def test_a_gif_whose_data_end_early_is_refused() -> None:
-    """LZW has a code for the end, and what comes after it is background: here, black below the first row."""
+def test_truncated_gif_is_refused() -> None:
+    """LZW has an end code, after which pixels have the background colour: here, black below the first row."""
     sound = encoded(Image.new("L", (64, 64), 7).quantize(2), "GIF")
     assert load_photo(sound).pixels.max() > 0
     start = sound.index(b",\0\0\0\0") + 10
@@ -227,13 +227,13 @@ def test_a_gif_whose_data_end_early_is_refused() -> None:
 # What costs too much
 
 
-def test_a_side_may_not_be_too_long() -> None:
+def test_too_long_side_is_refused() -> None:
     grey = png(MAX_SIDE + 1, 2, 8, 0, (b"\0" + bytes(MAX_SIDE + 1)) * 2)
     assert refused(grey) == (Reason.TOO_MANY_PIXELS, f"{MAX_SIDE + 1}×2: a side over the limit of 65,535 pixels")
     assert load_photo(png(MAX_SIDE, 2, 8, 0, (b"\0" + bytes(MAX_SIDE)) * 2)).width == MAX_SIDE
 
 
-def test_a_photo_that_takes_too_much_memory_is_refused() -> None:
+def test_photo_that_needs_too_much_memory_is_refused() -> None:
     data = encoded(scene(), "WEBP")
     memory = 16 * 400 * 300
     assert load_photo(data, limits=ImageLimits(max_memory=memory)).format == "WEBP"
@@ -249,13 +249,13 @@ def _many_scans(scans: int) -> bytes:
     return data[:-2] + data[last:-2] * scans + b"\xff\xd9"
 
 
-def test_a_jpeg_of_very_many_scans_is_refused() -> None:
+def test_jpeg_with_too_many_scans_is_refused() -> None:
     reason, message = refused(_many_scans(20_000))
     assert reason is Reason.TOO_MANY_PIXELS
     assert message == "it has over 100 scans, each of which takes time; save the photo again"
 
 
-def test_a_bmp_with_run_lengths_is_refused() -> None:
+def test_bmp_with_run_length_coding_is_refused() -> None:
     header = struct.pack("<IiiHHIIiiII", 40, 7000, 7000, 1, 8, 1, 0, 0, 0, 256, 0) + bytes(1024)
     data = b"BM" + struct.pack("<IHHI", 0, 0, 0, 14 + len(header)) + header + b"\xff\0" * 1000
     reason, message = refused(data)
@@ -264,7 +264,7 @@ def test_a_bmp_with_run_lengths_is_refused() -> None:
 
 
 @pytest.mark.parametrize("name", ["JPEG", "PNG"])
-def test_files_of_millions_of_parts_are_refused(name: str) -> None:
+def test_files_with_too_many_segments_are_refused(name: str) -> None:
     if name == "JPEG":
         data = b"\xff\xd8" + b"\xff\xfe\0\2" * 200_000 + JPEGS["baseline"][2:]
     else:
@@ -274,8 +274,8 @@ def test_files_of_millions_of_parts_are_refused(name: str) -> None:
     assert "over 100,000" in message
 
 
-def test_memory_stays_within_bounds(tmp_path: Path) -> None:
-    """Each of these took from 0.4 to 1 GB, at 50 megapixels: long and thin, and in formats that are held twice."""
+def test_memory_limit(tmp_path: Path) -> None:
+    """At 50 megapixels, these photos once took 0.4 to 1 GB: long and thin ones, and formats that are held twice."""
     flat = Image.new("RGB", (4000, 4000), "navy")
     files = {
         "thin.png": png(2, 25_000_000, 8, 0, bytes(3 * 25_000_000)),
@@ -320,15 +320,15 @@ for path in sys.argv[1:]:
     assert all(int(mib) < 300 for _, mib in took.values()), took
 
 
-def test_photos_share_a_budget() -> None:
-    """Eight threads of 40 bytes each, of 100: never more than two at a time, and all have their turn."""
-    budget, lock = Budget(100), threading.Lock()
+def test_memory_budget_is_shared() -> None:
+    """Of eight threads that need 40 of 100 bytes each, at most two run at a time, and all get their turn."""
+    budget, lock = MemoryBudget(100), threading.Lock()
     taken, most, turns = 0, 0, 0
 
     def decode() -> None:
         nonlocal taken, most, turns
         for _ in range(50):
-            with budget.taking(40):
+            with budget.reserved(40):
                 with lock:
                     taken, turns = taken + 40, turns + 1
                     most = max(most, taken)
@@ -344,20 +344,20 @@ def test_photos_share_a_budget() -> None:
     assert most <= 80
 
 
-def test_a_large_photo_is_not_overtaken_for_ever() -> None:
-    budget, order = Budget(100), []
+def test_large_photo_is_not_starved() -> None:
+    budget, order = MemoryBudget(100), []
     arrived = threading.Event()
 
     def large() -> None:
         arrived.set()
-        with budget.taking(1000):  # more than there is: it takes all
+        with budget.reserved(1000):  # more than there is: it takes all
             order.append("large")
 
     def small() -> None:
-        with budget.taking(10):
+        with budget.reserved(10):
             order.append("small")
 
-    with budget.taking(50):
+    with budget.reserved(50):
         first = threading.Thread(target=large)
         first.start()
         arrived.wait(60)
@@ -402,13 +402,13 @@ SHORT_6, TAG = b"\0\6\0\0", 0x0112
         (b"", 1),
     ],
 )
-def test_orientation_of_exif(exif: bytes, wanted: int) -> None:
+def test_exif_orientation(exif: bytes, wanted: int) -> None:
     assert orientation(exif) == wanted
     photo = load_photo(encoded(scene(), exif=b"Exif\0\0" + exif.removeprefix(b"Exif\0\0")))
     assert photo.sides_swapped == (wanted >= 5)
 
 
-def test_orientation_of_xmp() -> None:
+def test_xmp_orientation() -> None:
     xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
     assert orientation(xmp=xmp) == 6
     assert orientation(_exif((TAG, 3, 1, b"\0\3\0\0")), xmp) == 3
@@ -422,7 +422,7 @@ def test_orientation_of_xmp() -> None:
     assert load_photo(PNG[:HEADER_END] + chunk(b"zTXt", old) + PNG[HEADER_END:]).sides_swapped
 
 
-def test_65535_damaged_tags_are_read_in_silence() -> None:
+def test_65535_damaged_tags_cause_no_warning() -> None:
     exif = _exif(*[(TAG, 9, 2**31, b"\xff\xff\xff\xff")] * 65_535)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -436,19 +436,19 @@ def test_65535_damaged_tags_are_read_in_silence() -> None:
     ("data", "reader"),
     [(JPEGS["baseline"], jpeg.read), (encoded(scene(), "GIF"), gif.read), (b"GIF", None), (b"", None)],
 )
-def test_the_first_bytes_decide(data: bytes, reader: Callable[[bytes], object] | None) -> None:
+def test_format_is_detected_by_first_bytes(data: bytes, reader: Callable[[bytes], object] | None) -> None:
     assert reader_of(data) is reader
 
 
 @pytest.mark.parametrize("factors", [0x00, 0x33, 0x44, 0xFF])
-def test_sampling_factors_that_are_none(factors: int) -> None:
+def test_invalid_sampling_factors(factors: int) -> None:
     data = bytearray(JPEGS["baseline"])
     data[data.index(b"\xff\xc0") + 11] = factors
     assert refused(bytes(data))[0] in (Reason.CORRUPT, Reason.TRUNCATED)
 
 
 def test_subsampled_cmyk_is_read_by_pillow() -> None:
-    """simplejpeg does not know such JPEGs: with other rare subsamplings the only ones whose damage goes unnoticed."""
+    """simplejpeg does not support these JPEGs. Like other rare subsamplings, they are read without damage detection."""
     data = encoded(scene().convert("CMYK"), subsampling=2)
     with Image.open(io.BytesIO(data)) as image:
         image.draft("RGB", (224, 224))

@@ -131,14 +131,14 @@ def _known(engine: Engine) -> dict[str, int]:
 def test_known_answers_are_loaded_from_a_label_file(engine: Engine, tmp_path: Path) -> None:
     file, named = tmp_path / "index.csv", ColumnNames("key", "label")
     file.write_text("key,label,label_source\na,3,hand\nb,x,hand\nz,1,hand\n")
-    done = load_known_answers(file, engine, "bins", named=named)
+    done = load_known_answers(file, engine, "bins", names=named)
     assert (done.recorded, done.known, done.refused.total(), done.without_photo) == (1, 0, 1, ["z"])
     assert _known(engine) == {"a": 3}
     file.write_text("key,label\na,3\nb,7\n")
-    again = load_known_answers(file, engine, "bins", named=named)
+    again = load_known_answers(file, engine, "bins", names=named)
     assert (again.recorded, again.known, _known(engine)) == (1, 1, {"a": 3, "b": 7})
     file.write_text("key,label\na,4\n")
-    assert load_known_answers(file, engine, "bins", named=named).recorded == 1
+    assert load_known_answers(file, engine, "bins", names=named).recorded == 1
     assert _known(engine) == {"a": 4, "b": 7}
 
 

@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import Engine, func, select
 
 from binwatch.errors import BinwatchError
-from binwatch.inventory.importing import CHUNK, import_file
+from binwatch.inventory.importing import CHUNK_ROWS, import_file
 from binwatch.inventory.reading import InventoryReport, Refusal
 from binwatch.records.audits import UnknownBin, add_audit
 from binwatch.records.tables import Comparison, ConfusionTotal, Expectation
@@ -160,11 +160,11 @@ def test_a_file_from_the_future_is_of_now(sqlite_records: Engine, tmp_path: Path
 
 
 def test_more_rows_than_a_chunk_and_columns_in_any_order(records_engine: Engine, tmp_path: Path) -> None:
-    rows = [("x", str(number % 7), f"bin {number}") for number in range(CHUNK + 1)]
+    rows = [("x", str(number % 7), f"bin {number}") for number in range(CHUNK_ROWS + 1)]
     file = tmp_path / "stock.csv"
     with file.open("w", encoding="utf-8-sig", newline="") as opened:
         csv.writer(opened).writerows([("note", " Quantity", "BIN"), *rows])
-    assert import_file(file, records_engine, BUCKET).recorded == CHUNK + 1
+    assert import_file(file, records_engine, BUCKET).recorded == CHUNK_ROWS + 1
     assert not (tmp_path / "stock.csv.refused.csv").exists()
 
 
@@ -221,7 +221,7 @@ from pathlib import Path
 from binwatch.records.engine import connect
 from binwatch.inventory import importing, reading
 from monitor import formatting
-reading.LISTED = 50
+reading.MAX_LISTED_ROWS = 50
 report = importing.import_file(Path(sys.argv[1]), connect(sys.argv[2]), "b")
 print(formatting.imported(report))
 status = dict(line.split(':') for line in Path('/proc/self/status').read_text().splitlines())

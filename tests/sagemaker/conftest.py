@@ -1,4 +1,4 @@
-"""Fixtures of the tests against SageMaker: moto for its API, the transform driver for what moto does not do."""
+"""Fixtures for tests against SageMaker: moto for its API, and the transform driver for what moto does not simulate."""
 
 from __future__ import annotations
 

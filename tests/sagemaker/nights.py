@@ -1,4 +1,4 @@
-"""What the tests of nightly runs share: photos to count, a run taken to its end, and what it left."""
+"""Helpers for tests of nightly runs: photos to count, finishing a run, and what it leaves behind."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from binwatch.settings import Settings
 from testing.brightness import brightness_of, jpeg
 from testing.services.s3 import S3
 from worker.counting import Counting
-from worker.sagemaker.nightly.recount import InProcess
+from worker.sagemaker.nightly.recount import LocalCounting
 from worker.sagemaker.nightly.run import Nightly
 from worker.sagemaker.nightly.run_store import NightlyRun
 
@@ -38,7 +38,7 @@ class Local:
 
     def __init__(self, settings: Settings) -> None:
         self.keys: list[str] = []
-        self._count = InProcess(settings)
+        self._count = LocalCounting(settings)
 
     def __call__(self, photos: Sequence[ObjectCreated]) -> None:
         self.keys += [photo.key for photo in photos]

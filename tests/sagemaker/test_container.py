@@ -1,4 +1,4 @@
-"""The serving container as a process: from its start to SIGTERM."""
+"""Tests of the serving container as a process, from its start to SIGTERM."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def wait_until_ready(port: int) -> None:
         time.sleep(0.02)  # between two looks at the condition
 
 
-def test_what_is_in_hand_at_sigterm_is_answered(start: Start, brightness_bundle: Path, tmp_path: Path) -> None:
+def test_requests_in_flight_are_answered_after_sigterm(start: Start, brightness_bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "model").symlink_to(brightness_bundle)
     container = start()
     port = port_of(container)
@@ -101,7 +101,7 @@ def test_what_is_in_hand_at_sigterm_is_answered(start: Start, brightness_bundle:
 
 
 @pytest.mark.parametrize(("folder", "address"), [("", "0.0.0.0"), ("none", "127.0.0.1")], ids=["inside", "outside"])
-def test_only_sagemakers_containers_are_reached_from_outside(
+def test_only_sagemaker_containers_listen_on_all_interfaces(
     start: Start, brightness_bundle: Path, tmp_path: Path, folder: str, address: str
 ) -> None:
     (tmp_path / "model").symlink_to(brightness_bundle)
@@ -112,7 +112,7 @@ def test_only_sagemakers_containers_are_reached_from_outside(
     assert f"listening on {address} port" in line
 
 
-def test_a_container_without_a_model_ends_with_the_reason(start: Start, tmp_path: Path) -> None:
+def test_container_without_model_exits_with_reason(start: Start, tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     _, errors = (container := start()).communicate(timeout=WITHIN_S)
     assert container.returncode == 1
@@ -122,7 +122,7 @@ def test_a_container_without_a_model_ends_with_the_reason(start: Start, tmp_path
     assert "Traceback" not in errors
 
 
-def test_a_damaged_model_ends_it_too(start: Start, brightness_bundle: Path, tmp_path: Path) -> None:
+def test_container_with_damaged_model_exits(start: Start, brightness_bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     for file in brightness_bundle.iterdir():
         (tmp_path / "model" / file.name).write_bytes(file.read_bytes() + (b" " if file.suffix == ".onnx" else b""))
@@ -130,7 +130,7 @@ def test_a_damaged_model_ends_it_too(start: Start, brightness_bundle: Path, tmp_
     assert (container.returncode, "its SHA-256 is" in errors.splitlines()[-1]) == (1, True)
 
 
-def test_a_port_that_is_taken(start: Start, brightness_bundle: Path, tmp_path: Path) -> None:
+def test_port_in_use(start: Start, brightness_bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "model").symlink_to(brightness_bundle)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -141,7 +141,7 @@ def test_a_port_that_is_taken(start: Start, brightness_bundle: Path, tmp_path: P
     assert message.endswith("; set BINWATCH_SERVE_HOST and BINWATCH_SERVE_PORT")
 
 
-def test_the_archive_is_the_same_for_the_same_bundle(brightness_bundle: Path, tmp_path: Path) -> None:
+def test_archive_is_reproducible(brightness_bundle: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     copy.mkdir()
     for file in brightness_bundle.iterdir():
@@ -149,7 +149,7 @@ def test_the_archive_is_the_same_for_the_same_bundle(brightness_bundle: Path, tm
     assert archive(Bundle(copy)) == archive(Bundle(brightness_bundle))
 
 
-def test_the_driver_sees_a_container_that_does_not_start(containers: Containers) -> None:
+def test_driver_detects_container_that_does_not_start(containers: Containers) -> None:
     empty = io.BytesIO()
     tarfile.open(fileobj=empty, mode="w:gz").close()
     with pytest.raises(JobFailed, match=r"(?s)the container ended with 1: .*no card"):

@@ -1,4 +1,4 @@
-"""The nightly run on SageMaker: its records are those of a local worker, whatever becomes of photos and answers."""
+"""Tests that a nightly run on SageMaker writes the records that a local worker would write."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from worker.sagemaker.nightly.run import Nightly
 from worker.sagemaker.nightly.run_paths import RunPaths
 
 
-def test_records_are_those_of_a_local_worker(
+def test_records_equal_those_of_local_worker(
     nightly: Nightly,
     settings: Settings,
     s3: S3,
@@ -69,7 +69,7 @@ def test_records_are_those_of_a_local_worker(
     assert driver.requests == 16
 
 
-def test_the_job_is_started_as_the_settings_say(
+def test_job_parameters_follow_settings(
     settings: Settings, s3: S3, driver: TransformDriver, sqlite_records: Database, local: Local
 ) -> None:
     settings = on_sagemaker(
@@ -86,7 +86,7 @@ def test_the_job_is_started_as_the_settings_say(
     driver.may_play.clear()
     run = nightly.start()
     assert nightly.advance(run).ended is None
-    assert nightly.running(run) == run.jobs
+    assert nightly.running_jobs(run) == run.jobs
     job = nightly.jobs._client.describe_transform_job(TransformJobName=run.jobs[0])
     assert job["TransformResources"] == {"InstanceType": "ml.c5.2xlarge", "InstanceCount": 2}
     assert (job["MaxConcurrentTransforms"], job["MaxPayloadInMB"], job["BatchStrategy"]) == (8, 12, "SingleRecord")
@@ -105,7 +105,7 @@ def test_the_job_is_started_as_the_settings_say(
     assert ended.outcome.instance_seconds == 2 * ended.outcome.jobs[0].seconds
 
 
-def test_several_jobs_if_one_would_be_too_large(
+def test_large_run_is_divided_into_jobs(
     settings: Settings, s3: S3, driver: TransformDriver, sqlite_records: Database, local: Local, tmp_path: Path
 ) -> None:
     settings = on_sagemaker(settings, job_photos=5, max_payload_mb=1)
@@ -136,7 +136,7 @@ FAULTS: dict[str, Callable[[], Faults]] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_what_has_no_answer_is_counted_locally(
+def test_photos_without_answer_are_counted_locally(
     nightly: Nightly,
     settings: Settings,
     s3: S3,
@@ -157,10 +157,10 @@ def test_what_has_no_answer_is_counted_locally(
     assert left_in(s3, settings) == []
 
 
-def test_photos_that_change_while_the_job_runs(
+def test_photos_that_change_during_job(
     nightly: Nightly, s3: S3, driver: TransformDriver, local: Local, sqlite_records: Database
 ) -> None:
-    """What is recorded is what was counted: the old upload, proven by its MD5, or the new one, counted locally."""
+    """The counted upload is recorded: the old one, identified by its MD5, or the new one, counted locally."""
     put_photos(s3, 6)
     etags: dict[str, str] = {}
 
@@ -177,7 +177,7 @@ def test_photos_that_change_while_the_job_runs(
     run = nightly.start()
     nightly.advance(run)
     driver.may_play.set()
-    while nightly.running(run):
+    while nightly.running_jobs(run):
         time.sleep(0.02)  # between two looks at the condition
     s3.put("bin-images/00000.jpg", jpeg(brightness_of(6)))
     finish(nightly, run)
@@ -190,7 +190,7 @@ def test_photos_that_change_while_the_job_runs(
     assert sorted(local.keys) == ["bin-images/00001.jpg", "bin-images/00002.jpg"]
 
 
-def test_an_etag_that_is_no_md5_is_proven_by_the_upload_itself(
+def test_etag_that_is_not_md5_is_compared_with_current_upload(
     nightly: Nightly,
     settings: Settings,
     s3: S3,
@@ -210,7 +210,7 @@ def test_an_etag_that_is_no_md5_is_proven_by_the_upload_itself(
     assert [row] == rows_of_a_local_worker(settings, tmp_path)
 
 
-def test_only_what_the_model_in_use_has_no_record_of(
+def test_only_photos_without_record_of_current_model_are_counted(
     nightly: Nightly,
     settings: Settings,
     s3: S3,
@@ -237,7 +237,7 @@ def test_only_what_the_model_in_use_has_no_record_of(
     assert len(rows(sqlite_records)) == 9 + 4
 
 
-def test_the_promoted_model_counts(
+def test_promoted_model_is_used(
     settings: Settings, s3: S3, driver: TransformDriver, sqlite_records: Database, tmp_path: Path
 ) -> None:
     settings = settings.model_copy(update={"model_dir": tmp_path / "none"})
@@ -256,10 +256,10 @@ def test_the_promoted_model_counts(
     assert (len(rows(sqlite_records)), driver.requests, local.keys) == (7, 6, ["odd key.jpg"])
 
 
-def test_answers_of_another_model_are_not_recorded(
+def test_answers_of_other_model_are_not_recorded(
     settings: Settings, s3: S3, driver: TransformDriver, sqlite_records: Database, local: Local, tmp_path: Path
 ) -> None:
-    """The image has a model of its own, say, and serves that."""
+    """For example, the container may serve the image's own model."""
     put_photos(s3, 2)
     nightly = Nightly(settings, Objects(settings), sqlite_records, local)
     driver.may_play.clear()
@@ -273,7 +273,7 @@ def test_answers_of_another_model_are_not_recorded(
     assert len(local.keys) == 6
 
 
-def test_answers_under_other_names_are_no_missing_answers(
+def test_answers_with_unexpected_keys_are_an_error(
     nightly: Nightly, s3: S3, driver: TransformDriver, local: Local, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_photos(s3, 2)

@@ -1,4 +1,4 @@
-"""`python -m worker nightly`, and the tasks that beat starts."""
+"""Tests of `python -m worker nightly`, and of the tasks that beat starts."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.02)  # between two looks at the condition
 
 
-def test_the_command_interrupted_and_started_again(
+def test_interrupted_command_is_continued(
     settings: Settings, s3: S3, driver: TransformDriver, sqlite_records: Database, tmp_path: Path
 ) -> None:
     put_photos(s3, 5)
@@ -96,7 +96,7 @@ def test_the_command_interrupted_and_started_again(
     assert rows(sqlite_records) == rows_of_a_local_worker(settings, tmp_path)
 
 
-def test_the_command_says_what_is_missing(settings: Settings) -> None:
+def test_missing_settings_are_named(settings: Settings) -> None:
     process = start(on_sagemaker(settings, role=None), "--backend", "sagemaker")
     _, errors = process.communicate(timeout=WITHIN_S)
     assert process.returncode == 1
@@ -128,7 +128,7 @@ def counting(settings: Settings) -> Iterator[Counting]:
     counting.close()
 
 
-def test_beat_starts_a_run_and_looks_at_it_without_waiting(
+def test_beat_starts_and_polls_run_without_waiting(
     settings: Settings, counting: Counting, s3: S3, driver: TransformDriver, sqlite_records: Database, tmp_path: Path
 ) -> None:
     settings = settings.model_copy(update={"nightly_backend": NightlyBackend.SAGEMAKER})
@@ -165,7 +165,7 @@ def test_beat_starts_a_run_and_looks_at_it_without_waiting(
     assert metrics.get_sample_value("binwatch_worker_nightly_instance_seconds_total") == billed > 0
 
 
-def test_a_start_that_fails_is_tried_again_and_a_job_that_cannot_start_is_named(
+def test_failed_start_is_retried_and_blocked_job_is_named(
     settings: Settings,
     counting: Counting,
     s3: S3,
@@ -193,7 +193,7 @@ def test_a_start_that_fails_is_tried_again_and_a_job_that_cannot_start_is_named(
     assert driver.jobs == run.jobs
 
 
-def test_with_local_workers_they_are_sent_what_the_model_has_no_record_of(
+def test_local_backend_sends_photos_without_record_to_workers(
     settings: Settings, counting: Counting, s3: S3, tmp_path: Path
 ) -> None:
     put_photos(s3, 3)
@@ -214,7 +214,7 @@ def test_with_local_workers_they_are_sent_what_the_model_has_no_record_of(
     assert len(all_again.keys) == 7
 
 
-def test_an_outage_of_the_records_does_not_cost_the_night(
+def test_run_survives_database_outage(
     settings: Settings, counting: Counting, s3: S3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_photos(s3, 1)
@@ -239,7 +239,7 @@ class CountsAtOnce(Sent):
         self._counting.count(photos)
 
 
-def test_with_local_workers_the_command_follows_the_records_of_its_model(
+def test_local_command_follows_records_of_its_model(
     settings: Settings, counting: Counting, s3: S3, sqlite_records: Database, tmp_path: Path
 ) -> None:
     put_photos(s3, 3)
@@ -260,7 +260,7 @@ def test_with_local_workers_the_command_follows_the_records_of_its_model(
     newer.close()
 
 
-def test_what_could_not_be_counted_is_told_apart(
+def test_failed_photos_are_reported_separately(
     settings: Settings, counting: Counting, s3: S3, sqlite_records: Database
 ) -> None:
     put_photos(s3, 2)
@@ -285,7 +285,7 @@ def test_what_could_not_be_counted_is_told_apart(
     assert BackfillProgress(recorded=3).failed_suffix() == ""
 
 
-def test_all_again_by_local_workers(settings: Settings, counting: Counting, s3: S3) -> None:
+def test_local_recount_of_all_photos(settings: Settings, counting: Counting, s3: S3) -> None:
     settings = settings.model_copy(update={"task_queue": f"tasks-{s3.bucket}", "event_queue": f"events-{s3.bucket}"})
     client = sqs_client(settings)
     choose_queues(settings).create()
@@ -300,8 +300,8 @@ def test_all_again_by_local_workers(settings: Settings, counting: Counting, s3: 
 
 
 @pytest.mark.parametrize("grace_s", [0, 3600])
-def test_a_dry_run_says_what_the_run_does_whatever_the_grace(settings: Settings, s3: S3, grace_s: int) -> None:
-    """Of every way to start one: photos younger than the grace are left to their events, and it is said so."""
+def test_dry_run_matches_run_for_any_grace_period(settings: Settings, s3: S3, grace_s: int) -> None:
+    """However a run is started, it leaves photos within the grace period to their events, and says so."""
     settings = settings.model_copy(
         update={
             "task_queue": f"tasks-{s3.bucket}",
@@ -334,8 +334,11 @@ def test_a_dry_run_says_what_the_run_does_whatever_the_grace(settings: Settings,
         assert lines == [first, *(left if grace_s else [])]
 
 
-def test_when_periodic_tasks_are_late(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three intervals after the last, or half a day after it is due; a worker that begins counts from its own start."""
+def test_overdue_periodic_tasks(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task is overdue three intervals after its last run, or half a day after its due time.
+
+    A new worker counts from its own start.
+    """
     moment = datetime(2026, 11, 6, 2, 31, tzinfo=UTC)  # a Friday
     monkeypatch.setattr(BaseSchedule, "now", lambda _: moment)
     metrics = WorkerMetrics()
@@ -355,7 +358,7 @@ def test_when_periodic_tasks_are_late(settings: Settings, monkeypatch: pytest.Mo
     assert deadline(RECONCILE, "start") == moment + timedelta(minutes=30) > deadline(RECONCILE)
 
 
-def test_the_schedule(settings: Settings) -> None:
+def test_schedule(settings: Settings) -> None:
     assert set(make_app(settings).conf.beat_schedule) == {"reconcile"}
     nightly = settings.model_copy(update={"nightly_at": "30 2 * * 1-5"})
     assert set(make_app(nightly).conf.beat_schedule) == {"reconcile", "nightly"}
@@ -367,7 +370,7 @@ def test_the_schedule(settings: Settings) -> None:
         make_app(settings.model_copy(update={"nightly_at": "a b c d e"}))
 
 
-def test_limits_that_sagemaker_would_refuse(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_beyond_sagemaker_limits_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BINWATCH_SAGEMAKER_CONCURRENT_TRANSFORMS", "17")
     with pytest.raises(SettingsError, match="is over 100, SageMaker's limit"):
         load_settings()

@@ -1,4 +1,4 @@
-"""A nightly run that is killed, started twice or taken further by several: one run, and one record of each photo."""
+"""Tests of nightly runs that are killed, started twice, or continued by several processes."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def kill_after(nightly: Nightly, operation: int) -> None:
             setattr(part, name, wrap(getattr(part, name)))
 
 
-def test_killed_after_each_step_and_started_again(
+def test_run_killed_after_each_step_is_continued(
     s3: S3,
     driver: TransformDriver,
     brightness_bundle: Path,
@@ -61,8 +61,8 @@ def test_killed_after_each_step_and_started_again(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The same records, one of each, one job, and nothing left behind."""
-    monkeypatch.setattr("worker.sagemaker.nightly.run._ABANDONED", timedelta(0))
+    """The records are the same, each exists once, there is one job, and no files are left behind."""
+    monkeypatch.setattr("worker.sagemaker.nightly.run._ABANDONED_AGE", timedelta(0))
     lost = "bin-images/00001.jpg"
     driver.faults = Faults(lost=lambda key: key == lost)
     empty = str(sqlite_records.url.database)
@@ -118,7 +118,7 @@ def run_until_killed(settings: Settings, database: Database, operation: int) -> 
     return False
 
 
-def test_two_runs_at_the_same_moment_are_one(
+def test_concurrent_starts_give_one_run(
     nightly: Nightly, settings: Settings, s3: S3, driver: TransformDriver, sqlite_records: Database, local: Local
 ) -> None:
     put_photos(s3, 3)
@@ -142,7 +142,7 @@ def test_two_runs_at_the_same_moment_are_one(
     assert len(rows(sqlite_records)) == 7
 
 
-def test_a_run_that_another_ended_keeps_its_outcome(nightly: Nightly, s3: S3, driver: TransformDriver) -> None:
+def test_run_ended_by_other_process_keeps_outcome(nightly: Nightly, s3: S3, driver: TransformDriver) -> None:
     put_photos(s3, 3)
     run = nightly.start()
     ended = finish(nightly, run)
@@ -151,14 +151,14 @@ def test_a_run_that_another_ended_keeps_its_outcome(nightly: Nightly, s3: S3, dr
     assert ended.outcome.recorded == 7
 
 
-def test_a_look_ends_in_time_and_the_next_goes_on(
+def test_poll_ends_in_time_and_next_poll_continues(
     nightly: Nightly, s3: S3, driver: TransformDriver, sqlite_records: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.sagemaker.nightly.ingest._CHUNK", 2)
+    monkeypatch.setattr("worker.sagemaker.nightly.ingest._CHUNK_PHOTOS", 2)
     put_photos(s3, 4)
     run = nightly.start()
     nightly.advance(run)
-    while nightly.running(run):
+    while nightly.running_jobs(run):
         time.sleep(0.02)  # between two looks at the condition
     for recorded in (2, 4, 6):
         assert nightly.advance(run, within_s=0).ended is None
@@ -167,7 +167,7 @@ def test_a_look_ends_in_time_and_the_next_goes_on(
     assert len(rows(sqlite_records)) == 8
 
 
-def test_files_that_were_deleted_by_hand(nightly: Nightly, s3: S3, driver: TransformDriver) -> None:
+def test_manually_deleted_files(nightly: Nightly, s3: S3, driver: TransformDriver) -> None:
     put_photos(s3, 1)
     run = nightly.start()
     for key in left_in(s3, nightly._settings):

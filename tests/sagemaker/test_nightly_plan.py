@@ -1,4 +1,4 @@
-"""What a nightly run will cost, and which photos SageMaker is sent."""
+"""Tests of a nightly run's cost estimate, and of which photos are sent to SageMaker."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from worker.sagemaker.nightly.run_paths import paths_of
 from worker.sagemaker.nightly.run_store import NightlyRun, RunOutcome
 
 
-def test_the_next_estimate_goes_by_what_was_measured(settings: Settings) -> None:
+def test_estimate_uses_measured_speed(settings: Settings) -> None:
     outcome = RunOutcome(recorded=7200, local=3, instance_seconds=144.0)
     run = NightlyRun(
         number=1,
@@ -34,7 +34,7 @@ def test_the_next_estimate_goes_by_what_was_measured(settings: Settings) -> None
     assert cost.photos_per_second(settings, small) == 20.0
     other = run.model_copy(update={"instance_type": "ml.g5.xlarge"})
     assert cost.photos_per_second(settings, other) == 20.0
-    words = cost.estimate(settings, sent=180_000, kept=5, rate=50.0)
+    words = cost.estimate_text(settings, sagemaker_photos=180_000, local_photos=5, rate=50.0)
     assert words == (
         "180,000 photos for SageMaker, 5 for local workers; about 1.00 hours of ml.m5.xlarge, 0.23 at 0.23 an hour,"
         " if it counts 50.0 photos/s"
@@ -60,6 +60,6 @@ def test_the_next_estimate_goes_by_what_was_measured(settings: Settings) -> None
         (f"{'a' * 1000}.jpg", 1, False),
     ],
 )
-def test_what_sagemaker_is_sent(settings: Settings, key: str, size: int, sent: bool) -> None:
+def test_photos_sent_to_sagemaker(settings: Settings, key: str, size: int, sent: bool) -> None:
     photo = ListedObject(key, "e", size, datetime.now(UTC))
     assert can_be_sent(photo, settings, paths_of(settings, "20260101-01234567")) is sent

@@ -1,4 +1,4 @@
-"""What AWS refuses, or takes too long for: said in words, and tried again."""
+"""Tests of requests that AWS refuses, and of jobs that take too long."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ ROLE_WORDS = "Could not assume role arn:aws:iam::123456789012:role/binwatch"
         ("describe_transform_job", "ExpiredTokenException", "expired", "credentials are expired or unknown in region"),
     ],
 )
-def test_what_aws_refuses_is_explained_and_tried_again(
+def test_refused_requests_are_explained_and_retried(
     nightly: Nightly,
     s3: S3,
     driver: TransformDriver,
@@ -81,7 +81,7 @@ def test_what_aws_refuses_is_explained_and_tried_again(
     assert len(rows(sqlite_records)) == 6
 
 
-def test_a_quota_that_another_job_of_the_run_uses_up_is_waited_for(
+def test_run_waits_for_quota_used_by_its_other_job(
     settings: Settings, s3: S3, driver: TransformDriver, sqlite_records: Database, local: Local
 ) -> None:
     nightly = Nightly(on_sagemaker(settings, job_photos=4), Objects(settings), sqlite_records, local)
@@ -92,7 +92,7 @@ def test_a_quota_that_another_job_of_the_run_uses_up_is_waited_for(
     start = nightly.jobs.start
 
     def one_at_a_time(name: str, model: str, **urls: str) -> None:
-        if nightly.running(run):
+        if nightly.running_jobs(run):
             nightly.jobs._client = Refusing(client, "create_transform_job", "ResourceLimitExceeded", "1 instance")
         try:
             start(name, model, **urls)
@@ -108,7 +108,7 @@ def test_a_quota_that_another_job_of_the_run_uses_up_is_waited_for(
     assert (len(rows(sqlite_records)), local.keys) == (8, [])
 
 
-def test_a_job_that_takes_too_long_is_stopped(
+def test_job_over_time_limit_is_stopped(
     settings: Settings, s3: S3, driver: TransformDriver, sqlite_records: Database, local: Local
 ) -> None:
     nightly = Nightly(on_sagemaker(settings, job_hours=1e-9), Objects(settings), sqlite_records, local)
@@ -122,7 +122,7 @@ def test_a_job_that_takes_too_long_is_stopped(
     assert stopped == run.jobs
 
 
-def test_nothing_is_started_without_role_and_image(settings: Settings, sqlite_records: Database, local: Local) -> None:
+def test_run_needs_role_and_image(settings: Settings, sqlite_records: Database, local: Local) -> None:
     bare = on_sagemaker(settings, role=None, image=None)
     with pytest.raises(
         BinwatchError, match=r"BINWATCH_SAGEMAKER_ROLE is not set .*; BINWATCH_SAGEMAKER_IMAGE is not set"
@@ -130,7 +130,7 @@ def test_nothing_is_started_without_role_and_image(settings: Settings, sqlite_re
         Nightly(bare, Objects(bare), sqlite_records, local)
 
 
-def test_no_credentials(
+def test_missing_credentials(
     settings: Settings, s3: S3, sqlite_records: Database, local: Local, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     put_photos(s3, 1)
@@ -146,7 +146,7 @@ def test_no_credentials(
         nightly.advance(run)
 
 
-def test_the_wrong_region(
+def test_wrong_region(
     settings: Settings, s3: S3, sqlite_records: Database, local: Local, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("binwatch.sagemaker.requests._MAX_ATTEMPTS", 1)

@@ -1,4 +1,4 @@
-"""When a batch starts: at once if nothing else is on its way, else once it is full or has waited long enough."""
+"""Tests of when a batch starts."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ def add(batcher: Batcher, value: int = 0) -> Future:
     return future
 
 
-def test_a_photo_that_comes_alone_does_not_wait(engine: Recorded, make: Make) -> None:
+def test_single_photo_does_not_wait(engine: Recorded, make: Make) -> None:
     batcher = make(1e6)
     batcher.announce()
     assert add(batcher, 5).result(WITHIN_S).predicted == 5
     assert engine.batches == [1]
 
 
-def test_a_batch_waits_for_photos_on_their_way(engine: Recorded, make: Make) -> None:
+def test_batch_waits_for_announced_photos(engine: Recorded, make: Make) -> None:
     batcher = make(1e6)
     for _ in range(3):
         batcher.announce()
@@ -74,7 +74,7 @@ def test_a_batch_waits_for_photos_on_their_way(engine: Recorded, make: Make) -> 
     assert engine.batches == [2]
 
 
-def test_a_batch_that_is_full_does_not_wait(engine: Recorded, make: Make) -> None:
+def test_full_batch_does_not_wait(engine: Recorded, make: Make) -> None:
     batcher = make(1e6)
     for _ in range(5):
         batcher.announce()
@@ -83,7 +83,7 @@ def test_a_batch_that_is_full_does_not_wait(engine: Recorded, make: Make) -> Non
     assert engine.batches == [4]
 
 
-def test_a_batch_does_not_wait_for_ever(engine: Recorded, make: Make) -> None:
+def test_batch_starts_after_wait_limit(engine: Recorded, make: Make) -> None:
     batcher = make(0.02)
     batcher.announce()
     batcher.announce()
@@ -91,7 +91,7 @@ def test_a_batch_does_not_wait_for_ever(engine: Recorded, make: Make) -> None:
     assert engine.batches == [1]
 
 
-def test_an_error_reaches_every_request_and_the_next_batch_is_counted(engine: Recorded, make: Make) -> None:
+def test_error_reaches_each_request_and_next_batch_is_counted(engine: Recorded, make: Make) -> None:
     batcher = make(1e6)
     engine.error = RuntimeError("lost")
     batcher.announce()
@@ -104,7 +104,7 @@ def test_an_error_reaches_every_request_and_the_next_batch_is_counted(engine: Re
     assert add(batcher, 6).result(WITHIN_S).predicted == 6
 
 
-def test_closing_counts_what_is_waiting(engine: Recorded, make: Make) -> None:
+def test_close_counts_waiting_photos(engine: Recorded, make: Make) -> None:
     batcher = make(1e6)
     batcher.announce()
     batcher.announce()

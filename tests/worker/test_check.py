@@ -1,4 +1,4 @@
-"""`binwatch check`, as a person runs it, on real photos with the real model."""
+"""Tests of the command `binwatch check` on real photos with the real model."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from binwatch.records.tables import Comparison, Count
 from binwatch.settings import DEFAULT_MODEL, load_settings
 from monitor.views.discrepancies import Direction, Filters, read_discrepancies, read_level
 from tests.conftest import ROOT
-from worker.check.records import last_variant
+from worker.check.records import latest_variant
 
 SAMPLES = ROOT / "samples"
 EXPECTED = {"00182": 5, "00183": 1, "00184": 0, "00297": 10, "00298": 3}
@@ -71,7 +71,7 @@ def photos(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def stock(tmp_path: Path) -> Path:
-    """As Excel writes it: the ids are numbers."""
+    """An inventory file as written by Excel, with ids as numbers."""
     book = openpyxl.Workbook()
     book.active.append(["Bin ID", "Expected Qty"])
     for name, quantity in EXPECTED.items():
@@ -85,7 +85,7 @@ def _sheet(file: Path, name: str) -> list[dict[str, Any]]:
     return [dict(zip(head, row, strict=True)) for row in rows]
 
 
-def test_the_oddest_bin_comes_first_as_on_the_monitor(check: Check, photos: Path, stock: Path, tmp_path: Path) -> None:
+def test_list_is_ranked_like_monitor(check: Check, photos: Path, stock: Path, tmp_path: Path) -> None:
     shutil.copy2(SAMPLES / "metadata" / "00184.json", photos)
     done = check(photos, "--expected", stock, "--out", "wrong.xlsx")
     assert done.status == 0
@@ -107,10 +107,10 @@ def test_the_oddest_bin_comes_first_as_on_the_monitor(check: Check, photos: Path
     assert p_values == pytest.approx([one.p_value for one in found])  # Excel has fewer digits
 
 
-def test_a_quantity_that_the_model_never_answers_is_not_judged(
+def test_quantity_that_model_cannot_predict_is_not_judged(
     check: Check, photos: Path, stock: Path, tmp_path: Path
 ) -> None:
-    """In the list and on the pages alike."""
+    """This holds for the list and for the monitor's pages."""
     bundle = shutil.copytree(DEFAULT_MODEL, tmp_path / "model")
     card = json.loads((bundle / "card.json").read_text(encoding="utf-8"))
     categories = [one for one in card["calibration"]["categories"] if 0 not in one["classes"]]
@@ -134,7 +134,7 @@ def test_a_quantity_that_the_model_never_answers_is_not_judged(
     assert (level.compared, level.calibrated) == (5, 3)
 
 
-def test_what_it_says(check: Check, photos: Path, stock: Path, tmp_path: Path) -> None:
+def test_printed_summary(check: Check, photos: Path, stock: Path, tmp_path: Path) -> None:
     done = check(photos, "--expected", stock, "--out", "wrong.json")
     whole = json.loads((tmp_path / "wrong.json").read_text(encoding="utf-8"))
     wrong = sum(row["verdict"] != "agrees" for row in whole["bins"])
@@ -160,7 +160,7 @@ def test_what_it_says(check: Check, photos: Path, stock: Path, tmp_path: Path) -
     ]
 
 
-def test_the_monitor_is_opened_with_the_settings_of_the_check(
+def test_monitor_command_has_settings_of_check(
     check: Check, photos: Path, stock: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BINWATCH_SLICE_PATTERN", "(00[0-9])")
@@ -174,7 +174,7 @@ def test_the_monitor_is_opened_with_the_settings_of_the_check(
     )
 
 
-def test_the_monitor_is_opened_with_defaults_that_the_shell_does_not_have(
+def test_monitor_command_has_defaults_that_environment_overrides(
     check: Check, photos: Path, stock: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BINWATCH_MODEL_DIR", str(SAMPLES / "model-lite"))
@@ -189,7 +189,7 @@ def test_the_monitor_is_opened_with_defaults_that_the_shell_does_not_have(
     )
 
 
-def test_the_records_are_in_a_folder_with_an_odd_name(check: Check, photos: Path, stock: Path, tmp_path: Path) -> None:
+def test_records_folder_with_special_characters(check: Check, photos: Path, stock: Path, tmp_path: Path) -> None:
     done = check(photos, "--expected", stock, "--out", "wrong.json", "--records", "what?now 100%41")
     assert (tmp_path / "what?now 100%41" / "records.db").stat().st_size > 0
     assert not (tmp_path / "what").exists()
@@ -200,9 +200,7 @@ def test_the_records_are_in_a_folder_with_an_odd_name(check: Check, photos: Path
 
 
 @pytest.mark.parametrize("how", ["pattern", "list"])
-def test_photos_that_are_not_named_after_their_bins(
-    check: Check, photos: Path, stock: Path, tmp_path: Path, how: str
-) -> None:
+def test_photos_not_named_after_bins(check: Check, photos: Path, stock: Path, tmp_path: Path, how: str) -> None:
     files = {name: photos / name / "IMG_1.jpg" for name in EXPECTED}
     for name, file in files.items():
         file.parent.mkdir()
@@ -218,13 +216,13 @@ def test_photos_that_are_not_named_after_their_bins(
     }
 
 
-def test_a_pattern_without_the_bin(check: Check, photos: Path, stock: Path) -> None:
+def test_bin_pattern_without_bin_group_is_refused(check: Check, photos: Path, stock: Path) -> None:
     done = check(photos, "--expected", stock, "--bin-pattern", "[0-9]+")
     assert done.status == 2
     assert "the bin pattern '[0-9]+' has no group (?P<bin>…)" in done.err
 
 
-def test_only_what_is_new_is_counted(check: Check, photos: Path, stock: Path, tmp_path: Path) -> None:
+def test_repeated_run_counts_only_new_photos(check: Check, photos: Path, stock: Path, tmp_path: Path) -> None:
     arguments = (photos, "--expected", stock, "--out", "wrong.csv")
     assert "5 counted now" in "\n".join(check(*arguments).out)
     first = (tmp_path / "wrong.csv").read_bytes()
@@ -239,7 +237,7 @@ def test_only_what_is_new_is_counted(check: Check, photos: Path, stock: Path, tm
         assert connection.execute(select(func.count()).select_from(Comparison)).scalar_one() == 6
 
 
-def test_nothing_is_passed_over_in_silence(check: Check, photos: Path, stock: Path, tmp_path: Path) -> None:
+def test_everything_not_compared_is_reported(check: Check, photos: Path, stock: Path, tmp_path: Path) -> None:
     (photos / "00183.jpg").write_bytes((photos / "00183.jpg").read_bytes()[:3000])
     (photos / "IMG_1.avif").write_bytes(b"\0\0\0\x1cftypavif\0\0\0\0avifmif1")
     (photos / "scan.tiff").write_bytes(b"II*\0" + bytes(100))
@@ -283,7 +281,7 @@ def test_nothing_is_passed_over_in_silence(check: Check, photos: Path, stock: Pa
         assert line in done.out
 
 
-def test_columns_that_the_list_repeats(check: Check, photos: Path, tmp_path: Path) -> None:
+def test_kept_columns(check: Check, photos: Path, tmp_path: Path) -> None:
     rows = ["Zone,Bin,SKU,Qty,Note"]
     rows += [f"A{n},{name},one,1," for n, name in enumerate(EXPECTED)]
     rows += [f"B{n},{name},two,1,fragile" for n, name in enumerate(EXPECTED)] + ["C9,Z-99,one,4,"]
@@ -304,7 +302,7 @@ def test_columns_that_the_list_repeats(check: Check, photos: Path, tmp_path: Pat
         assert f"--keep-column {names[-1]}: the list has a column of that name; rename it" in done.err
 
 
-def test_level_and_direction_of_the_flags(check: Check, photos: Path, stock: Path, tmp_path: Path) -> None:
+def test_flag_level_and_direction(check: Check, photos: Path, stock: Path, tmp_path: Path) -> None:
     counted: dict[tuple[str, ...], int] = {}
     for options in ((), ("--level", "0.5"), ("--level", "0.5", "--direction", "surplus")):
         assert check(photos, "--expected", stock, "--out", "wrong.json", *options).status == 0
@@ -317,7 +315,7 @@ def test_level_and_direction_of_the_flags(check: Check, photos: Path, stock: Pat
     assert counted[()] < counted["--level", "0.5"]
 
 
-def test_an_inventory_file_is_never_written_over(check: Check, photos: Path, stock: Path, tmp_path: Path) -> None:
+def test_inventory_file_is_never_overwritten(check: Check, photos: Path, stock: Path, tmp_path: Path) -> None:
     before = stock.read_bytes()
     done = check(photos, "--expected", stock, "--out", stock)
     assert done.status == 2
@@ -335,7 +333,7 @@ def test_an_inventory_file_is_never_written_over(check: Check, photos: Path, sto
     assert (tmp_path / "wrong.w48.csv").read_text(encoding="utf-8") == text
 
 
-def test_a_list_that_is_read_only(check: Check, photos: Path, stock: Path, tmp_path: Path) -> None:
+def test_read_only_list_is_not_replaced(check: Check, photos: Path, stock: Path, tmp_path: Path) -> None:
     (tmp_path / "wrong.xlsx").write_bytes(b"with remarks")
     (tmp_path / "wrong.xlsx").chmod(0o444)
     done = check(photos, "--expected", stock)
@@ -344,7 +342,7 @@ def test_a_list_that_is_read_only(check: Check, photos: Path, stock: Path, tmp_p
     assert (tmp_path / "wrong.xlsx").read_bytes() == b"with remarks"
 
 
-def test_a_quantity_column_without_quantities(check: Check, photos: Path, tmp_path: Path) -> None:
+def test_quantity_column_without_quantities(check: Check, photos: Path, tmp_path: Path) -> None:
     stock, refused = tmp_path / "stock.csv", tmp_path / "wrong.refused-rows.csv"
     stock.write_text("bin,unit\n" + "".join(f"{name},EA\n" for name in EXPECTED), encoding="utf-8")
     refused.write_text("of an earlier run", encoding="utf-8")
@@ -356,18 +354,18 @@ def test_a_quantity_column_without_quantities(check: Check, photos: Path, tmp_pa
     assert "no row is left to compare; 5 have no usable quantity: correct --quantity-column" in done.err
 
 
-def test_the_variant_is_that_of_the_model_in_hand(check: Check, photos: Path, stock: Path, tmp_path: Path) -> None:
+def test_latest_variant_is_of_current_model(check: Check, photos: Path, stock: Path, tmp_path: Path) -> None:
     assert check(photos, "--expected", stock).status == 0
     card = Bundle(DEFAULT_MODEL).card
     database = connect(f"sqlite:///{tmp_path}/wrong-records/records.db")
     bucket = load_settings().bucket
-    assert last_variant(database, bucket, card) == "int8"
+    assert latest_variant(database, bucket, card) == "int8"
     with database.begin() as connection:
         connection.exec_driver_sql("UPDATE counts SET model_version = 'another', precision = 'fp32' WHERE id = 5")
-    assert last_variant(database, bucket, card) == "int8"
+    assert latest_variant(database, bucket, card) == "int8"
 
 
-def test_what_has_gone_since_the_last_run_is_said(check: Check, photos: Path, stock: Path) -> None:
+def test_outdated_bins_are_reported(check: Check, photos: Path, stock: Path) -> None:
     assert "its pages also show" not in "\n".join(check(photos, "--expected", stock).out)
     gone, *_, dropped = EXPECTED
     (photos / f"{gone}.jpg").unlink()
@@ -380,7 +378,7 @@ def test_what_has_gone_since_the_last_run_is_said(check: Check, photos: Path, st
     assert dropped not in "\n".join(done.out[:2])
 
 
-def test_its_own_files_among_the_photos(
+def test_own_files_among_photos_are_ignored(
     check: Check, photos: Path, stock: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.move(stock, photos)
@@ -394,14 +392,14 @@ def test_its_own_files_among_the_photos(
 
 
 @pytest.mark.parametrize("ending", ["xlsx", "csv", "json", "html", "parquet"])
-def test_a_list_that_cannot_be_written(check: Check, photos: Path, stock: Path, tmp_path: Path, ending: str) -> None:
+def test_unwritable_list(check: Check, photos: Path, stock: Path, tmp_path: Path, ending: str) -> None:
     (tmp_path / f"wrong.{ending}").mkdir()
     done = check(photos, "--expected", stock, "--out", f"wrong.{ending}", "--out", f"other.{ending}")
     assert done.status == 2
     assert f"wrong.{ending}: cannot be written" in done.err
 
 
-def test_records_of_a_later_release(check: Check, photos: Path, stock: Path, tmp_path: Path) -> None:
+def test_records_of_later_release_are_refused(check: Check, photos: Path, stock: Path, tmp_path: Path) -> None:
     assert check(photos, "--expected", stock).status == 0
     with connect(f"sqlite:///{tmp_path}/wrong-records/records.db").begin() as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
@@ -411,7 +409,7 @@ def test_records_of_a_later_release(check: Check, photos: Path, stock: Path, tmp
     assert "name another folder with --records" in done.err
 
 
-def test_every_format_says_the_same(check: Check, photos: Path, stock: Path, tmp_path: Path) -> None:
+def test_all_formats_have_same_content(check: Check, photos: Path, stock: Path, tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     name = "=1+1"
     (photos / "00298.jpg").rename(photos / f"{name}.jpg")
@@ -443,7 +441,7 @@ def test_every_format_says_the_same(check: Check, photos: Path, stock: Path, tmp
     assert 'href="photos/00184.jpg"' in page
 
 
-def test_what_is_wrong_is_said_first(check: Check, photos: Path, stock: Path, tmp_path: Path) -> None:
+def test_faults_of_input_are_reported_before_counting(check: Check, photos: Path, stock: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.csv"
     other.write_text("bin,qty\nZ-1,4\n", encoding="utf-8")
     (tmp_path / "empty").mkdir()

@@ -96,7 +96,7 @@ def test_container_returns_classes_and_distribution(bundle: Bundle, settings: Se
         answer = asyncio.run(counter.count(jpeg(brightness_of(12, HIGHEST))))
     finally:
         counter.close()
-    found = Answer.model_validate_json(answer.line())
+    found = Answer.model_validate_json(answer.to_json())
     assert found.distribution is not None
     assert (np.argmax(found.distribution), found.count) == (12, "more than 5")
     assert found.probabilities == pytest.approx(class_probabilities(np.array(found.distribution)).tolist(), abs=1e-5)

@@ -337,11 +337,11 @@ def test_encoded_photo_is_counted_locally(settings: Settings, s3: S3) -> None:
     s3.client.put_object(Bucket=s3.bucket, Key="a.jpg", Body=gzip.compress(PHOTO), ContentEncoding="gzip")
     objects, folder = Objects(settings), RunPaths(s3.bucket, "nightly/work/", "token")
     answer = Answer(model="m", precision="int8", provider="cpu", reason="not_an_image", detail="x")
-    s3.put(folder.output(1, "a.jpg"), answer.line())
+    s3.put(folder.output(1, "a.jpg"), answer.to_json())
     (photo,) = [one for one in objects.list(s3.bucket) if one.key == "a.jpg"]
-    assert Results(objects, folder, 1, "m").count_of(photo) is None
+    assert Results(objects, folder, 1, "m").read_count(photo) is None
     s3.put("a.jpg", b"no photo")
     (photo,) = [one for one in objects.list(s3.bucket) if one.key == "a.jpg"]
-    found = Results(objects, folder, 1, "m").count_of(photo)
+    found = Results(objects, folder, 1, "m").read_count(photo)
     assert found is not None
     assert found.reason == "not_an_image"

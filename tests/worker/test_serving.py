@@ -1,4 +1,4 @@
-"""Counting over HTTP: the routes that SageMaker calls, spoken to as an ASGI app; the process is in tests/sagemaker."""
+"""Tests of the serving app's routes over ASGI. The server process is tested in tests/sagemaker."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from worker.inference_sessions import ModelOutput
 from worker.metrics import WorkerMetrics
 from worker.sagemaker.serving.answers import MALFORMED, Answer
 from worker.sagemaker.serving.app import App
-from worker.sagemaker.serving.bodies import MAX_BODY, MAX_LINKS
+from worker.sagemaker.serving.bodies import MAX_BODY_BYTES, MAX_LINKS
 from worker.sagemaker.serving.counter import PhotoCounter
 from worker.sagemaker.serving.model import find_bundle
 
@@ -83,7 +83,7 @@ def reasons(response: httpx.Response) -> list[str | None]:
     return [Answer.model_validate_json(line).reason for line in response.text.splitlines()]
 
 
-def test_a_photo_is_counted_as_a_local_worker_counts_it(service: Service) -> None:
+def test_answer_equals_local_count(service: Service) -> None:
     data = jpeg(brightness_of(3), side=300)
     response = service.post(data)
     assert (response.status_code, response.headers["content-type"]) == (200, "application/json")
@@ -98,7 +98,7 @@ def test_a_photo_is_counted_as_a_local_worker_counts_it(service: Service) -> Non
     assert unpack(answer.embedding) == pytest.approx([brightness_of(3)], abs=0.1)
 
 
-def test_a_png_whatever_its_content_type(service: Service) -> None:
+def test_png_with_other_content_type(service: Service) -> None:
     file = io.BytesIO()
     Image.new("RGB", (30, 20), (brightness_of(5),) * 3).save(file, "PNG")
     for kind in ("image/png", "image/jpeg", "application/octet-stream", ""):
@@ -118,7 +118,7 @@ def test_a_png_whatever_its_content_type(service: Service) -> None:
         (b"x" * 10_001, "too_large"),
     ],
 )
-def test_a_bad_photo_is_answered_with_200_and_the_reason(settings: Settings, data: bytes, reason: str) -> None:
+def test_uncountable_photo_is_answered_with_200_and_reason(settings: Settings, data: bytes, reason: str) -> None:
     service = Service(settings.model_copy(update={"max_photo_bytes": 10_000, "max_photo_pixels": 30_000}))
     assert reasons(service.post(data)) == [reason]
     assert service.samples()[f"binwatch_worker_photos_total/failed/{reason}"] == 1
@@ -133,7 +133,7 @@ def test_links(service: Service, s3: S3) -> None:
     assert (answer.photo, answer.predicted, answer.reason) == (link, 2, None)
 
 
-def test_lines_of_links_are_answered_each_in_order(service: Service, s3: S3) -> None:
+def test_json_lines_are_answered_in_order(service: Service, s3: S3) -> None:
     for number in range(40):
         s3.put(f"{number}.jpg", jpeg(brightness_of(number % 7)))
     links = [f"s3://{s3.bucket}/{number}.jpg" for number in range(41)]  # the last is not there
@@ -170,14 +170,14 @@ def test_lines_of_links_are_answered_each_in_order(service: Service, s3: S3) -> 
     ],
     ids=lambda line: repr(line[:24]),
 )
-def test_a_line_that_is_no_link_fails_no_other(service: Service, s3: S3, line: bytes) -> None:
+def test_invalid_line_does_not_fail_others(service: Service, s3: S3, line: bytes) -> None:
     s3.put("a.jpg", jpeg(100))
     link = json.dumps({"photo": f"s3://{s3.bucket}/a.jpg"}).encode()
     response = service.post(b"\n".join([link, line, b"", link]), "application/jsonlines; charset=utf-8")
     assert reasons(response) == [None, MALFORMED, None]
 
 
-def test_links_lead_to_allowed_keys_of_the_bucket_and_nowhere_else(settings: Settings, s3: S3) -> None:
+def test_only_links_to_allowed_keys_are_followed(settings: Settings, s3: S3) -> None:
     photo = jpeg(brightness_of(2))
     s3.client.create_bucket(Bucket=s3.bucket + "-other")
     s3.client.put_object(Bucket=s3.bucket + "-other", Key="bin-images/a.jpg", Body=photo)
@@ -197,7 +197,7 @@ def test_links_lead_to_allowed_keys_of_the_bucket_and_nowhere_else(settings: Set
 
 
 @pytest.mark.parametrize("data", [b"a secret", b"II*\x00 secret", b"\xff\xd8\xff secret", b"GIF89a secret"])
-def test_a_link_tells_nothing_of_what_is_no_photo(service: Service, s3: S3, data: bytes) -> None:
+def test_answer_does_not_describe_object_that_is_not_a_photo(service: Service, s3: S3, data: bytes) -> None:
     s3.put("a.txt", data)
     answer = json.loads(service.links(f"s3://{s3.bucket}/a.txt").text)
     assert answer.pop("reason") in {"not_an_image", "unsupported_format", "corrupt"}
@@ -207,7 +207,7 @@ def test_a_link_tells_nothing_of_what_is_no_photo(service: Service, s3: S3, data
     }  # fmt: skip
 
 
-def test_a_request_without_any_link_is_the_clients_mistake_but_never_ends_a_batch(settings: Settings) -> None:
+def test_request_without_valid_link_is_400_except_in_transform_job(settings: Settings) -> None:
     service = Service(settings)
     for body in (b"", b"{}", b"[]"):
         response = service.post(body, "application/json")
@@ -218,7 +218,7 @@ def test_a_request_without_any_link_is_the_clients_mistake_but_never_ends_a_batc
     in_batch.counter.close()
 
 
-def test_an_outage_of_s3_is_no_photos_fault(settings: Settings, faulty_s3: FaultyS3) -> None:
+def test_outage_of_s3_is_503(settings: Settings, faulty_s3: FaultyS3) -> None:
     faulty_s3.answer = refuse(503, "SlowDown")
     service = Service(settings.model_copy(update={"s3_endpoint_url": faulty_s3.endpoint_url}))
     response = service.links(*(f"s3://{settings.bucket}/{name}.jpg" for name in "ab"))
@@ -227,7 +227,7 @@ def test_an_outage_of_s3_is_no_photos_fault(settings: Settings, faulty_s3: Fault
     service.counter.close()
 
 
-def test_what_s3_does_not_give_fails_no_other_line(
+def test_object_that_s3_does_not_return_does_not_fail_other_lines(
     service: Service, s3: S3, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     s3.put("a.jpg", jpeg(100))
@@ -251,11 +251,11 @@ def test_what_s3_does_not_give_fails_no_other_line(
     assert reasons(service.links(a, *[broken] * 100)) == [None, *["unavailable"] * 100]
     assert len(fetched) == 64  # of the second 32 not one was there, so the others were not asked for
     assert service.links(broken, odd).status_code == 503
-    assert service.counter._fetched.free == service.counter._fetched.most
+    assert service.counter._fetched_bytes.free == service.counter._fetched_bytes.total
 
 
-def test_unfinished_bodies_hold_no_more_than_the_budget(settings: Settings) -> None:
-    """As if 128 clients sent 19 MB each, and then no more."""
+def test_unfinished_bodies_stay_within_memory_budget(settings: Settings) -> None:
+    """Simulates 128 clients that send 19 MB each, and then stop sending."""
     service = Service(settings.model_copy(update={"serve_memory_bytes": 2**20, "max_photo_bytes": 400_000}))
     photo = jpeg(brightness_of(5))
 
@@ -270,7 +270,7 @@ def test_unfinished_bodies_hold_no_more_than_the_budget(settings: Settings) -> N
 
         sent = [asyncio.create_task(service.send("POST", "/invocations", content=unfinished())) for _ in range(16)]
         while sum(task.done() for task in sent) < 13:
-            assert 0 <= service.app._bodies.free <= 2**20
+            assert 0 <= service.app._body_bytes.free <= 2**20
             await asyncio.sleep(0)
         within = await service.send("POST", "/invocations", content=photo)
         go_on.set()
@@ -280,12 +280,12 @@ def test_unfinished_bodies_hold_no_more_than_the_budget(settings: Settings) -> N
     assert sorted(response.status_code for response in responses) == [200] * 3 + [503] * 13
     assert {response.headers["retry-after"] for response in responses if response.status_code == 503} == {"1"}
     assert reasons(within) == [None]
-    assert service.app._bodies.free == 2**20
+    assert service.app._body_bytes.free == 2**20
     assert service.samples()["binwatch_worker_refused_requests_total"] == 13
     service.counter.close()
 
 
-def test_photos_of_links_wait_for_room(settings: Settings, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_linked_photos_wait_for_memory(settings: Settings, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(12):
         s3.put(f"{number}.jpg", jpeg(brightness_of(number % 7)))
     service = Service(settings.model_copy(update={"serve_memory_bytes": 2_000_000, "max_photo_bytes": 1_000_000}))
@@ -305,7 +305,7 @@ def test_photos_of_links_wait_for_room(settings: Settings, s3: S3, monkeypatch: 
     answers = [Answer.model_validate_json(line) for line in service.links(*links).text.splitlines()]
     assert [answer.predicted for answer in answers] == [number % 7 for number in range(12)]
     assert max(at_once) <= 2
-    assert service.counter._fetched.free == 2_000_000
+    assert service.counter._fetched_bytes.free == 2_000_000
     service.counter.close()
 
 
@@ -317,18 +317,16 @@ def test_photos_of_links_wait_for_room(settings: Settings, s3: S3, monkeypatch: 
         ("POST", "/ping", {}, 405),
         ("POST", "/invocations", {"accept": "text/csv"}, 406),
         ("POST", "/invocations", {"accept": "application/jsonlines"}, 406),
-        ("POST", "/invocations", {"content-length": str(MAX_BODY + 1)}, 413),
+        ("POST", "/invocations", {"content-length": str(MAX_BODY_BYTES + 1)}, 413),
     ],
 )
-def test_requests_that_cannot_be_answered(
-    service: Service, method: str, path: str, headers: dict[str, str], status: int
-) -> None:
+def test_refused_requests(service: Service, method: str, path: str, headers: dict[str, str], status: int) -> None:
     response = asyncio.run(service.send(method, path, headers=headers))
     assert (response.status_code, list(response.json())) == (status, ["error"])
 
 
 @pytest.mark.parametrize("accept", ["*/*", "application/*", "text/html, application/json;q=0.9", ""])
-def test_requests_that_accept_json(service: Service, accept: str) -> None:
+def test_accept_header(service: Service, accept: str) -> None:
     assert reasons(service.post(jpeg(100), accept=accept)) == [None]
 
 
@@ -337,7 +335,7 @@ def test_too_many_links(service: Service) -> None:
     assert (response.status_code, "send at most 1,000" in response.text) == (413, True)
 
 
-def test_ping_says_whether_photos_can_be_counted(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ping_reports_whether_photos_can_be_counted(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     service = Service(settings)
     service.app.counter = None
     assert service.get("/ping").status_code == 503
@@ -347,7 +345,7 @@ def test_ping_says_whether_photos_can_be_counted(settings: Settings, monkeypatch
     service.counter.close()
 
 
-def test_a_broken_model_is_no_photos_fault(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_broken_model_is_500(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     service = Service(settings)
 
     def infer(photos: np.ndarray) -> ModelOutput:
@@ -364,8 +362,8 @@ def test_a_broken_model_is_no_photos_fault(settings: Settings, monkeypatch: pyte
     service.counter.close()
 
 
-def test_requests_in_flight_share_batches(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While the first batch is counted, the others gather; the limit of a batch is kept."""
+def test_concurrent_requests_share_batches(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the first batch is counted, further requests collect in batches of limited size."""
     service = Service(settings.model_copy(update={"batch_size": 8, "serve_batch_wait_ms": 0}))
     batches: list[int] = []
     infer, first_may_end = service.engine.infer, threading.Event()
@@ -393,7 +391,7 @@ def test_requests_in_flight_share_batches(settings: Settings, monkeypatch: pytes
     service.counter.close()
 
 
-def test_more_requests_than_the_queue_takes_are_refused(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requests_beyond_queue_limit_are_refused(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     service = Service(settings.model_copy(update={"serve_queue": 2}))
     infer, may_end = service.engine.infer, threading.Event()
 
@@ -405,7 +403,7 @@ def test_more_requests_than_the_queue_takes_are_refused(settings: Settings, monk
 
     async def run() -> list[httpx.Response]:
         sent = [asyncio.create_task(service.send("POST", "/invocations", content=jpeg(9))) for _ in range(2)]
-        while service.app._in_hand < 2:
+        while service.app._requests_in_flight < 2:
             await asyncio.sleep(0.01)  # between two looks at the condition
         refused = await service.send("POST", "/invocations", content=jpeg(9))
         may_end.set()
@@ -418,7 +416,7 @@ def test_more_requests_than_the_queue_takes_are_refused(settings: Settings, monk
     service.counter.close()
 
 
-def test_a_transform_job_is_never_refused_what_it_may_send(settings: Settings) -> None:
+def test_announced_requests_of_transform_job_are_accepted(settings: Settings) -> None:
     small = settings.model_copy(update={"serve_queue": 1})
     service = Service(small, TransformEnvironment(batch=True, max_concurrent_transforms=16))
 
@@ -446,16 +444,14 @@ def test_execution_parameters_stay_within_sagemakers_limit(
     service.counter.close()
 
 
-def test_what_a_transform_job_says(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_transform_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SAGEMAKER_BATCH", "true")
     monkeypatch.setenv("SAGEMAKER_MAX_CONCURRENT_TRANSFORMS", "16")
     monkeypatch.setenv("SAGEMAKER_REGION", "eu-west-1")
     assert TransformEnvironment() == TransformEnvironment(batch=True, max_concurrent_transforms=16)
 
 
-def test_the_model_is_the_one_that_sagemaker_unpacked(
-    settings: Settings, brightness_bundle: Path, tmp_path: Path
-) -> None:
+def test_model_is_the_one_unpacked_by_sagemaker(settings: Settings, brightness_bundle: Path, tmp_path: Path) -> None:
     given = tmp_path / "ml" / "model"
     sagemaker = settings.sagemaker.model_copy(update={"folder": tmp_path / "ml"})
     settings = settings.model_copy(update={"sagemaker": sagemaker})

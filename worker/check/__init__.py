@@ -1,5 +1,5 @@
-"""A folder of photos and an inventory file → a list of the bins that look wrong, the oddest first. Needs no servers.
+"""The command `binwatch check`: compares a folder of photos with an inventory file, and lists the bins that look wrong.
 
-Counts are recorded as a worker records them, in a folder beside the list: a repeated run counts only new photos, and
-the monitor's pages can show the records.
+It needs no servers. The list starts with the oddest bin. Counts are recorded as by a worker, in a folder beside the
+list, so a repeated run counts only new photos, and the monitor can show the records.
 """

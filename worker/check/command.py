@@ -72,21 +72,20 @@ def check(
     binwatch check photos --expected stock.xlsx --out wrong.xlsx
     """
     from worker.check.options import CheckOptions
-    from worker.check.run import run  # ONNX Runtime takes a while to load
+    from worker.check.run import run_check  # imported late, since ONNX Runtime takes a while to load
 
     settings = load_settings()
-    given = {
+    overrides = {
         "model_dir": model,
         "bin_pattern": bin_pattern,
         "bin_list": bin_list,
         "flag_level": level,
         "flag_direction": direction,
     }
-    settings = settings.model_copy(update={name: value for name, value in given.items() if value is not None})
-    files = out or [Path("wrong.xlsx")]
-    folder = records or files[0].with_name(f"{files[0].stem}-records")
-    named = ColumnNames(bin_column, quantity_column, article_column, tuple(keep_column or ()))
-    wanted = CheckOptions(photos, expected, files, folder, named)
-    done = run(wanted, settings, remark)
-    if strict and done.findings.failed_photos:
+    settings = settings.model_copy(update={name: value for name, value in overrides.items() if value is not None})
+    lists = out or [Path("wrong.xlsx")]
+    folder = records or lists[0].with_name(f"{lists[0].stem}-records")
+    names = ColumnNames(bin_column, quantity_column, article_column, tuple(keep_column or ()))
+    result = run_check(CheckOptions(photos, expected, lists, folder, names), settings, remark)
+    if strict and result.findings.failed_photo_count:
         raise typer.Exit(1)

@@ -1,4 +1,4 @@
-"""Counts the photos of a folder, without the database, whose libraries take as long to load as a few batches."""
+"""Counts the photos of a folder without the database, whose libraries take as long to load as a few batches."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from worker.engine import Engine
 from worker.photo_inputs import file_source
 from worker.pipeline import Prediction, load_ahead, predict
 
-_DECODED = 4
-"""Batches decoded ahead."""
-_COUNTED = 128
-"""Photos passed to the model ahead: on most machines enough to keep it busy until the database has loaded."""
+_DECODED_BATCHES = 4
+"""Number of batches that are decoded ahead of the model."""
+_PREDICTED_PHOTOS = 128
+"""Number of photos passed to the model before their results are read. On most machines, this is enough to keep it busy
+until the database has loaded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,24 +36,24 @@ class LoadedPhotoFile:
     error: PhotoError | None = None
 
 
-Answer = tuple[LoadedPhotoFile, Prediction | PhotoError | None]
+PhotoResult = tuple[LoadedPhotoFile, Prediction | PhotoError | None]
 
 
 class RunningCount(NamedTuple):
-    """A model that counts in the background, and its answers in the order of the photos."""
+    """A model that counts in the background, and its results in the order of the photos."""
 
     engine: Engine
-    answers: Iterator[Answer]
+    results: Iterator[PhotoResult]
 
 
-def start(settings: Settings, bundle: Bundle, photos: Sequence[PhotoFile]) -> RunningCount:
+def start_counting(settings: Settings, bundle: Bundle, photos: Sequence[PhotoFile]) -> RunningCount:
     """Load the model, and count until the first batch is done."""
     engine = Engine.from_settings(bundle, settings)
-    answers = _answers(settings, engine, photos)
-    return RunningCount(engine, chain(list(islice(answers, 1)), answers))
+    results = _count_photos(settings, engine, photos)
+    return RunningCount(engine, chain(list(islice(results, 1)), results))
 
 
-def _answers(settings: Settings, engine: Engine, photos: Sequence[PhotoFile]) -> Iterator[Answer]:
+def _count_photos(settings: Settings, engine: Engine, photos: Sequence[PhotoFile]) -> Iterator[PhotoResult]:
     def load(file: PhotoFile) -> LoadedPhotoFile:
         try:
             data = file_source(file.path, settings.max_photo_bytes).read()
@@ -63,4 +64,5 @@ def _answers(settings: Settings, engine: Engine, photos: Sequence[PhotoFile]) ->
 
     size = settings.batch_size
     with ThreadPoolExecutor(settings.file_threads) as pool:
-        yield from predict(engine, load_ahead(pool, photos, load, _DECODED * size), size, ahead=_COUNTED // size)
+        loaded = load_ahead(pool, photos, load, _DECODED_BATCHES * size)
+        yield from predict(engine, loaded, size, ahead=_PREDICTED_PHOTOS // size)

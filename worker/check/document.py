@@ -1,4 +1,4 @@
-"""The document that a check writes, in any format: sheets, a summary, and small pictures of the oddest bins."""
+"""The sheets and pictures of the document that a check writes in any format."""
 
 from __future__ import annotations
 
@@ -16,38 +16,36 @@ from binwatch.text import escape_unprintable
 from binwatch.thumbnails import make_thumbnail, thumbnail_of_photo
 from worker.check.findings import Finding, Findings
 from worker.check.folder import PhotoFile, ScannedFolder
-from worker.check.layout import BINS, FAILED, UNEXPECTED, WITHOUT_PHOTO, columns
+from worker.check.layout import BINS, FAILED, UNEXPECTED, WITHOUT_PHOTO, bin_sheet_columns
 from worker.photo_inputs import file_source
 
-PICTURES = 200
-"""Most bins with a picture: more than a person checks in a day, and about a megabyte in the file."""
-_KEPT = 5_000
-"""Most pictures that are kept until the bins are ranked; 5 kB each."""
+MAX_PICTURES = 200
+"""Maximum number of bins with a picture: more than a person checks in a day, and about 1 MB of the file."""
+_MAX_CANDIDATES = 5_000
+"""Maximum number of pictures held in memory until the bins are ranked, 5 kB each."""
 
 
 def sheets(findings: Findings, folder: ScannedFolder, kept: Sequence[str] = ()) -> list[Sheet]:
-    """The list of bins, and sheets of everything that is not in it. `kept`: columns copied from the inventory file."""
+    """Return the sheet of bins, and sheets of the photos, files and quantities that could not be compared.
+
+    `kept` names the columns copied from the inventory file.
+    """
     paths = {photo.key: photo.path for photo in folder.photos}
     return [
-        Sheet(
-            "Bins",
-            BINS,
-            columns(kept),
-            [_bin(finding) for finding in findings.compared],
-        ),
+        Sheet("Bins", BINS, bin_sheet_columns(kept), [_bin_row(finding) for finding in findings.compared]),
         Sheet(
             "Failed",
             FAILED,
             ("photo", "bin", "reason", "detail", "what to do"),
             [
                 (
-                    _link(one.photo, paths.get(one.photo)),
-                    escape_unprintable(one.bin or ""),
-                    one.reason.replace("_", " "),
-                    one.detail,
-                    one.do,
+                    _link(failure.key, paths.get(failure.key)),
+                    escape_unprintable(failure.bin or ""),
+                    failure.reason.replace("_", " "),
+                    failure.detail,
+                    failure.remedy,
                 )
-                for one in findings.failed
+                for failure in findings.failed
             ],
         ),
         Sheet(
@@ -55,12 +53,7 @@ def sheets(findings: Findings, folder: ScannedFolder, kept: Sequence[str] = ()) 
             UNEXPECTED,
             ("photo", "bin", "counted", "probability"),
             [
-                (
-                    _link(photo.key, photo.path),
-                    escape_unprintable(photo.bin),
-                    count.in_words,
-                    count.confidence,
-                )
+                (_link(photo.key, photo.path), escape_unprintable(photo.bin), count.text, count.confidence)
                 for photo, count in findings.unexpected
             ],
         ),
@@ -69,46 +62,46 @@ def sheets(findings: Findings, folder: ScannedFolder, kept: Sequence[str] = ()) 
             WITHOUT_PHOTO,
             ("bin", *kept, "expected", "articles"),
             [
-                (escape_unprintable(one.bin), *one.kept, one.quantity, describe_articles(one.contents or []))
-                for one in findings.without_photo
+                (escape_unprintable(bin_.bin), *bin_.kept, bin_.quantity, describe_articles(bin_.contents or []))
+                for bin_ in findings.without_photo
             ],
         ),
     ]
 
 
 class Pictures:
-    """JPEGs of the oddest bins. A photo that is counted now is shrunk as it is decoded; others are read again."""
+    """Small JPEGs of the oddest bins. Photos counted in this run are shrunk when decoded; others are read again."""
 
     def __init__(self, expected: Iterable[InventoryQuantity]) -> None:
-        self._expected = {one.bin: class_of(one.quantity) for one in expected}
-        self._kept: dict[Path, bytes] = {}
+        self._expected_classes = {quantity.bin: class_of(quantity.quantity) for quantity in expected}
+        self._candidates: dict[Path, bytes] = {}
 
-    def see(self, photo: PhotoFile, decoded: Photo, predicted: int) -> None:
-        """Keep a picture of a decoded photo whose count differs, since its bin may be among the oddest."""
-        differs = self._expected.get(photo.bin, predicted) != predicted
-        if differs and len(self._kept) < _KEPT:
-            self._kept[photo.path] = thumbnail_of_photo(decoded, PICTURE_SIDE)
+    def add_candidate(self, photo: PhotoFile, decoded: Photo, predicted: int) -> None:
+        """Store a picture of a decoded photo if its count differs, since its bin may be among the oddest."""
+        differs = self._expected_classes.get(photo.bin, predicted) != predicted
+        if differs and len(self._candidates) < _MAX_CANDIDATES:
+            self._candidates[photo.path] = thumbnail_of_photo(decoded, PICTURE_SIDE)
 
-    def of(self, findings: Findings, limits: ImageLimits, pool: Executor) -> dict[Path, bytes]:
-        """Pictures of the oddest bins, by file; without files that cannot be read any more."""
-        photos = [finding.photo for finding in findings.compared[: min(PICTURES, findings.wrong)]]
-        made = pool.map(lambda photo: self._kept.get(photo.path) or _picture(photo, limits), photos)
-        return {photo.path: jpeg for photo, jpeg in zip(photos, made, strict=True) if jpeg is not None}
+    def of_oddest(self, findings: Findings, limits: ImageLimits, pool: Executor) -> dict[Path, bytes]:
+        """Return the pictures of the oddest bins by file, except files that can no longer be read."""
+        photos = [finding.photo for finding in findings.compared[: min(MAX_PICTURES, findings.differing_count)]]
+        jpegs = pool.map(lambda photo: self._candidates.get(photo.path) or _picture(photo, limits), photos)
+        return {photo.path: jpeg for photo, jpeg in zip(photos, jpegs, strict=True) if jpeg is not None}
 
 
-def _bin(finding: Finding) -> tuple[Cell, ...]:
+def _bin_row(finding: Finding) -> tuple[Cell, ...]:
     return (
         finding.verdict,
         escape_unprintable(finding.photo.bin),
         *finding.kept,
         _link(finding.photo.key, finding.photo.path),
         finding.expected,
-        finding.count,
+        finding.count_text,
         finding.difference,
-        finding.words,
-        finding.judged.either,
-        finding.judged.missing,
-        finding.judged.surplus,
+        finding.difference_text,
+        finding.judgement.either,
+        finding.judgement.missing,
+        finding.judgement.surplus,
         *finding.probabilities,
         describe_articles(finding.articles),
     )

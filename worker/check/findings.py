@@ -1,4 +1,4 @@
-"""Compares counts with expected quantities: which bins to look at, in which order, and what could not be compared."""
+"""Compares counts with expected quantities, and ranks the bins that should be looked at."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from binwatch.keys import ObjectKind, SkipReason, kind_of
 from binwatch.metadata import Article, parse_articles
 from binwatch.records.settlement import doubt_of
 from worker.check.folder import PhotoFile, ScannedFolder
-from worker.check.records import Counted
+from worker.check.records import RecordedCount
 from worker.skipped import SKIP_REASONS
 
-_DO_WITH_SKIPPED = {
+_REMEDIES_FOR_SKIPPED = {
     SkipReason.NO_ENDING: "if it is a photo, save it as JPEG or PNG",
     SkipReason.OTHER_ENDING: "if it is a photo, save it as JPEG or PNG",
     SkipReason.NOT_UTF8: "rename the file, so that its name is valid UTF-8",
@@ -41,155 +41,152 @@ class Finding:
     expected: int
     predicted: int
     probabilities: Sequence[float]
-    judged: Judgement
-    suspicion: Suspicion
-    """The direction that bins are flagged for."""
-    level: float
+    judgement: Judgement
+    flag_direction: Suspicion
+    flag_level: float
+    """Maximum p-value of a flagged photo."""
     articles: Sequence[Article] = ()
     kept: Sequence[str] = ()
-    """Texts copied from the inventory file's columns."""
-    finer: LargeCount | None = None
+    """Texts copied from the kept columns of the inventory file."""
+    beyond: LargeCount | None = None
+    """Estimate of a count above 5, if the model distinguishes such counts."""
 
     @property
-    def count(self) -> str:
-        """The count in words."""
-        return describe_count(self.predicted, self.finer)
+    def count_text(self) -> str:
+        """The count as text, such as "3" or "more than 5"."""
+        return describe_count(self.predicted, self.beyond)
 
     @property
     def difference(self) -> int:
         """Counted − expected in items; for an open-ended count, the lower bound."""
-        return item_difference(self.predicted, self.expected, self.finer)
+        return item_difference(self.predicted, self.expected, self.beyond)
 
     @property
     def suspect(self) -> bool:
-        """Whether the count differs in the direction that bins are flagged for."""
-        return is_suspect(self.difference, self.suspicion)
+        """Whether the count differs in the flagged direction."""
+        return is_suspect(self.difference, self.flag_direction)
 
     @property
     def p_value(self) -> float | None:
-        """The p-value of the direction that bins are flagged for."""
-        return self.judged.p_value(self.suspicion)
+        """The p-value for the flagged direction."""
+        return self.judgement.p_value(self.flag_direction)
 
     @property
     def flagged(self) -> bool:
-        """Whether the count differs in that direction and the p-value is at most the flag level."""
-        return self.suspect and self.p_value is not None and self.p_value <= self.level
+        """Whether the count differs in the flagged direction, with a p-value of at most the flag level."""
+        return self.suspect and self.p_value is not None and self.p_value <= self.flag_level
 
     @property
     def verdict(self) -> str:
-        """The first column of the list: look first, differs or agrees."""
+        """The verdict in the first column of the list: look first, differs or agrees."""
         if self.difference == 0:
             return "agrees"
         return "look first" if self.flagged else "differs"
 
     @property
-    def words(self) -> str:
-        """The difference in words."""
-        return describe_difference(self.predicted, self.expected, self.finer)
+    def difference_text(self) -> str:
+        """The difference as text, such as "4 fewer"."""
+        return describe_difference(self.predicted, self.expected, self.beyond)
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
     """A file that was not counted."""
 
-    photo: str
+    key: str
     bin: str | None
     reason: str
     detail: str
-    do: str
+    remedy: str
     is_photo: bool = True
-    """Whether its name or its content is a photo's."""
+    """Whether the file is a photo by its name or content."""
 
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """The findings of a check. Every photo of the folder is in exactly one of the first three lists."""
+    """The findings of a check. Each photo of the folder is in exactly one of the first three lists."""
 
     compared: list[Finding]
-    """First the photos that differ in the flagged direction, the oddest first; then the others."""
+    """Photos that differ in the flagged direction, the oddest first, followed by the other compared photos."""
     failed: list[Failure]
-    unexpected: list[tuple[PhotoFile, Counted]]
-    """Photos of bins that the inventory file does not have."""
+    unexpected: list[tuple[PhotoFile, RecordedCount]]
+    """Photos of bins that are not in the inventory file."""
     without_photo: list[InventoryQuantity]
-    photos_of: Counter[str] = field(default_factory=Counter)
-    """Number of photos of each bin."""
+    photos_per_bin: Counter[str] = field(default_factory=Counter)
 
     @property
-    def failed_photos(self) -> int:
-        """Number of photos in `failed`, which has other files, too."""
+    def failed_photo_count(self) -> int:
+        """Number of photos in `failed`, which also lists other files."""
         return sum(failure.is_photo for failure in self.failed)
 
     @property
-    def wrong(self) -> int:
-        """Number of photos whose count differs."""
+    def differing_count(self) -> int:
+        """Number of photos whose count differs from the expected quantity."""
         return sum(finding.difference != 0 for finding in self.compared)
 
     @property
-    def judged(self) -> int:
+    def judged_count(self) -> int:
         """Number of photos with a p-value: those of bins whose quantity has a category in the calibration."""
         return sum(finding.p_value is not None for finding in self.compared)
 
     @property
-    def flagged(self) -> int:
+    def flagged_count(self) -> int:
         """Number of flagged photos."""
         return sum(finding.flagged for finding in self.compared)
 
 
-def find(
+def compare_counts(
     folder: ScannedFolder,
-    counts: Mapping[tuple[str, str], Counted],
+    counts: Mapping[tuple[str, str], RecordedCount],
     expected: Sequence[InventoryQuantity],
-    values: PValueTable | None,
-    level: float,
-    suspicion: Suspicion = Suspicion.EITHER,
+    p_values: PValueTable | None,
+    flag_level: float,
+    flag_direction: Suspicion = Suspicion.EITHER,
 ) -> Findings:
-    """Compare each photo's count with the expected quantity of its bin."""
-    by_bin = {one.bin: one for one in expected}
-    found = Findings([], [], [], [one for one in expected if not one.has_photo])
+    """Compare each photo's count with the expected quantity of its bin. `counts` maps key and ETag to a count."""
+    expected_by_bin = {quantity.bin: quantity for quantity in expected}
+    findings = Findings([], [], [], [quantity for quantity in expected if not quantity.has_photo])
     for photo in folder.photos:
-        found.photos_of[photo.bin] += 1
+        findings.photos_per_bin[photo.bin] += 1
         count = counts[photo.key, photo.etag]
-        of_bin = by_bin.get(photo.bin)
+        quantity = expected_by_bin.get(photo.bin)
         if count.predicted is None or count.probabilities is None:
             reason = Reason(count.reason or Reason.MISSING)
-            found.failed.append(Failure(photo.key, photo.bin, reason, count.detail or "", REMEDIES.get(reason, "")))
-        elif of_bin is None:
-            found.unexpected.append((photo, count))
+            findings.failed.append(Failure(photo.key, photo.bin, reason, count.detail or "", REMEDIES.get(reason, "")))
+        elif quantity is None:
+            findings.unexpected.append((photo, count))
         else:
-            articles = of_bin.contents or _articles(folder.metadata.get(photo.bin))
-            judged = judge(count.probabilities, of_bin.quantity, values, count.distribution)
-            finer = estimate_large_count(count.predicted, count.distribution)
-            found.compared.append(
+            findings.compared.append(
                 Finding(
                     photo=photo,
-                    expected=of_bin.quantity,
+                    expected=quantity.quantity,
                     predicted=count.predicted,
                     probabilities=count.probabilities,
-                    judged=judged,
-                    suspicion=suspicion,
-                    level=level,
-                    articles=articles,
-                    kept=of_bin.kept,
-                    finer=finer,
+                    judgement=judge(count.probabilities, quantity.quantity, p_values, count.distribution),
+                    flag_direction=flag_direction,
+                    flag_level=flag_level,
+                    articles=quantity.contents or _read_articles(folder.metadata.get(photo.bin)),
+                    kept=quantity.kept,
+                    beyond=beyond(count.predicted, count.distribution),
                 )
             )
-    found.compared.sort(key=_rank)
+    findings.compared.sort(key=_sort_key)
     for key, why in folder.skipped:
         is_photo = kind_of(key) is ObjectKind.PHOTO
-        do = _DO_WITH_SKIPPED.get(why, "")
-        found.failed.append(Failure(key, None, "skipped", f"a file {SKIP_REASONS[why]}", do, is_photo))
-    return found
+        remedy = _REMEDIES_FOR_SKIPPED.get(why, "")
+        findings.failed.append(Failure(key, None, "skipped", f"a file {SKIP_REASONS[why]}", remedy, is_photo))
+    return findings
 
 
-def _rank(finding: Finding) -> tuple[bool, bool, float, float, str]:
-    """Sort key: the order in which the monitor ranks bins."""
-    chance = 1.0 if finding.judged.chance is None else finding.judged.chance
-    doubt = doubt_of(finding.judged.chance, finding.p_value)
+def _sort_key(finding: Finding) -> tuple[bool, bool, float, float, str]:
+    """Sort key that ranks bins as the monitor does."""
+    chance = 1.0 if finding.judgement.chance is None else finding.judgement.chance
+    doubt = doubt_of(finding.judgement.chance, finding.p_value)
     return not finding.suspect, finding.difference == 0, doubt, chance, finding.photo.key
 
 
-def _articles(metadata: Path | None) -> list[Article]:
+def _read_articles(metadata: Path | None) -> list[Article]:
     try:
         return (parse_articles(metadata.read_bytes()) if metadata else None) or []
     except OSError:
-        return []  # not needed: articles only help a person to find the items
+        return []  # articles only help a person to find the items

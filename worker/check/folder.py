@@ -17,13 +17,15 @@ from worker.photo_inputs import files_below, has_photo
 
 @dataclass(frozen=True, slots=True)
 class PhotoFile:
-    """A file whose name or content is a photo's. `key` is its path below the folder, `bin` the bin that it shows."""
+    """A file that is a photo by its name or content."""
 
     key: str
+    """Path below the scanned folder."""
     path: Path
     etag: str
     modified: datetime
     bin: str
+    """Bin that the photo shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +39,8 @@ class ScannedFolder:
     skipped: list[tuple[str, SkipReason]] = field(default_factory=list)
 
 
-def look_through(path: Path, own: Callable[[Path], bool], naming: BinNaming = BY_FILE_NAME) -> ScannedFolder:
-    """Find the photos. Files for which `own` is true (the check's own files) are ignored.
+def scan_folder(path: Path, is_own_file: Callable[[Path], bool], naming: BinNaming = BY_FILE_NAME) -> ScannedFolder:
+    """Find the photos and metadata files in a folder. Files that the check itself has written are ignored.
 
     `naming` maps a path below the folder to a bin. Raises BinwatchError if there are no photos.
     """
@@ -46,8 +48,18 @@ def look_through(path: Path, own: Callable[[Path], bool], naming: BinNaming = BY
         raise BinwatchError(f"{path}: is not a folder; name the folder with the photos")
     folder = ScannedFolder(path)
     for file in sorted(files_below(path)):
-        if not own(file):
-            _sort_in(folder, file.relative_to(path).as_posix(), file, naming)
+        if is_own_file(file):
+            continue
+        key = file.relative_to(path).as_posix()
+        kind = kind_of(key)
+        if not is_text(key):
+            folder.skipped.append((key, Skipped.NOT_UTF8))
+        elif kind is ObjectKind.PHOTO or (kind is ObjectKind.OTHER and has_photo(file)):
+            folder.photos.append(PhotoFile(key, file, *_version(file), naming(key)))
+        elif kind is ObjectKind.METADATA:
+            folder.metadata[naming(key)] = file
+        else:
+            folder.skipped.append((key, why_skipped(key) or Skipped.OTHER_ENDING))
     if not folder.photos:
         others = f", only {count_noun(len(folder.skipped), 'other file')}" if folder.skipped else ""
         raise BinwatchError(f"{path}: no photos here ({PHOTO_SUFFIXES_TEXT}){others}; name the folder with the photos")
@@ -57,17 +69,5 @@ def look_through(path: Path, own: Callable[[Path], bool], naming: BinNaming = BY
 def _version(file: Path) -> tuple[str, datetime]:
     try:
         return file_version(file)
-    except OSError:  # reading the file will fail, too, and give the reason
+    except OSError:  # reading the photo will fail as well, and report the reason
         return "", datetime.fromtimestamp(0, UTC)
-
-
-def _sort_in(folder: ScannedFolder, key: str, file: Path, naming: BinNaming) -> None:
-    kind = kind_of(key)
-    if not is_valid_unicode(key):
-        folder.skipped.append((key, SkipReason.NOT_UTF8))
-    elif kind is ObjectKind.PHOTO or (kind is ObjectKind.OTHER and has_photo(file)):
-        folder.photos.append(PhotoFile(key, file, *_version(file), naming(key)))
-    elif kind is ObjectKind.METADATA:
-        folder.metadata[naming(key)] = file
-    else:
-        folder.skipped.append((key, skip_reason(key) or SkipReason.OTHER_ENDING))

@@ -1,4 +1,4 @@
-"""The sheets of the list, and the columns of its bins. Quick to import, since it is needed first."""
+"""Names of the list's sheets, and the columns of its first sheet. Quick to import, since it is needed first."""
 
 from __future__ import annotations
 
@@ -10,22 +10,24 @@ from binwatch.errors import BinwatchError
 
 BINS, FAILED = "bins", "failed"
 UNEXPECTED, WITHOUT_PHOTO = "photos-without-expectation", "expectations-without-photo"
-"""Slugs of the sheets. The files of all sheets but the first are named after them."""
+"""Slugs of the sheets. Each sheet except the first is written to a file named after its slug."""
 
-_OF_BIN = ("verdict", "bin")
-_OF_PHOTO = ("photo", "expected", "counted", "difference", "in words")
-_OF_MODEL = (*P_VALUE_COLUMNS, *(f"p({name})" for name in CLASSES), "articles")
+_BIN_COLUMNS = ("verdict", "bin")
+_PHOTO_COLUMNS = ("photo", "expected", "counted", "difference", "in words")
+_MODEL_COLUMNS = (*P_VALUE_COLUMNS, *(f"p({name})" for name in CLASSES), "articles")
 
 
-def columns(kept: Sequence[str]) -> list[str]:
-    """Columns of the bins, with the `kept` columns of the inventory file.
+def bin_sheet_columns(kept: Sequence[str]) -> list[str]:
+    """Return the columns of the sheet of bins, including the columns `kept` from the inventory file.
 
     Raises BinwatchError if two columns would have the same name.
     """
-    own = [*_OF_BIN, *_OF_PHOTO, *_OF_MODEL]
-    for at, name in enumerate(kept):
-        if name.strip().casefold() in [other.strip().casefold() for other in (*own, *kept[:at])]:
+    names = {name.casefold() for name in (*_BIN_COLUMNS, *_PHOTO_COLUMNS, *_MODEL_COLUMNS)}
+    for name in kept:
+        normalised = name.strip().casefold()
+        if normalised in names:
             raise BinwatchError(
                 f"--keep-column {name}: the list has a column of that name; rename it in the inventory file"
             )
-    return [*_OF_BIN, *kept, *_OF_PHOTO, *_OF_MODEL]
+        names.add(normalised)
+    return [*_BIN_COLUMNS, *kept, *_PHOTO_COLUMNS, *_MODEL_COLUMNS]

@@ -1,4 +1,4 @@
-"""The records of a check: counts and expected quantities."""
+"""The database of a check: counts and expected quantities."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from binwatch.bundle import Card
 from binwatch.counts import describe_count, estimate_large_count
 from binwatch.errors import BinwatchError
 from binwatch.image import Photo
-from binwatch.inventory.importing import CHUNK, new_expectation
+from binwatch.inventory.importing import chunks, new_expectation
 from binwatch.inventory.reading import InventoryQuantity
 from binwatch.records.engine import connect, driver_message, sqlite_url
 from binwatch.records.schema import UnknownSchemaError, prepare_sqlite
@@ -29,11 +29,11 @@ from worker.check.folder import PhotoFile
 from worker.new_counts import new_count
 from worker.pipeline import Prediction
 
-_AT_A_TIME = 64
-"""Photos in a transaction: the most that are lost if the command is stopped."""
+_TRANSACTION_PHOTOS = 64
+"""Number of photos per transaction, which is the maximum number of counts lost if the command is stopped."""
 
 
-class Counted(NamedTuple):
+class RecordedCount(NamedTuple):
     """The record of one photo: a count, or the reason why there is none."""
 
     predicted: int | None
@@ -43,13 +43,11 @@ class Counted(NamedTuple):
     distribution: list[float] | None = None
 
     @property
-    def in_words(self) -> str:
-        """The count in words; empty if there is none."""
-        return (
-            ""
-            if self.predicted is None
-            else describe_count(self.predicted, estimate_large_count(self.predicted, self.distribution))
-        )
+    def text(self) -> str:
+        """The count as text, such as "3" or "more than 5"; empty if there is none."""
+        if self.predicted is None:
+            return ""
+        return describe_count(self.predicted, estimate_large_count(self.predicted, self.distribution))
 
     @property
     def confidence(self) -> float:
@@ -59,9 +57,9 @@ class Counted(NamedTuple):
 
 @contextmanager
 def open_records(file: Path) -> Iterator[Database]:
-    """Records with this release's schema, in a folder that is created if it does not exist.
+    """Open the records with this release's schema, and create their folder if it does not exist.
 
-    Raises BinwatchError, also for database errors in the `with` block.
+    Raises BinwatchError, also in place of database errors in the `with` block.
     """
     folder = file.parent
     try:
@@ -86,51 +84,51 @@ def open_records(file: Path) -> Iterator[Database]:
         database.dispose()
 
 
-def missing(database: Database, bucket: str, card: Card, photos: Iterable[PhotoFile]) -> list[PhotoFile]:
-    """The photos that this model has not counted. Failed ones are tried again, since the release may be another."""
-    counted = {photo for photo, found in read_counts(database, bucket, card).items() if found.reason is None}
+def uncounted_photos(database: Database, bucket: str, card: Card, photos: Iterable[PhotoFile]) -> list[PhotoFile]:
+    """Return the photos that this model has not counted, including failed ones: a newer release may count those."""
+    counted = {photo for photo, count in read_counts(database, bucket, card).items() if count.reason is None}
     return [photo for photo in photos if (photo.key, photo.etag) not in counted]
 
 
-def read_counts(database: Database, bucket: str, card: Card) -> dict[tuple[str, str], Counted]:
-    """All counts of a model, by key and ETag."""
+def read_counts(database: Database, bucket: str, card: Card) -> dict[tuple[str, str], RecordedCount]:
+    """Return all counts by a model, by key and ETag."""
     columns = (Count.predicted, Count.probabilities, Count.reason, Count.detail, Count.distribution)
     statement = select(Count.key, Count.etag, *columns).where(
         Count.bucket == bucket, Count.model_version == card.version
     )
     with database.connect() as connection:
-        return {(row[0], row[1]): Counted(*row[2:]) for row in connection.execute(statement)}
+        return {(row[0], row[1]): RecordedCount(*row[2:]) for row in connection.execute(statement)}
 
 
-def record_expected(
+def record_expectations(
     database: Database, store: Store, bucket: str, file: Path, expected: Sequence[InventoryQuantity]
 ) -> None:
-    """Record new and changed quantities. They hold from now on, whenever the file was last changed."""
+    """Record new and changed quantities, valid from now on, regardless of when the file was last changed."""
     current = (
         select(Bin.bin_id, Expectation.quantity)
         .join(Expectation, Expectation.id == Bin.expectation_id)
         .where(Bin.bucket == bucket)
     )
     with database.connect() as connection:
-        known = {row.bin_id: row.quantity for row in connection.execute(current)}
+        recorded = {row.bin_id: row.quantity for row in connection.execute(current)}
     now, source = datetime.now(UTC), escape_unprintable(file.name)
-    news = [new_expectation(one, bucket, source, "", now) for one in expected if known.get(one.bin) != one.quantity]
-    for start in range(0, len(news), CHUNK):
-        store.add_expectations(news[start : start + CHUNK])
+    changed = (quantity for quantity in expected if recorded.get(quantity.bin) != quantity.quantity)
+    for chunk in chunks(changed):
+        store.add_expectations([new_expectation(quantity, bucket, source, "", now) for quantity in chunk])
 
 
-def last_variant(database: Database, bucket: str, card: Card) -> str:
-    """The variant of a model that counted its most recent photo: fp32, fp16 or int8."""
-    own = select(Count.precision).where(Count.bucket == bucket, Count.model_version == card.version)
+def latest_variant(database: Database, bucket: str, card: Card) -> str:
+    """Return the variant with which a model counted its most recent photo: fp32, fp16 or int8."""
+    variants = select(Count.precision).where(Count.bucket == bucket, Count.model_version == card.version)
     with database.connect() as connection:
-        return connection.execute(own.order_by(Count.id.desc()).limit(1)).scalar_one()
+        return connection.execute(variants.order_by(Count.id.desc()).limit(1)).scalar_one()
 
 
-def left_over(
+def count_outdated_bins(
     database: Database, bucket: str, photos: Iterable[PhotoFile], expected: Iterable[InventoryQuantity]
 ) -> int:
-    """Number of bins recorded by earlier runs that now have no photo, or no quantity in the inventory file."""
-    with_photo, with_quantity = {photo.bin for photo in photos}, {one.bin for one in expected}
+    """Return the number of recorded bins that no longer have a photo, or a quantity in the inventory file."""
+    with_photo, with_quantity = {photo.bin for photo in photos}, {quantity.bin for quantity in expected}
     bins = select(Bin.bin_id, Bin.count_id, Bin.expectation_id).where(Bin.bucket == bucket)
     with database.connect() as connection:
         return sum(
@@ -143,29 +141,30 @@ def left_over(
 def record_counts(
     store: Store,
     bucket: str,
-    counting: RunningCount,
-    done: Callable[[int], object],
-    seen: Callable[[PhotoFile, Photo, int], object],
+    running: RunningCount,
+    on_recorded: Callable[[int], object],
+    on_counted: Callable[[PhotoFile, Photo, int], object],
 ) -> None:
     """Record each photo's count, or the reason why it has none.
 
-    Calls `done` with the number of newly recorded photos, and `seen` with each counted photo, decoded, and its class.
+    Calls `on_counted` with each counted file, its decoded photo and its class, and `on_recorded` with the number of
+    photos in each transaction.
     """
-    counts = _new_counts(bucket, counting, seen)
-    while some := list(islice(counts, _AT_A_TIME)):
-        store.add_counts(some)
-        done(len(some))
+    counts = _new_counts(bucket, running, on_counted)
+    while chunk := list(islice(counts, _TRANSACTION_PHOTOS)):
+        store.add_counts(chunk)
+        on_recorded(len(chunk))
 
 
 def _new_counts(
-    bucket: str, counting: RunningCount, seen: Callable[[PhotoFile, Photo, int], object]
+    bucket: str, running: RunningCount, on_counted: Callable[[PhotoFile, Photo, int], object]
 ) -> Iterator[NewCount]:
-    for loaded, answer in counting.answers:
-        if loaded.photo is not None and isinstance(answer, Prediction):
-            seen(loaded.file, loaded.photo, answer.predicted)
+    for loaded, result in running.results:
+        if loaded.photo is not None and isinstance(result, Prediction):
+            on_counted(loaded.file, loaded.photo, result.predicted)
         yield new_count(
-            counting.engine,
-            loaded.error or answer,
+            running.engine,
+            loaded.error or result,
             bucket=bucket,
             key=loaded.file.key,
             etag=loaded.file.etag,

@@ -1,4 +1,4 @@
-"""From a folder of photos and an inventory file to the list of bins. Faults of either are reported before counting."""
+"""Runs a check: reads the folder and the inventory file, reports faults in them, then counts."""
 
 from __future__ import annotations
 
@@ -9,55 +9,57 @@ from binwatch.bundle import Bundle
 from binwatch.documents.writers import check_format
 from binwatch.errors import BinwatchError
 from binwatch.inventory.bins import BinIndex
-from binwatch.inventory.reading import OF_QUANTITIES, InventoryQuantity, InventoryReport, Refusals, read_expected
+from binwatch.inventory.reading import QUANTITY_REFUSALS, InventoryQuantity, InventoryReport, Refusals, read_expected
 from binwatch.inventory.tables import first_bytes, open_table
 from binwatch.settings import Settings
 from binwatch.text import escape_unprintable
-from worker.check.count import start
-from worker.check.folder import ScannedFolder, look_through
-from worker.check.layout import columns
+from worker.check.count import start_counting
+from worker.check.folder import ScannedFolder, scan_folder
+from worker.check.layout import bin_sheet_columns
 from worker.check.options import CheckOptions
 
 if TYPE_CHECKING:
     from worker.check.compare import CheckResult
 
 
-def run(wanted: CheckOptions, settings: Settings, say: Callable[[str], object]) -> CheckResult:
-    """Count, compare, rank and write; `say` prints a line. Raises BinwatchError."""
-    for path in wanted.out:
+def run_check(options: CheckOptions, settings: Settings, print_line: Callable[[str], object]) -> CheckResult:
+    """Count the photos, compare them with the inventory, and write the ranked lists. Raises BinwatchError."""
+    for path in options.lists:
         check_format(path)
-    first_bytes(wanted.expected)
-    wanted.check_files(settings.bin_list)
-    columns(wanted.named.kept)
-    folder = look_through(wanted.photos, wanted.owns, settings.bin_naming)
-    expected = _read(wanted, folder, say)
+    first_bytes(options.inventory)
+    options.protect_inputs(settings.bin_list)
+    bin_sheet_columns(options.column_names.kept)
+    folder = scan_folder(options.photos, options.is_own_file, settings.bin_naming)
+    expected = _read_inventory(options, folder, print_line)
     bundle = Bundle(settings.model_dir)
-    # Without records every photo has to be counted. So counting starts while the database's libraries load, which takes
-    # as long as a few batches.
-    begun = None if wanted.database.exists() else start(settings, bundle, folder.photos)
-    from worker.check.compare import compare
+    # Without records, every photo must be counted. Counting then starts while the database's libraries load, which
+    # takes as long as a few batches.
+    running = None if options.database.exists() else start_counting(settings, bundle, folder.photos)
+    from worker.check.compare import count_and_compare
 
-    return compare(wanted, settings, folder, expected, bundle, begun, say)
+    return count_and_compare(options, settings, folder, expected, bundle, running, print_line)
 
 
-def _read(wanted: CheckOptions, folder: ScannedFolder, say: Callable[[str], object]) -> list[InventoryQuantity]:
+def _read_inventory(
+    options: CheckOptions, folder: ScannedFolder, print_line: Callable[[str], object]
+) -> list[InventoryQuantity]:
     """Read the inventory file. Raises BinwatchError if no row matches a photo, before any photo is counted."""
-    report = InventoryReport(wanted.expected)
-    with Refusals(wanted.refused_rows, report, "make room, or allow files to be written there") as refusals:
+    report = InventoryReport(options.inventory)
+    with Refusals(options.refused_rows, report, "make room, or allow files to be written there") as refusals:
         bins = BinIndex(photo.bin for photo in folder.photos)
-        expected = list(read_expected(open_table(wanted.expected, wanted.named), bins, refusals))
+        expected = list(read_expected(open_table(options.inventory, options.column_names), bins, refusals))
     for line in report.lines():
-        say(line)
-    if not report.meeting:
-        raise _nothing_to_compare(report, folder)
+        print_line(line)
+    if not report.rows_with_photo:
+        raise _no_row_to_compare(report, folder)
     return expected
 
 
-def _nothing_to_compare(report: InventoryReport, folder: ScannedFolder) -> BinwatchError:
-    of_quantities = sum(rows for why, rows in report.refused.items() if why in OF_QUANTITIES)
-    if of_quantities > report.matched.total():
+def _no_row_to_compare(report: InventoryReport, folder: ScannedFolder) -> BinwatchError:
+    bad_quantities = sum(rows for refusal, rows in report.refused.items() if refusal in QUANTITY_REFUSALS)
+    if bad_quantities > report.matched.total():
         return BinwatchError(
-            f"{report.file}: no row is left to compare; {of_quantities:,} have no usable quantity: correct"
+            f"{report.file}: no row is left to compare; {bad_quantities:,} have no usable quantity: correct"
             " --quantity-column"
         )
     return BinwatchError(

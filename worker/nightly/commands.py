@@ -67,7 +67,7 @@ def _show_plan(settings: Settings, backend: NightlyBackend, selection: Selection
             estimate.add(page)
     print(f"{count_noun(n_photos, 'photo')} to count by {selection.model}; nothing was started")
     if estimate is not None and n_photos:
-        print(estimate.in_words())
+        print(estimate.text())
     _remark_on_young(grace)
 
 

@@ -1,1 +1,1 @@
-"""A nightly run in transform jobs: plan → claim → model and jobs → answers → records."""
+"""Nightly runs in transform jobs: plan → claim → model and jobs → answers → records."""

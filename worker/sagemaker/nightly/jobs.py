@@ -1,6 +1,7 @@
-"""SageMaker's models and transform jobs, with boto3. A job is one request; the SDK's Transformer would upload and wait.
+"""Requests for SageMaker's models and transform jobs, with boto3.
 
-All names are determined by the run, so each request can be repeated: a model or job that exists is not created again.
+A job is started with one request, while the SDK's Transformer would upload the photos and wait. All names are
+determined by the run, so each request can be repeated: an existing model or job is not created again.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from binwatch.settings import Settings, advice
 
 CONTENT_TYPE = "application/x-image"
 _TAGS = [{"Key": "project", "Value": "binwatch"}]
-_RUNNING = frozenset({"InProgress", "Stopping"})
+_RUNNING_STATUSES = frozenset({"InProgress", "Stopping"})
 
 
 @dataclass(frozen=True, slots=True)
 class JobState:
-    """State of a transform job."""
+    """The state of a transform job."""
 
     name: str
     status: str
@@ -33,17 +34,17 @@ class JobState:
 
     @property
     def running(self) -> bool:
-        """Whether the job costs money, or soon will."""
-        return self.status in _RUNNING
+        """Whether the job costs money now, or soon will."""
+        return self.status in _RUNNING_STATUSES
 
     @property
     def seconds(self) -> float:
-        """Seconds that are billed for each instance."""
+        """Seconds billed for each instance."""
         return (self.ended - self.started).total_seconds() if self.started and self.ended else 0.0
 
 
 class TransformJobs:
-    """Requests to SageMaker. Raises AwsError that names the model or job."""
+    """Sends requests to SageMaker. Raises AwsError with the name of the model or job."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -51,7 +52,7 @@ class TransformJobs:
         self._client = aws_client("sagemaker", settings.region, settings.sagemaker.endpoint_url)
 
     def make_model(self, name: str, archive_url: str, environment: Mapping[str, str]) -> None:
-        """Create the model unless it exists."""
+        """Create a model unless it exists."""
         role, image = role_and_image(self._settings)
         container = {"Image": image, "ModelDataUrl": archive_url, "Environment": dict(environment)}
         with translate_errors(f"model {name}", self._region):
@@ -62,7 +63,7 @@ class TransformJobs:
                     raise
 
     def start(self, name: str, model: str, *, manifest_url: str, outputs_url: str) -> None:
-        """Start the job unless it exists."""
+        """Start a job unless it exists."""
         settings = self._settings
         with translate_errors(f"transform job {name}", self._region):
             try:
@@ -98,21 +99,21 @@ class TransformJobs:
                     raise
 
     def state(self, name: str) -> JobState | None:
-        """State of a job; None if it was never started."""
+        """Return the state of a job; None if it was never started."""
         with translate_errors(f"transform job {name}", self._region):
             try:
-                found = self._client.describe_transform_job(TransformJobName=name)
+                description = self._client.describe_transform_job(TransformJobName=name)
             except ClientError as error:
                 if is_missing(error):
                     return None
                 raise
         return JobState(
             name,
-            found["TransformJobStatus"],
-            found.get("FailureReason") or None,
-            found["CreationTime"],
-            found.get("TransformStartTime"),
-            found.get("TransformEndTime"),
+            description["TransformJobStatus"],
+            description.get("FailureReason") or None,
+            description["CreationTime"],
+            description.get("TransformStartTime"),
+            description.get("TransformEndTime"),
         )
 
     def stop(self, name: str) -> None:
@@ -131,7 +132,7 @@ class TransformJobs:
 
 
 def role_and_image(settings: Settings) -> tuple[str, str]:
-    """The role and the image that a model needs. Raises SettingsError that names the missing settings."""
+    """Return the role and the image that a model needs. Raises SettingsError with the names of missing settings."""
     role, image = settings.sagemaker.role, settings.sagemaker.image
     if not role or not image:
         unset = [name for name, value in (("sagemaker_role", role), ("sagemaker_image", image)) if not value]

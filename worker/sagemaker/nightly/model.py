@@ -1,4 +1,4 @@
-"""The model of a run on SageMaker: an archive in the bucket, and a SageMaker model that refers to it."""
+"""Creates a run's model on SageMaker: an archive in the bucket, and a SageMaker model that refers to it."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from binwatch.registry import Registry
 from binwatch.settings import Settings
 from worker.sagemaker.nightly.jobs import TransformJobs, role_and_image
 
-_COMPRESSION = 1  # a higher level hardly makes weights smaller
+_GZIP_LEVEL = 1  # higher levels hardly compress weights further
 
 
 def card_of(objects: Objects, settings: Settings, version: str) -> Card:
-    """The card of a version that is published in the bucket; else the card of the settings' bundle."""
+    """Return the card of a version that is published in the bucket, else that of the settings' bundle."""
     registry = Registry(objects, settings.bucket, settings.models_prefix)
     return registry.card(version) if version in registry.versions() else Bundle(settings.model_dir).card
 
 
 def model_name(settings: Settings, version: str) -> str:
-    """SageMaker's name for a version: the same for the same bucket, image, role and limits."""
+    """Return SageMaker's name for a version. It depends on the bucket, the image, the role and the limits."""
     readable = re.sub(r"[^A-Za-z0-9]+", "-", version)[:30].strip("-")
-    same = [settings.bucket, settings.nightly_prefix, version, *role_and_image(settings), environment(settings)]
-    return f"binwatch-{readable}-{hashlib.sha256(repr(same).encode()).hexdigest()[:12]}"
+    identity = [settings.bucket, settings.nightly_prefix, version, *role_and_image(settings), environment(settings)]
+    return f"binwatch-{readable}-{hashlib.sha256(repr(identity).encode()).hexdigest()[:12]}"
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """The container's settings, with which it counts and refuses photos as a local worker does."""
+    """Return the container's settings, with which it counts and refuses photos as a local worker does."""
     return {
         "BINWATCH_MAX_PHOTO_BYTES": str(settings.max_photo_bytes),
         "BINWATCH_MAX_PHOTO_PIXELS": str(settings.max_photo_pixels),
@@ -44,7 +44,7 @@ def environment(settings: Settings) -> dict[str, str]:
 
 
 def archive_key(settings: Settings, name: str) -> str:
-    """Key of a model's archive."""
+    """Return the key of a model's archive."""
     return f"{settings.nightly_prefix}models/{name}.tar.gz"
 
 
@@ -59,29 +59,29 @@ def make_model(objects: Objects, settings: Settings, jobs: TransformJobs, name: 
 
 
 def archive(bundle: Bundle) -> bytes:
-    """The checked files of a bundle as model.tar.gz; the same bytes for the same bundle."""
+    """Return the checked files of a bundle as model.tar.gz, with equal bytes for equal bundles."""
     with tempfile.TemporaryFile() as file:
         with (
-            gzip.GzipFile("", "wb", _COMPRESSION, file, mtime=0) as packed,
+            gzip.GzipFile("", "wb", _GZIP_LEVEL, file, mtime=0) as packed,
             tarfile.open(fileobj=packed, mode="w") as tar,
         ):
-            for path in (bundle.folder / CARD_FILE, *_models(bundle)):
-                tar.add(path, path.name, filter=_anonymous)
+            for path in (bundle.folder / CARD_FILE, *_model_files(bundle)):
+                tar.add(path, path.name, filter=_without_owner)
         file.seek(0)
         return file.read()
 
 
-def _anonymous(info: tarfile.TarInfo) -> tarfile.TarInfo:
-    """Remove owner, time and mode, so that equal files give equal archives."""
-    # Not with `info.replace`, which Debian 12's Python 3.11.2 lacks.
+def _without_owner(info: tarfile.TarInfo) -> tarfile.TarInfo:
+    """Reset owner, time and mode, so that equal files give equal archives."""
+    # `info.replace` is not used, since Debian 12's Python 3.11.2 lacks it.
     info.mtime, info.mode, info.uid, info.gid, info.uname, info.gname = 0, 0o644, 0, 0, "", ""
     return info
 
 
-def _models(bundle: Bundle) -> list[Path]:
-    """ONNX files of the variants in the folder: a cache may hold only those that this machine uses."""
-    here = [name for name, variant in bundle.card.variants.items() if (bundle.folder / variant.file).exists()]
-    return [bundle.model_path(name) for name in here or bundle.card.variants]
+def _model_files(bundle: Bundle) -> list[Path]:
+    """Return the ONNX files in the folder. A cache may lack the variants that this machine does not use."""
+    present = [name for name, variant in bundle.card.variants.items() if (bundle.folder / variant.file).exists()]
+    return [bundle.model_path(name) for name in present or bundle.card.variants]
 
 
 def _bundle(objects: Objects, settings: Settings, version: str) -> Bundle:

@@ -1,4 +1,4 @@
-"""Counts the photos of a nightly run that SageMaker does not count, in this process, since no worker may be running."""
+"""Counts the photos of a nightly run that SageMaker does not count in this process, since no worker may be running."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ from worker.counting import Counting
 logger = logging.getLogger(__name__)
 
 Recount = Callable[[Sequence[ObjectCreated]], object]
-"""Has local workers count photos; returns once they are recorded, or in the task queue."""
+"""Function that has photos counted locally. It returns once they are recorded, or in the task queue."""
 
-_TRIES = 6
+_MAX_ATTEMPTS = 6
 
 
-class InProcess:
-    """Counts as a worker does. The model is loaded for the first photos."""
+class LocalCounting:
+    """Counts photos in this process, as a worker does. The model is loaded for the first photos."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._counting: Counting | None = None
 
     def __call__(self, photos: Sequence[ObjectCreated]) -> None:
-        """Count and record. Raises ObjectsError if an outage of S3 lasts for all retries."""
+        """Count and record photos. Raises ObjectsError if an outage of S3 lasts longer than all retries."""
         if self._counting is None:
             self._counting = Counting(self._settings)
         size = self._settings.group_photos
         for start in range(0, len(photos), size):
-            self._count(self._counting, photos[start : start + size])
+            self._count_group(self._counting, photos[start : start + size])
 
     def close(self) -> None:
         """Stop all threads."""
         if self._counting is not None:
             self._counting.close()
 
-    def _count(self, counting: Counting, photos: Sequence[ObjectCreated]) -> None:
+    def _count_group(self, counting: Counting, photos: Sequence[ObjectCreated]) -> None:
         error: ObjectsError | None = None
-        for attempt in range(_TRIES):
+        for attempt in range(_MAX_ATTEMPTS):
             if attempt:
                 time.sleep(self._settings.retry_wait_s * 2 ** (attempt - 1))
             outages = counting.count(photos)

@@ -1,4 +1,4 @@
-"""SageMaker's answers → the records that a local worker would have written."""
+"""Turns SageMaker's answers into the records that a local worker would have written."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from worker.sagemaker.serving.answers import Answer
 
 logger = logging.getLogger(__name__)
 
-_MAX_BYTES = 2**20
-_LOOKED_AT = 100
-_PASSING = NOT_FETCHED | {Reason.INFERENCE_FAILED}
-"""Reasons that may be temporary, or the container's fault: a local worker counts such photos again."""
+_MAX_ANSWER_BYTES = 2**20
+_MAX_CHECKED_KEYS = 100
+_TEMPORARY_REASONS = NOT_FETCHED | {Reason.INFERENCE_FAILED}
+"""Reasons that may be temporary, or the container's fault. A local worker counts such photos again."""
 
 
 @dataclass(frozen=True, slots=True)
 class CountedUpload:
-    """The upload of a key that was counted."""
+    """The upload of a photo that was counted."""
 
     etag: str
     version_id: str | None
@@ -34,7 +34,7 @@ class CountedUpload:
 
 
 class Results:
-    """The answers to one part of a run."""
+    """SageMaker's answers for one part of a run."""
 
     def __init__(self, objects: Objects, paths: RunPaths, part: int, model: str) -> None:
         self._objects = objects
@@ -42,32 +42,33 @@ class Results:
         self._part = part
         self._model = model
 
-    def count_of(self, photo: ListedObject) -> NewCount | None:
-        """The record of a photo; None if a local worker must count it. Raises ObjectsError in an outage."""
-        answer = self._answer(photo)
+    def read_count(self, photo: ListedObject) -> NewCount | None:
+        """Return the record of a photo; None if a local worker must count it. Raises ObjectsError in an outage."""
+        answer = self._read_answer(photo)
         if answer is None:
             return None
-        upload = self._upload(photo, answer)
+        upload = self._counted_upload(photo, answer)
         if upload is None:
             logger.info("nightly: %r changed while it was counted, or has a Content-Encoding", photo.key)
             return None
-        return _record(self._paths.bucket, photo.key, upload, answer)
+        return _new_count(self._paths.bucket, photo.key, upload, answer)
 
-    def check_names(self, photos: Sequence[ListedObject]) -> None:
+    def check_keys(self, photos: Sequence[ListedObject]) -> None:
         """Raise BinwatchError if all answers have unexpected keys, so that they are not treated as missing."""
         expected = {self._paths.output(self._part, photo.key) for photo in photos}
         listing = self._objects.list(self._paths.bucket, self._paths.outputs(self._part))
-        found = [listed.key for listed in islice(listing, _LOOKED_AT)]
-        if found and expected.isdisjoint(found):
+        keys = [listed.key for listed in islice(listing, _MAX_CHECKED_KEYS)]
+        if keys and expected.isdisjoint(keys):
             raise BinwatchError(
-                f"SageMaker wrote {found[0]!r}, but {self._paths.output(self._part, photos[0].key)!r} was expected:"
+                f"SageMaker wrote {keys[0]!r}, but {self._paths.output(self._part, photos[0].key)!r} was expected:"
                 " nothing was recorded, and the answers are kept; please report this"
             )
 
-    def _answer(self, photo: ListedObject) -> Answer | None:
+    def _read_answer(self, photo: ListedObject) -> Answer | None:
+        """Return the answer for a photo; None if it is missing or not final."""
         key = self._paths.output(self._part, photo.key)
         try:
-            data = self._objects.fetch(self._paths.bucket, key, max_bytes=_MAX_BYTES).data
+            data = self._objects.fetch(self._paths.bucket, key, max_bytes=_MAX_ANSWER_BYTES).data
             answer = Answer.model_validate_json(data)
         except ObjectRefused:
             return None
@@ -80,14 +81,13 @@ class Results:
         if answer.model != self._model:
             logger.warning("nightly: %s is by model %s instead of %s", key, answer.model, self._model)
             return False
-        return answer.reason is None or (answer.reason in set(Reason) and answer.reason not in _PASSING)
+        return answer.reason is None or (answer.reason in set(Reason) and answer.reason not in _TEMPORARY_REASONS)
 
-    def _upload(self, photo: ListedObject, answer: Answer) -> CountedUpload | None:
-        """The upload that SageMaker has read, which its answer does not name; None if it cannot be determined.
+    def _counted_upload(self, photo: ListedObject, answer: Answer) -> CountedUpload | None:
+        """Return the upload that SageMaker has read, which its answer does not name; None if it cannot be determined.
 
-        It is the listed one if that is still the present upload. If it was replaced, the MD5 of the bytes in the answer
-        shows whether the listed one was read, unless its ETag is not an MD5 (several parts, or encrypted with a KMS
-        key).
+        If the listed upload is still the present one, it was read. If it was replaced, the MD5 in the answer shows
+        whether it was read, unless its ETag is not an MD5 (several parts, or encrypted with a KMS key).
         """
         try:
             head = self._objects.head(self._paths.bucket, photo.key)
@@ -95,20 +95,23 @@ class Results:
             head = None
         if head is not None and head.encoding:
             return None  # SageMaker sends the stored bytes to the container, without this header
-        if head is not None and _is_as_listed(head, photo):
+        if head is not None and _is_same_upload(head, photo):
             return CountedUpload(head.etag, head.version_id, head.modified)
         if answer.md5 is not None and answer.md5 == photo.etag:
             return CountedUpload(photo.etag, None, photo.modified)
         return None
 
 
-def _is_as_listed(head: ObjectHead, photo: ListedObject) -> bool:
-    """Whether the object is the listed one. Compares whole seconds: some stores list finer times than headers have."""
+def _is_same_upload(head: ObjectHead, photo: ListedObject) -> bool:
+    """Return whether the object is the listed one.
+
+    Times are compared in whole seconds, since some stores list finer times than headers have.
+    """
     same_second = int(head.modified.timestamp()) == int(photo.modified.timestamp())
     return head.etag == photo.etag and same_second
 
 
-def _record(bucket: str, key: str, upload: CountedUpload, answer: Answer) -> NewCount:
+def _new_count(bucket: str, key: str, upload: CountedUpload, answer: Answer) -> NewCount:
     return NewCount(
         bucket=bucket,
         key=key,

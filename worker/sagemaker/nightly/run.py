@@ -1,7 +1,7 @@
-"""The nightly run on SageMaker, in repeatable steps, so that a crash costs no more than one step.
+"""Nightly runs on SageMaker, in steps that can be repeated, so that a crash costs at most one step.
 
-Plan → claim → model and jobs → wait → records → clean up. Nothing starts before the claim, which only one process can
-win; afterwards, every process continues the same run (worker.sagemaker.nightly.run_store).
+Plan → claim → model and jobs → wait → records → clean up. No job starts before the claim, which only one process can
+win. Afterwards, every process continues the same run (worker.sagemaker.nightly.run_store).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from worker.metrics import WorkerMetrics
 from worker.nightly.selection import Selection, current_version, select_photos
 from worker.reconcile import GracePeriod
 from worker.sagemaker.nightly import cost
-from worker.sagemaker.nightly.ingest import Ingest, NotActive
+from worker.sagemaker.nightly.ingest import Ingest, RunEnded
 from worker.sagemaker.nightly.jobs import JobState, TransformJobs, role_and_image
 from worker.sagemaker.nightly.model import archive_key, make_model, model_name
 from worker.sagemaker.nightly.plan import write_plan
@@ -33,12 +33,12 @@ from worker.sagemaker.nightly.run_store import JobEnd, NightlyRun, RunOutcome, R
 
 logger = logging.getLogger(__name__)
 
-_ABANDONED = timedelta(days=1)
-"""Age at which a folder is deleted that belongs to no run: a process has crashed while planning."""
+_ABANDONED_AGE = timedelta(days=1)
+"""Age from which files of processes that crashed while planning are deleted."""
 
 
 class Nightly:
-    """Starts a run, and advances it without waiting."""
+    """Starts runs, and advances them without waiting."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class Nightly:
         self._ingest = Ingest(settings, objects, database, recount, metrics or WorkerMetrics())
 
     def start(self, prefix: str = "", *, again: bool = False) -> NightlyRun | None:
-        """The active run, or a new one, of which only the plan exists; None if there are no photos."""
+        """Return the active run, or plan and claim a new one; None if there are no photos to count."""
         last = self.runs.latest()
         if last is not None and last.ended is None:
             return last
@@ -68,42 +68,42 @@ class Nightly:
         if not run.parts:
             return None
         if not self.runs.claim(run):
-            self._empty(paths_of(self._settings, run))
+            self._delete_files(paths_of(self._settings, run))
             return self.runs.active()
         logger.info("nightly: run %d: %s", run.number, self.estimate(run))
-        self._ingest.note_model(run)
+        self._ingest.record_model(run)
         return run
 
     def estimate(self, run: NightlyRun) -> str:
-        """The run's photos and estimated cost in words."""
-        sent = sum(part.photos for part in run.parts if part.job is not None)
-        kept = sum(part.photos for part in run.parts if part.job is None)
-        return cost.estimate(self._settings, sent=sent, kept=kept, rate=run.photos_per_second)
+        """Return the run's photos and estimated cost as text."""
+        sagemaker_photos = sum(part.photos for part in run.parts if part.job is not None)
+        local_photos = sum(part.photos for part in run.parts if part.job is None)
+        return cost.estimate_text(self._settings, sagemaker_photos, local_photos, run.photos_per_second)
 
     def advance(self, run: NightlyRun, within_s: float = float("inf")) -> NightlyRun:
-        """Do everything that is possible now; returns the run, with `ended` set once all is done.
+        """Perform all steps that are possible now, and return the run, with `ended` set once it is complete.
 
-        Reading answers stops after about `within_s` seconds, but not before it has made progress.
+        Answers are read for about `within_s` seconds, but at least until there is some progress.
         """
         until = time.monotonic() + within_s
         try:
             states: list[JobState | None] = []
             for part in run.parts:
-                states.append(self._job(run, part, states))
-            done = [self._read(run, part, state, until) for part, state in zip(run.parts, states, strict=True)]
-        except (ObjectRefused, NotActive) as error:
+                states.append(self._advance_job(run, part, states))
+            is_done = [self._read(run, part, state, until) for part, state in zip(run.parts, states, strict=True)]
+        except (ObjectRefused, RunEnded) as error:
             # Another process may have ended the run and removed its files.
-            now = self.runs.now(run)
-            if now.ended is not None:
-                return now
+            current = self.runs.reload(run)
+            if current.ended is not None:
+                return current
             raise BinwatchError(
                 f"nightly run {run.number}: {error}; if its files were deleted by hand, stop its jobs"
                 f" ({', '.join(run.jobs)}), delete {self.runs.url(run)}, and start another run"
             ) from error
-        return self._end(run, [state for state in states if state is not None]) if all(done) else run
+        return self._end(run, [state for state in states if state is not None]) if all(is_done) else run
 
-    def running(self, run: NightlyRun) -> list[str]:
-        """Names of the run's jobs that cost money now."""
+    def running_jobs(self, run: NightlyRun) -> list[str]:
+        """Return the names of the run's jobs that cost money now."""
         states = [self.jobs.state(name) for name in run.jobs]
         return [state.name for state in states if state is not None and state.running]
 
@@ -124,13 +124,17 @@ class Nightly:
             parts=tuple(write_plan(pages, self._objects, settings, paths_of(settings, token))),
         )
 
-    def _job(self, run: NightlyRun, part: RunPart, before: Sequence[JobState | None]) -> JobState | None:
-        """State of the part's job, which is started if necessary. None if the part has none, or it cannot start yet."""
+    def _advance_job(self, run: NightlyRun, part: RunPart, earlier: Sequence[JobState | None]) -> JobState | None:
+        """Start the part's job unless it exists, stop it if it runs for too long, and return its state.
+
+        `earlier` are the states of the jobs of the earlier parts. Returns None if the part has no job, or if the job
+        cannot start yet.
+        """
         if part.job is None:
             return None
         state = self.jobs.state(part.job)
         if state is None:
-            self._start_job(run, part, part.job, [job for job in before if job is not None and job.running])
+            self._start_job(run, part, part.job, [job for job in earlier if job is not None and job.running])
             state = self.jobs.state(part.job)
         elif state.status == "InProgress":
             hours = self._settings.sagemaker.job_hours
@@ -159,44 +163,44 @@ class Nightly:
 
     def _end(self, run: NightlyRun, states: list[JobState]) -> NightlyRun:
         paths = paths_of(self._settings, run)
-        done = [self._ingest.progress(paths, part) for part in run.parts]
+        parts = [self._ingest.progress(paths, part) for part in run.parts]
         jobs = tuple(JobEnd(name=s.name, status=s.status, reason=s.reason, seconds=s.seconds) for s in states)
         outcome = RunOutcome(
-            recorded=sum(progress.recorded for progress in done),
-            local=sum(progress.local for progress in done),
-            failed=sum(progress.failed for progress in done),
+            recorded=sum(progress.recorded for progress in parts),
+            local=sum(progress.local for progress in parts),
+            failed=sum(progress.failed for progress in parts),
             jobs=jobs,
             instance_seconds=run.instance_count * sum(job.seconds for job in jobs),
         )
         ended = run.model_copy(update={"ended": datetime.now(UTC), "outcome": outcome})
-        # Before the clean-up, so that no process takes answers that are being removed for missing ones.
-        if not self.runs.end(ended):  # another process has ended it, and may have removed the progress files
-            return self.runs.now(run)
+        # Written before the clean-up, so that no process treats answers that are being removed as missing.
+        if not self.runs.end(ended):  # another process has ended the run, and may have removed the progress files
+            return self.runs.reload(run)
         logger.info("nightly: run %d ended: %s", run.number, self.summary(ended))
         return self.clean_up(ended)
 
     def summary(self, run: NightlyRun) -> str:
-        """Results and cost of a finished run in words."""
+        """Return the results and the cost of a finished run as text."""
         if run.outcome is None:
             raise ValueError(f"run {run.number} has not ended")
-        bad = [f"{job.name} {job.status} ({job.reason})" for job in run.outcome.jobs if job.status != "Completed"]
-        failed = f" ({run.outcome.failed} failed)" if run.outcome.failed else ""
-        words = f"{count_noun(run.outcome.recorded, 'photo')} recorded{failed}, {run.outcome.local:,} by local workers"
-        spent = cost.in_words(self._settings, run.outcome.instance_seconds)
-        return "; ".join([words, f"cost: {spent}", *bad])
+        outcome = run.outcome
+        failed_jobs = [f"{job.name} {job.status} ({job.reason})" for job in outcome.jobs if job.status != "Completed"]
+        failed = f" ({outcome.failed} failed)" if outcome.failed else ""
+        counted = f"{count_noun(outcome.recorded, 'photo')} recorded{failed}, {outcome.local:,} by local workers"
+        return "; ".join([counted, f"cost: {cost.cost_text(self._settings, outcome.instance_seconds)}", *failed_jobs])
 
     def clean_up(self, run: NightlyRun) -> NightlyRun:
         """Remove the run's files and model, and the files of processes that crashed while planning."""
         self.jobs.delete_model(run.sagemaker_model)
         self._objects.delete(self._settings.bucket, [archive_key(self._settings, run.sagemaker_model)])
-        self._empty(paths_of(self._settings, run))
-        old = datetime.now(UTC) - _ABANDONED
+        self._delete_files(paths_of(self._settings, run))
+        cutoff = datetime.now(UTC) - _ABANDONED_AGE
         listing = self._objects.list(self._settings.bucket, work_prefix(self._settings))
-        self._objects.delete(self._settings.bucket, (listed.key for listed in listing if listed.modified < old))
+        self._objects.delete(self._settings.bucket, (listed.key for listed in listing if listed.modified < cutoff))
         cleaned = run.model_copy(update={"cleaned": True})
         self.runs.save(cleaned)
         return cleaned
 
-    def _empty(self, paths: RunPaths) -> None:
+    def _delete_files(self, paths: RunPaths) -> None:
         listing = self._objects.list(paths.bucket, paths.prefix)
         self._objects.delete(paths.bucket, (listed.key for listed in listing))

@@ -1,4 +1,4 @@
-"""Keys of a run's files in the bucket. Their suffixes are neither a photo's nor a metadata file's."""
+"""Keys of a run's files in the bucket. Their suffixes differ from those of photos and metadata files."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ _DIGITS = 4
 
 @dataclass(frozen=True, slots=True)
 class RunPaths:
-    """The folder of a run."""
+    """The keys of a run's files."""
 
     bucket: str
     work: str
-    """Prefix of the folders of all runs; ends with a slash."""
+    """Prefix of the folders of all runs, with a slash at the end."""
     token: str
+    """Name of the run's folder."""
 
     @property
     def prefix(self) -> str:
@@ -25,7 +26,7 @@ class RunPaths:
         return f"{self.work}{self.token}/"
 
     def plan(self, part: int) -> str:
-        """Key of the list of a part's photos, one per line."""
+        """Key of the list of a part's photos, with one photo per line."""
         return f"{self.prefix}plan-{part:0{_DIGITS}}"
 
     def manifest(self, part: int) -> str:
@@ -45,7 +46,7 @@ class RunPaths:
         return f"{self.outputs(part)}{key}.out"
 
     def url(self, key: str) -> str:
-        """URL of a key for SageMaker."""
+        """URL of a key, as SageMaker expects it."""
         return f"s3://{self.bucket}/{key}"
 
 
@@ -55,5 +56,5 @@ def work_prefix(settings: Settings) -> str:
 
 
 def paths_of(settings: Settings, run: NightlyRun | str) -> RunPaths:
-    """The folder of a run, given the run or its token."""
+    """Return the paths of a run, given the run or its token."""
     return RunPaths(settings.bucket, work_prefix(settings), run if isinstance(run, str) else run.token)

@@ -1,8 +1,8 @@
-"""The nightly runs on SageMaker, stored in the bucket.
+"""Stores the nightly runs on SageMaker in the bucket.
 
 A run is one object, `nightly/runs/<number>`, written with a condition that only one of several writers can meet. The
-names of its jobs and files are in the object, or are derived from it. So every process, after a crash or concurrently
-with another, continues the same run, and no two start jobs for the same photos.
+names of its jobs and files are in the object, or derived from it. So every process continues the same run, even after a
+crash or concurrently with another process, and no two processes start jobs for the same photos.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from binwatch.errors import BinwatchError
 from binwatch.objects import FetchedObject, Objects
 from binwatch.settings import Settings
 
-_MAX_BYTES = 2**20
+_MAX_RUN_BYTES = 2**20
 
 
 class _RunRecord(BaseModel):
@@ -22,7 +22,7 @@ class _RunRecord(BaseModel):
 
 
 class RunPart(_RunRecord):
-    """Some photos of a run, in the order of their keys. Without a job they are counted by local workers."""
+    """Consecutive photos of a run, by key. Local workers count the photos of a part without a job."""
 
     number: int
     photos: int
@@ -37,18 +37,18 @@ class JobEnd(_RunRecord):
     status: str
     reason: str | None = None
     seconds: float = 0.0
-    """Seconds that are billed for each instance."""
+    """Seconds billed for each instance."""
 
 
 class RunOutcome(_RunRecord):
-    """Result of a run."""
+    """The result of a run."""
 
     recorded: int
-    """Photos recorded from the answers of the jobs."""
+    """Number of photos recorded from the jobs' answers."""
     local: int
-    """Photos that local workers counted, or that were sent to them."""
+    """Number of photos that local workers counted, or that were sent to them."""
     failed: int = 0
-    """Of `recorded`, those that could not be counted."""
+    """Number of recorded photos that could not be counted."""
     jobs: tuple[JobEnd, ...] = ()
     instance_seconds: float = 0.0
 
@@ -74,7 +74,7 @@ class NightlyRun(_RunRecord):
 
     @property
     def jobs(self) -> list[str]:
-        """Names of its transform jobs."""
+        """Names of the run's transform jobs."""
         return [part.job for part in self.parts if part.job is not None]
 
 
@@ -87,34 +87,32 @@ class RunStore:
         self._prefix = settings.nightly_prefix + "runs/"
 
     def latest(self) -> NightlyRun | None:
-        """The run with the highest number; None if there never was one."""
+        """Return the run with the highest number; None if there are no runs."""
         keys = [listed.key for listed in self._objects.list(self._bucket, self._prefix)]
         return self._read(keys[-1]) if keys else None
 
     def active(self) -> NightlyRun | None:
-        """The run that has not ended. There is one at most."""
+        """Return the run that has not ended, if any. There is at most one."""
         run = self.latest()
         return run if run is not None and run.ended is None else None
 
     def claim(self, run: NightlyRun) -> bool:
-        """Make `run` the active one; False if its number is taken."""
+        """Make `run` the active run. Returns False if its number is taken."""
         return self._objects.put_if_absent(self._bucket, self._key(run), run.model_dump_json(indent=1).encode())
 
     def save(self, run: NightlyRun) -> None:
-        """Write the present state of a run."""
+        """Write the current state of a run."""
         self._objects.put(self._bucket, self._key(run), run.model_dump_json(indent=1).encode())
 
     def end(self, run: NightlyRun) -> bool:
-        """Write the result of a run; False if another process has ended it before."""
-        found = self._objects.fetch(self._bucket, self._key(run), max_bytes=_MAX_BYTES)
-        if self._parsed(self._key(run), found).ended is not None:
+        """Write the result of a run. Returns False if another process has already ended it."""
+        stored = self._objects.fetch(self._bucket, self._key(run), max_bytes=_MAX_RUN_BYTES)
+        if self._parse(self._key(run), stored).ended is not None:
             return False
-        return self._objects.put_if_unchanged(
-            self._bucket, self._key(run), run.model_dump_json(indent=1).encode(), found
-        )
+        return self._objects.put_if_unchanged(self._bucket, self._key(run), run.model_dump_json(indent=1).encode(), stored)
 
-    def now(self, run: NightlyRun) -> NightlyRun:
-        """The stored state of a run, which another process may have advanced."""
+    def reload(self, run: NightlyRun) -> NightlyRun:
+        """Read the stored state of a run, which another process may have advanced."""
         return self._read(self._key(run))
 
     def url(self, run: NightlyRun) -> str:
@@ -125,11 +123,11 @@ class RunStore:
         return f"{self._prefix}{run.number:08}"
 
     def _read(self, key: str) -> NightlyRun:
-        return self._parsed(key, self._objects.fetch(self._bucket, key, max_bytes=_MAX_BYTES))
+        return self._parse(key, self._objects.fetch(self._bucket, key, max_bytes=_MAX_RUN_BYTES))
 
-    def _parsed(self, key: str, found: FetchedObject) -> NightlyRun:
+    def _parse(self, key: str, stored: FetchedObject) -> NightlyRun:
         try:
-            return NightlyRun.model_validate_json(found.data)
+            return NightlyRun.model_validate_json(stored.data)
         except ValidationError as error:
             raise BinwatchError(
                 f"s3://{self._bucket}/{key} is damaged ({error}); look for transform jobs that still run (their names"

@@ -1,1 +1,1 @@
-"""Counting over HTTP, with SageMaker's protocol: `python -m worker serve`."""
+"""Counts photos over HTTP with SageMaker's protocol: `python -m worker serve`."""

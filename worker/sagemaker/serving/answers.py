@@ -1,4 +1,4 @@
-"""The answer for one photo, as JSON: all that a record needs except the photo's key and ETag, which only S3 knows."""
+"""The answer for one photo as JSON: all fields of a record except the photo's key and ETag, which only S3 knows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from binwatch.photo_stats import PhotoStats
 from worker.engine import Engine
 from worker.pipeline import Prediction
 
-# Reasons in answers besides those of binwatch.errors.Reason. They are never recorded.
+# Reasons of answers that are not in binwatch.errors.Reason, since they are never recorded.
 MALFORMED = "malformed_request"
 """The input is neither a photo nor a link to one."""
 UNAVAILABLE = "unavailable"
@@ -28,7 +28,7 @@ INTERNAL_ERROR = "internal_error"
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A photo that was sent or fetched, and decoded if possible."""
+    """A received photo: the size and MD5 of its file, and the decoded photo with its statistics, as far as known."""
 
     bytes: int | None = None
     md5: str | None = None
@@ -37,12 +37,12 @@ class Received:
 
 
 class Answer(BaseModel):
-    """One photo's count (`predicted` and the fields that belong to it), or the `reason` why it has none."""
+    """The count of one photo (`predicted` and related fields), or the `reason` why there is none."""
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
     photo: str | None = None
-    """The requested link; None if bytes were sent."""
+    """The requested link; None if the photo itself was sent."""
     model: Version
     precision: str
     provider: str
@@ -56,68 +56,68 @@ class Answer(BaseModel):
     distribution: list[float] | None = Field(None, min_length=len(CLASSES) + 1)
     """Probabilities of 0, 1, … items and of more, if the model distinguishes more numbers than the classes do."""
     reason: str | None = None
-    """binwatch.errors.Reason, or one of those above."""
+    """A binwatch.errors.Reason, or one of the reasons in this module."""
     detail: str | None = None
     bytes: int | None = None
     md5: str | None = None
-    """MD5 of the bytes, in hexadecimal: the ETag of an upload in one part, unless a KMS key encrypts it."""
+    """MD5 of the bytes in hexadecimal. It equals the ETag of an upload in one part that no KMS key encrypts."""
     width: int | None = None
     height: int | None = None
     brightness: float | None = None
     contrast: float | None = None
     sharpness: float | None = None
     embedding: Base64Bytes | None = None
-    """As binwatch.embedding packs it; in JSON as base64."""
+    """The embedding as packed by binwatch.embedding, in JSON as base64."""
 
     @model_validator(mode="after")
-    def _one_or_the_other(self) -> Self:
-        counted = [part is not None for part in (self.predicted, self.probabilities, self.embedding)]
-        if not (all(counted) if self.reason is None else not any(counted)):
+    def _check_count_or_reason(self) -> Self:
+        is_present = [value is not None for value in (self.predicted, self.probabilities, self.embedding)]
+        if not (all(is_present) if self.reason is None else not any(is_present)):
             raise ValueError("expected either a whole count or only a reason why there is none")
         return self
 
-    def line(self) -> _Bytes:
-        """The answer as one line of JSON, without unknown fields."""
+    def to_json(self) -> _Bytes:
+        """Return the answer as one line of JSON, without unset fields."""
         return self.model_dump_json(exclude_none=True).encode()
 
 
 _Bytes = bytes
-"""`bytes`, by a name that still means the type inside `Answer`, which has a field `bytes`."""
+"""Alias of the type `bytes` for use inside `Answer`, which has a field of that name."""
 
 
-def answer(engine: Engine, received: Received, result: Prediction | PhotoError, link: str | None = None) -> Answer:
-    """The answer for a photo that was counted or could not be.
+def photo_answer(
+    engine: Engine, received: Received, result: Prediction | PhotoError, link: str | None = None
+) -> Answer:
+    """Return the answer for a photo that was counted, or that could not be counted.
 
-    If the object behind a link is not a photo, the answer tells nothing about it, since the client may not have access
-    to the object.
+    If the object behind a link is not a photo, the answer does not describe it, since the client may have no access to
+    the object.
     """
     photo, stats = received.photo, received.stats
-    about: dict[str, object] = {"photo": link}
-    if link is None or photo is not None:
-        about |= {"bytes": received.bytes, "md5": received.md5}
+    may_describe = link is None or photo is not None
+    fields: dict[str, object] = {"photo": link}
+    if may_describe:
+        fields |= {"bytes": received.bytes, "md5": received.md5}
     if photo is not None:
-        about |= {"width": photo.width, "height": photo.height}
+        fields |= {"width": photo.width, "height": photo.height}
     if stats is not None:
-        about |= asdict(stats)
+        fields |= asdict(stats)
     if isinstance(result, Prediction):
-        return Answer(**_model(engine), **about, **_count(result))
-    detail = str(result) if link is None or photo is not None else _NO_PHOTO
-    return Answer(**_model(engine), **about, reason=result.reason, detail=detail)
+        return Answer(**_model_fields(engine), **fields, **_count_fields(result))
+    detail = str(result) if may_describe else "the object is not a photo that can be counted"
+    return Answer(**_model_fields(engine), **fields, reason=result.reason, detail=detail)
 
 
-def no_count(engine: Engine, reason: str, detail: str, link: str | None = None) -> Answer:
-    """The answer for an input without a photo."""
-    return Answer(**_model(engine), photo=link, reason=reason, detail=detail)
+def error_answer(engine: Engine, reason: str, detail: str, link: str | None = None) -> Answer:
+    """Return the answer for an input without a photo."""
+    return Answer(**_model_fields(engine), photo=link, reason=reason, detail=detail)
 
 
-_NO_PHOTO = "the object is not a photo that can be counted"
-
-
-def _model(engine: Engine) -> dict[str, str]:
+def _model_fields(engine: Engine) -> dict[str, str]:
     return {"model": engine.card.version, "precision": engine.precision, "provider": engine.provider}
 
 
-def _count(prediction: Prediction) -> dict[str, object]:
+def _count_fields(prediction: Prediction) -> dict[str, object]:
     return {
         "count": CLASSES[prediction.predicted],
         "predicted": prediction.predicted,

@@ -1,4 +1,4 @@
-"""Requests: the kind of the body, its bytes, and the accepted kind of answer."""
+"""Reads request bodies, and determines their type and the accepted type of the answer."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from worker.sagemaker.serving.budget import Share
 
 JSON = "application/json"
 JSON_LINES = "application/jsonlines"
-_LINES = frozenset({JSON_LINES, "application/x-jsonlines", "application/jsonl", "application/x-ndjson"})
+_JSON_LINES_TYPES = frozenset({JSON_LINES, "application/x-jsonlines", "application/jsonl", "application/x-ndjson"})
 
-MAX_BODY = 100 * 2**20
-"""SageMaker's limit is 100 MB."""
+MAX_BODY_BYTES = 100 * 2**20
+"""Maximum size of a body. SageMaker's limit is 100 MB."""
 MAX_LINKS = 1000
-"""Most links in one request, since SageMaker expects an answer within at most ten minutes."""
+"""Maximum number of links in one request. SageMaker expects an answer within at most ten minutes."""
 
 
 class BodyKind(StrEnum):
-    """How a body is parsed."""
+    """The content of a body: a photo, one link as JSON, or links as JSON lines."""
 
     PHOTO = "photo"
     LINK = "link"
@@ -28,7 +28,7 @@ class BodyKind(StrEnum):
 
 
 class BodyTooLarge(Exception):
-    """More than MAX_BODY bytes: the rest is not read."""
+    """The body has more than MAX_BODY_BYTES, and its rest is not read."""
 
 
 class ClientGone(Exception):
@@ -37,35 +37,39 @@ class ClientGone(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """A body of `size` bytes; `data` is empty if it is larger than wanted."""
+    """A request body of `size` bytes."""
 
     data: bytes
+    """The bytes; empty if they exceeded the limit of `read_body`."""
     size: int
 
 
-def kind_of_body(content_type: str) -> BodyKind:
-    """The kind of a body by its Content-Type. All but JSON is a photo, whose format its bytes tell more reliably."""
-    kind = content_type.partition(";")[0].strip().lower()
-    if kind in _LINES:
+def body_kind(content_type: str) -> BodyKind:
+    """Return the kind of a body by its Content-Type.
+
+    Every type except JSON is treated as a photo, since the bytes tell a photo's format more reliably.
+    """
+    media_type = content_type.partition(";")[0].strip().lower()
+    if media_type in _JSON_LINES_TYPES:
         return BodyKind.LINES
-    return BodyKind.LINK if kind == JSON else BodyKind.PHOTO
+    return BodyKind.LINK if media_type == JSON else BodyKind.PHOTO
 
 
-def accepts(header: str, offered: str) -> bool:
-    """Whether an Accept header accepts `offered` ("application/json"). An empty header accepts everything."""
+def accepts(header: str, media_type: str) -> bool:
+    """Return whether an Accept header accepts `media_type`. An empty header accepts every type."""
     ranges = [part.partition(";")[0].strip().lower() for part in header.split(",")]
-    kind = offered.partition("/")[0] + "/*"
-    return not header.strip() or not {"*/*", kind, offered}.isdisjoint(ranges)
+    type_range = media_type.partition("/")[0] + "/*"
+    return not header.strip() or not {"*/*", type_range, media_type}.isdisjoint(ranges)
 
 
-async def read_body(receive: Receive, headers: Mapping[str, str], wanted: int, share: Share) -> Body:
-    """Read the body. If it is larger than `wanted` bytes, its data are discarded. `share` accounts for the kept bytes.
+async def read_body(receive: Receive, headers: Mapping[str, str], max_bytes: int, share: Share) -> Body:
+    """Read the body, and discard its data if it has more than `max_bytes`. `share` is resized to the held bytes.
 
     Raises BodyTooLarge, ClientGone or OverBudget.
     """
-    if int(headers.get("content-length", "0")) > MAX_BODY:
+    if int(headers.get("content-length", "0")) > MAX_BODY_BYTES:
         raise BodyTooLarge
-    data = bytearray()  # not a list of pieces, which would fragment the memory
+    data = bytearray()  # not a list of chunks, which would fragment the memory
     size = 0
     more = True
     while more:
@@ -74,9 +78,9 @@ async def read_body(receive: Receive, headers: Mapping[str, str], wanted: int, s
             raise ClientGone
         chunk = message.get("body", b"")
         size += len(chunk)
-        if size > MAX_BODY:
+        if size > MAX_BODY_BYTES:
             raise BodyTooLarge
-        if size <= wanted:
+        if size <= max_bytes:
             share.resize(size)
             data += chunk
         else:

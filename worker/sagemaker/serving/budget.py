@@ -1,4 +1,4 @@
-"""A limit on the bytes that all requests together hold in memory."""
+"""Limits the number of bytes that all requests hold in memory."""
 
 from __future__ import annotations
 
@@ -10,43 +10,43 @@ from typing import NamedTuple
 
 
 class OverBudget(Exception):
-    """Other requests hold too many bytes."""
+    """Too few bytes are free, since other requests hold the rest."""
 
 
 class _WaitingShare(NamedTuple):
-    number: int
+    size: int
     granted: asyncio.Future[None]
 
 
 class ByteBudget:
-    """The budget, for use on one event loop."""
+    """A number of bytes shared between the requests of one event loop."""
 
-    def __init__(self, most: int) -> None:
-        self.most = most
-        self.free = most
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.free = total
         self._waiting: deque[_WaitingShare] = deque()
 
     @contextmanager
     def share(self) -> Iterator[Share]:
-        """A share of the budget that is returned at the end of the block."""
+        """Open an empty share of the budget. Its bytes are returned at the end of the `with` block."""
         share = Share(self)
         try:
             yield share
         finally:
             share.resize(0)
 
-    def take(self, number: int) -> None:
-        """Take `number` bytes. Raises OverBudget unless they are free."""
-        if number > self.free:
+    def take(self, size: int) -> None:
+        """Take `size` bytes. Raises OverBudget unless they are free."""
+        if size > self.free:
             raise OverBudget
-        self.free -= number
+        self.free -= size
 
-    async def take_once_free(self, number: int) -> None:
-        """Take `number` bytes once they are free, in the order of the calls."""
-        if number <= self.free and not self._waiting:
-            self.free -= number
+    async def take_when_free(self, size: int) -> None:
+        """Wait until `size` bytes are free, in the order of the calls, and take them."""
+        if size <= self.free and not self._waiting:
+            self.free -= size
             return
-        waiting = _WaitingShare(number, asyncio.get_running_loop().create_future())
+        waiting = _WaitingShare(size, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
         try:
             await waiting.granted
@@ -54,16 +54,16 @@ class ByteBudget:
             if waiting in self._waiting:
                 self._waiting.remove(waiting)
             elif not waiting.granted.cancelled():
-                self.give_back(number)  # granted meanwhile
+                self.give_back(size)  # granted in the meantime
             raise
 
-    def give_back(self, number: int) -> None:
-        """Return `number` bytes."""
-        self.free += number
-        while self._waiting and self._waiting[0].number <= self.free:
+    def give_back(self, size: int) -> None:
+        """Return `size` bytes."""
+        self.free += size
+        while self._waiting and self._waiting[0].size <= self.free:
             first = self._waiting.popleft()
             if not first.granted.cancelled():
-                self.free -= first.number
+                self.free -= first.size
                 first.granted.set_result(None)
 
 
@@ -75,7 +75,7 @@ class Share:
         self._size = 0
 
     def resize(self, size: int) -> None:
-        """Hold `size` bytes from now on. Raises OverBudget."""
+        """Change the number of held bytes to `size`. Raises OverBudget."""
         if size > self._size:
             self._budget.take(size - self._size)
         else:
@@ -83,7 +83,7 @@ class Share:
         self._size = size
 
     async def reserve(self, size: int) -> None:
-        """Hold `size` bytes, or the whole budget, once they are free. Only for an empty share."""
-        size = min(size, self._budget.most)
-        await self._budget.take_once_free(size)
+        """Wait until `size` bytes, or at most the whole budget, are free, and hold them. The share must be empty."""
+        size = min(size, self._budget.total)
+        await self._budget.take_when_free(size)
         self._size = size

@@ -1,4 +1,4 @@
-"""Finds and loads the model that a container serves, while the server already answers."""
+"""Finds and loads the model that a container serves."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 def load_engine(settings: Settings) -> Engine:
-    """The engine, ready to count. Raises BundleError if there is no usable model."""
+    """Load and warm up the engine. Raises BundleError if there is no usable model."""
     bundle = find_bundle(settings)
     engine = Engine.from_settings(bundle, settings)
     engine.warm_up()
@@ -30,20 +30,20 @@ def load_engine(settings: Settings) -> Engine:
 
 
 def in_sagemaker(settings: Settings, environment: TransformEnvironment) -> bool:
-    """Whether SageMaker runs this container: then SageMaker's folder exists."""
+    """Return whether SageMaker runs this container, in which case SageMaker's folder exists."""
     return environment.batch or settings.sagemaker.folder.exists()
 
 
 def find_bundle(settings: Settings) -> Bundle:
-    """The bundle that SageMaker unpacked from model.tar.gz; outside of SageMaker, the settings' bundle.
+    """Return the bundle that SageMaker unpacked from model.tar.gz, or the settings' bundle outside of SageMaker.
 
-    The archive may contain the bundle's files, or a folder with them. Raises BundleError if it has no bundle: the
+    The archive may contain the bundle's files, or a folder with them. Raises BundleError if it has no bundle, since the
     image's own model is not the requested one.
     """
-    given = settings.sagemaker.folder / "model"
-    if not given.exists():
+    unpacked = settings.sagemaker.folder / "model"
+    if not unpacked.exists():
         return Bundle(settings.model_dir)
-    for folder in (given, *sorted(path for path in given.iterdir() if path.is_dir())):
+    for folder in (unpacked, *sorted(path for path in unpacked.iterdir() if path.is_dir())):
         if (folder / CARD_FILE).is_file():
             return Bundle(folder)
-    raise BundleError(f"{given}: no {CARD_FILE} here or in a folder below; archive the files of a model bundle")
+    raise BundleError(f"{unpacked}: no {CARD_FILE} here or in a folder below; archive the files of a model bundle")

@@ -1,4 +1,4 @@
-"""The serving process: listen, load the model, count until SIGTERM, finish the requests in flight."""
+"""The serving process: listens, loads the model, counts until SIGTERM, and finishes the requests in flight."""
 
 from __future__ import annotations
 
@@ -23,36 +23,36 @@ from worker.sagemaker.serving.model import in_sagemaker, load_engine
 
 logger = logging.getLogger(__name__)
 
-LOOPBACK, EVERYWHERE = "127.0.0.1", "0.0.0.0"  # noqa: S104 (SageMaker requires it)
+_LOOPBACK, _ALL_INTERFACES = "127.0.0.1", "0.0.0.0"  # noqa: S104 (SageMaker requires it)
 
-_OTHERS = 32
-"""Further requests in flight besides the app's own limit, such as those that it refuses."""
-GRACE_S = 25
+_EXTRA_REQUESTS = 32
+"""Number of requests in flight beyond the app's limit, such as those that it refuses."""
+_GRACE_S = 25
 """Seconds for requests to finish after SIGTERM. SageMaker kills the container after 30 s."""
 
 
 class Server(uvicorn.Server):
-    """Serves the app while the model is loaded, so that /ping is answered from the start."""
+    """Serves the app even while the model is being loaded, so that /ping is always answered."""
 
     def __init__(self, settings: Settings, app: App, metrics: WorkerMetrics) -> None:
-        limited = RequestLimit(app, app.most + _OTHERS, ["/ping", "/metrics"], send_unavailable)
-        super().__init__(make_config(limited, limited.total, grace_s=GRACE_S))
+        limited = RequestLimit(app, app.max_requests + _EXTRA_REQUESTS, ["/ping", "/metrics"], send_unavailable)
+        super().__init__(make_config(limited, limited.total, grace_s=_GRACE_S))
         self.error: Exception | None = None
         self._settings = settings
         self._app = app
         self._metrics = metrics
 
     def load(self) -> None:
-        """Load the model. If that fails, stop the server, since the container can never count."""
+        """Load the model, or stop the server if that fails, since the container can never count."""
         try:
             self._app.counter = PhotoCounter(load_engine(self._settings), self._settings, self._metrics)
-        except Exception as error:  # of any kind
+        except Exception as error:  # raised by `serve` once the server has stopped
             self.error = error
             self.should_exit = True
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Like uvicorn's, but without raising the signal again at the end: a stop is not a failure."""
+        """Handle signals as uvicorn does, but do not raise them again at the end, since a stop is not a failure."""
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, self._stop)
         yield
@@ -65,13 +65,12 @@ class Server(uvicorn.Server):
 def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT. Raises BinwatchError if there is no port or no model."""
     environment = TransformEnvironment()
-    advice = "set BINWATCH_SERVE_HOST and BINWATCH_SERVE_PORT"
-    is_ours_alone = not in_sagemaker(settings, environment)
-    # SageMaker connects from outside the container. Elsewhere, anyone who can reach the port could have photos read.
-    host = settings.serve_host or (LOOPBACK if is_ours_alone else EVERYWHERE)
-    listener = listen(host, settings.serve_port, advice)
+    is_outside_sagemaker = not in_sagemaker(settings, environment)
+    # SageMaker connects from outside the container. Elsewhere, anyone who can reach the port can have photos read.
+    host = settings.serve_host or (_LOOPBACK if is_outside_sagemaker else _ALL_INTERFACES)
+    listener = listen(host, settings.serve_port, "set BINWATCH_SERVE_HOST and BINWATCH_SERVE_PORT")
     logger.info("listening on %s port %d", *listener.getsockname()[:2])
-    if is_ours_alone and not is_loopback(listener):
+    if is_outside_sagemaker and not is_loopback(listener):
         logger.warning(
             "anyone who can reach this port can have photos counted, including the bucket's; see docs/sagemaker.md"
         )
