@@ -26,7 +26,7 @@ from trainer.export.graph import write_onnx
 from trainer.export.quantize import write_fp16, write_int8
 from trainer.models import build
 from trainer.models.counter import Counter
-from trainer.models.weights import start
+from trainer.models.weights import load_initial_weights
 
 SAMPLES = Path(__file__).parents[2] / "samples" / "bin-images"
 SIDE = 64
@@ -94,7 +94,7 @@ def test_each_network_ships(network: Network, photos: npt.NDArray[np.uint8], tmp
     torch.manual_seed(0)
     config = {"architecture": network.architecture, "head": network.head, "weights": network.weights, "highest": 5}
     model = build(ModelConfig.model_validate(config))
-    pretrained = bool(start(model.backbone, network.weights))
+    pretrained = bool(load_initial_weights(model.backbone, network.weights))
     model = as_if_trained(model, photos, pretrained=pretrained)
     files = {precision: tmp_path / f"model-{precision}.onnx" for precision in Precision}
     write_onnx(model, 2.0, files[Precision.FP32], SIDE)

@@ -22,8 +22,8 @@ from trainer.evaluation.metrics import counts_of, quantity_errors
 from trainer.evaluation.onnx_model import OnnxModel
 from trainer.evaluation.temperature import PriorShift, best_temperature, log_loss, softmax
 from trainer.models import build
-from trainer.models.class_mask import NEVER
-from trainer.models.targets import logits_in_classes, soft_targets
+from trainer.models.class_mask import MASKED_LOGIT
+from trainer.models.targets import class_logits, soft_targets
 from trainer.train import checkpoint
 from trainer.train.losses import Loss, at_least
 
@@ -77,18 +77,18 @@ def test_a_step_has_labels_of_both_kinds() -> None:
 
 def test_numbers_beyond_five_are_learned_all_or_none() -> None:
     model = build(ModelConfig(architecture="resnet50v2", weights="none", width=0.125)).eval()
-    model.class_mask.limit((1, 2, 3))
+    model.class_mask.restrict_to((1, 2, 3))
     logits, _ = model(torch.zeros(1, 64, 64, 3, dtype=torch.uint8))
-    assert (logits[0] == NEVER).tolist() == [True, False, False, False, *[True] * 18]
+    assert (logits[0] == MASKED_LOGIT).tolist() == [True, False, False, False, *[True] * 18]
     targets = Loss(TrainConfig(), classes=(4, 5, 6), highest=HIGHEST).targets(torch.tensor([10]))
     assert targets[0].numpy() == pytest.approx(bell(10, 1), abs=1e-4)
 
 
 def test_logits_of_the_classes() -> None:
     logits = torch.randn(5, 22, generator=torch.Generator().manual_seed(0))
-    found = torch.softmax(logits_in_classes(logits), dim=1).numpy()
+    found = torch.softmax(class_logits(logits), dim=1).numpy()
     assert found == pytest.approx(in_classes(torch.softmax(logits, dim=1).numpy()), abs=1e-6)
-    assert torch.equal(logits_in_classes(logits[:, :7]), logits[:, :7])
+    assert torch.equal(class_logits(logits[:, :7]), logits[:, :7])
 
 
 def test_the_temperature_is_that_of_the_classes() -> None:

@@ -10,11 +10,11 @@ import pytest
 
 from tests.trainer.drawn import QUICK, Data, run_cli
 from trainer.config import DataConfig
-from trainer.data.index import Row, names_groups, read_index, split_rule
+from trainer.data.index import Row, has_groups, read_index, split_rule
 from trainer.data.split import split_of
 from trainer.errors import DataError
 from trainer.train import checkpoint
-from trainer.train.run_files import BEST
+from trainer.train.run_files import BEST_CHECKPOINT
 
 
 def write_list(file: Path, data: Data) -> dict[str, list[str]]:
@@ -32,7 +32,7 @@ def test_a_list_by_quantity_is_an_index(data: Data, tmp_path: Path) -> None:
     config = DataConfig(photos=data.photos, index=file, split_seed=3)
     indexed = read_index(DataConfig(photos=data.photos, index=data.index))
     assert read_index(config) == [Row(row.key, row.quantity, row.key, split_of(row.key, 3)) for row in indexed]
-    assert not names_groups(config)
+    assert not has_groups(config)
     assert split_rule(config) == "80/10/10 by a hash of the photo's key, seed 3"
 
 
@@ -44,7 +44,7 @@ def test_a_model_learns_from_it(data: Data, tmp_path: Path, capsys: pytest.Captu
         "--set", "augment.views=1", "--epochs", 1,
     )  # fmt: skip
     assert "the list does not say which photos show the same bin, so each" in " ".join(capsys.readouterr().err.split())
-    assert checkpoint.load(tmp_path / "run" / BEST).epoch == 1
+    assert checkpoint.load(tmp_path / "run" / BEST_CHECKPOINT).epoch == 1
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ from trainer.errors import CheckpointError, ConfigError, DataError
 from trainer.evaluation.onnx_model import OnnxModel, run
 from trainer.train import checkpoint
 from trainer.train.losses import Loss
-from trainer.train.run_files import BEST
+from trainer.train.run_files import BEST_CHECKPOINT
 from worker.engine import Engine
 
 SHOWN = (1, 2, 3, 4, 5)
@@ -69,7 +69,7 @@ def fitted(capstone: Data, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def bundle(fitted: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     folder = tmp_path_factory.mktemp("bundle")
-    run_cli("export", fitted / BEST, "--out", folder, "--variants", "fp32,fp16,int8", "--max-loss", 1)
+    run_cli("export", fitted / BEST_CHECKPOINT, "--out", folder, "--variants", "fp32,fp16,int8", "--max-loss", 1)
     return Bundle(folder)
 
 
@@ -81,7 +81,7 @@ def test_the_report_says_what_is_not_there(capstone: Data) -> None:
 def test_fit_learns_what_is_there_and_warns(
     capstone: Data, fitted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    saved = checkpoint.load(fitted / BEST)
+    saved = checkpoint.load(fitted / BEST_CHECKPOINT)
     assert saved.classes == SHOWN
     photos = load_dataset(saved.config.data)[Split.TEST].pixels(range(4))
     with torch.inference_mode():
@@ -111,7 +111,7 @@ def test_nothing_is_asked_for_that_is_not_learned(loss: str) -> None:
 def test_evaluate_says_what_is_never_answered(
     fitted: Path, data: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run_cli("evaluate", fitted / BEST, *data.flags, "--every", "--out", tmp_path / "found.json")
+    run_cli("evaluate", fitted / BEST_CHECKPOINT, *data.flags, "--every", "--out", tmp_path / "found.json")
     assert "The model cannot predict 0, more than 5; 60 of these photos show that" in capsys.readouterr().err
     found = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
     assert found["answers"] == list(SHOWN)
@@ -173,7 +173,7 @@ def test_tune_learns_from_them_too(capstone: Data, tmp_path: Path) -> None:
         "--set",
         "train.epochs=1",
     )
-    assert (tmp_path / "trial-0" / BEST).exists()
+    assert (tmp_path / "trial-0" / BEST_CHECKPOINT).exists()
 
 
 def test_a_run_goes_on_with_the_classes_that_it_began_with(capstone: Data, data: Data, tmp_path: Path) -> None:

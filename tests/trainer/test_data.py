@@ -107,13 +107,13 @@ def test_the_same_photo_under_two_keys_is_said(copy: Data, capsys: pytest.Captur
     shutil.copy(copy.photos / f"{train.key}.jpg", copy.photos / f"{held_out.key}.jpg")
     found = read_data(config_of(copy), Display())
     same = tuple(sorted((train, held_out), key=lambda row: row.key))
-    assert same in found.copies  # as are all the drawings of empty bins
-    assert {row.quantity for copies in found.copies if copies != same for row in copies} == {0}
+    assert same in found.duplicates  # as are all the drawings of empty bins
+    assert {row.quantity for copies in found.duplicates if copies != same for row in copies} == {0}
     said = " ".join(capsys.readouterr().err.split())
     named = ", ".join(f"{row.key}: {row.quantity}" for row in same)
     assert "photos in more than one split, under several keys: 2 (00000: 0, 00008: 0, 00016: 0)" in said
     assert f"photos with several labels, under several keys: 1 ({named}); at most one is right" in said
-    assert load_dataset(config_of(copy)).copies == found.copies
+    assert load_dataset(config_of(copy)).copies == found.duplicates
 
 
 def test_nothing_readable_is_an_error(copy: Data) -> None:

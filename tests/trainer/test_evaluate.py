@@ -17,7 +17,7 @@ from PIL import Image
 from tests.trainer.drawn import QUICK, Data, run_cli, write_index
 from tests.trainer.grey import write_grey_bundle
 from trainer.evaluation.evaluate import report_file
-from trainer.evaluation.report import ReliabilityBin, reliability, worst
+from trainer.evaluation.report import ReliabilityBin, reliability, worst_photos
 
 
 @pytest.fixture
@@ -137,8 +137,8 @@ def test_reliability() -> None:
 def test_worst_photos_are_wrong_ones_with_the_least_likely_label_first() -> None:
     probabilities = np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.95, 0.05]])
     labels = np.array([1, 1, 1, 1])
-    assert worst(probabilities, labels) == [3, 0, 1]
-    assert worst(probabilities, labels, limit=1) == [3]
+    assert worst_photos(probabilities, labels) == [3, 0, 1]
+    assert worst_photos(probabilities, labels, limit=1) == [3]
 
 
 def test_photos_of_many_items_alone_are_no_challenge(

@@ -28,7 +28,7 @@ def config(data: Data) -> Config:
 def photos(config: Config) -> PhotoSet:
     """Eight of them: 200 kB of features in each view."""
     every, _, _ = load_photos(config.data)
-    return every.where(lambda row: row.key < "00008")
+    return every.filter(lambda row: row.key < "00008")
 
 
 def unseen(batches: Iterator[Batch], _: int, __: str) -> Iterator[Batch]:
@@ -44,7 +44,7 @@ def test_too_little_room_is_known_before_any_photo_is_read(
 ) -> None:
     monkeypatch.setattr(PhotoSet, "decode", lambda *_: pytest.fail("a photo was decoded"))
     with pytest.raises(DiskError) as caught:
-        cache(small_disk, config).of_frozen_layers(build(config.model), photos, 2)
+        cache(small_disk, config).frozen_features(build(config.model), photos, 2)
     assert str(caught.value) == (
         f"{small_disk}: features of 8 photos in 2 views need about 0.4 MB and 0.2 MB are free; make room (features of"
         " earlier runs may be deleted), or store them elsewhere with --cache"
@@ -58,18 +58,18 @@ def test_a_disk_that_fills_up_meanwhile(
     monkeypatch.setattr(features, "check_room", lambda *_: None)
     model = build(config.model)
     with pytest.raises(DiskError, match=r"disk: features of 8 photos in 2 views cannot be written \(No space left"):
-        cache(small_disk, config).of_frozen_layers(model, photos, 2)
+        cache(small_disk, config).frozen_features(model, photos, 2)
     (kept,) = small_disk.glob("*.npy")
     assert not list(small_disk.glob("*.partial"))
     written = kept.stat().st_mtime_ns
-    found = [(view.shape, view.dtype) for view in cache(small_disk, config).of_frozen_layers(model, photos, 1)]
+    found = [(view.shape, view.dtype) for view in cache(small_disk, config).frozen_features(model, photos, 1)]
     assert found == [((8, 7, 7, 256), np.float16)]
     assert kept.stat().st_mtime_ns == written
 
 
 def test_what_a_killed_run_left_is_deleted(config: Config, photos: PhotoSet, tmp_path: Path) -> None:
     (tmp_path / "0123456789abcdef-0.partial").write_bytes(b"half of other features")
-    cache(tmp_path, config).of_frozen_layers(build(config.model), photos, 1)
+    cache(tmp_path, config).frozen_features(build(config.model), photos, 1)
     assert not list(tmp_path.glob("*.partial"))
 
 

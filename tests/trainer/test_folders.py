@@ -12,7 +12,7 @@ import pytest
 
 from tests.trainer.drawn import QUICK, Data, run_cli
 from trainer.config import DataConfig
-from trainer.data.index import Row, check_there, digest, read_index, split_rule
+from trainer.data.index import Row, check_exists, digest, read_index, split_rule
 from trainer.data.split import Split, split_of
 from trainer.errors import DataError
 from trainer.train import checkpoint
@@ -48,7 +48,7 @@ def _copy(data: Data, folder: Path, where: dict[str, str]) -> Path:
 
 def test_folders_say_quantity_and_split(parted: Path, indexed: list[Row]) -> None:
     config = DataConfig(photos=parted)
-    check_there(config)
+    check_exists(config)
     assert read_index(config) == [Row(row.key, row.quantity, row.key, row.split) for row in indexed]
     assert split_rule(config) == "by the folders"
 
@@ -62,7 +62,7 @@ def test_without_folders_of_splits_the_key_decides(plain: Path, indexed: list[Ro
     with tarfile.open(tmp_path / "photos.tar", "w") as tar:
         tar.add(plain, arcname=".")
     packed = config.model_copy(update={"photos": tmp_path / "photos.tar"})
-    check_there(packed)
+    check_exists(packed)
     assert read_index(packed) == found
     assert digest(packed) == digest(config)
     (plain / "3" / "00003.jpg").rename(plain / "4" / "00003.jpg")

@@ -10,7 +10,6 @@ from torch.nn import functional
 from trainer.config import DistilConfig, ModelConfig, TrainConfig
 from trainer.models import build
 from trainer.train.losses import Loss, class_weights
-from trainer.train.optimiser import optimiser
 from trainer.train.scheduler import LrScheduler, lr_factor
 
 
@@ -92,7 +91,7 @@ def test_schedules(schedule: str, start: float, peak: float, middle: float, end:
 def test_optimisers_and_the_momentum_of_one_cycle(name: str, kind: str) -> None:
     config = TrainConfig.model_validate({"optimiser": name, "schedule": "one_cycle", "learning_rate": 0.5})
     model = build(ModelConfig(architecture="resnet50v2", weights="none", width=0.125))
-    chosen = optimiser(model, ["conv1.weight"], config)
+    chosen = create_optimiser(model, ["conv1.weight"], config)
     assert type(chosen).__name__ == kind
     scheduler = LrScheduler(chosen, config, 100)
     scheduler.set(9)  # the peak

@@ -166,5 +166,5 @@ def test_a_model_that_is_sure_of_more_than_five_answers_five_in_the_challenge() 
 
 def test_intervals_do_not_depend_on_how_many_resamples_are_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     few = measure(counts(), majority=6)
-    monkeypatch.setattr("trainer.evaluation.metrics.AT_ONCE", RESAMPLES)
+    monkeypatch.setattr("trainer.evaluation.metrics.RESAMPLES_PER_CHUNK", RESAMPLES)
     assert measure(counts(), majority=6) == few

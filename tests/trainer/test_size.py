@@ -23,13 +23,13 @@ from testing.services.s3 import S3
 from tests.trainer.drawn import QUICK, Data, run_cli
 from tests.trainer.test_run import config_of
 from trainer.data.dataset import load_dataset
-from trainer.data.source import PREPARED, prepared_quality
+from trainer.data.source import PREPARED_FILE, prepared_jpeg_quality
 from trainer.data.split import Split
 from trainer.evaluation.onnx_model import OnnxModel
 from trainer.train import checkpoint
 from trainer.train.features import FeatureCache
 from trainer.train.fit import load_teachers
-from trainer.train.run_files import BEST
+from trainer.train.run_files import BEST_CHECKPOINT
 from worker.counting import Counting
 from worker.engine import Engine
 from worker.metrics import WorkerMetrics
@@ -48,7 +48,7 @@ def bundle(data: Data, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     (features,) = (np.load(file, mmap_mode="r") for file in (folder / "run" / "features").glob("*-1.npy"))
     assert features.shape[1:] == (SIZE // 4, SIZE // 4, 32)
     run_cli(
-        "export", folder / "run" / BEST, "--out", folder / "bundle", "--variants", "int8,fp32,fp16", "--max-loss", 1,
+        "export", folder / "run" / BEST_CHECKPOINT, "--out", folder / "bundle", "--variants", "int8,fp32,fp16", "--max-loss", 1,
     )  # fmt: skip
     return Bundle(folder / "bundle")
 
@@ -91,7 +91,7 @@ def test_the_container_answers(expected: list[float], settings: Settings, bundle
 
 def test_it_is_evaluated_at_its_own_size(bundle: Bundle, data: Data, tmp_path: Path) -> None:
     accuracy = []
-    for model in (bundle.folder, bundle.folder.parent / "run" / BEST):
+    for model in (bundle.folder, bundle.folder.parent / "run" / BEST_CHECKPOINT):
         file = tmp_path / f"{model.name}.json"
         run_cli("evaluate", model, *data.flags, "--out", file)
         figures = json.loads(file.read_text(encoding="utf-8"))["metrics"]["test"]
@@ -101,7 +101,7 @@ def test_it_is_evaluated_at_its_own_size(bundle: Bundle, data: Data, tmp_path: P
 
 
 def test_a_teacher_sees_photos_at_its_own_size(bundle: Bundle, data: Data, tmp_path: Path) -> None:
-    file = bundle.folder.parent / "run" / BEST
+    file = bundle.folder.parent / "run" / BEST_CHECKPOINT
     config = config_of(data, data__jpeg_quality=82, distil__teachers=[file])
     assert config.data.size == 224
     photos = load_dataset(config.data)[Split.TEST]
@@ -116,7 +116,7 @@ def test_a_teacher_sees_photos_at_its_own_size(bundle: Bundle, data: Data, tmp_p
 
 
 def test_the_quality_of_prepared_photos_matters_at_their_own_size(tmp_path: Path) -> None:
-    assert prepared_quality(tmp_path, SIZE) is None
-    (tmp_path / PREPARED).write_text(json.dumps({"size": SIZE, "jpeg_quality": 95}), encoding="utf-8")
-    assert prepared_quality(tmp_path, SIZE) == 95
-    assert prepared_quality(tmp_path, 224) == 0  # squashed once more: the traces are gone
+    assert prepared_jpeg_quality(tmp_path, SIZE) is None
+    (tmp_path / PREPARED_FILE).write_text(json.dumps({"size": SIZE, "jpeg_quality": 95}), encoding="utf-8")
+    assert prepared_jpeg_quality(tmp_path, SIZE) == 95
+    assert prepared_jpeg_quality(tmp_path, 224) == 0  # squashed once more: the traces are gone

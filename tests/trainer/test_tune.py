@@ -20,7 +20,7 @@ from trainer import disk
 from trainer.config import Config
 from trainer.errors import DivergedError
 from trainer.train import checkpoint, tune
-from trainer.train.run_files import BEST, STUDY
+from trainer.train.run_files import BEST_CHECKPOINT, STUDY_FILE
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
@@ -51,8 +51,8 @@ def test_a_study_trains_and_its_best_trial_can_be_fitted(data: Data, tmp_path: P
     assert not list(study.rglob("last.pt"))
     run_cli("fit", "--from-study", study, "--out", tmp_path / "run")
     best, own = (
-        checkpoint.load(study / f"trial-{tune.best_trial(study).number}" / BEST),
-        checkpoint.load(tmp_path / "run" / BEST),
+        checkpoint.load(study / f"trial-{tune.best_trial(study).number}" / BEST_CHECKPOINT),
+        checkpoint.load(tmp_path / "run" / BEST_CHECKPOINT),
     )
     assert own.config == best.config
     assert own.history[0]["train_loss"] == pytest.approx(best.history[0]["train_loss"])
@@ -62,7 +62,7 @@ def test_a_study_in_a_folder_with_an_odd_name(data: Data, tmp_path: Path, scores
     scores += [[0.5]]
     study = tmp_path / "what?now {1} 100%41"
     run_cli("tune", *data.flags, "--out", study, "--trials", 1)
-    assert (study / STUDY).stat().st_size > 0
+    assert (study / STUDY_FILE).stat().st_size > 0
     assert tune.best_trial(study).number == 0
     assert not (tmp_path / "what").exists()
 
@@ -188,7 +188,7 @@ def test_what_a_killed_process_leaves_is_tried_again(
     complete = {row["learning_rate"] for row in found if row["state"] == "complete"}
     assert len(complete) == 3
     assert {row["learning_rate"] for row in found if row["state"] == "fail"} < complete
-    assert {file.parent.name for file in study.glob(f"trial-*/{BEST}")} == {"trial-2", "trial-3", "trial-4"}
+    assert {file.parent.name for file in study.glob(f"trial-*/{BEST_CHECKPOINT}")} == {"trial-2", "trial-3", "trial-4"}
     assert not list(study.rglob("last.pt"))
 
 

@@ -128,11 +128,11 @@ SINGLE_PROCESS = DistributedContext()
 
 def from_environment() -> DistributedContext:
     """The context that the environment variables describe. Raises ConfigError if some of them are missing."""
-    return DistributedContext(*environment.place()) if environment.several_processes() else SINGLE_PROCESS
+    return DistributedContext(*environment.ranks()) if environment.is_distributed() else SINGLE_PROCESS
 
 
 @contextmanager
-def joined() -> Iterator[DistributedContext]:
+def process_group() -> Iterator[DistributedContext]:
     """Connect to the other processes, if there are any. The first error in one of them ends all.
 
     The process that failed first raises its error, with its own name; the others exit with status 1 without a message.
@@ -156,7 +156,7 @@ def _meet(context: DistributedContext) -> Store:
         store: Store = next(rendezvous("env://", timeout=MEETING))[0]
         dist.init_process_group(backend, store=store, rank=context.rank, world_size=context.world_size, timeout=TIMEOUT)
     except (RuntimeError, ValueError) as error:
-        where = environment.address()
+        where = environment.master_address()
         raise RankError(f"{_name(context)}: could not connect to the others at {where} ({_line(error)})") from error
     return store
 

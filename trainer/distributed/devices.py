@@ -40,7 +40,7 @@ def prepare(config: TrainConfig, context: DistributedContext = SINGLE_PROCESS) -
     torch.manual_seed(config.seed)
 
 
-def where_possible(config: TrainConfig) -> TrainConfig:
+def for_inference(config: TrainConfig) -> TrainConfig:
     """The configuration for inference: on the CPU if the model was trained on a GPU and this machine has none."""
     if torch.device(config.device).type == "cuda" and not torch.cuda.device_count():
         return config.model_copy(update={"device": "cpu"})

@@ -11,7 +11,7 @@ from trainer.errors import ConfigError
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
-def several_processes() -> bool:
+def is_distributed() -> bool:
     """Whether this process is one of several."""
     return os.environ.get("WORLD_SIZE", "1") != "1"
 

@@ -14,9 +14,9 @@ from trainer.data.split import Split
 from trainer.display import Display
 from trainer.errors import ConfigError
 from trainer.evaluation.evaluate import EvaluatedModel, open_bundle, open_model, read_sample
-from trainer.evaluation.metrics import counts_of, measure, paired
+from trainer.evaluation.metrics import counts_of, measure, paired_difference
 
-PREFERRED = (Precision.INT8, Precision.FP32, Precision.FP16)
+VARIANT_PREFERENCE = (Precision.INT8, Precision.FP32, Precision.FP16)
 """Order in which a variant is chosen for the comparison: as by workers on a CPU."""
 
 
@@ -79,7 +79,7 @@ def compare(
     untested = set(current.classes) - set(candidate.classes) - set(photos.labels.tolist())
     what = f"{split} photos" if split else "photos"
     return ModelComparison(
-        candidate.name, current.name, figures, paired(new, old), tuple(sorted(untested)), what,
+        candidate.name, current.name, figures, paired_difference(new, old), tuple(sorted(untested)), what,
         identical=np.array_equal(predicted[0], predicted[1]),
     )  # fmt: skip
 
@@ -95,13 +95,13 @@ def compare_files(
         raise ConfigError(f"{candidate}: is compared with itself; name two models")
 
     def opened(path: Path) -> EvaluatedModel:
-        found = open_model(path, changes, display, PREFERRED)
+        found = open_model(path, changes, display, VARIANT_PREFERENCE)
         display.say(f"{path}: {found.name}")
         return replace(found, name=str(path))
 
     return compare(opened(candidate), opened(current), display, split)
 
 
-def in_use(bundle: Bundle, changes: dict[str, Any], display: Display) -> EvaluatedModel:
+def open_current(bundle: Bundle, changes: dict[str, Any], display: Display) -> EvaluatedModel:
     """A bundle in the variant that workers on a CPU use, named by its version."""
-    return replace(open_bundle(bundle, PREFERRED, changes, display), name=bundle.card.version)
+    return replace(open_bundle(bundle, VARIANT_PREFERENCE, changes, display), name=bundle.card.version)

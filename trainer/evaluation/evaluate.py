@@ -20,7 +20,7 @@ from trainer.data.dataset import DataSet, PhotoSet
 from trainer.data.loader import Batch
 from trainer.data.loading import follow, read_data, read_photos
 from trainer.data.photo_loader import PhotoLoader
-from trainer.data.split import ALL, Split
+from trainer.data.split import ALL_PHOTOS, Split
 from trainer.display import Display
 from trainer.distributed import devices
 from trainer.errors import ConfigError, DataError
@@ -29,8 +29,8 @@ from trainer.evaluation.onnx_model import OnnxModel, run
 from trainer.evaluation.temperature import softmax
 from trainer.models.counter import Counter
 from trainer.train import checkpoint
-from trainer.train.predict import logits_of
-from trainer.train.run_files import BEST
+from trainer.train.predict import predict_logits
+from trainer.train.run_files import BEST_CHECKPOINT
 
 Probabilities = npt.NDArray[np.floating]
 
@@ -126,8 +126,8 @@ def open_model(
     if path.is_dir():
         return open_bundle(Bundle(path), wanted, changes, display)
     saved = checkpoint.load(path)
-    train, data = devices.where_possible(saved.config.train), saved.config.data
-    devices.prepare(train)
+    train, data = devices.for_inference(saved.config.train), saved.config.data
+    devices.set_up(train)
 
     def predict(photos: PhotoSet) -> Probabilities:
         seen = replace(photos, size=data.size, jpeg_quality=data.jpeg_quality or None)
@@ -178,7 +178,7 @@ def evaluate(
     if not found:
         raise DataError(f"no photo is labelled 0 to {MORE - 1}: there is nothing for --challenge to measure")
     return Evaluation(
-        model.name, sample.name, sample.facts, devices.hardware(model.train), found, sample.photos, distribution,
+        model.name, sample.name, sample.facts, devices.describe_hardware(model.train), found, sample.photos, distribution,
         model.classes, model.rule,
     )  # fmt: skip
 
@@ -190,7 +190,7 @@ def read_sample(config: DataConfig, split: Split | None, display: Display) -> Sa
         return Sample(split.value, data[split], majorities(data), data.facts())
     photos, missing, unreadable = read_photos(config.model_copy(update={"split_column": ""}), display)
     facts: dict[str, object] = {"photos": len(photos), "missing": len(missing), "unreadable": len(unreadable)}
-    return Sample(ALL, photos, majorities_of(photos), facts)
+    return Sample(ALL_PHOTOS, photos, majorities_of(photos), facts)
 
 
 def bundle_data(bundle: Bundle, changes: dict[str, Any]) -> DataConfig:
@@ -213,7 +213,7 @@ def bundle_probabilities(
     bundle: Bundle, precision: Precision, photos: PhotoSet, display: Display
 ) -> npt.NDArray[np.float32]:
     """The distributions that one variant predicts for photos, float32 (photos, quantities), with a progress bar."""
-    model = OnnxModel.of(bundle, precision)
+    model = OnnxModel.from_bundle(bundle, precision)
     what = f"counting by {bundle.card.version}"
     return run(model, photos, lambda found: display.follow(found, len(photos), what, len))[0]
 
@@ -225,7 +225,7 @@ def torch_logits(model: Counter, photos: PhotoSet, config: TrainConfig, display:
     def bar(found: Iterator[Batch]) -> Iterator[Batch]:
         return follow(display, found, len(photos), "counting")
 
-    return logits_of(model.to(config.device), batches, config, bar)
+    return predict_logits(model.to(config.device), batches, config, bar)
 
 
 def majorities(data: DataSet) -> Majorities:
@@ -280,7 +280,7 @@ def _quantities(
 def report_file(model: Path, photos: str, variant: Precision | None) -> Path:
     """The default file of the figures: in a folder beside the model, with a name that no other model's report has."""
     place = model.resolve()
-    others = [] if place.name == BEST else [place.name if place.is_dir() else place.stem]
+    others = [] if place.name == BEST_CHECKPOINT else [place.name if place.is_dir() else place.stem]
     return model.parent / "evaluation" / f"{'-'.join([photos, *others, *filter(None, [variant])])}.json"
 
 
@@ -297,6 +297,6 @@ def _of_folders(saved: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any
     """`changes`, without an index if that of `saved` no longer exists and the new photos lie in quantity folders."""
     index = saved.get("index")
     elsewhere = "photos" in changes and "index" not in changes and not (index and Path(index).exists())
-    if elsewhere and folders.holds_quantities(Path(changes["photos"])):
+    if elsewhere and folders.has_quantity_folders(Path(changes["photos"])):
         return changes | {"index": None, "split_column": ""}
     return changes

@@ -19,7 +19,7 @@ ECE_BINS = 15
 confidence and its accuracy."""
 RESAMPLES = 2000
 """Bootstrap resamples. With so many, the ends of a 95 % interval differ by less than 0.1 points between seeds."""
-AT_ONCE = 50
+RESAMPLES_PER_CHUNK = 50
 """Resamples in memory at a time. All at once would take 8 GB for the half million photos of the whole data set."""
 
 
@@ -119,7 +119,7 @@ def _quantity_figures(sums: Floats) -> dict[str, Floats]:
     return {"mae": sums[:, 1] / sums[:, 0], "rmse": np.sqrt(sums[:, 2] / sums[:, 0])}
 
 
-def paired(candidate: Counts, current: Counts) -> dict[str, Estimate]:
+def paired_difference(candidate: Counts, current: Counts) -> dict[str, Estimate]:
     """Each figure of `candidate` minus that of `current` on the same photos, with 95 % intervals.
 
     Both are resampled together, so photos that are hard for both do not widen the intervals.
@@ -144,7 +144,9 @@ def _with_intervals(sums: Floats, figures: Callable[[Floats], dict[str, Floats]]
     random = np.random.default_rng(0)
     groups = len(sums)
     chances = np.full(groups, 1 / groups)
-    resamples = [random.multinomial(groups, chances, AT_ONCE) @ sums for _ in range(RESAMPLES // AT_ONCE)]
+    resamples = [
+        random.multinomial(groups, chances, RESAMPLES_PER_CHUNK) @ sums for _ in range(RESAMPLES // RESAMPLES_PER_CHUNK)
+    ]
     spread = figures(np.concatenate(resamples))
     return {
         name: Estimate(value=float(value[0]), low=float(low), high=float(high))

@@ -15,7 +15,7 @@ from binwatch.cores import cores
 from binwatch.errors import BundleError
 from binwatch.onnx_session import open_session
 from trainer.data.dataset import PhotoSet
-from trainer.data.read_ahead import AHEAD, read_ahead
+from trainer.data.read_ahead import MIN_READ_AHEAD, read_ahead
 
 BATCH = 16
 READERS = 2
@@ -68,7 +68,7 @@ def chunks(photos: PhotoSet) -> Chunks:
     """Decoded photos in batches, read ahead."""
     starts = range(0, len(photos), BATCH)
     jobs = [range(start, min(start + BATCH, len(photos))) for start in starts]
-    return read_ahead(photos.pixels, jobs, min(READERS, AHEAD))
+    return read_ahead(photos.pixels, jobs, min(READERS, MIN_READ_AHEAD))
 
 
 def photos_per_second(model: OnnxModel, pixels: npt.NDArray[np.uint8]) -> float:

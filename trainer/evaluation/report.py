@@ -58,7 +58,7 @@ def reliability(confidence: np.ndarray, right: np.ndarray, bins: int = ECE_BINS)
     ]
 
 
-def worst(
+def worst_photos(
     probabilities: Probabilities, labels: Ints, limit: int = WORST, rule: CountRule = CountRule.MODE
 ) -> list[int]:
     """Positions of photos that were counted wrong, the least likely label first."""
@@ -166,7 +166,7 @@ def _photos(evaluation: Evaluation, classes: int, rule: CountRule) -> str:
     probabilities = evaluation.probabilities[chosen, :classes]
     figures = []
     counts = counts_by(rule, probabilities)
-    for position in worst(probabilities, photos.labels[chosen], rule=rule):
+    for position in worst_photos(probabilities, photos.labels[chosen], rule=rule):
         row, given = photos.rows[chosen[position]], probabilities[position]
         answer = int(counts[position])
         error = error_of(answer, row.quantity)

@@ -21,7 +21,7 @@ Floats = npt.NDArray[np.floating]
 LOWEST, HIGHEST = 0.05, 20.0
 PRIOR = 10.0
 """Weight of the prior for T = 1, in photos. If a few photos are all right, or all wrong, their loss has no minimum."""
-FEW = 100
+MIN_PHOTOS = 100
 """With fewer photos the temperature is unreliable, and the card has a note."""
 STEPS = 60
 """Steps of the search: the last interval is far below float32's resolution."""
@@ -103,9 +103,9 @@ def best_temperature(logits: Floats, labels: npt.NDArray[np.int64], shift: Prior
 
 def calibration_note(temperature: float, photos: int) -> list[str]:
     """A note for the card, if the temperature was fitted to too few photos."""
-    if photos >= FEW:
+    if photos >= MIN_PHOTOS:
         return []
     return [
         f"The temperature {temperature:.2f} was fitted to {many(photos, 'validation photo')}, and held near 1: with"
-        f" fewer than {FEW}, probabilities may be too high or too low."
+        f" fewer than {MIN_PHOTOS}, probabilities may be too high or too low."
     ]

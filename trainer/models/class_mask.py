@@ -8,15 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from binwatch.counts import CLASSES, EVERY
-from trainer.models.targets import of_each
+from trainer.models.targets import expand_to_quantities
 
-NEVER = -1e4
+MASKED_LOGIT = -1e4
 """Logit of a class that the model cannot predict. Its probability is 0 at any temperature, in half precision, too.
 Unlike with infinity, the loss is never 0 × infinity."""
 
 
 class ClassMask(nn.Module):
-    """Logits (batch, quantities) in and out; those of classes that the model cannot predict become NEVER.
+    """Logits (batch, quantities) in and out; those of classes that the model cannot predict become MASKED_LOGIT.
 
     Quantities beyond 5 are one class here: the model can predict all of them or none. A checkpoint stores the classes
     beside its weights.
@@ -34,9 +34,9 @@ class ClassMask(nn.Module):
         self.classes = tuple(classes)
         absent = torch.ones(len(CLASSES), dtype=torch.bool)
         absent[list(self.classes)] = False
-        self.absent.copy_(of_each(absent, len(self.absent)))
+        self.absent.copy_(expand_to_quantities(absent, len(self.absent)))
 
     def forward(self, logits: Tensor) -> Tensor:
         if self.classes == EVERY:
             return logits
-        return logits.masked_fill(self.absent, NEVER)
+        return logits.masked_fill(self.absent, MASKED_LOGIT)

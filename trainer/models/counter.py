@@ -57,8 +57,8 @@ class Counter(nn.Module):
         self.head = head(steps.channels, config)
         self.quantities = config.quantities
         self.class_mask = ClassMask(config.quantities)
-        self.frozen = frozen_units(list(steps.units()), config.freeze)
-        for step in self.frozen_steps():
+        self.frozen = units_up_to(list(steps.units()), config.freeze)
+        for step in self.frozen_modules():
             step.requires_grad_(False)
 
     def forward(self, photos: Tensor) -> tuple[Tensor, Tensor]:
@@ -67,7 +67,7 @@ class Counter(nn.Module):
     def features(self, photos: Tensor) -> Tensor:
         """uint8 (batch, h, w, 3) → output of the frozen steps, float (batch, channels, h', w')."""
         x: Tensor = self.normalise(photos)
-        for step in self.frozen_steps():
+        for step in self.frozen_modules():
             x = step(x)
         return x
 
@@ -81,11 +81,11 @@ class Counter(nn.Module):
     def train(self, mode: bool = True) -> Counter:
         """As in torch, but the norms of frozen steps keep their statistics."""
         super().train(mode)
-        for step in self.frozen_steps():
+        for step in self.frozen_modules():
             step.eval()
         return self
 
-    def frozen_steps(self) -> list[nn.Module]:
+    def frozen_modules(self) -> list[nn.Module]:
         """The steps that are not trained."""
         return self._steps()[: len(self.frozen)]
 
@@ -93,7 +93,7 @@ class Counter(nn.Module):
         return list(cast(Backbone, self.backbone).units().values())
 
 
-def frozen_units(names: list[str], last: str) -> list[str]:
+def units_up_to(names: list[str], last: str) -> list[str]:
     """Names up to `last` inclusive, which is a unit ("layer3.2") or a whole stage ("layer3")."""
     if not last:
         return []

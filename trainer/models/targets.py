@@ -44,7 +44,7 @@ def soft_targets(quantities: Tensor, sigma: float, highest: int = HIGHEST) -> Te
     return torch.cat([bell[:, : highest + 1], bell[:, highest + 1 :].sum(dim=1, keepdim=True)], dim=1)
 
 
-def logits_in_classes(logits: Tensor) -> Tensor:
+def class_logits(logits: Tensor) -> Tensor:
     """Logits (batch, quantities) → those of the seven classes, float (batch, 7). All beyond 5 become "more than 5".
 
     Seven logits are returned unchanged, bit for bit.
@@ -52,6 +52,6 @@ def logits_in_classes(logits: Tensor) -> Tensor:
     return torch.cat([logits[:, :MORE], logits[:, MORE:].logsumexp(dim=1, keepdim=True)], dim=1)
 
 
-def of_each(classes: Tensor, quantities: int) -> Tensor:
+def expand_to_quantities(classes: Tensor, quantities: int) -> Tensor:
     """Values of the seven classes, (7,) → values of `quantities` quantities; all beyond 5 get that of "more than 5"."""
     return torch.cat([classes, classes[MORE:].expand(quantities - len(CLASSES))])

@@ -45,7 +45,7 @@ AVERAGED = "n_averaged"
 """A counter beside the weights that torch averages (AveragedModel)."""
 
 
-def start(backbone: nn.Module, weights: str) -> list[str]:
+def load_initial_weights(backbone: nn.Module, weights: str) -> list[str]:
     """Load `weights` into `backbone`; returns the names of the loaded parameters. Raises WeightsError."""
     if weights == "none":
         return []
@@ -70,7 +70,7 @@ def _check(weights: str, found: dict[str, Tensor], own: dict[str, Tensor], taken
         raise WeightsError(f"{weights}: holds no weights of this network; give another file, or model.weights=none")
 
 
-def check_frozen(model: Counter, loaded: Collection[str], config: ModelConfig) -> None:
+def check_frozen_weights(model: Counter, loaded: Collection[str], config: ModelConfig) -> None:
     """Raises WeightsError if a file was loaded that lacks some of the frozen layers, which would stay random.
 
     With model.weights=none all layers are random, which is useful for a quick test.
@@ -78,7 +78,7 @@ def check_frozen(model: Counter, loaded: Collection[str], config: ModelConfig) -
     names = {id(value): name for name, value in model.backbone.state_dict(keep_vars=True).items()}
     fresh = [
         unit
-        for unit, step in zip(model.frozen, model.frozen_steps(), strict=True)
+        for unit, step in zip(model.units_up_to, model.frozen_modules(), strict=True)
         for value in step.state_dict(keep_vars=True).values()
         if value.is_floating_point() and names[id(value)] not in loaded
     ]

@@ -46,7 +46,7 @@ class Checkpoint:
     def model(self) -> Counter:
         """The network with its averaged weights, ready for evaluation."""
         model = build(self.config.model)
-        model.class_mask.limit(self.classes)
+        model.class_mask.restrict_to(self.classes)
         try:
             model.load_state_dict(self.weights)
         except RuntimeError as error:

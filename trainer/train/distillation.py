@@ -26,13 +26,13 @@ from trainer.errors import CheckpointError, ConfigError
 from trainer.models.counter import Counter
 from trainer.train import checkpoint
 from trainer.train.checkpoint import Checkpoint
-from trainer.train.features import FeatureCache, FeatureExtractor, digest_of
+from trainer.train.features import FeatureCache, FeatureExtractor, weights_digest
 from trainer.train.predict import Logits, forward
-from trainer.train.run_files import BEST
+from trainer.train.run_files import BEST_CHECKPOINT
 
-TEACHERS = "teachers"
+TEACHERS_FACT = "teachers"
 """Fact of a run: its teachers."""
-INDEX = "index_sha256"
+INDEX_FACT = "index_sha256"
 """Fact of a run: the digest of its index."""
 
 
@@ -127,7 +127,7 @@ def named(path: Path) -> str:
 
 
 def _teacher(path: Path, data: DataConfig, highest: int, context: DistributedContext) -> Teacher:
-    file = Path(context.broadcast(str(path / BEST if path.is_dir() else path)))
+    file = Path(context.broadcast(str(path / BEST_CHECKPOINT if path.is_dir() else path)))
     saved = checkpoint.load(file, context)
     try:
         model = saved.model()
@@ -140,7 +140,7 @@ def _teacher(path: Path, data: DataConfig, highest: int, context: DistributedCon
             f" quantities; set model.highest={theirs}, or use another teacher"
         )
     _check_data(file, saved, data)
-    digest = digest_of(saved.weights.items())
+    digest = weights_digest(saved.weights.items())
     architecture = saved.config.model.architecture
     facts = {"name": named(file), "architecture": architecture, "epoch": saved.epoch, "weights_sha256": digest}
     return Teacher(named(file), model, saved.config.data, facts, f"{architecture} {digest}")
@@ -157,7 +157,7 @@ def _check_data(file: Path, saved: Checkpoint, own: DataConfig) -> None:
                 f"distil.teachers: {file} was trained with data.{option}={before!r}, and this run has {now!r}: it may"
                 " know validation or test photos of this run; use a teacher with the same split"
             )
-    if by_column and saved.facts.get(INDEX) != index.digest(own):
+    if by_column and saved.facts.get(INDEX_FACT) != index.digest(own):
         raise ConfigError(
             f"distil.teachers: {file} was trained with other labels than {own.labels}, whose splits may differ: it may"
             " know validation or test photos of this run; use a teacher with the same index, or the same folders"

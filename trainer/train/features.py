@@ -66,7 +66,7 @@ class FeatureCache:
         self._train = train
         self._progress = progress
 
-    def of_frozen_layers(self, model: Counter, photos: PhotoSet, views: int) -> list[npt.NDArray[np.float16]]:
+    def frozen_features(self, model: Counter, photos: PhotoSet, views: int) -> list[npt.NDArray[np.float16]]:
         """Output of the frozen layers of `model` for `photos`, float16 (photos, h, w, channels) per view."""
 
         def rows(pixels: Tensor) -> Tensor:
@@ -138,7 +138,7 @@ def _write(file: Path, batches: Iterable[npt.NDArray[Any]], shape: tuple[int, ..
     assert done == shape[0]
 
 
-def digest_of(weights: Iterable[tuple[str, Tensor]]) -> str:
+def weights_digest(weights: Iterable[tuple[str, Tensor]]) -> str:
     """SHA-256 of weights and their names."""
     found = hashlib.sha256()
     for name, value in weights:
@@ -149,8 +149,8 @@ def digest_of(weights: Iterable[tuple[str, Tensor]]) -> str:
 
 def _of_frozen(model: Counter) -> str:
     """Digest of the frozen part of a network."""
-    weights = chain.from_iterable(step.state_dict().items() for step in model.frozen_steps())
-    return f"{type(model.backbone).__name__} {' '.join(model.frozen)} {digest_of(weights)}"
+    weights = chain.from_iterable(step.state_dict().items() for step in model.frozen_modules())
+    return f"{type(model.backbone).__name__} {' '.join(model.frozen_units)} {weights_digest(weights)}"
 
 
 class FeatureLoader(BaseLoader):
@@ -172,11 +172,13 @@ class FeatureLoader(BaseLoader):
         self._flip = flip
 
     def inputs(self, shard: Shard) -> Inputs:
-        views = torch.randint(len(self._views), (shard.photos,), generator=shard.random)[shard.within].tolist()
+        views = torch.randint(len(self._views), (shard.step_photos,), generator=shard.random)[
+            shard.positions_in_step
+        ].tolist()
         chosen = list(zip(views, shard.positions.tolist(), strict=True))
         # Channels last in memory, which is faster on a CPU.
         maps = torch.from_numpy(np.stack([self._views[view][at] for view, at in chosen])).permute(0, 3, 1, 2)
         if self._flip:
-            mirrored = (torch.rand(shard.photos, generator=shard.random) < 0.5)[shard.within]
+            mirrored = (torch.rand(shard.step_photos, generator=shard.random) < 0.5)[shard.positions_in_step]
             maps = torch.where(mirrored.view(-1, 1, 1, 1), maps.flip(3), maps)
         return Inputs(maps)

@@ -16,21 +16,21 @@ from torch.nn import functional
 
 from trainer.config import Config
 from trainer.data.loader import Batch, Loader
-from trainer.data.sampler import generator
+from trainer.data.sampler import seeded_generator
 from trainer.disk import write_csv
 from trainer.distributed.context import SINGLE_PROCESS, DistributedContext
 from trainer.errors import DivergedError
 from trainer.models.counter import Counter
-from trainer.models.targets import classes_of, logits_in_classes
+from trainer.models.targets import class_logits, classes_of
 from trainer.train import checkpoint
 from trainer.train.checkpoint import Checkpoint
 from trainer.train.losses import Loss
-from trainer.train.predict import logits_of
+from trainer.train.predict import predict_logits
 from trainer.train.prefetch import prefetch
-from trainer.train.run_files import BEST, LAST, LOG
+from trainer.train.run_files import BEST_CHECKPOINT, LAST_CHECKPOINT, LOG_FILE
 from trainer.train.step import TrainStep
 
-KEPT_FROM = "kept_from_epoch"
+KEPT_FROM_FACT = "kept_from_epoch"
 """Fact of a run whose best.pt was lost: the first epoch from which the best one has been chosen since."""
 
 Follow = Callable[[Iterator[Batch], int, str], Iterator[Batch]]
@@ -111,7 +111,7 @@ class TrainingRun:
             self.save()
         return self.history[-1]
 
-    def take_steps(self, batches: Iterable[Batch], first: int) -> Tensor:
+    def train_steps(self, batches: Iterable[Batch], first: int) -> Tensor:
         """Train on `batches`, from step number `first`. Returns the sum of this process's parts of the losses."""
         self.model.train()
         total = torch.zeros((), device=self.config.train.device)
@@ -123,8 +123,8 @@ class TrainingRun:
 
     def score(self) -> dict[str, float]:
         """Figures of the averaged weights on the validation photos of all processes."""
-        own = torch.from_numpy(logits_of(self.ema, self.validation, self.config.train))
-        logits = logits_in_classes(self.context.all_gather_rows(own))
+        own = torch.from_numpy(predict_logits(self.ema, self.validation, self.config.train))
+        logits = class_logits(self.context.all_gather_rows(own))
         labels = classes_of(self.context.all_gather_rows(self.validation.quantities))
         error = (logits.argmax(dim=1) - labels).float()
         # The loss of a class that the model cannot predict would be infinite.
@@ -140,7 +140,7 @@ class TrainingRun:
     def _check_finite(self, row: dict[str, float]) -> None:
         """Weights that are not finite never recover, so the checkpoint of the epoch before is kept."""
         if not math.isfinite(row["train_loss"] + row["val_loss"]):
-            kept = f"; {LAST} keeps epoch {self.epoch}" if self.epoch else ""
+            kept = f"; {LAST_CHECKPOINT} keeps epoch {self.epoch}" if self.epoch else ""
             raise DivergedError(
                 f"epoch {row['epoch']}: the loss is no longer a number (training {row['train_loss']:.3g}, validation"
                 f" {row['val_loss']:.3g}); start again with a smaller train.learning_rate, which is"
@@ -153,27 +153,27 @@ class TrainingRun:
         learned = self.model.class_mask.classes
         found = Checkpoint(self.config, self.epoch, self.ema.state_dict(), self.history, self.facts, learned)
         if self.best_epoch() == self.epoch:
-            checkpoint.save(self.folder / BEST, found)
+            checkpoint.save(self.folder / BEST_CHECKPOINT, found)
         found.training = {"model": self.model.state_dict(), "optimiser": self.step.optimiser.state_dict()}
-        checkpoint.save(self.folder / LAST, found)
+        checkpoint.save(self.folder / LAST_CHECKPOINT, found)
         rows = ([round(row[name], 5) for name in self.history[0]] for row in self.history)
-        write_csv(self.folder / LOG, [self.history[0], *rows])
+        write_csv(self.folder / LOG_FILE, [self.history[0], *rows])
 
     def _seed(self) -> None:
         """Seed torch's own generator, which dropout and stochastic depth use, so that a resumed run is the same run."""
         parts = (0, self.context.rank) if self.context.rank else ()  # processes must not drop the same places
-        torch.manual_seed(generator(self.config.train.seed, self.epoch, *parts).initial_seed())
+        torch.manual_seed(seeded_generator(self.config.train.seed, self.epoch, *parts).initial_seed())
 
     def _train(self, follow: Follow) -> float:
         """Mean loss of an epoch."""
         what = f"epoch {self.epoch + 1}/{self.config.train.epochs}"
         batches = follow(self.train.epoch(self.epoch), self.train.photos, what)
-        total = self.take_steps(batches, self.epoch * self.epoch_steps)
+        total = self.train_steps(batches, self.epoch * self.epoch_steps)
         return float(self.context.all_reduce(total)) / self.epoch_steps
 
 
 def best_epoch(history: list[dict[str, float]], facts: dict[str, Any]) -> int:
     """Number, from 1, of the best epoch whose weights are kept; 0 if there is none yet."""
-    kept = [row for row in history if row["epoch"] >= facts.get(KEPT_FROM, 1)]
+    kept = [row for row in history if row["epoch"] >= facts.get(KEPT_FROM_FACT, 1)]
     ranked = sorted(kept, key=lambda row: (-row["val_accuracy"], row["val_rmse"]))
     return int(ranked[0]["epoch"]) if ranked else 0

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from binwatch.counts import CLASSES, EVERY, HIGHEST
 from trainer.config import DistilConfig, TrainConfig
-from trainer.models.targets import classes_of, least, of_each, soft_targets
+from trainer.models.targets import classes_of, expand_to_quantities, least, soft_targets
 
 NO_TEACHERS = DistilConfig()
 LEAST = 1e-9
@@ -41,7 +41,7 @@ class Loss:
         if tuple(classes) != EVERY:
             learned = torch.zeros(len(CLASSES), device=config.device)
             learned[list(classes)] = 1
-            self._learned = of_each(learned, highest + 2)
+            self._learned = expand_to_quantities(learned, highest + 2)
 
     def __call__(
         self,

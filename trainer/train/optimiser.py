@@ -11,7 +11,7 @@ from trainer.models.counter import Counter
 MOMENTUM = 0.9
 
 
-def optimiser(model: Counter, loaded: list[str], config: TrainConfig) -> torch.optim.Optimizer:
+def create_optimiser(model: Counter, loaded: list[str], config: TrainConfig) -> torch.optim.Optimizer:
     """The configured optimiser: a smaller learning rate for `loaded` weights, no weight decay on norms and biases."""
     pretrained = {f"backbone.{name}" for name in loaded}
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}

@@ -48,7 +48,7 @@ def forward(network: Callable[[Tensor], Tensor], inputs: Tensor, config: TrainCo
 
 
 @torch.inference_mode()
-def logits_of(
+def predict_logits(
     model: Counter,
     batches: Loader,
     config: TrainConfig,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from trainer.data.loader import Batch
 from trainer.data.read_ahead import read_ahead
-from trainer.train.step_timer import Clock, Stage, untimed, waited
+from trainer.train.step_timer import Clock, Stage, time_waits, untimed
 
 Send = Callable[[Batch], Callable[[], Batch]]
 """Begins to copy a batch, and returns a function that returns the copy, ready for use."""
@@ -20,21 +20,21 @@ Send = Callable[[Batch], Callable[[], Batch]]
 def prefetch(batches: Iterable[Batch], device: str, clock: Clock = untimed) -> Iterator[Batch]:
     """`batches` on `device`, with everything that the network needs."""
     if torch.device(device).type == "cpu":
-        yield from waited(batches, clock)
+        yield from time_waits(batches, clock)
         return
     number = torch.cuda.current_device()
 
     def pinned(batch: Batch) -> Batch:
         with torch.cuda.device(number):  # the current device differs by thread
-            return moved(batch, lambda each: each if each.is_cuda else each.pin_memory())
+            return map_tensors(batch, lambda each: each if each.is_cuda else each.pin_memory())
 
     # Copies to a GPU are asynchronous only from pinned memory. One thread is enough for this: it takes a small part of
     # the time that the many readers need for a batch.
     source = read_ahead(pinned, batches, threads=1, ahead=1)
-    yield from one_ahead(waited(source, clock), to_gpu(device), clock)
+    yield from copy_ahead(time_waits(source, clock), gpu_copier(device), clock)
 
 
-def one_ahead(batches: Iterable[Batch], send: Send, clock: Clock = untimed) -> Iterator[Batch]:
+def copy_ahead(batches: Iterable[Batch], send: Send, clock: Clock = untimed) -> Iterator[Batch]:
     """The copies of `batches`. Before a copy is yielded, copying the next batch has begun."""
     copy: Callable[[], Batch] | None = None
     for batch in batches:
@@ -47,19 +47,19 @@ def one_ahead(batches: Iterable[Batch], send: Send, clock: Clock = untimed) -> I
         yield copy()
 
 
-def to_gpu(device: str) -> Send:
+def gpu_copier(device: str) -> Send:
     """Copies in a CUDA stream of its own. Batches must be in pinned memory, or on the GPU already."""
     copying = torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
     def send(batch: Batch) -> Callable[[], Batch]:
         with torch.cuda.stream(copying):
-            copy = moved(batch, lambda each: each.to(device, non_blocking=True))
+            copy = map_tensors(batch, lambda each: each.to(device, non_blocking=True))
         done = copying.record_event()
 
         def arrived() -> Batch:
             working = torch.cuda.current_stream()
             working.wait_event(done)
-            moved(copy, lambda each: _used_by(each, working))
+            map_tensors(copy, lambda each: _used_by(each, working))
             return copy
 
         return arrived
@@ -67,8 +67,8 @@ def to_gpu(device: str) -> Send:
     return send
 
 
-def moved(batch: Batch, move: Callable[[Tensor], Tensor]) -> Batch:
-    """`batch` with all its tensors moved except `step_quantities`, which is used on the CPU."""
+def map_tensors(batch: Batch, move: Callable[[Tensor], Tensor]) -> Batch:
+    """`batch` with all its tensors map_tensors except `step_quantities`, which is used on the CPU."""
     found: Batch = _moved(batch, move)
     return found
 

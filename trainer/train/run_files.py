@@ -6,20 +6,20 @@ from pathlib import Path
 
 from trainer.errors import CheckpointError, ConfigError
 
-BEST = "best.pt"
-LAST = "last.pt"
-LOG = "epochs.csv"
-CURVES = "epochs.png"
-TENSORBOARD = "tensorboard"
-FEATURES = "features"
+BEST_CHECKPOINT = "best.pt"
+LAST_CHECKPOINT = "last.pt"
+LOG_FILE = "epochs.csv"
+CURVES_FILE = "epochs.png"
+TENSORBOARD_FOLDER = "tensorboard"
+FEATURES_FOLDER = "features"
 """Folder with the outputs of frozen layers and teachers."""
-STUDY = "study.db"
+STUDY_FILE = "study.db"
 """File in the folder of a study."""
 
 
 def check_new(folder: Path) -> None:
     """Raises CheckpointError if `folder` has a run already."""
-    if (folder / LAST).exists():
+    if (folder / LAST_CHECKPOINT).exists():
         raise CheckpointError(f"{folder}: has a run already; continue it with --resume or choose another folder")
 
 
@@ -31,5 +31,5 @@ def check_checkpoint(file: Path) -> None:
 
 def check_study(folder: Path) -> None:
     """Raises ConfigError if `folder` has no study."""
-    if not (folder / STUDY).exists():
+    if not (folder / STUDY_FILE).exists():
         raise ConfigError(f"{folder}: has no study; run: python -m trainer tune")

@@ -16,7 +16,6 @@ from trainer.distributed.context import DistributedContext
 from trainer.models.counter import Counter
 from trainer.train.losses import Loss
 from trainer.train.network import Network
-from trainer.train.optimiser import optimiser
 from trainer.train.predict import forward, on_device
 from trainer.train.scheduler import LrScheduler
 from trainer.train.step_timer import Clock, Stage, untimed
@@ -45,7 +44,7 @@ class TrainStep:
         features: bool,
     ) -> None:
         self.model = model
-        self.optimiser = optimiser(model, loaded, config)
+        self.optimiser = create_optimiser(model, loaded, config)
         self.scheduler = LrScheduler(self.optimiser, config, steps)
         # Before the EMA: with several processes, the network copies the first one's weights to all of them.
         self.network = Network(model, config, context, features=features)
@@ -68,9 +67,9 @@ class TrainStep:
         for micro_step, batch in enumerate(micro_batches, start=1):
             with self.timer(Stage.TRANSFER):
                 inputs = on_device(batch, self._config, features=self._features)
-            if batch.changes is not None:  # augmentation on the device, which leaves the cores to the readers
+            if batch.augment_params is not None:  # augmentation on the device, which leaves the cores to the readers
                 with self.timer(Stage.AUGMENT):
-                    inputs = augment(inputs, batch.changes)
+                    inputs = augment(inputs, batch.augment_params)
             # Gradients accumulate in each process; only the last backward pass exchanges them.
             with self.network.synchronised(micro_step == accumulation_steps):
                 with self.timer(Stage.FORWARD):

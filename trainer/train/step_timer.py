@@ -33,7 +33,7 @@ def untimed(_: Stage) -> AbstractContextManager[None]:
     return nullcontext()
 
 
-def waited(items: Iterable[Item], clock: Clock) -> Iterator[Item]:
+def time_waits(items: Iterable[Item], clock: Clock) -> Iterator[Item]:
     """`items` unchanged; the clock measures the wait for each."""
     source = iter(items)
     end = object()

@@ -21,12 +21,12 @@ from binwatch.cores import cores
 from binwatch.records.engine import sqlite_url
 from binwatch.text import many
 from trainer.config import Config, read
-from trainer.data.dataset import present_photos
+from trainer.data.dataset import find_photos
 from trainer.disk import sole_process, write_csv, write_png
 from trainer.display import Display, silent
 from trainer.errors import ConfigError, DivergedError, TuneError
 from trainer.train.fit import fit
-from trainer.train.run_files import FEATURES, LAST, STUDY, check_study
+from trainer.train.run_files import FEATURES_FOLDER, LAST_CHECKPOINT, STUDY_FILE, check_study
 
 NAME = "binwatch"
 CONFIG = "config"
@@ -34,7 +34,7 @@ DATA, OPTIONS = "data", "options"
 """Attributes of a study: digests of its photos and labels, and the options that are the same for all trials."""
 FREE: Any = {"data": {"photos", "index"}, "train": {"device", "threads", "readers", "tensorboard"}}
 """Options that may differ between trials: they do not affect a trial's accuracy."""
-COUNTED = (TrialState.COMPLETE, TrialState.PRUNED)
+FINISHED_STATES = (TrialState.COMPLETE, TrialState.PRUNED)
 
 Space = Callable[[Trial], dict[str, Any]]
 
@@ -93,7 +93,7 @@ def tune(tuning: Tuning, display: Display) -> FrozenTrial:
         _check_comparable(study, tuning.folder, config)
         study.set_user_attr("space", tuning.space)
         _requeue_killed(study, tuning.folder, display)
-        missing = tuning.trials - len(study.get_trials(states=COUNTED))
+        missing = tuning.trials - len(study.get_trials(states=FINISHED_STATES))
         run = _spread if tuning.jobs > 1 and missing > 1 else _in_turn
         for _ in run(tuning, missing, display):
             write_results(tuning.folder, study.get_trials())
@@ -108,7 +108,7 @@ def best_trial(folder: Path) -> FrozenTrial:
         raise ConfigError(f"{folder}: holds no finished trial; run: python -m trainer tune") from error
 
 
-def best_changes(folder: Path) -> dict[str, Any]:
+def best_options(folder: Path) -> dict[str, Any]:
     """Every option of the best trial ("train.learning_rate" → …), for `fit --from-study`."""
     sections: dict[str, dict[str, Any]] = json.loads(best_trial(folder).user_attrs[CONFIG])
     return {f"{section}.{name}": value for section, found in sections.items() for name, value in found.items()}
@@ -128,7 +128,7 @@ def write_results(folder: Path, trials: list[FrozenTrial]) -> None:
 
 def _check_comparable(study: optuna.Study, folder: Path, config: Config) -> None:
     """Raises ConfigError if photos, labels or options are not those of the study's earlier trials."""
-    photos, _ = present_photos(config.data)
+    photos, _ = find_photos(config.data)
     rows = hashlib.sha256(repr(photos.rows).encode()).hexdigest()
     now = {DATA: [photos.digest(), rows], OPTIONS: json.loads(config.model_dump_json(exclude=FREE))}
     before = {name: study.user_attrs.get(name, value) for name, value in now.items()}
@@ -223,12 +223,12 @@ def _trial(trial: Trial, tuning: Tuning, display: Display) -> float:
 
     display.say(_named(trial))
     try:
-        fit(config, folder, display, cache=tuning.folder / FEATURES, after=after)
+        fit(config, folder, display, cache=tuning.folder / FEATURES_FOLDER, on_epoch_end=after)
     except DivergedError as error:
         display.say(str(error))
         raise optuna.TrialPruned from error  # such as too high a learning rate: a result, not a failure
     finally:
-        (folder / LAST).unlink(missing_ok=True)  # with the optimiser's state, as large as three models
+        (folder / LAST_CHECKPOINT).unlink(missing_ok=True)  # with the optimiser's state, as large as three models
     return best
 
 
@@ -243,7 +243,7 @@ def _short(value: object) -> str:
 
 def _open(folder: Path, *, create: bool) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    file = folder / STUDY
+    file = folder / STUDY_FILE
     if not create:
         check_study(folder)
     storage = sqlite_url(file.resolve()).replace("{", "{{").replace("}", "}}")  # Optuna formats it
