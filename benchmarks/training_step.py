@@ -22,6 +22,7 @@ from trainer.distributed.context import SINGLE_PROCESS
 from trainer.models import build
 from trainer.train.losses import Loss
 from trainer.train.network import Network
+from trainer.train.optimiser import create_optimiser
 from trainer.train.predict import forward
 
 

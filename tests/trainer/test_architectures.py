@@ -114,7 +114,7 @@ def test_each_network_ships(network: Network, photos: npt.NDArray[np.uint8], tmp
         onnx.checker.check_model(str(file), full_check=True)
         found, vectors = OnnxModel(file, threads=2)(photos)
         assert found.dtype == vectors.dtype == np.float32
-        assert vectors.shape == (len(photos), model.head.size)
+        assert vectors.shape == (len(photos), model.head.embedding_size)
         parity.check_batches(file, OnnxModel(file, threads=2), photos[:8])
         parity.check_outputs(file, precision, found, wanted)
         alike = np.corrcoef(vectors.ravel(), embedding.numpy().ravel())[0, 1]

@@ -25,7 +25,7 @@ from trainer.models import build
 from trainer.models.class_mask import MASKED_LOGIT
 from trainer.models.targets import class_logits, soft_targets
 from trainer.train import checkpoint
-from trainer.train.losses import Loss, at_least
+from trainer.train.losses import Loss, at_least_loss
 
 HIGHEST, SIZE = 20, 64
 TINY = [*QUICK, "--set", "augment.views=1", "--set", f"data.size={SIZE}", "--freeze", "last", "--epochs", 1]
@@ -64,14 +64,14 @@ def test_of_so_many_or_more_every_such_answer_is_right() -> None:
     found.backward()
     right = probabilities[0] * (torch.arange(22) >= 6) / beyond_five
     torch.testing.assert_close(logits.grad, (probabilities[0] - right)[None])
-    assert at_least(logits, torch.tensor([50])).item() == pytest.approx(-math.log(0.05), rel=1e-5)
+    assert at_least_loss(logits, torch.tensor([50])).item() == pytest.approx(-math.log(0.05), rel=1e-5)
 
 
 def test_a_step_has_labels_of_both_kinds() -> None:
     logits = torch.linspace(-1, 1, 44).view(2, 22)
     loss = Loss(TrainConfig(), torch.tensor([1.0, 1, 1, 1, 1, 1, 3]), highest=HIGHEST)
     exact = Loss(TrainConfig(), highest=HIGHEST)(logits[:1], torch.tensor([2]))
-    more = at_least(logits[1:], torch.tensor([6]))
+    more = at_least_loss(logits[1:], torch.tensor([6]))
     assert float(loss(logits, torch.tensor([2, ~6]))) == pytest.approx(float(exact + 3 * more[0]) / 4)
 
 
@@ -144,7 +144,7 @@ def index_of(data: Data, folder: Path, labels: dict[str, object]) -> DataConfig:
 
 def test_labels_may_say_so_many_or_more(data: Data, tmp_path: Path) -> None:
     config = index_of(data, tmp_path, {f"{number:05}": label for number, label in enumerate(LABELS)})
-    found = [(row.quantity, row.at_least) for row in read_index(config)[: len(LABELS)]]
+    found = [(row.quantity, row.at_least_loss) for row in read_index(config)[: len(LABELS)]]
     assert found == list(LABELS.values())
     assert [row.label for row in read_index(config)[: len(LABELS)]] == ["6+", "9+", "6+", "6+", "3+", "12"]
 

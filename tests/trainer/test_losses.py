@@ -10,6 +10,7 @@ from torch.nn import functional
 from trainer.config import DistilConfig, ModelConfig, TrainConfig
 from trainer.models import build
 from trainer.train.losses import Loss, class_weights
+from trainer.train.optimiser import create_optimiser
 from trainer.train.scheduler import LrScheduler, lr_factor
 
 

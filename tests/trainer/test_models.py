@@ -102,9 +102,9 @@ def test_timms_networks(known: Timms, tmp_path: Path) -> None:
 def test_torchvisions_names_are_timms(architecture: str) -> None:
     theirs = get_model(architecture, weights=None).state_dict()
     own = TimmBackbone(architecture).state_dict()
-    assert {name: value.shape for name, value in theirs.items() if not name.startswith(weights.CLASSIFIER)} == {
-        name: value.shape for name, value in own.items()
-    }
+    assert {
+        name: value.shape for name, value in theirs.items() if not name.startswith(weights.CLASSIFIER_PREFIXES)
+    } == {name: value.shape for name, value in own.items()}
 
 
 def test_networks_that_cannot_be_taken() -> None:
@@ -231,7 +231,7 @@ def test_a_download_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(("head", "size"), [("embedding", 64), ("linear", 2048), ("capstone", 256)])
 def test_heads(head: str, size: int) -> None:
     model = build(ModelConfig.model_validate({"architecture": "resnet50", "weights": "none", "head": head}))
-    assert model.head.size == size
+    assert model.head.embedding_size == size
     logits, embedding = model.head(torch.rand(2, 2048, 2, 2))
     assert logits.shape == (2, 22)
     assert embedding.shape == (2, size)

@@ -141,7 +141,7 @@ def test_hopeless_trials_are_pruned(data: Data, tmp_path: Path, scores: list[lis
 def test_a_trial_that_was_killed_is_tried_again(
     data: Data, tmp_path: Path, scores: list[list[float]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    killed = tune._open(tmp_path, create=True).ask()
+    killed = tune._open_study(tmp_path, create=True).ask()
     options = tune.default_space(killed)
     (tmp_path / "trial-0").mkdir()
     (tmp_path / "trial-0" / "last.pt").write_bytes(b"half a run")
@@ -149,7 +149,7 @@ def test_a_trial_that_was_killed_is_tried_again(
     run_cli("tune", *data.flags, "--out", tmp_path, "--trials", 2)
     assert "trial 0 was interrupted; its options are tried again" in capsys.readouterr().err
     assert [row["state"] for row in rows(tmp_path)] == ["fail", "complete", "complete"]
-    again, other = (tune._open(tmp_path, create=False).get_trials()[number].params for number in (1, 2))
+    again, other = (tune._open_study(tmp_path, create=False).get_trials()[number].params for number in (1, 2))
     assert again == killed.params
     assert again["learning_rate"] == options["train.learning_rate"] != other["learning_rate"]
     assert not (tmp_path / "trial-0").exists()

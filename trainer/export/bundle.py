@@ -153,7 +153,7 @@ class Exporter:
             highest=model.highest,
             count_rule=self.rule,
             answers=self.saved.classes,
-            embedding_size=self.model.head.size,
+            embedding_size=self.model.head.embedding_size,
             input_size=self.saved.config.data.size,
             jpeg_quality=self.saved.config.data.jpeg_quality or None,
             temperature=self.scale.temperature,

@@ -1,4 +1,4 @@
-"""Which classes a model can predict: those that training photos show."""
+"""Restriction of a model's predictions to the classes that its training photos show."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from binwatch.counts import CLASSES, EVERY
 from trainer.models.targets import expand_to_quantities
 
 MASKED_LOGIT = -1e4
-"""Logit of a class that the model cannot predict. Its probability is 0 at any temperature, in half precision, too.
-Unlike with infinity, the loss is never 0 × infinity."""
+"""Logit of a class that the model cannot predict. Its probability is 0 at any temperature, also in half precision.
+Unlike infinity, it never makes the loss 0 × infinity."""
 
 
 class ClassMask(nn.Module):
-    """Logits (batch, quantities) in and out; those of classes that the model cannot predict become MASKED_LOGIT.
+    """Logits (batch, quantities) in and out. Logits of classes that the model cannot predict become MASKED_LOGIT.
 
     Quantities beyond 5 are one class here: the model can predict all of them or none. A checkpoint stores the classes
-    beside its weights.
+    separately from its weights.
     """
 
     absent: Tensor
@@ -29,8 +29,8 @@ class ClassMask(nn.Module):
         self.classes: tuple[int, ...] = EVERY
         self.register_buffer("absent", torch.zeros(quantities, dtype=torch.bool), persistent=False)
 
-    def limit(self, classes: Iterable[int]) -> None:
-        """Let the model predict only these classes, given by their indexes."""
+    def restrict_to(self, classes: Iterable[int]) -> None:
+        """Restrict predictions to `classes`, given by their indexes."""
         self.classes = tuple(classes)
         absent = torch.ones(len(CLASSES), dtype=torch.bool)
         absent[list(self.classes)] = False

@@ -202,7 +202,7 @@ class _Measuring:
     def _scoring_and_saving(self) -> None:
         self._say("scoring")
         began = time.perf_counter()
-        row = self._run.score()
+        row = self._run.validate()
         self._found.scoring = len(self._data[Split.VALIDATION]) / (time.perf_counter() - began)
         self._run.history.append({"epoch": 1, "seconds": 0.0, **row})
         self._run.epoch = 1
