@@ -98,7 +98,7 @@ def test_the_temperature_is_that_of_the_classes() -> None:
     assert best_temperature(3 * logits, labels) == pytest.approx(3, abs=0.1)
     shift = PriorShift((0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.4), tuple(np.bincount(labels, minlength=7).tolist()))
     moved = in_classes(softmax(logits, shift=shift.logits(22)))
-    ratios = np.array(shift.shares) * len(labels) / np.array(shift.trained)
+    ratios = np.array(shift.shares) * len(labels) / np.array(shift.training_photos)
     wanted = in_classes(softmax(logits)) * ratios
     assert moved == pytest.approx(wanted / wanted.sum(axis=1, keepdims=True))
     given = moved[np.arange(len(labels)), labels]

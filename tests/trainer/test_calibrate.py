@@ -3,7 +3,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from trainer.evaluation.temperature import MIN_PHOTOS, PriorShift, best_temperature, calibration_note, log_loss, softmax
+from trainer.evaluation.temperature import (
+    MIN_RELIABLE_PHOTOS,
+    PriorShift,
+    best_temperature,
+    calibration_note,
+    log_loss,
+    softmax,
+)
 
 
 def test_softmax_of_large_logits() -> None:
@@ -50,7 +57,7 @@ def test_many_photos_outweigh_the_prior() -> None:
 def test_few_photos_are_noted() -> None:
     (note,) = calibration_note(0.934, 3)
     assert note.startswith("The temperature 0.93 was fitted to 3 validation photos, and held near 1")
-    assert calibration_note(0.934, MIN_PHOTOS) == []
+    assert calibration_note(0.934, MIN_RELIABLE_PHOTOS) == []
 
 
 SHIFT = PriorShift((0.4, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1), (10, 30, 10, 10, 10, 10, 0))
