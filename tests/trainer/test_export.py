@@ -32,8 +32,8 @@ FEW = 0.5
 def bundle(fitted: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     folder = tmp_path_factory.mktemp("export") / "bundle"
     run_cli(
-        "export", fitted / BEST_CHECKPOINT, "--out", folder, "--variants", "int8,fp32,fp16", "--version", "v1", "--note", "Drawn.",
-        "--max-loss", FEW,
+        "export", fitted / BEST_CHECKPOINT, "--out", folder, "--variants", "int8,fp32,fp16", "--version", "v1",
+        "--note", "Drawn.", "--max-loss", FEW,
     )  # fmt: skip
     return Bundle(folder)
 

@@ -48,7 +48,8 @@ def bundle(data: Data, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     (features,) = (np.load(file, mmap_mode="r") for file in (folder / "run" / "features").glob("*-1.npy"))
     assert features.shape[1:] == (SIZE // 4, SIZE // 4, 32)
     run_cli(
-        "export", folder / "run" / BEST_CHECKPOINT, "--out", folder / "bundle", "--variants", "int8,fp32,fp16", "--max-loss", 1,
+        "export", folder / "run" / BEST_CHECKPOINT, "--out", folder / "bundle", "--variants", "int8,fp32,fp16",
+        "--max-loss", 1,
     )  # fmt: skip
     return Bundle(folder / "bundle")
 

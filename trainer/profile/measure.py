@@ -121,7 +121,8 @@ def profile(
     every, _ = find_photos(config.data, context)
     sizes = every.source.sizes()
     found = Profile(
-        machine(config.train.device), _facts(config, context), {split.value: len(every.select(split)) for split in Split},
+        machine(config.train.device), _facts(config, context),
+        {split.value: len(every.select(split)) for split in Split},
         mean_bytes=sum(sizes[key] for key in every.keys) / len(every),
     )  # fmt: skip
     data = _sample(config, every, found, display, context)
