@@ -1,4 +1,4 @@
-"""Every network and head that can be trained can be shipped: its files say what torch says."""
+"""Every network and head that can be trained can be exported: the outputs of its files match torch's."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def as_if_trained(model: Counter, photos: npt.NDArray[np.uint8], *, pretrained: 
 
 
 @pytest.mark.parametrize("network", NETWORKS, ids=lambda network: f"{network.architecture}-{network.head}")
-def test_each_network_ships(network: Network, photos: npt.NDArray[np.uint8], tmp_path: Path) -> None:
+def test_exported_outputs_match_torch(network: Network, photos: npt.NDArray[np.uint8], tmp_path: Path) -> None:
     torch.manual_seed(0)
     config = {"architecture": network.architecture, "head": network.head, "weights": network.weights, "highest": 5}
     model = build(ModelConfig.model_validate(config))
@@ -123,7 +123,7 @@ def test_each_network_ships(network: Network, photos: npt.NDArray[np.uint8], tmp
     assert not nodes & {"BatchNormalization", "Shape", "Gather", "Reshape"}  # folded; and no shapes to compute
 
 
-def test_activations_beyond_half_precision_are_noticed(photos: npt.NDArray[np.uint8], tmp_path: Path) -> None:
+def test_activations_beyond_half_precision_are_detected(photos: npt.NDArray[np.uint8], tmp_path: Path) -> None:
     """Of 200,000 between two convolutions, and as always behind them: nothing is wrong with the weights."""
     torch.manual_seed(0)
     model = as_if_trained(build(ModelConfig.model_validate({"architecture": "resnet18", "weights": "none"})), photos)

@@ -18,11 +18,11 @@ def changed(photos: torch.Tensor, config: AugmentConfig, random: torch.Generator
     return augment(photos, sample_params(len(photos), config, random))
 
 
-def test_nothing_changes_nothing() -> None:
+def test_zero_augmentation_is_the_identity() -> None:
     assert torch.equal(changed(photos(), NOTHING, seeded_generator(0)), photos())
 
 
-def test_a_mirrored_photo_is_the_photo_mirrored() -> None:
+def test_flip_mirrors_the_photo() -> None:
     found = changed(photos(), NOTHING.model_copy(update={"flip": True}), seeded_generator(0))
     mirrored = [torch.equal(new, old.flip(1)) for new, old in zip(found, photos(), strict=True)]
     same = [torch.equal(new, old) for new, old in zip(found, photos(), strict=True)]
@@ -31,14 +31,14 @@ def test_a_mirrored_photo_is_the_photo_mirrored() -> None:
     assert any(same)
 
 
-def test_the_same_seed_is_the_same_change() -> None:
+def test_augmentation_is_deterministic_per_seed() -> None:
     config = AugmentConfig()
     first = changed(photos(), config, seeded_generator(0, 1))
     assert torch.equal(first, changed(photos(), config, seeded_generator(0, 1)))
     assert not torch.equal(first, changed(photos(), config, seeded_generator(0, 2)))
 
 
-def test_zoom_keeps_everything_in_view() -> None:
+def test_zoom_keeps_the_whole_photo_in_the_frame() -> None:
     """Marks in the four corners are still there after shrinking."""
     marked = torch.zeros(32, 64, 64, 3, dtype=torch.uint8)
     for rows in (slice(4, 8), slice(-8, -4)):

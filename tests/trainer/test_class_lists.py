@@ -1,4 +1,4 @@
-"""Photos listed by quantity, as in the Udacity capstone's file_list.json, in place of an index."""
+"""Class lists such as the Udacity capstone's file_list.json, in place of an index."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def write_list(file: Path, data: Data) -> dict[str, list[str]]:
     return found
 
 
-def test_a_list_by_quantity_is_an_index(data: Data, tmp_path: Path) -> None:
+def test_a_class_list_replaces_an_index(data: Data, tmp_path: Path) -> None:
     file = tmp_path / "file_list.json"
     write_list(file, data)
     config = DataConfig(photos=data.photos, index=file, split_seed=3)
@@ -36,7 +36,7 @@ def test_a_list_by_quantity_is_an_index(data: Data, tmp_path: Path) -> None:
     assert split_rule(config) == "80/10/10 by a hash of the photo's key, seed 3"
 
 
-def test_a_model_learns_from_it(data: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_model_is_trained_from_a_class_list(data: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "file_list.json"
     write_list(file, data)
     run_cli(
@@ -58,7 +58,7 @@ def test_a_model_learns_from_it(data: Data, tmp_path: Path, capsys: pytest.Captu
         ("{}", "lists no photos"),
     ],
 )
-def test_what_is_no_such_list(tmp_path: Path, text: str, message: str) -> None:
+def test_invalid_class_lists_are_refused(tmp_path: Path, text: str, message: str) -> None:
     file = tmp_path / "list.json"
     file.write_text(text, encoding="utf-8")
     with pytest.raises(DataError) as raised:
@@ -67,7 +67,7 @@ def test_what_is_no_such_list(tmp_path: Path, text: str, message: str) -> None:
     assert str(file) in str(raised.value)
 
 
-def test_a_column_of_splits_needs_columns(data: Data, tmp_path: Path, cli_error: Callable[..., str]) -> None:
+def test_a_split_column_needs_a_csv(data: Data, tmp_path: Path, cli_error: Callable[..., str]) -> None:
     file = tmp_path / "file_list.json"
     write_list(file, data)
     message = cli_error(

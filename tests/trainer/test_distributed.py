@@ -1,4 +1,4 @@
-"""Runs of several processes, started by torchrun, on the CPU."""
+"""Training in several processes, started by torchrun, on the CPU."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def state(folder: Path) -> dict[str, torch.Tensor]:
     return {f"average {name}": value for name, value in saved.weights.items()} | saved.training["model"]
 
 
-def test_two_processes_learn_what_one_does(
+def test_two_processes_train_like_one(
     data: Data, fitted: Path, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Steps of 32 photos, beside a teacher: in one micro-batch of one process, or in two of two."""
@@ -90,7 +90,7 @@ def test_features_are_computed_once_for_all_processes(runs: Path) -> None:
     assert 0 <= history[0]["val_accuracy"] <= 1
 
 
-def test_the_first_error_of_a_process_ends_all(data: Data, tmp_path: Path) -> None:
+def test_the_first_error_ends_all_processes(data: Data, tmp_path: Path) -> None:
     """The command itself, one process of which loses its photos."""
     broken = torchrun("command", "fit", *data.flags, "--out", tmp_path, *SMALL, "--epochs", 1, BREAK="1")
     assert broken.returncode != 0
@@ -101,7 +101,7 @@ def test_the_first_error_of_a_process_ends_all(data: Data, tmp_path: Path) -> No
     assert not (tmp_path / LAST_CHECKPOINT).exists()
 
 
-def test_every_thing_is_in_one_share() -> None:
+def test_shards_partition_the_items() -> None:
     for size in (1, 2, 3, 7):
         for count in (0, 1, 5, 18, 100):
             shares = [range(count)[DistributedContext(rank, size).shard(count)] for rank in range(size)]
@@ -129,9 +129,7 @@ def test_without_torchrun_there_is_one_process(monkeypatch: pytest.MonkeyPatch) 
         from_environment()
 
 
-def test_commands_that_know_nothing_of_several_processes_say_so(
-    data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_other_commands_refuse_several_processes(data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("RANK", "0"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "0"), ("MASTER_ADDR", "::1")):
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("MASTER_PORT", "1")
@@ -140,7 +138,7 @@ def test_commands_that_know_nothing_of_several_processes_say_so(
         fit(config, tmp_path, silent())
 
 
-def test_a_gpu_that_is_not_there(data: Data, cli_error: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_gpu_is_an_error(data: Data, cli_error: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     message = cli_error("fit", *data.flags, "--out", data.index.parent / "gpu", "--set", "train.device=cuda")
     assert message.startswith("error: train.device=cuda: torch sees no GPU here")
@@ -170,7 +168,7 @@ class Mixed(DistributedContext):
         return [found, False]
 
 
-def test_auto_is_a_gpu_where_each_process_has_one(
+def test_auto_device_is_a_gpu_only_if_each_process_has_one(
     data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)

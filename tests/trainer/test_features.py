@@ -1,4 +1,4 @@
-"""Features on a disk that is too small for them, and what a killed run left."""
+"""The feature cache on a full disk, and after a killed run."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def cache(folder: Path, config: Config) -> FeatureCache:
     return FeatureCache(folder, config.augment, config.train, unseen)
 
 
-def test_too_little_room_is_known_before_any_photo_is_read(
+def test_disk_space_is_checked_before_photos_are_read(
     config: Config, photos: PhotoSet, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(PhotoSet, "decode", lambda *_: pytest.fail("a photo was decoded"))
@@ -51,7 +51,7 @@ def test_too_little_room_is_known_before_any_photo_is_read(
     )
 
 
-def test_a_disk_that_fills_up_meanwhile(
+def test_a_disk_that_fills_up_is_an_error(
     config: Config, photos: PhotoSet, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An error, where a mapped file would end the process; and the first view, which was whole, is used again."""
@@ -67,13 +67,13 @@ def test_a_disk_that_fills_up_meanwhile(
     assert kept.stat().st_mtime_ns == written
 
 
-def test_what_a_killed_run_left_is_deleted(config: Config, photos: PhotoSet, tmp_path: Path) -> None:
+def test_partial_files_of_killed_runs_are_deleted(config: Config, photos: PhotoSet, tmp_path: Path) -> None:
     (tmp_path / "0123456789abcdef-0.partial").write_bytes(b"half of other features")
     cache(tmp_path, config).frozen_features(build(config.model), photos, 1)
     assert not list(tmp_path.glob("*.partial"))
 
 
-def test_the_command_says_it_in_one_line(
+def test_the_command_reports_a_full_disk_in_one_line(
     data: Data, small_disk: Path, tmp_path: Path, cli_error: Callable[..., str]
 ) -> None:
     flags = [*data.flags, "--out", tmp_path / "run", "--cache", small_disk, *QUICK, "--freeze", "layer1"]

@@ -1,4 +1,4 @@
-"""Training on a GPU, for real. Skipped where there is none."""
+"""Training on a GPU. Skipped if there is none."""
 
 from __future__ import annotations
 

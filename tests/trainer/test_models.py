@@ -43,7 +43,7 @@ def unlike_new(model: Counter) -> Counter:
     return model.eval()
 
 
-def test_frozen_units() -> None:
+def test_units_up_to() -> None:
     assert units_up_to(UNITS, "") == []
     assert units_up_to(UNITS, "layer1") == ["stem", "layer1.0", "layer1.1"]
     assert units_up_to(UNITS, "layer1.0") == ["stem", "layer1.0"]
@@ -72,7 +72,7 @@ TIMMS = [
 
 
 @pytest.mark.parametrize("known", TIMMS, ids=lambda known: known.architecture)
-def test_timms_networks(known: Timms, tmp_path: Path) -> None:
+def test_timm_networks(known: Timms, tmp_path: Path) -> None:
     config = ModelConfig(architecture=known.architecture, weights="none")
     model = build(config).eval()
     names = list(model.backbone.units())
@@ -99,7 +99,7 @@ def test_timms_networks(known: Timms, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("architecture", ["resnet18", "vgg16"])
-def test_torchvisions_names_are_timms(architecture: str) -> None:
+def test_torchvision_and_timm_parameter_names_are_equal(architecture: str) -> None:
     theirs = get_model(architecture, weights=None).state_dict()
     own = TimmBackbone(architecture).state_dict()
     assert {
@@ -107,7 +107,7 @@ def test_torchvisions_names_are_timms(architecture: str) -> None:
     } == {name: value.shape for name, value in own.items()}
 
 
-def test_networks_that_cannot_be_taken() -> None:
+def test_unsupported_networks_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"timm has no network 'resnet5'; did you mean resnet50\?"):
         build(ModelConfig(architecture="resnet5"))
     with pytest.raises(ConfigError, match="vit_tiny_patch16_224 is not a plain sequence of layers"):
@@ -118,12 +118,12 @@ def test_networks_that_cannot_be_taken() -> None:
         build(ModelConfig(architecture="swin_tiny_patch4_window7_224"))
 
 
-def test_a_width_that_the_network_does_not_have() -> None:
+def test_width_is_refused_for_other_networks() -> None:
     with pytest.raises(ConfigError, match="only resnet50v2 has it, not resnet18"):
         build(ModelConfig(architecture="resnet18", width=0.25))
 
 
-def test_stochastic_depth_of_timms_networks() -> None:
+def test_stochastic_depth_of_timm_networks() -> None:
     def rates(drop_path: float) -> list[float]:
         backbone = TimmBackbone("tf_efficientnet_lite0", drop_path)
         return [part.drop_prob for part in backbone.modules() if isinstance(part, DropPath)]
@@ -157,7 +157,7 @@ def efficientnet_pytorchs(backbone: TimmBackbone) -> dict[str, torch.Tensor]:
     return found | {"_fc.weight": torch.zeros(1000, 1280), "_fc.bias": torch.zeros(1000)}
 
 
-def test_weights_with_efficientnet_pytorchs_names(tmp_path: Path) -> None:
+def test_weights_with_efficientnet_pytorch_names(tmp_path: Path) -> None:
     source = unlike_new(build(ModelConfig(architecture="tf_efficientnet_lite0")))
     state = efficientnet_pytorchs(source.backbone)
     assert not state["_blocks.3._expand_conv.weight"].is_contiguous()
@@ -186,7 +186,7 @@ def test_weights_of_an_installed_package(tmp_path: Path, monkeypatch: pytest.Mon
     assert torch.equal(model.backbone.conv_head.weight, source.backbone.conv_head.weight)
 
 
-def test_the_statistics_of_real_weights_are_those_of_photos() -> None:
+def test_packaged_weights_give_activations_of_unit_scale() -> None:
     """In each place stands the weight that was trained there, or the norms would see something else than they did."""
     model = build(ModelConfig(architecture="tf_efficientnet_lite0"))
     assert len(load_initial_weights(model.backbone, "imagenet")) == 294
@@ -207,7 +207,7 @@ def test_the_statistics_of_real_weights_are_those_of_photos() -> None:
     assert np.mean(np.array(seen) > 0.8) > 0.6  # bottlenecks are near 0 on average, and photos of bins are no ImageNet
 
 
-def test_a_download_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_download_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def unreachable(*_: object, **__: object) -> None:
         raise OSError("no route to host")
 
@@ -255,7 +255,7 @@ def test_a_resnet50_has_sixteen_blocks_and_2048_channels(architecture: str) -> N
     assert 23e6 < sum(parameter.numel() for parameter in model.backbone.parameters()) < 24e6
 
 
-def test_features_and_the_rest_are_the_whole() -> None:
+def test_features_and_from_features_equal_forward() -> None:
     model = unlike_new(build(SMALL.model_copy(update={"freeze": "layer3.2"})))
     with torch.inference_mode():
         features = model.features(photos())
@@ -267,7 +267,7 @@ def test_features_and_the_rest_are_the_whole() -> None:
     assert embedding.shape == (2, 64)
 
 
-def test_the_frozen_part_does_not_learn() -> None:
+def test_frozen_units_do_not_learn() -> None:
     model = build(SMALL.model_copy(update={"freeze": "layer2"})).train()
     learning = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert "backbone.conv1.weight" not in learning
@@ -281,7 +281,7 @@ def test_the_frozen_part_does_not_learn() -> None:
 
 
 @pytest.mark.parametrize(("architecture", "width"), [("resnet50", 1), ("resnet50v2", 0.125)])
-def test_simplified_is_the_same_function(architecture: str, width: float) -> None:
+def test_a_simplified_network_computes_the_same_output(architecture: str, width: float) -> None:
     config = SMALL.model_copy(update={"architecture": architecture, "width": width})
     model = unlike_new(build(config))
     with torch.inference_mode():
@@ -320,7 +320,7 @@ def test_weights_from_arrays(tmp_path: Path) -> None:
     )
 
 
-def test_layers_cannot_be_frozen_without_their_weights(tmp_path: Path) -> None:
+def test_freezing_needs_the_weights_of_frozen_layers(tmp_path: Path) -> None:
     """What lies beyond the file would stay as it began: random."""
     state = build(SMALL).backbone.state_dict()
     np.savez(tmp_path / "w.npz", **{name: value for name, value in state.items() if not name.startswith("layer2.3")})
@@ -337,7 +337,7 @@ def test_layers_cannot_be_frozen_without_their_weights(tmp_path: Path) -> None:
     check_frozen_weights(build(none), [], none)
 
 
-def test_statistics_of_norms_are_weights_too(tmp_path: Path) -> None:
+def test_freezing_needs_batch_norm_statistics(tmp_path: Path) -> None:
     state = build(SMALL).backbone.state_dict()
     del state["stem_bn.running_mean"]
     torch.save(state, tmp_path / "w.pt")
@@ -347,19 +347,19 @@ def test_statistics_of_norms_are_weights_too(tmp_path: Path) -> None:
         check_frozen_weights(model, load_initial_weights(model.backbone, frozen.weights), frozen)
 
 
-def test_a_file_without_any_weights_of_the_network(tmp_path: Path) -> None:
+def test_a_file_without_weights_of_the_network_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "head.npz", **{"fc.weight": np.zeros((7, 4))})
     with pytest.raises(WeightsError, match=r"head\.npz: holds no weights of this network"):
         load_initial_weights(build(SMALL).backbone, str(tmp_path / "head.npz"))
 
 
-def test_weights_of_another_architecture(tmp_path: Path) -> None:
+def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
     torch.save(build(ModelConfig()).backbone.state_dict(), tmp_path / "v1.pt")
     with pytest.raises(WeightsError, match=r"v1\.pt: .* another architecture"):
         load_initial_weights(build(ModelConfig(architecture="resnet50v2")).backbone, str(tmp_path / "v1.pt"))
 
 
-def test_weights_that_cannot_be_read(tmp_path: Path) -> None:
+def test_unreadable_weights_are_refused(tmp_path: Path) -> None:
     backbone = build(SMALL).backbone
     with pytest.raises(WeightsError, match=r"no such file; model\.weights is imagenet, none, or"):
         load_initial_weights(backbone, str(tmp_path / "none.npz"))
@@ -396,7 +396,7 @@ FOREIGN = {
 
 
 @pytest.mark.parametrize("kind", FOREIGN)
-def test_weights_as_other_trainers_keep_them(tmp_path: Path, kind: str) -> None:
+def test_checkpoints_of_other_trainers(tmp_path: Path, kind: str) -> None:
     source = unlike_new(build(SMALL)).backbone.state_dict()
     torch.save(FOREIGN[kind](source), tmp_path / "foreign.pt")
     model = build(SMALL)
@@ -410,7 +410,7 @@ def test_arrays_of_a_wrapped_network(tmp_path: Path) -> None:
     assert load_initial_weights(build(SMALL).backbone, str(tmp_path / "w.npz")) == sorted(source)
 
 
-def test_a_file_that_holds_something_else_says_what(tmp_path: Path) -> None:
+def test_the_error_for_a_file_without_weights_names_its_content(tmp_path: Path) -> None:
     file = tmp_path / "w.pt"
     torch.save({"optimizer": {"lr": 0.1}, "epoch": 3}, file)
     with pytest.raises(WeightsError, match=r"is no state_dict, and contains none as .*; it has: optimizer, epoch"):

@@ -1,4 +1,4 @@
-"""Batches on their way to the device: what arrives is what was sent, in order, the next one already on its way."""
+"""Prefetching: batches arrive unchanged and in order, and the next copy is already under way."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def batch(number: int, photos: int = 3) -> Batch:
     return Batch(pixels, quantities, quantities, photos, sample_params(photos, AugmentConfig(sharpness=0.5), random))
 
 
-def test_a_cpu_is_given_the_very_batches() -> None:
+def test_batches_are_unchanged_on_a_cpu() -> None:
     batches = [batch(number) for number in range(3)]
     stages: list[Stage] = []
 
@@ -37,7 +37,7 @@ def test_a_cpu_is_given_the_very_batches() -> None:
     assert set(stages) == {Stage.WAIT}
 
 
-def test_the_next_is_on_its_way_before_one_is_worked_on() -> None:
+def test_the_next_copy_starts_before_a_batch_is_yielded() -> None:
     said: list[str] = []
 
     def say(what: str, about: Batch) -> Batch:
@@ -56,7 +56,7 @@ def test_the_next_is_on_its_way_before_one_is_worked_on() -> None:
     assert list(copy_ahead([], send)) == []
 
 
-def test_all_moves_but_what_the_cpu_sums_up() -> None:
+def test_all_tensors_are_moved_except_step_quantities() -> None:
     sent = batch(1)
     found = map_tensors(sent, lambda each: each.to("meta"))
     assert sent.augment_params is not None
@@ -70,7 +70,7 @@ def test_all_moves_but_what_the_cpu_sums_up() -> None:
 
 
 @needs_gpu
-def test_what_arrives_on_a_gpu_is_what_was_sent() -> None:
+def test_batches_are_unchanged_on_a_gpu() -> None:
     """Many batches, and work on each that takes longer than a copy: none may be overwritten while it is worked on."""
     batches = [batch(number, photos=64) for number in range(40)]
     sums = []

@@ -69,7 +69,7 @@ def test_a_resumed_run_ends_with_the_same_weights(
         assert len(list(folder.glob("tensorboard/events.*"))) == config.train.tensorboard
 
 
-def test_a_run_leaves_log_and_checkpoints(fitted: Path) -> None:
+def test_a_run_writes_log_and_checkpoints(fitted: Path) -> None:
     rows = list(csv.DictReader((fitted / LOG_FILE).read_text(encoding="utf-8").splitlines()))
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert 0 <= float(rows[0]["val_accuracy"]) <= 1
@@ -113,16 +113,16 @@ class Stopped(Exception):
     """After the first epoch."""
 
 
-def test_random_layers_are_not_frozen_without_a_word(
-    data: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_frozen_random_layers_are_warned_about(data: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = config_of(data, model__freeze="layer1.1", train__epochs=1, augment__views=1)
     fit(config, tmp_path, Display())
     said = capsys.readouterr().err
     assert "warning: stem to layer1.1 are frozen with random weights (model.weights=none)" in said
 
 
-def test_a_column_that_parts_a_bin_is_told(data: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_split_column_that_divides_a_bin_is_warned_about(
+    data: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Its two photos look alike: who has learned one knows the other."""
     splits = ["train"] * 6 + ["validation", "test"]
     index = tmp_path / "index.csv"
@@ -136,7 +136,7 @@ def test_a_column_that_parts_a_bin_is_told(data: Data, tmp_path: Path, capsys: p
     assert "warning: bin groups with photos in more than one split (column own): 1; the model" in said
 
 
-def test_two_passes_a_step_are_one_of_both(data: Data, tmp_path: Path) -> None:
+def test_gradient_accumulation_equals_a_larger_batch(data: Data, tmp_path: Path) -> None:
     """Where only the head learns, nothing depends on the other photos of a batch but the mean of the gradients."""
     same: dict[str, object] = {"model__freeze": "last", "model__dropout": 0.0, "train__epochs": 1}
     same |= {"augment__views": 1, "augment__flip": False}
@@ -150,7 +150,7 @@ def test_two_passes_a_step_are_one_of_both(data: Data, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="needs a C++ compiler")
-def test_a_compiled_run_learns_the_same_and_resumes(
+def test_a_compiled_run_gives_the_same_result_and_resumes(
     data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Compiled for real. What it leaves knows nothing of it: the same names, the same numbers but for rounding."""
@@ -179,7 +179,7 @@ def test_a_compiled_run_learns_the_same_and_resumes(
     assert checkpoint.load(tmp_path / "one" / BEST_CHECKPOINT).model()
 
 
-def test_no_compiler_is_known_before_the_run(
+def test_a_missing_compiler_is_reported_before_the_run(
     data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli_error: Callable[..., str]
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -235,19 +235,19 @@ def test_a_run_is_not_overwritten(fitted: Path, data: Data, cli_error: Callable[
     assert message.endswith("has a run already; continue it with --resume or choose another folder")
 
 
-def test_resuming_takes_no_other_configuration(fitted: Path, cli_error: Callable[..., str]) -> None:
+def test_resuming_refuses_another_configuration(fitted: Path, cli_error: Callable[..., str]) -> None:
     message = cli_error("fit", "--out", fitted, "--resume", "--set", "train.seed=1")
     assert "--resume takes the configuration from the checkpoint" in message
 
 
-def test_a_changed_length_is_recorded(fitted: Path) -> None:
+def test_a_changed_number_of_epochs_is_recorded(fitted: Path) -> None:
     saved = load_run(fitted, 5)
     assert saved.config.train.epochs == 5
     assert saved.facts["changes"] == ["after epoch 2: train.epochs from 2 to 5"]
     assert "changes" not in load_run(fitted).facts
 
 
-def test_a_run_that_is_done_is_not_begun_again(
+def test_a_finished_run_is_not_restarted(
     fitted: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(PhotoSet, "decode", lambda *_: pytest.fail("a photo was decoded"))
@@ -255,7 +255,7 @@ def test_a_run_that_is_done_is_not_begun_again(
     assert "2 epochs are done already; a larger --epochs continues the run" in capsys.readouterr().err
 
 
-def test_nothing_to_resume(tmp_path: Path, cli_error: Callable[..., str]) -> None:
+def test_resuming_needs_a_run(tmp_path: Path, cli_error: Callable[..., str]) -> None:
     assert cli_error("fit", "--out", tmp_path, "--resume").endswith("last.pt: no such checkpoint")
 
 
@@ -287,7 +287,7 @@ def test_a_checkpoint_with_weights_of_another_network(fitted: Path) -> None:
         saved.model()
 
 
-def test_a_checkpoint_can_be_where_another_run_starts(fitted: Path, data: Data, tmp_path: Path) -> None:
+def test_a_checkpoint_can_be_the_initial_weights(fitted: Path, data: Data, tmp_path: Path) -> None:
     shutil.copy(fitted / BEST_CHECKPOINT, tmp_path / "start.pt")
     start = ["--set", f"model.weights={tmp_path / 'start.pt'}"]
     run_cli("fit", *data.flags, "--out", tmp_path / "run", *QUICK, *start, "--freeze", "layer4", "--epochs", 1)
@@ -322,7 +322,7 @@ def test_errors_are_one_line(
         (["model.freeze=layer9"], "layer9"),
     ],
 )
-def test_a_wrong_start_is_known_before_any_photo_is_decoded(
+def test_wrong_initial_weights_are_reported_before_photos_are_decoded(
     changes: list[str], expected: str, data: Data, tmp_path: Path, cli_error: Callable[..., str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -331,7 +331,7 @@ def test_a_wrong_start_is_known_before_any_photo_is_decoded(
     assert expected in cli_error("fit", *data.flags, "--out", tmp_path / "run", *QUICK, *flags)
 
 
-def test_that_there_is_one_class_only_is_known_before_any_photo_is_decoded(
+def test_a_single_class_is_reported_before_photos_are_decoded(
     data: Data, tmp_path: Path, cli_error: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(PhotoSet, "decode", lambda *_: pytest.fail("a photo was decoded"))
@@ -342,7 +342,7 @@ def test_that_there_is_one_class_only_is_known_before_any_photo_is_decoded(
     assert message == f"error: {index}: all training photos show 2 items; add photos of other quantities"
 
 
-def test_an_odd_photo_does_not_upset_a_batch_norm(data: Data, tmp_path: Path) -> None:
+def test_an_odd_number_of_photos_gives_no_batch_of_one(data: Data, tmp_path: Path) -> None:
     """Eleven photos in batches of two, or of three in two micro-batches: one would be left alone."""
     lines = data.index.read_text(encoding="utf-8").splitlines()
     splits = ["train"] * 11 + ["validation"] * 3 + ["test"] * 2
@@ -372,7 +372,7 @@ def with_history(folder: Path, accuracies: list[float]) -> None:
     (folder / BEST_CHECKPOINT).unlink()
 
 
-def test_a_best_checkpoint_that_was_lost_is_the_last_one_if_that_was_the_best(fitted: Path, tmp_path: Path) -> None:
+def test_a_lost_best_checkpoint_is_restored_from_the_last(fitted: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(fitted, tmp_path / "run"))
     with_history(folder, [0.2, 0.3])
     run_cli("fit", "--out", folder, "--resume")
@@ -382,7 +382,7 @@ def test_a_best_checkpoint_that_was_lost_is_the_last_one_if_that_was_the_best(fi
     assert "changes" not in best.facts
 
 
-def test_a_best_checkpoint_that_was_lost_is_said(
+def test_a_lost_best_checkpoint_is_warned_about(
     fitted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Epoch 1 was the best and its weights are gone: the best from epoch 2 on is kept, whatever the first one had."""
@@ -402,7 +402,7 @@ def test_a_best_checkpoint_that_was_lost_is_said(
     assert checkpoint.load(folder / BEST_CHECKPOINT).epoch >= 2
 
 
-def test_another_index_is_said_when_a_run_goes_on(
+def test_a_changed_index_is_warned_about_when_a_run_is_resumed(
     data: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     index = tmp_path / "index.csv"

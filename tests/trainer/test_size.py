@@ -1,4 +1,4 @@
-"""Networks that see photos of another size: trained, exported, evaluated, and counted with by worker and container."""
+"""Networks with another input size: trained, exported, evaluated, and used by worker and container."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_a_worker_counts(expected: list[float], settings: Settings, s3: S3) -> N
         counting.close()
 
 
-def test_the_container_answers(expected: list[float], settings: Settings, bundle: Bundle) -> None:
+def test_the_container_predicts(expected: list[float], settings: Settings, bundle: Bundle) -> None:
     counter = PhotoCounter(Engine(bundle), settings, WorkerMetrics())
     try:
         answer = asyncio.run(counter.count(PHOTO.read_bytes()))
@@ -90,7 +90,7 @@ def test_the_container_answers(expected: list[float], settings: Settings, bundle
     assert json.loads(answer.model_dump_json())["probabilities"] == pytest.approx(expected, abs=1e-5)
 
 
-def test_it_is_evaluated_at_its_own_size(bundle: Bundle, data: Data, tmp_path: Path) -> None:
+def test_a_model_is_evaluated_at_its_own_size(bundle: Bundle, data: Data, tmp_path: Path) -> None:
     accuracy = []
     for model in (bundle.folder, bundle.folder.parent / "run" / BEST_CHECKPOINT):
         file = tmp_path / f"{model.name}.json"
@@ -101,7 +101,7 @@ def test_it_is_evaluated_at_its_own_size(bundle: Bundle, data: Data, tmp_path: P
     assert accuracy[0] == accuracy[1] == bundle.card.metrics["test"].accuracy.value
 
 
-def test_a_teacher_sees_photos_at_its_own_size(bundle: Bundle, data: Data, tmp_path: Path) -> None:
+def test_a_teacher_gets_photos_of_its_own_size(bundle: Bundle, data: Data, tmp_path: Path) -> None:
     file = bundle.folder.parent / "run" / BEST_CHECKPOINT
     config = config_of(data, data__jpeg_quality=82, distil__teachers=[file])
     assert config.data.size == 224
@@ -116,7 +116,7 @@ def test_a_teacher_sees_photos_at_its_own_size(bundle: Bundle, data: Data, tmp_p
     torch.testing.assert_close(found.probabilities(photos, cache, mirrored=True), wanted)
 
 
-def test_the_quality_of_prepared_photos_matters_at_their_own_size(tmp_path: Path) -> None:
+def test_prepared_jpeg_quality_applies_at_the_prepared_size(tmp_path: Path) -> None:
     assert prepared_jpeg_quality(tmp_path, SIZE) is None
     (tmp_path / PREPARED_FILE).write_text(json.dumps({"size": SIZE, "jpeg_quality": 95}), encoding="utf-8")
     assert prepared_jpeg_quality(tmp_path, SIZE) == 95

@@ -1,4 +1,4 @@
-"""Teachers: what a student learns from them, and which are refused."""
+"""Distillation: what a student learns from its teachers, and which teachers are refused."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def with_data(**options: Any) -> Callable[[Checkpoint], None]:
     return change
 
 
-def test_a_student_learns_to_say_what_its_teacher_says(data: Data, teacher: Path, tmp_path: Path) -> None:
+def test_a_student_learns_its_teachers_output(data: Data, teacher: Path, tmp_path: Path) -> None:
     """From nothing but its answers; and so it comes near to them also for photos that it has not seen."""
     options = HEAD_ONLY | {"model__weights": str(teacher / BEST_CHECKPOINT), "augment__flip": False, "train__ema": 0.8}
     options |= {"train__epochs": 20, "train__learning_rate": 0.003, "model__head": "capstone", "train__batch_size": 12}
@@ -88,7 +88,7 @@ def test_a_student_learns_to_say_what_its_teacher_says(data: Data, teacher: Path
 
 
 @pytest.mark.parametrize("flip", [True, False])
-def test_their_mean_answer_at_a_temperature(
+def test_teachers_mean_probabilities_at_a_temperature(
     data: Data, teacher: Path, fitted: Path, tmp_path: Path, flip: bool
 ) -> None:
     """To each photo as it is and, where photos are mirrored at random, as a mirror shows it."""
@@ -168,7 +168,7 @@ CASES = ["seed", "groups", "column", "classes", "highest", "index"]
 
 
 @pytest.mark.parametrize(("change", "own", "message"), WRONG, ids=CASES)
-def test_wrong_teachers_are_known_before_any_photo_is_decoded(
+def test_wrong_teachers_are_reported_before_photos_are_decoded(
     data: Data, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     change: Callable[[Checkpoint], None], own: dict[str, object], message: str,
 ) -> None:  # fmt: skip
@@ -180,7 +180,7 @@ def test_wrong_teachers_are_known_before_any_photo_is_decoded(
         fit(config, tmp_path / "run", silent())
 
 
-def test_teachers_that_are_not_there(
+def test_missing_teachers_are_errors(
     data: Data, tmp_path: Path, cli_error: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(PhotoSet, "decode", lambda *_: pytest.fail("a photo was decoded"))
@@ -195,7 +195,7 @@ def test_teachers_that_are_not_there(
     assert "index.csv: is not a checkpoint, or is damaged" in error(data.index)
 
 
-def test_a_teacher_of_the_same_split_column(data: Data, tmp_path: Path) -> None:
+def test_a_teacher_with_the_same_split_column_is_accepted(data: Data, tmp_path: Path) -> None:
     """The same index is known by its content, wherever it lies."""
     split = with_splits(data, tmp_path)
     config = config_of(split, **HEAD_ONLY, data__split_column="split", train__epochs=1)

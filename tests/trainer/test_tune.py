@@ -1,4 +1,4 @@
-"""`tune`: trials, pruning, continuing, and a run with the best options."""
+"""The command `tune`: trials, pruning, continuing a study, and a run with the best options."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_a_study_trains_and_its_best_trial_can_be_fitted(data: Data, tmp_path: P
     assert own.history[0]["train_loss"] == pytest.approx(best.history[0]["train_loss"])
 
 
-def test_a_study_in_a_folder_with_an_odd_name(data: Data, tmp_path: Path, scores: list[list[float]]) -> None:
+def test_a_study_in_a_folder_with_special_characters(data: Data, tmp_path: Path, scores: list[list[float]]) -> None:
     scores += [[0.5]]
     study = tmp_path / "what?now {1} 100%41"
     run_cli("tune", *data.flags, "--out", study, "--trials", 1)
@@ -101,7 +101,7 @@ def test_a_study_is_not_continued_with_other_data_or_options(
     assert [row["val_accuracy"] for row in rows(study)] == ["0.3", "0.5"]
 
 
-def test_a_file_of_options_is_part_of_what_a_trial_found(
+def test_best_options_include_the_configuration_file(
     data: Data, tmp_path: Path, scores: list[list[float]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`fit --from-study` need not be told of it again."""
@@ -115,7 +115,7 @@ def test_a_file_of_options_is_part_of_what_a_trial_found(
     assert (fitted[0].model.freeze, fitted[0].data.photos, fitted[0].train.seed) == ("layer4", data.photos, 3)
 
 
-def test_a_trial_that_diverges_is_an_answer(
+def test_a_diverged_trial_is_pruned(
     data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fit(*_: object, after: Callable[[dict[str, float]], None], **__: object) -> None:
@@ -131,14 +131,14 @@ def test_a_trial_that_diverges_is_an_answer(
     assert "epoch 2: the loss is no longer a number" in capsys.readouterr().err
 
 
-def test_hopeless_trials_are_pruned(data: Data, tmp_path: Path, scores: list[list[float]]) -> None:
+def test_poor_trials_are_pruned(data: Data, tmp_path: Path, scores: list[list[float]]) -> None:
     scores += [[0.5] * 5] * 5 + [[0.1] * 5]
     run_cli("tune", *data.flags, "--out", tmp_path, "--trials", 6)
     assert [row["state"] for row in rows(tmp_path)] == ["complete"] * 5 + ["pruned"]
     assert int(rows(tmp_path)[-1]["epochs"]) == 2
 
 
-def test_a_trial_that_was_killed_is_tried_again(
+def test_a_killed_trial_is_repeated(
     data: Data, tmp_path: Path, scores: list[list[float]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     killed = tune._open_study(tmp_path, create=True).ask()
@@ -156,7 +156,7 @@ def test_a_trial_that_was_killed_is_tried_again(
 
 
 @pytest.mark.timeout(600)
-def test_what_a_killed_process_leaves_is_tried_again(
+def test_a_trial_of_a_killed_process_is_repeated(
     data: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Two processes at it, one is killed within its trial: its options are tried again, and no trial twice."""
@@ -212,7 +212,7 @@ def test_one_study_at_a_time(data: Data, tmp_path: Path, cli_error: Callable[...
     assert "another tune is running here; wait for it, or use its --jobs" in message
 
 
-def test_the_spaces_give_options_that_exist(data: Data, tmp_path: Path) -> None:
+def test_search_spaces_give_valid_options(data: Data, tmp_path: Path) -> None:
     fixed = {"learning_rate": 0.002, "batch_size": 32, "epochs": 10, "pretrained_factor": 0.1, "weight_decay": 0.1}
     fixed |= {"ordinal_sigma": 0.5, "class_weights": "sqrt", "dropout": 0.1}
     places = {"data.photos": data.photos, "data.index": data.index}
