@@ -113,7 +113,7 @@ def test_duplicates_are_reported(copy: Data, capsys: pytest.CaptureFixture[str])
     named = ", ".join(f"{row.key}: {row.quantity}" for row in same)
     assert "photos in more than one split, under several keys: 2 (00000: 0, 00008: 0, 00016: 0)" in said
     assert f"photos with several labels, under several keys: 1 ({named}); at most one is right" in said
-    assert load_dataset(config_of(copy)).copies == found.duplicates
+    assert load_dataset(config_of(copy)).duplicates == found.duplicates
 
 
 def test_nothing_readable_is_an_error(copy: Data) -> None:

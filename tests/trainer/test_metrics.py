@@ -54,7 +54,7 @@ def test_per_class() -> None:
     assert found["4"] == {"photos": 0, "recall": 0.0, "precision": 0.0}
 
 
-def test_undefined_precision_and_recall_are_zero() -> None:
+def test_undefined_precision_and_recall_are_dashes() -> None:
     found = measure(counts(), majority=6)
     shown = {label: recall_and_precision(found, label) for label in ("0", "2", "3", "4", "5", "more than 5")}
     assert shown == {

@@ -186,7 +186,7 @@ def test_weights_of_an_installed_package(tmp_path: Path, monkeypatch: pytest.Mon
     assert torch.equal(model.backbone.conv_head.weight, source.backbone.conv_head.weight)
 
 
-def test_packaged_weights_give_activations_of_unit_scale() -> None:
+def test_packaged_weights_fit_their_batch_norm_statistics() -> None:
     """In each place stands the weight that was trained there, or the norms would see something else than they did."""
     model = build(ModelConfig(architecture="tf_efficientnet_lite0"))
     assert len(load_initial_weights(model.backbone, "imagenet")) == 294

@@ -23,7 +23,7 @@ def test_soft_targets_include_neighbours() -> None:
     assert found[1] == found[5] == pytest.approx(far / total, abs=1e-6)
 
 
-def test_soft_targets_beyond_the_highest() -> None:
+def test_soft_targets_of_more_than_five() -> None:
     six, twenty, many = soft_targets(torch.tensor([6, 20, 1000]), 0.5)
     assert six[5] == pytest.approx(math.exp(-2) / (1 + 2 * math.exp(-2)), abs=1e-3)
     assert [twenty[6].item(), many[6].item()] == pytest.approx([1, 1])

@@ -87,7 +87,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class MajorityClasses:
-    """The most common classes of training photos: the predictions of the simplest model, as a baseline."""
+    """The most common classes of the training photos, which are the predictions of a baseline model."""
 
     overall: int
     """Most common class of all photos."""

@@ -31,7 +31,7 @@ from trainer.train.run_files import BEST_CHECKPOINT, LAST_CHECKPOINT, LOG_FILE
 from trainer.train.step import TrainStep
 
 KEPT_FROM_FACT = "kept_from_epoch"
-"""Key in the facts of a run whose best.pt was lost: the first epoch among which the best one is chosen since then."""
+"""Key in the facts of a run whose best.pt was lost: since then, the best epoch is chosen from this one on."""
 
 Progress = Callable[[Iterator[Batch], int, str], Iterator[Batch]]
 """Wraps an epoch's batches in a progress bar: (batches, photos, description)."""

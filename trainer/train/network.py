@@ -19,6 +19,7 @@ from trainer.models.counter import Counter
 from trainer.train.predict import Logits
 
 COMPILERS = ("g++", "clang++", "c++")
+"""C++ compilers that torch.compile can use, besides that of CXX."""
 
 
 class Network:
