@@ -21,23 +21,23 @@ import numpy as np
 import torch
 
 from binwatch.counts import class_probabilities
-from trainer.data.dataset import PhotoSet, present_photos
+from trainer.data.dataset import PhotoSet, find_photos
 from trainer.data.split import Split
 from trainer.display import Display
 from trainer.evaluation.evaluate import Probabilities, open_model
-from trainer.evaluation.metrics import Counts, challenge_counts, counts_of, measure, paired, quantity_errors
+from trainer.evaluation.metrics import Counts, challenge_counts, counts_of, measure, paired_difference, quantity_errors
 from trainer.evaluation.temperature import softmax
 from trainer.export.bundle import calibrated
 from trainer.train import checkpoint
 from trainer.train.checkpoint import Checkpoint
-from trainer.train.run_files import BEST
+from trainer.train.run_files import BEST_CHECKPOINT
 
 BATCH = 32
 
 
 def found_at(path: Path) -> Path:
     """A run's folder holds its best checkpoint."""
-    return path / BEST if (path / BEST).exists() else path
+    return path / BEST_CHECKPOINT if (path / BEST_CHECKPOINT).exists() else path
 
 
 def both_ways(saved: Checkpoint, photos: PhotoSet) -> tuple[Probabilities, Probabilities]:
@@ -57,7 +57,7 @@ def both_ways(saved: Checkpoint, photos: PhotoSet) -> tuple[Probabilities, Proba
 def answers(paths: list[Path], changes: dict[str, Any], display: Display) -> tuple[PhotoSet, dict[str, Probabilities]]:
     """The validation photos, and their probabilities by each of `paths` and by the mean of all."""
     data = open_model(found_at(paths[0]), changes, display).data()
-    sample = present_photos(data)[0].where(lambda row: row.split is Split.VALIDATION and row.of_a_class)
+    sample = find_photos(data)[0].filter(lambda row: row.split is Split.VALIDATION and row.has_known_class)
     display.say(f"{len(sample):,} validation photos")
     rows: dict[str, Probabilities] = {}
     ways: list[tuple[Probabilities, Probabilities]] = []
@@ -95,7 +95,7 @@ def table(found: dict[str, Probabilities], photos: PhotoSet) -> Iterator[str]:
     for name, (every, few) in counts.items():
         whole, part = measure(every, 0), measure(few, 0)
         errors = quantity_errors(found[name][known], photos.quantities[known], [groups[index] for index in known])
-        of_all, of_few = paired(every, first[0]), paired(few, first[1])
+        of_all, of_few = paired_difference(every, first[0]), paired_difference(few, first[1])
         cells = [
             f"{whole.accuracy.value:.1%}",
             _points(of_all["accuracy"]),

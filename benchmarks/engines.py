@@ -92,8 +92,8 @@ def _exported(architecture: str, precision: Precision, folder: Path) -> Bundle:
     elif precision is Precision.INT8:
         write_int8(fp32, other, batch(32))
     card = Card(
-        version="random", architecture=architecture, created=datetime.now(UTC), embedding_size=network.head.size,
-        temperature=1.0, variants={precision: make_variant(other)},
+        version="random", architecture=architecture, created=datetime.now(UTC),
+        embedding_size=network.head.embedding_size, temperature=1.0, variants={precision: make_variant(other)},
     )  # fmt: skip
     write_card(folder, card)
     return Bundle(folder)

@@ -77,7 +77,7 @@ def pace(run: TrainingRun, batches: Loader, device: str) -> Pace:
     """Train one epoch on `batches`."""
     run.train = batches
     began, used = time.perf_counter(), time.process_time()
-    run.take_steps(batches.epoch(0), 0)
+    run.train_steps(batches.epoch(0), 0)
     if device.startswith("cuda"):
         torch.cuda.synchronize()
     photos = batches.photos
@@ -87,7 +87,7 @@ def pace(run: TrainingRun, batches: Loader, device: str) -> Pace:
 def main() -> None:
     options = _options()
     config = _config(options)
-    devices.prepare(config.train)
+    devices.set_up(config.train)
     check_compiler(config.train)
     source = open_source(options.photos)
     keys = list(source.sizes())[: options.limit]
@@ -104,7 +104,7 @@ def main() -> None:
     print(
         f"ResNet50, {files.photos} photos in batches of {options.batch_size}, {options.precision}{compiled};", end=" "
     )
-    print(f"{devices.hardware(config.train)}, {usable_cores()} cores, {options.readers} readers")
+    print(f"{devices.describe_hardware(config.train)}, {usable_cores()} usable_cores, {options.readers} readers")
     with TemporaryDirectory() as folder:
         run = TrainingRun(config, Path(folder), model, [], files, files, {})
         for each in (files, memory):

@@ -22,7 +22,7 @@ from trainer.distributed.context import SINGLE_PROCESS
 from trainer.models import build
 from trainer.train.losses import Loss
 from trainer.train.network import Network
-from trainer.train.optimiser import optimiser
+from trainer.train.optimiser import create_optimiser
 from trainer.train.predict import forward
 
 
@@ -34,7 +34,7 @@ def step_of(architecture: str, size: int, config: TrainConfig) -> Callable[[], N
         model = model.to(memory_format=torch.channels_last)
     model.train()
     network = Network(model, config, SINGLE_PROCESS, features=False)
-    chosen, loss = optimiser(model, [], config), Loss(config, highest=options.highest)
+    chosen, loss = create_optimiser(model, [], config), Loss(config, highest=options.highest)
     photos = torch.randint(0, 256, (config.batch_size, size, size, 3), dtype=torch.uint8)
     quantities = torch.arange(config.batch_size) % 7
 
@@ -78,7 +78,7 @@ def main() -> None:
                 "compile": compiled,
             }
         )
-        devices.prepare(config)
+        devices.set_up(config)
         layout = "channels last" if channels_last else "contiguous"
         name = f"{precision}, {layout}{', compiled' if compiled else ''}"
         steps[name] = step_of(options.architecture, options.size, config)

@@ -28,7 +28,7 @@ from trainer.config import (
     mistake,
     read_tree,
 )
-from trainer.data.source import prepared_quality
+from trainer.data.source import prepared_jpeg_quality
 from trainer.data.split import Split
 from trainer.disk import make_folder, sole_process, write_json
 from trainer.display import Display
@@ -41,8 +41,8 @@ from trainer.prepare.outputs import MANIFEST
 from trainer.prepare.place import PHOTOS
 from trainer.prepare.run import opened, prepare
 from trainer.publish.promote import promote
-from trainer.train.fit import fit, saved_run
-from trainer.train.run_files import BEST, FEATURES, LAST
+from trainer.train.fit import fit, load_run
+from trainer.train.run_files import BEST_CHECKPOINT, FEATURES_FOLDER, LAST_CHECKPOINT
 
 STATE = "pipeline.json"
 DATA, RUNS, BUNDLE = "data", "runs", "bundle"
@@ -149,7 +149,7 @@ class Pipeline:
                 " --again"
             )
         run.once("fit", lambda: self._fit(run.folder), self._display)
-        shutil.rmtree(run.folder / FEATURES, ignore_errors=True)  # gigabytes, which the next run cannot use
+        shutil.rmtree(run.folder / FEATURES_FOLDER, ignore_errors=True)  # gigabytes, which the next run cannot use
         run.once("evaluate", lambda: self._evaluate(run.folder), self._display)
         run.once("export", lambda: self._export(run.folder), self._display)
         outcome = self._promote(run.folder)
@@ -157,8 +157,8 @@ class Pipeline:
         return outcome
 
     def _fit(self, folder: Path) -> None:
-        if (folder / LAST).exists():
-            saved = saved_run(folder)
+        if (folder / LAST_CHECKPOINT).exists():
+            saved = load_run(folder)
             fit(saved.config, folder, self._display, saved=saved)
             return
         config = Config(
@@ -166,7 +166,7 @@ class Pipeline:
                 photos=self._work / DATA / PHOTOS,
                 index=self._work / DATA / MANIFEST,
                 size=self._config.data.size,
-                jpeg_quality=prepared_quality(self._work / DATA, self._config.data.size) or 0,
+                jpeg_quality=prepared_jpeg_quality(self._work / DATA, self._config.data.size) or 0,
                 split_seed=self._config.data.split_seed,
                 split_column=self._config.data.split_column,
                 class_shares=self._config.data.class_shares,
@@ -178,13 +178,17 @@ class Pipeline:
         fit(config, folder, self._display)
 
     def _evaluate(self, folder: Path) -> None:
-        report.write(evaluate(folder / BEST, Split.TEST, {}, self._display), folder / "evaluation-test.json")
+        report.write(evaluate(folder / BEST_CHECKPOINT, Split.TEST, {}, self._display), folder / "evaluation-test.json")
 
     def _export(self, folder: Path) -> None:
         version = f"{self._config.model.architecture}-{folder.name}"
         wanted = self._config.export
         export(
-            folder / BEST, folder / BUNDLE, ExportOptions(wanted.variants, wanted.max_loss, version), {}, self._display
+            folder / BEST_CHECKPOINT,
+            folder / BUNDLE,
+            ExportOptions(wanted.variants, wanted.max_loss, version),
+            {},
+            self._display,
         )
 
     def _promote(self, folder: Path) -> PipelineOutcome:

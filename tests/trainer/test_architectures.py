@@ -1,4 +1,4 @@
-"""Every network and head that can be trained can be shipped: its files say what torch says."""
+"""Every network and head that can be trained can be exported: the outputs of its files match torch's."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from trainer.export.graph import write_onnx
 from trainer.export.quantize import write_fp16, write_int8
 from trainer.models import build
 from trainer.models.counter import Counter
-from trainer.models.weights import start
+from trainer.models.weights import load_initial_weights
 
 SAMPLES = Path(__file__).parents[2] / "samples" / "bin-images"
 SIDE = 64
@@ -90,11 +90,11 @@ def as_if_trained(model: Counter, photos: npt.NDArray[np.uint8], *, pretrained: 
 
 
 @pytest.mark.parametrize("network", NETWORKS, ids=lambda network: f"{network.architecture}-{network.head}")
-def test_each_network_ships(network: Network, photos: npt.NDArray[np.uint8], tmp_path: Path) -> None:
+def test_exported_outputs_match_torch(network: Network, photos: npt.NDArray[np.uint8], tmp_path: Path) -> None:
     torch.manual_seed(0)
     config = {"architecture": network.architecture, "head": network.head, "weights": network.weights, "highest": 5}
     model = build(ModelConfig.model_validate(config))
-    pretrained = bool(start(model.backbone, network.weights))
+    pretrained = bool(load_initial_weights(model.backbone, network.weights))
     model = as_if_trained(model, photos, pretrained=pretrained)
     files = {precision: tmp_path / f"model-{precision}.onnx" for precision in Precision}
     write_onnx(model, 2.0, files[Precision.FP32], SIDE)
@@ -114,7 +114,7 @@ def test_each_network_ships(network: Network, photos: npt.NDArray[np.uint8], tmp
         onnx.checker.check_model(str(file), full_check=True)
         found, vectors = OnnxModel(file, threads=2)(photos)
         assert found.dtype == vectors.dtype == np.float32
-        assert vectors.shape == (len(photos), model.head.size)
+        assert vectors.shape == (len(photos), model.head.embedding_size)
         parity.check_batches(file, OnnxModel(file, threads=2), photos[:8])
         parity.check_outputs(file, precision, found, wanted)
         alike = np.corrcoef(vectors.ravel(), embedding.numpy().ravel())[0, 1]
@@ -123,7 +123,7 @@ def test_each_network_ships(network: Network, photos: npt.NDArray[np.uint8], tmp
     assert not nodes & {"BatchNormalization", "Shape", "Gather", "Reshape"}  # folded; and no shapes to compute
 
 
-def test_activations_beyond_half_precision_are_noticed(photos: npt.NDArray[np.uint8], tmp_path: Path) -> None:
+def test_activations_beyond_half_precision_are_detected(photos: npt.NDArray[np.uint8], tmp_path: Path) -> None:
     """Of 200,000 between two convolutions, and as always behind them: nothing is wrong with the weights."""
     torch.manual_seed(0)
     model = as_if_trained(build(ModelConfig.model_validate({"architecture": "resnet18", "weights": "none"})), photos)

@@ -4,26 +4,26 @@ import pytest
 import torch
 
 from trainer.config import AugmentConfig
-from trainer.data.augment import augment, draw
-from trainer.data.sampler import generator
+from trainer.data.augment import augment, sample_params
+from trainer.data.sampler import seeded_generator
 
 NOTHING = AugmentConfig(flip=False, zoom=0, shift=0, rotate=0, brightness=0, contrast=0)
 
 
 def photos() -> torch.Tensor:
-    return torch.randint(0, 256, (4, 32, 32, 3), dtype=torch.uint8, generator=generator(1))
+    return torch.randint(0, 256, (4, 32, 32, 3), dtype=torch.uint8, generator=seeded_generator(1))
 
 
 def changed(photos: torch.Tensor, config: AugmentConfig, random: torch.Generator) -> torch.Tensor:
-    return augment(photos, draw(len(photos), config, random))
+    return augment(photos, sample_params(len(photos), config, random))
 
 
-def test_nothing_changes_nothing() -> None:
-    assert torch.equal(changed(photos(), NOTHING, generator(0)), photos())
+def test_zero_augmentation_is_the_identity() -> None:
+    assert torch.equal(changed(photos(), NOTHING, seeded_generator(0)), photos())
 
 
-def test_a_mirrored_photo_is_the_photo_mirrored() -> None:
-    found = changed(photos(), NOTHING.model_copy(update={"flip": True}), generator(0))
+def test_flip_mirrors_the_photo() -> None:
+    found = changed(photos(), NOTHING.model_copy(update={"flip": True}), seeded_generator(0))
     mirrored = [torch.equal(new, old.flip(1)) for new, old in zip(found, photos(), strict=True)]
     same = [torch.equal(new, old) for new, old in zip(found, photos(), strict=True)]
     assert all(one != other for one, other in zip(mirrored, same, strict=True))
@@ -31,21 +31,21 @@ def test_a_mirrored_photo_is_the_photo_mirrored() -> None:
     assert any(same)
 
 
-def test_the_same_seed_is_the_same_change() -> None:
+def test_augmentation_is_deterministic_per_seed() -> None:
     config = AugmentConfig()
-    first = changed(photos(), config, generator(0, 1))
-    assert torch.equal(first, changed(photos(), config, generator(0, 1)))
-    assert not torch.equal(first, changed(photos(), config, generator(0, 2)))
+    first = changed(photos(), config, seeded_generator(0, 1))
+    assert torch.equal(first, changed(photos(), config, seeded_generator(0, 1)))
+    assert not torch.equal(first, changed(photos(), config, seeded_generator(0, 2)))
 
 
-def test_zoom_keeps_everything_in_view() -> None:
+def test_zoom_keeps_the_whole_photo_in_the_frame() -> None:
     """Marks in the four corners are still there after shrinking."""
     marked = torch.zeros(32, 64, 64, 3, dtype=torch.uint8)
     for rows in (slice(4, 8), slice(-8, -4)):
         for columns in (slice(4, 8), slice(-8, -4)):
             marked[:, rows, columns] = 255
     config = NOTHING.model_copy(update={"zoom": 0.2, "shift": 0.03, "rotate": 3.0})
-    found = changed(marked, config, generator(0)).float().mean(dim=3)
+    found = changed(marked, config, seeded_generator(0)).float().mean(dim=3)
     half = found.shape[1] // 2
     corners = [
         found[:, rows, columns]
@@ -57,15 +57,15 @@ def test_zoom_keeps_everything_in_view() -> None:
 
 def test_brightness_and_contrast_stay_in_range() -> None:
     config = NOTHING.model_copy(update={"brightness": 0.9, "contrast": 0.9})
-    found = changed(photos(), config, generator(0))
+    found = changed(photos(), config, seeded_generator(0))
     assert found.dtype == torch.uint8
     assert not torch.equal(found, photos())
 
 
 def test_sharpness_blurs_some_photos_and_sharpens_others() -> None:
     """Of noise, the differences between neighbours shrink or grow; the mean stays."""
-    grey = torch.randint(96, 160, (16, 32, 32, 3), dtype=torch.uint8, generator=generator(1))
-    found = changed(grey, NOTHING.model_copy(update={"sharpness": 0.8}), generator(0)).float()
+    grey = torch.randint(96, 160, (16, 32, 32, 3), dtype=torch.uint8, generator=seeded_generator(1))
+    found = changed(grey, NOTHING.model_copy(update={"sharpness": 0.8}), seeded_generator(0)).float()
     rough = found.diff(dim=1).abs().mean(dim=(1, 2, 3)) / grey.float().diff(dim=1).abs().mean(dim=(1, 2, 3))
     assert rough.min() < 0.5
     assert rough.max() > 1.3

@@ -1,4 +1,4 @@
-"""Networks that tell more numbers apart than the seven classes, and labels that say "so many or more"."""
+"""Networks with more outputs than the seven classes, and labels such as "6+"."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from trainer.evaluation.metrics import counts_of, quantity_errors
 from trainer.evaluation.onnx_model import OnnxModel
 from trainer.evaluation.temperature import PriorShift, best_temperature, log_loss, softmax
 from trainer.models import build
-from trainer.models.class_mask import NEVER
-from trainer.models.targets import logits_in_classes, soft_targets
+from trainer.models.class_mask import MASKED_LOGIT
+from trainer.models.targets import class_logits, soft_targets
 from trainer.train import checkpoint
-from trainer.train.losses import Loss, at_least
+from trainer.train.losses import Loss, at_least_loss
 
 HIGHEST, SIZE = 20, 64
 TINY = [*QUICK, "--set", "augment.views=1", "--set", f"data.size={SIZE}", "--freeze", "last", "--epochs", 1]
@@ -41,19 +41,19 @@ def bell(quantity: int, width: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("quantity", "width"), [(0, 0.5), (3, 0.5), (5, 0.5), (6, 0.6), (10, 1.0), (17, 1.7), (20, 2)])
-def test_targets_grow_wider_beyond_five(quantity: int, width: float) -> None:
+def test_soft_targets_are_wider_beyond_five(quantity: int, width: float) -> None:
     found = soft_targets(torch.tensor([quantity]), 0.5, HIGHEST)[0]
     assert found.numpy() == pytest.approx(bell(quantity, width), abs=1e-6)
 
 
-def test_what_is_beyond_the_highest_is_more() -> None:
+def test_quantities_beyond_the_highest_share_the_last_target() -> None:
     near, far = soft_targets(torch.tensor([22, 1000]), 0.5, HIGHEST)
     assert near.numpy() == pytest.approx(bell(22, 2), abs=1e-6)
     assert float(far[-1]) == pytest.approx(1)
     assert soft_targets(torch.tensor([17, 21, 99]), 0, HIGHEST).argmax(dim=1).tolist() == [17, 21, 21]
 
 
-def test_of_so_many_or_more_every_such_answer_is_right() -> None:
+def test_at_least_labels_accept_all_larger_predictions() -> None:
     probabilities = torch.full((1, 22), 0.5 / 18)
     probabilities[0, [2, 7, 12, 21]] = torch.tensor([0.2, 0.1, 0.15, 0.05])
     logits = probabilities.log().requires_grad_()
@@ -64,41 +64,41 @@ def test_of_so_many_or_more_every_such_answer_is_right() -> None:
     found.backward()
     right = probabilities[0] * (torch.arange(22) >= 6) / beyond_five
     torch.testing.assert_close(logits.grad, (probabilities[0] - right)[None])
-    assert at_least(logits, torch.tensor([50])).item() == pytest.approx(-math.log(0.05), rel=1e-5)
+    assert at_least_loss(logits, torch.tensor([50])).item() == pytest.approx(-math.log(0.05), rel=1e-5)
 
 
-def test_a_step_has_labels_of_both_kinds() -> None:
+def test_a_step_mixes_exact_and_at_least_labels() -> None:
     logits = torch.linspace(-1, 1, 44).view(2, 22)
     loss = Loss(TrainConfig(), torch.tensor([1.0, 1, 1, 1, 1, 1, 3]), highest=HIGHEST)
     exact = Loss(TrainConfig(), highest=HIGHEST)(logits[:1], torch.tensor([2]))
-    more = at_least(logits[1:], torch.tensor([6]))
+    more = at_least_loss(logits[1:], torch.tensor([6]))
     assert float(loss(logits, torch.tensor([2, ~6]))) == pytest.approx(float(exact + 3 * more[0]) / 4)
 
 
-def test_numbers_beyond_five_are_learned_all_or_none() -> None:
+def test_class_mask_treats_quantities_beyond_five_as_one_class() -> None:
     model = build(ModelConfig(architecture="resnet50v2", weights="none", width=0.125)).eval()
-    model.class_mask.limit((1, 2, 3))
+    model.class_mask.restrict_to((1, 2, 3))
     logits, _ = model(torch.zeros(1, 64, 64, 3, dtype=torch.uint8))
-    assert (logits[0] == NEVER).tolist() == [True, False, False, False, *[True] * 18]
+    assert (logits[0] == MASKED_LOGIT).tolist() == [True, False, False, False, *[True] * 18]
     targets = Loss(TrainConfig(), classes=(4, 5, 6), highest=HIGHEST).targets(torch.tensor([10]))
     assert targets[0].numpy() == pytest.approx(bell(10, 1), abs=1e-4)
 
 
-def test_logits_of_the_classes() -> None:
+def test_class_logits() -> None:
     logits = torch.randn(5, 22, generator=torch.Generator().manual_seed(0))
-    found = torch.softmax(logits_in_classes(logits), dim=1).numpy()
+    found = torch.softmax(class_logits(logits), dim=1).numpy()
     assert found == pytest.approx(class_probabilities(torch.softmax(logits, dim=1).numpy()), abs=1e-6)
-    assert torch.equal(logits_in_classes(logits[:, :7]), logits[:, :7])
+    assert torch.equal(class_logits(logits[:, :7]), logits[:, :7])
 
 
-def test_the_temperature_is_that_of_the_classes() -> None:
+def test_temperature_is_fitted_to_the_classes() -> None:
     random = np.random.default_rng(0)
     logits = random.normal(size=(20_000, 22)) * 2
     labels = np.minimum([random.choice(22, p=row) for row in softmax(logits)], 6)
     assert best_temperature(3 * logits, labels) == pytest.approx(3, abs=0.1)
     shift = PriorShift((0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.4), tuple(np.bincount(labels, minlength=7).tolist()))
     moved = class_probabilities(softmax(logits, shift=shift.logits(22)))
-    ratios = np.array(shift.shares) * len(labels) / np.array(shift.trained)
+    ratios = np.array(shift.shares) * len(labels) / np.array(shift.training_photos)
     wanted = class_probabilities(softmax(logits)) * ratios
     assert moved == pytest.approx(wanted / wanted.sum(axis=1, keepdims=True))
     given = moved[np.arange(len(labels)), labels]
@@ -142,21 +142,23 @@ def index_of(data: Data, folder: Path, labels: dict[str, object]) -> DataConfig:
     return DataConfig(photos=data.photos, index=folder / "index.csv")
 
 
-def test_labels_may_say_so_many_or_more(data: Data, tmp_path: Path) -> None:
+def test_at_least_labels_are_read(data: Data, tmp_path: Path) -> None:
     config = index_of(data, tmp_path, {f"{number:05}": label for number, label in enumerate(LABELS)})
-    found = [(row.quantity, row.at_least) for row in read_index(config)[: len(LABELS)]]
+    found = [(row.quantity, row.at_least_loss) for row in read_index(config)[: len(LABELS)]]
     assert found == list(LABELS.values())
     assert [row.label for row in read_index(config)[: len(LABELS)]] == ["6+", "9+", "6+", "6+", "3+", "12"]
 
 
 @pytest.mark.parametrize("label", ["+", "six+", "6++", ">", "about 6"])
-def test_labels_that_say_nothing(data: Data, tmp_path: Path, label: str, cli_error: Callable[..., str]) -> None:
+def test_invalid_at_least_labels_are_refused(
+    data: Data, tmp_path: Path, label: str, cli_error: Callable[..., str]
+) -> None:
     config = index_of(data, tmp_path, {"00003": label})
     message = cli_error("fit", "--photos", data.photos, "--index", config.index, "--out", tmp_path / "run", *QUICK)
     assert f"line 5: label '{label}' of 00003 is not a whole number, nor one with a + (6+ means six items" in message
 
 
-def test_what_is_of_no_known_class_is_learned_and_not_measured_by(data: Data, tmp_path: Path) -> None:
+def test_photos_without_a_known_class_are_for_training_only(data: Data, tmp_path: Path) -> None:
     splits = load_dataset(index_of(data, tmp_path, {})).splits
     learned, measured = splits[Split.TRAIN].keys[0], splits[Split.TEST].keys[:2]
     config = index_of(data, tmp_path, {learned: "3+", measured[0]: "3+", measured[1]: "6+"})
@@ -169,7 +171,7 @@ def test_what_is_of_no_known_class_is_learned_and_not_measured_by(data: Data, tm
 
 
 @pytest.mark.parametrize("highest", [5, HIGHEST])
-def test_from_photos_to_figures(data: Data, tmp_path: Path, highest: int) -> None:
+def test_from_photos_to_metrics(data: Data, tmp_path: Path, highest: int) -> None:
     """With labels of both kinds; quantities are measured where they are known."""
     train = load_dataset(index_of(data, tmp_path, {}))[Split.TRAIN].keys[0]
     test = next(row.key for row in load_dataset(index_of(data, tmp_path, {}))[Split.TEST].rows if row.quantity > 5)
@@ -198,7 +200,7 @@ def test_from_photos_to_figures(data: Data, tmp_path: Path, highest: int) -> Non
         assert "MAE over all quantities" in (tmp_path / "found.html").read_text(encoding="utf-8")
 
 
-def test_a_checkpoint_from_before_has_the_classes_alone(data: Data, tmp_path: Path) -> None:
+def test_an_old_checkpoint_predicts_the_seven_classes(data: Data, tmp_path: Path) -> None:
     run_cli(
         "fit", *data.flags, "--out", tmp_path, *TINY, "--set", "model.highest=5",
     )  # fmt: skip

@@ -3,14 +3,21 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from trainer.evaluation.temperature import FEW, PriorShift, best_temperature, calibration_note, log_loss, softmax
+from trainer.evaluation.temperature import (
+    MIN_RELIABLE_PHOTOS,
+    PriorShift,
+    best_temperature,
+    calibration_note,
+    log_loss,
+    softmax,
+)
 
 
 def test_softmax_of_large_logits() -> None:
     assert softmax(np.array([[1000.0, 1000.0]])).tolist() == [[0.5, 0.5]]
 
 
-def test_temperature_that_was_put_in_is_found() -> None:
+def test_best_temperature_recovers_a_known_temperature() -> None:
     random = np.random.default_rng(0)
     logits = random.normal(size=(20_000, 7)) * 2
     labels = np.array([random.choice(7, p=row) for row in softmax(logits)])
@@ -24,7 +31,7 @@ def test_log_loss_by_hand() -> None:
 
 
 @pytest.mark.parametrize("right", [True, False])
-def test_three_photos_hardly_move_the_temperature(right: bool) -> None:
+def test_three_photos_barely_change_the_temperature(right: bool) -> None:
     """Their loss alone has its minimum at the end of any interval: 0.05 if all are right, 20 if all are wrong."""
     logits = np.tile([4.0, 0, 0, 0, 0, 0, 0], (3, 1))
     found = best_temperature(logits, np.full(3, 0 if right else 1))
@@ -33,7 +40,7 @@ def test_three_photos_hardly_move_the_temperature(right: bool) -> None:
     assert (again < 0.5) if right else (again > 15)
 
 
-def test_without_photos_nothing_is_calibrated() -> None:
+def test_temperature_is_one_without_photos() -> None:
     assert best_temperature(np.empty((0, 7)), np.empty(0, np.int64)) == pytest.approx(1, abs=1e-4)
 
 
@@ -47,24 +54,24 @@ def test_many_photos_outweigh_the_prior() -> None:
     assert log_loss(3 * logits, labels, found) < log_loss(3 * logits, labels, found - 5 * step)
 
 
-def test_few_photos_are_noted() -> None:
+def test_few_photos_add_a_note() -> None:
     (note,) = calibration_note(0.934, 3)
     assert note.startswith("The temperature 0.93 was fitted to 3 validation photos, and held near 1")
-    assert calibration_note(0.934, FEW) == []
+    assert calibration_note(0.934, MIN_RELIABLE_PHOTOS) == []
 
 
 SHIFT = PriorShift((0.4, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1), (10, 30, 10, 10, 10, 10, 0))
 """Empty bins are five times as common as in training, of 80 photos; the last class was not learned."""
 
 
-def test_a_shift_multiplies_probabilities_by_the_ratio_of_shares() -> None:
+def test_prior_shift_multiplies_probabilities_by_the_ratio_of_shares() -> None:
     moved = softmax(np.log(np.array([[0.2, 0.3, 0.1, 0.1, 0.1, 0.2]])), shift=SHIFT.logits()[:6])[0]
     wanted = np.array([0.2 * 0.4 / (10 / 80), 0.3 * 0.1 / (30 / 80), *[0.1 * 0.1 * 8] * 3, 0.2 * 0.1 * 8])
     assert moved == pytest.approx(wanted / wanted.sum())
     assert SHIFT.logits()[6] == 0
 
 
-def test_photos_of_a_class_weigh_its_share() -> None:
+def test_prior_shift_weights_photos_by_class_share() -> None:
     labels = np.array([0, 1, 1, 1, 2])
     weights = SHIFT.weights(labels)
     assert weights.mean() == pytest.approx(1)
@@ -72,7 +79,7 @@ def test_photos_of_a_class_weigh_its_share() -> None:
     assert weights[1:4].sum() == pytest.approx(weights[4])
 
 
-def test_the_temperature_is_that_of_bins_as_they_are() -> None:
+def test_temperature_with_prior_shift() -> None:
     """Photos of an empty bin are scored too surely, all others rightly: it counts how many bins are empty."""
     random = np.random.default_rng(2)
     logits = random.normal(size=(6000, 7)) * 2

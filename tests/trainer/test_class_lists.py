@@ -1,4 +1,4 @@
-"""Photos listed by quantity, as in the Udacity capstone's file_list.json, in place of an index."""
+"""Class lists such as the Udacity capstone's file_list.json, in place of an index."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import pytest
 
 from tests.trainer.drawn import QUICK, Data, run_cli
 from trainer.config import DataConfig
-from trainer.data.index import Row, names_groups, read_index, split_rule
+from trainer.data.index import Row, has_groups, read_index, split_rule
 from trainer.data.split import split_of
 from trainer.errors import DataError
 from trainer.train import checkpoint
-from trainer.train.run_files import BEST
+from trainer.train.run_files import BEST_CHECKPOINT
 
 
 def write_list(file: Path, data: Data) -> dict[str, list[str]]:
@@ -26,17 +26,17 @@ def write_list(file: Path, data: Data) -> dict[str, list[str]]:
     return found
 
 
-def test_a_list_by_quantity_is_an_index(data: Data, tmp_path: Path) -> None:
+def test_a_class_list_replaces_an_index(data: Data, tmp_path: Path) -> None:
     file = tmp_path / "file_list.json"
     write_list(file, data)
     config = DataConfig(photos=data.photos, index=file, split_seed=3)
     indexed = read_index(DataConfig(photos=data.photos, index=data.index))
     assert read_index(config) == [Row(row.key, row.quantity, row.key, split_of(row.key, 3)) for row in indexed]
-    assert not names_groups(config)
+    assert not has_groups(config)
     assert split_rule(config) == "80/10/10 by a hash of the photo's key, seed 3"
 
 
-def test_a_model_learns_from_it(data: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_model_is_trained_from_a_class_list(data: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "file_list.json"
     write_list(file, data)
     run_cli(
@@ -44,7 +44,7 @@ def test_a_model_learns_from_it(data: Data, tmp_path: Path, capsys: pytest.Captu
         "--set", "augment.views=1", "--epochs", 1,
     )  # fmt: skip
     assert "the list does not say which photos show the same bin, so each" in " ".join(capsys.readouterr().err.split())
-    assert checkpoint.load(tmp_path / "run" / BEST).epoch == 1
+    assert checkpoint.load(tmp_path / "run" / BEST_CHECKPOINT).epoch == 1
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_a_model_learns_from_it(data: Data, tmp_path: Path, capsys: pytest.Captu
         ("{}", "lists no photos"),
     ],
 )
-def test_what_is_no_such_list(tmp_path: Path, text: str, message: str) -> None:
+def test_invalid_class_lists_are_refused(tmp_path: Path, text: str, message: str) -> None:
     file = tmp_path / "list.json"
     file.write_text(text, encoding="utf-8")
     with pytest.raises(DataError) as raised:
@@ -67,7 +67,7 @@ def test_what_is_no_such_list(tmp_path: Path, text: str, message: str) -> None:
     assert str(file) in str(raised.value)
 
 
-def test_a_column_of_splits_needs_columns(data: Data, tmp_path: Path, cli_error: Callable[..., str]) -> None:
+def test_a_split_column_needs_a_csv(data: Data, tmp_path: Path, cli_error: Callable[..., str]) -> None:
     file = tmp_path / "file_list.json"
     write_list(file, data)
     message = cli_error(

@@ -1,4 +1,4 @@
-"""Photos that do not show every quantity: the model learns those that are there, and knows which it can answer."""
+"""Training photos that do not show every class: the model predicts the others only."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from trainer.errors import CheckpointError, ConfigError, DataError
 from trainer.evaluation.onnx_model import OnnxModel, run
 from trainer.train import checkpoint
 from trainer.train.losses import Loss
-from trainer.train.run_files import BEST
+from trainer.train.run_files import BEST_CHECKPOINT
 from worker.engine import Engine
 
 SHOWN = (1, 2, 3, 4, 5)
@@ -69,19 +69,19 @@ def fitted(capstone: Data, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def bundle(fitted: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     folder = tmp_path_factory.mktemp("bundle")
-    run_cli("export", fitted / BEST, "--out", folder, "--variants", "fp32,fp16,int8", "--max-loss", 1)
+    run_cli("export", fitted / BEST_CHECKPOINT, "--out", folder, "--variants", "fp32,fp16,int8", "--max-loss", 1)
     return Bundle(folder)
 
 
-def test_the_report_says_what_is_not_there(capstone: Data) -> None:
+def test_the_prepare_report_names_absent_classes(capstone: Data) -> None:
     report = (capstone.index.parent / "report.md").read_text(encoding="utf-8")
     assert "**No training photo shows 0, more than 5 items: a model will not be able to predict these.**" in report
 
 
-def test_fit_learns_what_is_there_and_warns(
+def test_fit_warns_about_absent_classes(
     capstone: Data, fitted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    saved = checkpoint.load(fitted / BEST)
+    saved = checkpoint.load(fitted / BEST_CHECKPOINT)
     assert saved.classes == SHOWN
     photos = load_dataset(saved.config.data)[Split.TEST].pixels(range(4))
     with torch.inference_mode():
@@ -95,7 +95,7 @@ def test_fit_learns_what_is_there_and_warns(
 
 
 @pytest.mark.parametrize("loss", ["ordinal", "cross_entropy"])
-def test_nothing_is_asked_for_that_is_not_learned(loss: str) -> None:
+def test_targets_of_absent_classes_are_zero(loss: str) -> None:
     found = Loss(TrainConfig.model_validate({"loss": loss}), classes=SHOWN)
     targets = found.targets(torch.tensor([1, 3, 5]))
     assert targets[:, [0, 6]].eq(0).all()
@@ -108,10 +108,10 @@ def test_nothing_is_asked_for_that_is_not_learned(loss: str) -> None:
     assert torch.isfinite(taught)
 
 
-def test_evaluate_says_what_is_never_answered(
+def test_evaluate_names_classes_that_the_model_cannot_predict(
     fitted: Path, data: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run_cli("evaluate", fitted / BEST, *data.flags, "--every", "--out", tmp_path / "found.json")
+    run_cli("evaluate", fitted / BEST_CHECKPOINT, *data.flags, "--every", "--out", tmp_path / "found.json")
     assert "The model cannot predict 0, more than 5; 60 of these photos show that" in capsys.readouterr().err
     found = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
     assert found["answers"] == list(SHOWN)
@@ -121,7 +121,7 @@ def test_evaluate_says_what_is_never_answered(
     assert "cannot predict 0, more than 5" in (tmp_path / "found.html").read_text(encoding="utf-8")
 
 
-def test_a_bundle_knows_what_it_can_answer(bundle: Bundle) -> None:
+def test_a_card_lists_the_predictable_classes(bundle: Bundle) -> None:
     card = bundle.card
     assert (card.answers, card.unlearned_classes) == (SHOWN, (0, 6))
     assert "Cannot predict 0, more than 5: no training photo shows these." in card.notes
@@ -134,7 +134,7 @@ def test_a_bundle_knows_what_it_can_answer(bundle: Bundle) -> None:
 
 
 @pytest.mark.parametrize("precision", list(Precision))
-def test_every_variant_gives_the_others_no_probability(bundle: Bundle, data: Data, precision: Precision) -> None:
+def test_every_variant_gives_absent_classes_no_probability(bundle: Bundle, data: Data, precision: Precision) -> None:
     photos = load_dataset(_config(data))[Split.TEST]
     distribution, _ = run(OnnxModel(bundle.model_path(precision)), photos)
     assert (distribution[:, 6:] == 0).all()  # beyond 5 all or none are learned
@@ -144,7 +144,7 @@ def test_every_variant_gives_the_others_no_probability(bundle: Bundle, data: Dat
     assert probabilities.sum(axis=1) == pytest.approx(1, abs=1e-3)
 
 
-def test_a_model_of_all_classes_is_exported_as_before(data: Data, tmp_path: Path) -> None:
+def test_a_model_of_all_classes_is_exported_without_a_mask(data: Data, tmp_path: Path) -> None:
     from trainer.config import ModelConfig
     from trainer.export.graph import write_onnx
     from trainer.models import build
@@ -154,12 +154,12 @@ def test_a_model_of_all_classes_is_exported_as_before(data: Data, tmp_path: Path
     assert "Where" not in {node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node}
 
 
-def test_a_worker_says_so(bundle: Bundle, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_worker_logs_absent_classes(bundle: Bundle, caplog: pytest.LogCaptureFixture) -> None:
     Engine(bundle, threads=1)
     assert f"model {bundle.card.version} cannot predict 0, more than 5: no training photo showed it" in caplog.messages
 
 
-def test_tune_learns_from_them_too(capstone: Data, tmp_path: Path) -> None:
+def test_tune_with_absent_classes(capstone: Data, tmp_path: Path) -> None:
     run_cli(
         "tune",
         *capstone.flags,
@@ -173,10 +173,10 @@ def test_tune_learns_from_them_too(capstone: Data, tmp_path: Path) -> None:
         "--set",
         "train.epochs=1",
     )
-    assert (tmp_path / "trial-0" / BEST).exists()
+    assert (tmp_path / "trial-0" / BEST_CHECKPOINT).exists()
 
 
-def test_a_run_goes_on_with_the_classes_that_it_began_with(capstone: Data, data: Data, tmp_path: Path) -> None:
+def test_a_run_is_resumed_with_the_same_classes_only(capstone: Data, data: Data, tmp_path: Path) -> None:
     index = tmp_path / "index.csv"
     rows: list[tuple[str, object, str]] = [(row.key, row.quantity, row.group) for row in read_index(_config(data))]
     write_index(index, [row for row in rows if row[1] in SHOWN])
@@ -187,14 +187,14 @@ def test_a_run_goes_on_with_the_classes_that_it_began_with(capstone: Data, data:
         run_cli("fit", "--out", tmp_path / "run", "--resume", "--epochs", 2)
 
 
-def test_a_teacher_must_know_what_is_learned(fitted: Path, data: Data, tmp_path: Path) -> None:
+def test_a_teacher_must_predict_all_learned_classes(fitted: Path, data: Data, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot predict 0, more than 5, which training photos show here"):
         run_cli(
             "fit", *data.flags, "--out", tmp_path / "run", *ONE_EPOCH, "--set", f"distil.teachers=['{fitted}']",
         )  # fmt: skip
 
 
-def test_one_class_is_none_to_learn(data: Data, tmp_path: Path) -> None:
+def test_a_single_class_is_refused(data: Data, tmp_path: Path) -> None:
     rows: list[tuple[str, object, str]] = [(row.key, row.quantity, row.group) for row in read_index(_config(data))]
     write_index(tmp_path / "index.csv", [row for row in rows if row[1] == 3])
     with pytest.raises(DataError, match="all training photos show 3 items; add photos of other quantities"):
@@ -203,7 +203,7 @@ def test_one_class_is_none_to_learn(data: Data, tmp_path: Path) -> None:
         )
 
 
-def test_no_bin_is_called_odd_for_what_the_model_cannot_say() -> None:
+def test_absent_classes_get_no_p_value() -> None:
     random = np.random.default_rng(0)
     labels = np.tile(np.arange(7), 100)
     chances = np.zeros((700, 7))
@@ -245,7 +245,7 @@ def limited(folder: Path, version: str, sees: float = 1.0) -> Path:
     return made
 
 
-def test_a_model_that_answers_less_does_not_win_where_that_does_not_show(
+def test_a_model_with_fewer_classes_does_not_win_on_photos_without_them(
     registry: Registry, grey: Data, tmp_path: Path, cli_error: Callable[..., str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """On photos of 1 to 5 items alone it has fewer answers to choose from, and at work it misses every empty bin."""

@@ -1,4 +1,4 @@
-"""Two models on the same photos, without a bucket."""
+"""Comparison of two models on the same photos, without a bucket."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from trainer.display import silent
 from trainer.evaluation.compare import compare_files
 
 
-def test_two_bundles(grey: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_compare_two_bundles(grey: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     better, worse = write_grey_bundle(tmp_path, "v2"), write_grey_bundle(tmp_path, "v1", sees=0.5)
     run_cli("compare", better, worse, *grey.flags)
     printed = capsys.readouterr()
@@ -25,7 +25,7 @@ def test_two_bundles(grey: Data, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert printed.out.endswith(f"{found.verdict()}\n")
 
 
-def test_one_model_under_two_names(grey: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_compare_identical_models(grey: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     one, other = write_grey_bundle(tmp_path, "v2"), write_grey_bundle(tmp_path, "v1")
     run_cli("compare", one, other, *grey.flags)
     assert capsys.readouterr().out == (
@@ -33,7 +33,7 @@ def test_one_model_under_two_names(grey: Data, tmp_path: Path, capsys: pytest.Ca
     )
 
 
-def test_on_every_photo(grey: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_compare_on_all_photos(grey: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     right, nearly = write_grey_bundle(tmp_path, "v2"), write_grey_bundle(tmp_path, "v1", sees=0.9)
     run_cli("compare", nearly, right, *grey.flags, "--every")
     said = capsys.readouterr().out
@@ -47,7 +47,7 @@ def test_on_every_photo(grey: Data, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert 0 < gain.low < gain.value < gain.high < 1
 
 
-def test_a_checkpoint_and_a_bundle(
+def test_compare_a_checkpoint_and_a_bundle(
     fitted: Path, data: Data, tmp_path: Path, cli_error: Callable[..., str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The checkpoint knows where its photos are, and both see them as they do at work."""

@@ -37,7 +37,7 @@ def test_no_group_is_in_two_splits(data: Data) -> None:
     assert sum(len(found[split]) for split in Split) == 160
 
 
-def test_adding_photos_moves_no_other(copy: Data) -> None:
+def test_adding_photos_keeps_the_splits_of_others(copy: Data) -> None:
     before = load_dataset(config_of(copy))
     random = np.random.default_rng(1)
     rows = [(row.key, row.quantity, row.group) for row in read_index(config_of(copy))]
@@ -57,7 +57,7 @@ def test_labels_beyond_five_are_one_class(data: Data) -> None:
     assert (photos.labels[photos.quantities == 7] == 6).all()
 
 
-def test_tar_and_folder_hold_the_same(data: Data, tmp_path: Path) -> None:
+def test_tar_and_folder_give_the_same_photos(data: Data, tmp_path: Path) -> None:
     file = tmp_path / "photos.tar"
     with tarfile.open(file, "w") as tar:
         tar.add(data.photos, arcname=".")
@@ -66,7 +66,7 @@ def test_tar_and_folder_hold_the_same(data: Data, tmp_path: Path) -> None:
     assert all(folder.read(key) == packed.read(key) for key in folder.sizes())
 
 
-def test_two_files_of_one_key_are_an_error(copy: Data, tmp_path: Path) -> None:
+def test_two_files_with_the_same_key_are_an_error(copy: Data, tmp_path: Path) -> None:
     """In another folder, or of another kind: which of them does the label mean?"""
     (copy.photos / "more").mkdir()
     shutil.copy(copy.photos / "00003.jpg", copy.photos / "more" / "00002.png")
@@ -100,20 +100,20 @@ def test_unreadable_and_missing_photos_are_named_and_left_out(copy: Data) -> Non
     assert found.facts()["unreadable"] == 3
 
 
-def test_the_same_photo_under_two_keys_is_said(copy: Data, capsys: pytest.CaptureFixture[str]) -> None:
+def test_duplicates_are_reported(copy: Data, capsys: pytest.CaptureFixture[str]) -> None:
     rows = read_index(config_of(copy))
     train = next(row for row in rows if row.split is Split.TRAIN and row.quantity == 3)
     held_out = next(row for row in rows if row.split is Split.TEST and row.quantity == 5)
     shutil.copy(copy.photos / f"{train.key}.jpg", copy.photos / f"{held_out.key}.jpg")
     found = read_data(config_of(copy), Display())
     same = tuple(sorted((train, held_out), key=lambda row: row.key))
-    assert same in found.copies  # as are all the drawings of empty bins
-    assert {row.quantity for copies in found.copies if copies != same for row in copies} == {0}
+    assert same in found.duplicates  # as are all the drawings of empty bins
+    assert {row.quantity for copies in found.duplicates if copies != same for row in copies} == {0}
     said = " ".join(capsys.readouterr().err.split())
     named = ", ".join(f"{row.key}: {row.quantity}" for row in same)
     assert "photos in more than one split, under several keys: 2 (00000: 0, 00008: 0, 00016: 0)" in said
     assert f"photos with several labels, under several keys: 1 ({named}); at most one is right" in said
-    assert load_dataset(config_of(copy)).copies == found.copies
+    assert load_dataset(config_of(copy)).duplicates == found.duplicates
 
 
 def test_nothing_readable_is_an_error(copy: Data) -> None:
@@ -136,13 +136,13 @@ def test_an_empty_folder_is_an_error(tmp_path: Path) -> None:
         open_source(tmp_path)
 
 
-def test_classes_are_those_of_training_photos(copy: Data) -> None:
+def test_classes_are_those_of_the_training_photos(copy: Data) -> None:
     rows = [(row.key, row.quantity, row.group) for row in read_index(config_of(copy)) if row.quantity != 4]
     write_index(copy.index, rows)
     assert load_dataset(config_of(copy)).classes == (0, 1, 2, 3, 5, 6)
 
 
-def test_held_out_photos_must_show_something_that_is_learned(copy: Data) -> None:
+def test_held_out_photos_must_show_learned_classes(copy: Data) -> None:
     rows = [(row.key, row.quantity, row.group) for row in read_index(config_of(copy))]
     shown = [row for row in rows if (row[1] == 4) == (split_of(row[2]) is Split.VALIDATION)]
     write_index(copy.index, shown)
@@ -173,7 +173,7 @@ def test_index_errors_name_file_line_and_column(tmp_path: Path, text: str, messa
         read_index(DataConfig(photos=tmp_path, index=index))
 
 
-def test_without_a_column_of_groups_each_photo_is_one(copy: Data, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_group_column_each_photo_is_its_own_group(copy: Data, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [f"{row.key},{row.quantity}" for row in read_index(config_of(copy))]
     copy.index.write_text("\n".join(["key,label", *rows]), encoding="utf-8")
     config = config_of(copy)
@@ -193,7 +193,7 @@ def test_without_a_column_of_groups_each_photo_is_one(copy: Data, capsys: pytest
         read_index(config.model_copy(update={"group_column": "shelf"}))
 
 
-def test_an_empty_column_of_groups_is_an_error(tmp_path: Path) -> None:
+def test_an_empty_group_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "index.csv").write_text(",key,label,bin_group\n0,a,1,\n", encoding="utf-8")  # as pandas numbers rows
     config = DataConfig(photos=tmp_path, index=tmp_path / "index.csv")
     with pytest.raises(DataError, match="line 2: bin_group is empty"):
@@ -201,7 +201,7 @@ def test_an_empty_column_of_groups_is_an_error(tmp_path: Path) -> None:
     assert read_index(config.model_copy(update={"group_column": ""})) == [Row("a", 1, "a", split_of("a"))]
 
 
-def test_index_not_there(tmp_path: Path) -> None:
+def test_a_missing_index_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"index\.csv: cannot be read"):
         read_index(DataConfig(photos=tmp_path, index=tmp_path / "index.csv"))
 
@@ -213,7 +213,7 @@ def test_keys_are_strings_and_other_columns_are_ignored(tmp_path: Path) -> None:
     assert found == [Row("00121", 1, "00121", split_of("00121")), Row("121", 2, "121", split_of("121"))]
 
 
-def test_a_column_can_say_the_split(tmp_path: Path) -> None:
+def test_a_split_column_sets_the_splits(tmp_path: Path) -> None:
     index = tmp_path / "index.csv"
     index.write_text("key,label,bin_group,own\na,1,g,test\nb,1,g,train\n", encoding="utf-8")
     config = DataConfig(photos=tmp_path, index=index, split_column="own")
@@ -226,14 +226,14 @@ def test_a_column_can_say_the_split(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("label", ["1_0", "\u0661", "5.0", "", "five", "0x1", "1e1"])
-def test_a_label_is_a_number_in_digits(tmp_path: Path, label: str) -> None:
+def test_a_label_must_be_in_digits(tmp_path: Path, label: str) -> None:
     index = tmp_path / "index.csv"
     index.write_text(f"key,label,bin_group\na,{label},g\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"index\.csv, line 2: label .* of a is not a whole number"):
         read_index(DataConfig(photos=tmp_path, index=index))
 
 
-def test_a_quotation_mark_that_is_not_closed_takes_no_rows_with_it(tmp_path: Path) -> None:
+def test_an_unclosed_quotation_mark_is_an_error(tmp_path: Path) -> None:
     index = tmp_path / "index.csv"
     rows = "".join(f"{number:05},{number % 6},g{number}\n" for number in range(6_000))
     index.write_text('key,label,bin_group\nx,"5,g\n' + rows, encoding="utf-8")

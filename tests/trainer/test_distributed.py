@@ -1,4 +1,4 @@
-"""Runs of several processes, started by torchrun, on the CPU."""
+"""Training in several processes, started by torchrun, on the CPU."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from trainer.errors import ConfigError, DataError
 from trainer.train import checkpoint
 from trainer.train import fit as fitting
 from trainer.train.fit import fit
-from trainer.train.run_files import LAST
+from trainer.train.run_files import LAST_CHECKPOINT
 
 SCRIPT = Path(together.__file__)
 
@@ -46,11 +46,11 @@ def runs(data: Data, fitted: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def state(folder: Path) -> dict[str, torch.Tensor]:
-    saved = checkpoint.load(folder / LAST)
+    saved = checkpoint.load(folder / LAST_CHECKPOINT)
     return {f"average {name}": value for name, value in saved.weights.items()} | saved.training["model"]
 
 
-def test_two_processes_learn_what_one_does(
+def test_two_processes_train_like_one(
     data: Data, fitted: Path, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Steps of 32 photos, beside a teacher: in one micro-batch of one process, or in two of two."""
@@ -65,7 +65,7 @@ def test_two_processes_learn_what_one_does(
     start = fitting.build(config.model).state_dict()["backbone.first.0.weight"]
     assert not torch.allclose(alone["backbone.first.0.weight"], start, atol=1e-3)
 
-    one, other = (checkpoint.load(folder / LAST) for folder in (tmp_path / "alone", runs / "spread"))
+    one, other = (checkpoint.load(folder / LAST_CHECKPOINT) for folder in (tmp_path / "alone", runs / "spread"))
     for mine, theirs in zip(one.history, other.history, strict=True):  # of every validation photo once
         figures = [name for name in mine if name == "train_loss" or name.startswith("val_")]
         assert {name: theirs[name] for name in figures} == pytest.approx({name: mine[name] for name in figures})
@@ -76,7 +76,7 @@ def test_a_resumed_run_of_two_processes_ends_with_the_same_weights(runs: Path) -
     one, two = state(runs / "one"), state(runs / "two")
     assert [name for name in one if not torch.equal(one[name], two[name])] == []
     assert not torch.equal(one["backbone.first.1.running_mean"], torch.zeros(4))
-    assert "changes" not in checkpoint.load(runs / "two" / LAST).facts
+    assert "changes" not in checkpoint.load(runs / "two" / LAST_CHECKPOINT).facts
     for folder in (runs / "one", runs / "two"):
         written = ["best.pt", "epochs.csv", "epochs.png", "last.pt"]
         assert sorted(file.name for file in folder.iterdir()) == written
@@ -86,11 +86,11 @@ def test_features_are_computed_once_for_all_processes(runs: Path) -> None:
     """Two views of the training photos, one of the validation photos; and a teacher's answers to the former."""
     shapes = [np.load(file, mmap_mode="r").shape for file in (runs / "frozen" / "features").glob("*.npy")]
     assert sorted(len(shape) for shape in shapes) == [3, 4, 4, 4]
-    history = checkpoint.load(runs / "frozen" / LAST).history
+    history = checkpoint.load(runs / "frozen" / LAST_CHECKPOINT).history
     assert 0 <= history[0]["val_accuracy"] <= 1
 
 
-def test_the_first_error_of_a_process_ends_all(data: Data, tmp_path: Path) -> None:
+def test_the_first_error_ends_all_processes(data: Data, tmp_path: Path) -> None:
     """The command itself, one process of which loses its photos."""
     broken = torchrun("command", "fit", *data.flags, "--out", tmp_path, *SMALL, "--epochs", 1, BREAK="1")
     assert broken.returncode != 0
@@ -98,10 +98,10 @@ def test_the_first_error_of_a_process_ends_all(data: Data, tmp_path: Path) -> No
     assert len(errors) == 1, broken.stderr
     assert "process 1 of 2 on" in errors[0]
     assert "can no longer be read: the file is empty" in errors[0]
-    assert not (tmp_path / LAST).exists()
+    assert not (tmp_path / LAST_CHECKPOINT).exists()
 
 
-def test_every_thing_is_in_one_share() -> None:
+def test_shards_partition_the_items() -> None:
     for size in (1, 2, 3, 7):
         for count in (0, 1, 5, 18, 100):
             shares = [range(count)[DistributedContext(rank, size).shard(count)] for rank in range(size)]
@@ -129,9 +129,7 @@ def test_without_torchrun_there_is_one_process(monkeypatch: pytest.MonkeyPatch) 
         from_environment()
 
 
-def test_commands_that_know_nothing_of_several_processes_say_so(
-    data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_other_commands_refuse_several_processes(data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("RANK", "0"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "0"), ("MASTER_ADDR", "::1")):
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("MASTER_PORT", "1")
@@ -140,7 +138,7 @@ def test_commands_that_know_nothing_of_several_processes_say_so(
         fit(config, tmp_path, silent())
 
 
-def test_a_gpu_that_is_not_there(data: Data, cli_error: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_gpu_is_an_error(data: Data, cli_error: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     message = cli_error("fit", *data.flags, "--out", data.index.parent / "gpu", "--set", "train.device=cuda")
     assert message.startswith("error: train.device=cuda: torch sees no GPU here")
@@ -151,15 +149,15 @@ def test_a_gpu_that_is_not_there(data: Data, cli_error: Callable[..., str], monk
         ("cuda:1", DistributedContext(0, 2, 0), "with several processes, use cuda; each then takes its own GPU"),
     ):
         with pytest.raises(ConfigError, match=problem):
-            devices.prepare(TrainConfig(device=device), context)
+            devices.set_up(TrainConfig(device=device), context)
     chosen: list[int] = []
     precisions: list[str] = []
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
     monkeypatch.setattr(torch, "set_float32_matmul_precision", precisions.append)
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
-    devices.prepare(TrainConfig(device="cuda"), DistributedContext(5, 8, 1))
+    devices.set_up(TrainConfig(device="cuda"), DistributedContext(5, 8, 1))
     assert torch.backends.cudnn.benchmark
-    devices.prepare(TrainConfig(device="cuda:1"))
+    devices.set_up(TrainConfig(device="cuda:1"))
     assert (chosen, precisions) == ([1, 1], ["high", "high"])
 
 
@@ -170,24 +168,24 @@ class Mixed(DistributedContext):
         return [found, False]
 
 
-def test_auto_is_a_gpu_where_each_process_has_one(
+def test_auto_device_is_a_gpu_only_if_each_process_has_one(
     data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     config = read(None, {"data.photos": data.photos, "data.index": data.index, "train.device": "auto"})
-    assert devices.chosen(config.train, silent()) == config.train.model_copy(update={"device": "cuda"})
-    assert devices.chosen(config.train, silent(), Mixed(0, 2)).device == "cpu"
+    assert devices.resolve(config.train, silent()) == config.train.model_copy(update={"device": "cuda"})
+    assert devices.resolve(config.train, silent(), Mixed(0, 2)).device == "cpu"
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     run_cli("fit", *data.flags, "--out", tmp_path, *QUICK, "--epochs", 1, "--set", "train.device=auto")
     assert "train.device=auto: cpu\n" in capsys.readouterr().err
-    assert checkpoint.load(tmp_path / LAST).config.train.device == "cpu"
+    assert checkpoint.load(tmp_path / LAST_CHECKPOINT).config.train.device == "cpu"
 
 
 def test_a_model_from_a_gpu_is_evaluated_without_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    assert devices.where_possible(TrainConfig(device="cuda:1", precision="bf16")).device == "cpu"
+    assert devices.for_inference(TrainConfig(device="cuda:1", precision="bf16")).device == "cpu"
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    assert devices.where_possible(TrainConfig(device="cuda")).device == "cuda"
+    assert devices.for_inference(TrainConfig(device="cuda")).device == "cuda"
 
 
 def test_too_few_photos_for_the_processes(data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,4 +194,4 @@ def test_too_few_photos_for_the_processes(data: Data, tmp_path: Path, monkeypatc
     monkeypatch.setattr(fitting, "build", fitting.build)
     together.use_tiny(norm=True)
     with pytest.raises(DataError, match="132 training photos are too few for 100 processes"):
-        fitting.make_run(config, photos, tmp_path, tmp_path, silent(), DistributedContext(0, 100))
+        fitting.create_run(config, photos, tmp_path, tmp_path, silent(), DistributedContext(0, 100))

@@ -1,4 +1,4 @@
-"""`evaluate`: its page, the challenge's protocol, any folder of photos."""
+"""The command `evaluate`: its page, the challenge's protocol, photos without a split."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from PIL import Image
 from tests.trainer.drawn import QUICK, Data, run_cli, write_index
 from tests.trainer.grey import write_grey_bundle
 from trainer.evaluation.evaluate import report_file
-from trainer.evaluation.report import ReliabilityBin, reliability, worst
+from trainer.evaluation.report import ReliabilityBin, reliability, worst_photos
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def read(file: Path) -> tuple[str, list[tuple[str, dict[str, str | None]]]]:
     return text, tags.tags
 
 
-def test_the_page_shows_figures_and_the_worst_photos(halved: Path, grey: Data, tmp_path: Path) -> None:
+def test_the_page_shows_metrics_and_the_worst_photos(halved: Path, grey: Data, tmp_path: Path) -> None:
     run_cli("evaluate", halved, *grey.flags, "--every", "--out", tmp_path / "e.json")
     found = json.loads((tmp_path / "e.json").read_text(encoding="utf-8"))
     assert found["split"] == "all"
@@ -73,7 +73,7 @@ def test_the_page_shows_figures_and_the_worst_photos(halved: Path, grey: Data, t
     assert "<circle" in text
 
 
-def test_the_page_loads_nothing(halved: Path, grey: Data, tmp_path: Path) -> None:
+def test_the_page_loads_nothing_from_other_hosts(halved: Path, grey: Data, tmp_path: Path) -> None:
     run_cli("evaluate", halved, *grey.flags, "--out", tmp_path / "e.json")
     text, tags = read(tmp_path / "e.html")
     for tag, attributes in tags:
@@ -84,7 +84,7 @@ def test_the_page_loads_nothing(halved: Path, grey: Data, tmp_path: Path) -> Non
     assert "url(" not in text
 
 
-def test_what_an_index_says_is_not_taken_for_html(halved: Path, tmp_path: Path) -> None:
+def test_keys_are_escaped_in_html(halved: Path, tmp_path: Path) -> None:
     data = Data(tmp_path)
     data.photos.mkdir()
     Image.new("RGB", (8, 8), (255, 255, 255)).save(data.photos / "<b>&.png")
@@ -94,7 +94,7 @@ def test_what_an_index_says_is_not_taken_for_html(halved: Path, tmp_path: Path) 
     assert "<b>&lt;b&gt;&amp;</b>" in text
 
 
-def test_the_challenge_knows_0_to_5_only(
+def test_the_challenge_uses_photos_of_0_to_5_items(
     halved: Path, grey: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run_cli("evaluate", halved, *grey.flags, "--challenge", "--every", "--out", tmp_path / "e.json")
@@ -113,7 +113,7 @@ def test_a_model_without_mistakes_has_no_worst_photos(grey: Data, tmp_path: Path
     assert "<p>None.</p>" in (tmp_path / "evaluation" / "test-right.html").read_text(encoding="utf-8")
 
 
-def test_learning_from_prepared_photos_needs_their_quality(
+def test_training_on_prepared_photos_needs_their_jpeg_quality(
     halved: Path, grey: Data, tmp_path: Path, cli_error: Callable[..., str]
 ) -> None:
     data = Data(tmp_path)
@@ -137,11 +137,11 @@ def test_reliability() -> None:
 def test_worst_photos_are_wrong_ones_with_the_least_likely_label_first() -> None:
     probabilities = np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.95, 0.05]])
     labels = np.array([1, 1, 1, 1])
-    assert worst(probabilities, labels) == [3, 0, 1]
-    assert worst(probabilities, labels, limit=1) == [3]
+    assert worst_photos(probabilities, labels) == [3, 0, 1]
+    assert worst_photos(probabilities, labels, limit=1) == [3]
 
 
-def test_photos_of_many_items_alone_are_no_challenge(
+def test_the_challenge_needs_photos_of_0_to_5_items(
     halved: Path, tmp_path: Path, cli_error: Callable[..., str]
 ) -> None:
     data = Data(tmp_path)
@@ -152,7 +152,7 @@ def test_photos_of_many_items_alone_are_no_challenge(
     assert message == "error: no photo is labelled 0 to 5: there is nothing for --challenge to measure"
 
 
-def test_every_photo_needs_no_column_of_splits(halved: Path, grey: Data, tmp_path: Path) -> None:
+def test_all_photos_need_no_split_column(halved: Path, grey: Data, tmp_path: Path) -> None:
     """The model's own photos came with one; those of others need not."""
     card = json.loads((halved / "card.json").read_text(encoding="utf-8"))
     card["training"] = {"config": {"data": {"split_column": "challenge_split"}}}
@@ -161,7 +161,7 @@ def test_every_photo_needs_no_column_of_splits(halved: Path, grey: Data, tmp_pat
     assert json.loads((tmp_path / "new" / "e.json").read_text(encoding="utf-8"))["metrics"]["all"]["photos"] == 140
 
 
-def test_where_figures_go_is_known_before_they_are_measured(
+def test_the_output_path_is_checked_before_measuring(
     halved: Path, grey: Data, tmp_path: Path, cli_error: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("trainer.evaluation.evaluate.evaluate", lambda *_, **__: pytest.fail("measured"))
@@ -170,16 +170,14 @@ def test_where_figures_go_is_known_before_they_are_measured(
     assert message == f"error: {tmp_path / 'file'}: cannot be made (File exists); choose another folder"
 
 
-def test_a_bundle_does_not_know_where_its_photos_are(
-    halved: Path, tmp_path: Path, cli_error: Callable[..., str]
-) -> None:
+def test_a_bundle_needs_the_path_of_its_photos(halved: Path, tmp_path: Path, cli_error: Callable[..., str]) -> None:
     card = json.loads((halved / "card.json").read_text(encoding="utf-8"))
     card["training"] = {"config": {"data": {"photos": "photos.tar", "index": "index.csv"}}}
     (halved / "card.json").write_text(json.dumps(card), encoding="utf-8")
     assert cli_error("evaluate", halved).endswith("trained on are not known; give --photos and --index")
 
 
-def test_no_model_s_report_takes_the_place_of_another_s(grey: Data, tmp_path: Path) -> None:
+def test_reports_of_different_models_have_different_files(grey: Data, tmp_path: Path) -> None:
     for version, sees in (("v1", 1.0), ("v2", 0.5)):
         run_cli("evaluate", write_grey_bundle(tmp_path, version, sees=sees), *grey.flags)
     reports = tmp_path / "evaluation"

@@ -21,7 +21,7 @@ from trainer.evaluation.onnx_model import OnnxModel
 from trainer.evaluation.temperature import softmax
 from trainer.export import parity
 from trainer.train import checkpoint
-from trainer.train.run_files import BEST
+from trainer.train.run_files import BEST_CHECKPOINT
 from worker.engine import Engine, SelfCheckResult
 
 FEW = 0.5
@@ -32,14 +32,14 @@ FEW = 0.5
 def bundle(fitted: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     folder = tmp_path_factory.mktemp("export") / "bundle"
     run_cli(
-        "export", fitted / BEST, "--out", folder, "--variants", "int8,fp32,fp16", "--version", "v1", "--note", "Drawn.",
-        "--max-loss", FEW,
+        "export", fitted / BEST_CHECKPOINT, "--out", folder, "--variants", "int8,fp32,fp16", "--version", "v1",
+        "--note", "Drawn.", "--max-loss", FEW,
     )  # fmt: skip
     return Bundle(folder)
 
 
 def test_the_count_may_be_the_median(fitted: Path, bundle: Bundle, tmp_path: Path) -> None:
-    run_cli("export", fitted / BEST, "--out", tmp_path / "b", "--variants", "fp32", "--count-rule", "median")
+    run_cli("export", fitted / BEST_CHECKPOINT, "--out", tmp_path / "b", "--variants", "fp32", "--count-rule", "median")
     card, by_mode = Bundle(tmp_path / "b").card, bundle.card.metrics
     assert (card.count_rule, bundle.card.count_rule) == (CountRule.MEDIAN, CountRule.MODE)
     assert card.metrics["test (mode)"].confusion == by_mode["test"].confusion
@@ -98,7 +98,7 @@ def test_the_files_name_no_folder_of_this_machine(bundle: Bundle) -> None:
 
 @pytest.mark.parametrize("batch", [1, 7])
 def test_onnx_says_what_torch_says(bundle: Bundle, fitted: Path, batch: int) -> None:
-    saved = checkpoint.load(fitted / BEST)
+    saved = checkpoint.load(fitted / BEST_CHECKPOINT)
     pixels = load_dataset(saved.config.data)[Split.TEST].pixels(range(batch))
     with torch.inference_mode():
         logits, embedding = saved.model()(torch.from_numpy(pixels))
@@ -118,13 +118,13 @@ def test_a_failing_check_leaves_no_bundle(
     fitted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli_error: Callable[..., str]
 ) -> None:
     monkeypatch.setitem(parity.TOLERANCES, Precision.FP32, parity.Tolerance(most=0, mean=0))
-    message = cli_error("export", fitted / BEST, "--out", tmp_path / "b", "--variants", "fp32")
+    message = cli_error("export", fitted / BEST_CHECKPOINT, "--out", tmp_path / "b", "--variants", "fp32")
     assert message.startswith("error: model-fp32.onnx: probabilities are up to ")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_too_little_room_is_known_before(fitted: Path, small_disk: Path, cli_error: Callable[..., str]) -> None:
-    message = cli_error("export", fitted / BEST, "--out", small_disk / "b")
+    message = cli_error("export", fitted / BEST_CHECKPOINT, "--out", small_disk / "b")
     assert f"{small_disk}: the files need about 3." in message
     assert message.endswith(" MB and 0.2 MB are free; make room or choose another --out")
 
@@ -164,7 +164,7 @@ def test_a_batch_that_changes_the_answer() -> None:
 
 
 def test_unknown_variant(fitted: Path, tmp_path: Path, cli_error: Callable[..., str]) -> None:
-    message = cli_error("export", fitted / BEST, "--out", tmp_path / "b", "--variants", "fp32,int4")
+    message = cli_error("export", fitted / BEST_CHECKPOINT, "--out", tmp_path / "b", "--variants", "fp32,int4")
     assert message == "error: --variants fp32,int4: 'int4' is not a valid Precision; choose from fp32, fp16, int8"
 
 
@@ -180,7 +180,7 @@ def test_what_is_no_checkpoint(command: str, data: Data, tmp_path: Path, cli_err
 def test_checkpoint_and_bundle_evaluate_alike(
     fitted: Path, bundle: Bundle, data: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run_cli("evaluate", fitted / BEST, "--out", tmp_path / "a.json")
+    run_cli("evaluate", fitted / BEST_CHECKPOINT, "--out", tmp_path / "a.json")
     run_cli("evaluate", bundle.folder, "--variant", "fp32", *data.flags, "--out", tmp_path / "b.json")
     one, other = (json.loads((tmp_path / name).read_text(encoding="utf-8")) for name in ("a.json", "b.json"))
     assert one["split"] == "test"
@@ -198,7 +198,7 @@ def test_evaluate_needs_to_know_the_photos(bundle: Bundle, cli_error: Callable[.
 
 
 def test_evaluate_writes_beside_the_checkpoint(fitted: Path) -> None:
-    run_cli("evaluate", fitted / BEST, "--split", "validation")
+    run_cli("evaluate", fitted / BEST_CHECKPOINT, "--split", "validation")
     found = json.loads((fitted / "evaluation" / "validation.json").read_text(encoding="utf-8"))
     assert found["metrics"]["validation"]["photos"] == 18
 
@@ -209,23 +209,23 @@ def test_a_model_that_was_trained_on_a_gpu_is_exported_on_the_cpu(
 ) -> None:
     """Whether there is a GPU or not: the graph is traced where its example photos are."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
-    saved = checkpoint.load(fitted / BEST)
+    saved = checkpoint.load(fitted / BEST_CHECKPOINT)
     train = saved.config.train.model_copy(update={"device": "cuda"})
     saved.config = saved.config.model_copy(update={"train": train})
-    checkpoint.save(tmp_path / BEST, saved)
-    run_cli("export", tmp_path / BEST, "--out", tmp_path / "bundle", "--variants", "fp32")
+    checkpoint.save(tmp_path / BEST_CHECKPOINT, saved)
+    run_cli("export", tmp_path / BEST_CHECKPOINT, "--out", tmp_path / "bundle", "--variants", "fp32")
     assert Bundle(tmp_path / "bundle").card.training["config"]["train"]["device"] == "cuda"
 
 
 def test_probabilities_are_of_the_bins_that_will_be_counted(fitted: Path, data: Data, tmp_path: Path) -> None:
     """Whatever the training photos' shares were: here bins of more items are the more common."""
-    saved = checkpoint.load(fitted / BEST)
+    saved = checkpoint.load(fitted / BEST_CHECKPOINT)
     shares = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0)
     saved.config = saved.config.model_copy(
         update={"data": saved.config.data.model_copy(update={"class_shares": shares})}
     )
-    checkpoint.save(tmp_path / BEST, saved)
-    run_cli("export", tmp_path / BEST, "--out", tmp_path / "moved", "--variants", "fp32", "--max-loss", FEW)
+    checkpoint.save(tmp_path / BEST_CHECKPOINT, saved)
+    run_cli("export", tmp_path / BEST_CHECKPOINT, "--out", tmp_path / "moved", "--variants", "fp32", "--max-loss", FEW)
     bundle = Bundle(tmp_path / "moved")
     test = load_dataset(saved.config.data)[Split.TEST]
     pixels = test.pixels(range(len(test)))

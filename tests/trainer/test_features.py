@@ -1,4 +1,4 @@
-"""Features on a disk that is too small for them, and what a killed run left."""
+"""The feature cache on a full disk, and after a killed run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def config(data: Data) -> Config:
 def photos(config: Config) -> PhotoSet:
     """Eight of them: 200 kB of features in each view."""
     every, _, _ = load_photos(config.data)
-    return every.where(lambda row: row.key < "00008")
+    return every.filter(lambda row: row.key < "00008")
 
 
 def unseen(batches: Iterator[Batch], _: int, __: str) -> Iterator[Batch]:
@@ -39,41 +39,41 @@ def cache(folder: Path, config: Config) -> FeatureCache:
     return FeatureCache(folder, config.augment, config.train, unseen)
 
 
-def test_too_little_room_is_known_before_any_photo_is_read(
+def test_disk_space_is_checked_before_photos_are_read(
     config: Config, photos: PhotoSet, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(PhotoSet, "decode", lambda *_: pytest.fail("a photo was decoded"))
     with pytest.raises(DiskError) as caught:
-        cache(small_disk, config).of_frozen_layers(build(config.model), photos, 2)
+        cache(small_disk, config).frozen_features(build(config.model), photos, 2)
     assert str(caught.value) == (
         f"{small_disk}: features of 8 photos in 2 views need about 0.4 MB and 0.2 MB are free; make room (features of"
         " earlier runs may be deleted), or store them elsewhere with --cache"
     )
 
 
-def test_a_disk_that_fills_up_meanwhile(
+def test_a_disk_that_fills_up_is_an_error(
     config: Config, photos: PhotoSet, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An error, where a mapped file would end the process; and the first view, which was whole, is used again."""
     monkeypatch.setattr(features, "check_room", lambda *_: None)
     model = build(config.model)
     with pytest.raises(DiskError, match=r"disk: features of 8 photos in 2 views cannot be written \(No space left"):
-        cache(small_disk, config).of_frozen_layers(model, photos, 2)
+        cache(small_disk, config).frozen_features(model, photos, 2)
     (kept,) = small_disk.glob("*.npy")
     assert not list(small_disk.glob("*.partial"))
     written = kept.stat().st_mtime_ns
-    found = [(view.shape, view.dtype) for view in cache(small_disk, config).of_frozen_layers(model, photos, 1)]
+    found = [(view.shape, view.dtype) for view in cache(small_disk, config).frozen_features(model, photos, 1)]
     assert found == [((8, 7, 7, 256), np.float16)]
     assert kept.stat().st_mtime_ns == written
 
 
-def test_what_a_killed_run_left_is_deleted(config: Config, photos: PhotoSet, tmp_path: Path) -> None:
+def test_partial_files_of_killed_runs_are_deleted(config: Config, photos: PhotoSet, tmp_path: Path) -> None:
     (tmp_path / "0123456789abcdef-0.partial").write_bytes(b"half of other features")
-    cache(tmp_path, config).of_frozen_layers(build(config.model), photos, 1)
+    cache(tmp_path, config).frozen_features(build(config.model), photos, 1)
     assert not list(tmp_path.glob("*.partial"))
 
 
-def test_the_command_says_it_in_one_line(
+def test_the_command_reports_a_full_disk_in_one_line(
     data: Data, small_disk: Path, tmp_path: Path, cli_error: Callable[..., str]
 ) -> None:
     flags = [*data.flags, "--out", tmp_path / "run", "--cache", small_disk, *QUICK, "--freeze", "layer1"]

@@ -1,4 +1,4 @@
-"""Photos in folders named after their quantities, in place of an index."""
+"""Labels from folder names, in place of an index."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from tests.trainer.drawn import QUICK, Data, run_cli
 from trainer.config import DataConfig
-from trainer.data.index import Row, check_there, digest, read_index, split_rule
+from trainer.data.index import Row, check_exists, digest, read_index, split_rule
 from trainer.data.split import Split, split_of
 from trainer.errors import DataError
 from trainer.train import checkpoint
@@ -46,14 +46,14 @@ def _copy(data: Data, folder: Path, where: dict[str, str]) -> Path:
     return folder
 
 
-def test_folders_say_quantity_and_split(parted: Path, indexed: list[Row]) -> None:
+def test_folders_give_quantity_and_split(parted: Path, indexed: list[Row]) -> None:
     config = DataConfig(photos=parted)
-    check_there(config)
+    check_exists(config)
     assert read_index(config) == [Row(row.key, row.quantity, row.key, row.split) for row in indexed]
     assert split_rule(config) == "by the folders"
 
 
-def test_without_folders_of_splits_the_key_decides(plain: Path, indexed: list[Row], tmp_path: Path) -> None:
+def test_without_split_folders_the_key_gives_the_split(plain: Path, indexed: list[Row], tmp_path: Path) -> None:
     config = DataConfig(photos=plain, split_seed=3)
     found = read_index(config)
     assert [row.split for row in found] == [split_of(row.key, 3) for row in indexed]
@@ -62,7 +62,7 @@ def test_without_folders_of_splits_the_key_decides(plain: Path, indexed: list[Ro
     with tarfile.open(tmp_path / "photos.tar", "w") as tar:
         tar.add(plain, arcname=".")
     packed = config.model_copy(update={"photos": tmp_path / "photos.tar"})
-    check_there(packed)
+    check_exists(packed)
     assert read_index(packed) == found
     assert digest(packed) == digest(config)
     (plain / "3" / "00003.jpg").rename(plain / "4" / "00003.jpg")
@@ -75,7 +75,7 @@ def test_a_key_in_two_folders_is_an_error_that_names_both(parted: Path) -> None:
         read_index(DataConfig(photos=parted))
 
 
-def test_photos_elsewhere_are_an_error(parted: Path, plain: Path) -> None:
+def test_photos_outside_quantity_folders_are_an_error(parted: Path, plain: Path) -> None:
     (parted / "test").mkdir(exist_ok=True)
     shutil.copy(parted / "train" / "0" / "00000.jpg", parted / "test" / "x.jpg")
     with pytest.raises(
@@ -91,7 +91,9 @@ def test_photos_elsewhere_are_an_error(parted: Path, plain: Path) -> None:
         read_index(DataConfig(photos=plain, split_column="own"))
 
 
-def test_neither_index_nor_folders_names_both_ways(data: Data, tmp_path: Path, cli_error: Callable[..., str]) -> None:
+def test_the_error_without_labels_names_index_and_folders(
+    data: Data, tmp_path: Path, cli_error: Callable[..., str]
+) -> None:
     message = cli_error("fit", "--photos", data.photos, "--out", tmp_path / "run", *ONE_EPOCH)
     assert "there are no labels; give an index, a CSV with a row per photo (--index, data.index), or" in message
     assert "folders named after their quantities (0/, 1/, …; also in train/, valid/ and test/)" in message
@@ -99,7 +101,7 @@ def test_neither_index_nor_folders_names_both_ways(data: Data, tmp_path: Path, c
         read_index(DataConfig(photos=data.photos))
 
 
-def test_from_folders_to_a_bundle_and_its_figures(
+def test_from_folders_to_a_bundle_and_its_metrics(
     parted: Path,
     plain: Path,
     indexed: list[Row],
@@ -133,7 +135,7 @@ def test_from_folders_to_a_bundle_and_its_figures(
     assert "was trained with other labels than" in message
 
 
-def test_a_model_of_an_index_is_evaluated_on_folders(fitted: Path, plain: Path, tmp_path: Path) -> None:
+def test_a_model_trained_with_an_index_is_evaluated_on_folders(fitted: Path, plain: Path, tmp_path: Path) -> None:
     """Elsewhere, where there is no such index."""
     saved = checkpoint.load(fitted / "best.pt")
     there = saved.config.data.model_copy(update={"index": tmp_path / "gone.csv", "photos": tmp_path / "gone"})

@@ -1,4 +1,4 @@
-"""Training on a GPU, for real. Skipped where there is none."""
+"""Training on a GPU. Skipped if there is none."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from trainer.data.loading import read_data
 from trainer.display import silent
 from trainer.profile.measure import endless
 from trainer.train import checkpoint
-from trainer.train.fit import make_run
-from trainer.train.run_files import BEST, LAST
+from trainer.train.fit import create_run
+from trainer.train.run_files import BEST_CHECKPOINT, LAST_CHECKPOINT
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -39,13 +39,13 @@ def config_of(data: Data, *more: str) -> Config:
 def test_no_step_waits_for_the_gpu(data: Data, tmp_path: Path, options: list[str]) -> None:
     """Whoever waits for it leaves it without work until the next is handed over. PyTorch names the line that does."""
     config = config_of(data, *options)
-    run = make_run(config, read_data(config.data, silent()), tmp_path, tmp_path / "features", silent())
+    run = create_run(config, read_data(config.data, silent()), tmp_path, tmp_path / "features", silent())
     batches = endless(run.train)
     steps = 2 * run.train.accumulation_steps
-    run.take_steps(islice(batches, steps), 0)
+    run.train_steps(islice(batches, steps), 0)
     try:
         torch.cuda.set_sync_debug_mode("error")
-        loss = run.take_steps(islice(batches, 2 * steps), 2)
+        loss = run.train_steps(islice(batches, 2 * steps), 2)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert torch.isfinite(loss)
@@ -55,9 +55,9 @@ def test_a_run_on_a_gpu(data: Data, tmp_path: Path) -> None:
     """Fitted, resumed and measured, there and on the CPU."""
     run_cli("fit", *data.flags, "--out", tmp_path, *QUICK, *ON_GPU, "--epochs", 1)
     run_cli("fit", "--out", tmp_path, "--resume", "--epochs", 2)
-    saved = checkpoint.load(tmp_path / LAST)
+    saved = checkpoint.load(tmp_path / LAST_CHECKPOINT)
     assert [row["epoch"] for row in saved.history] == [1, 2]
     assert torch.cuda.get_device_name() in saved.facts["hardware"]
     assert all(value.device.type == "cpu" for value in saved.weights.values())
-    run_cli("evaluate", tmp_path / BEST, *data.flags)
+    run_cli("evaluate", tmp_path / BEST_CHECKPOINT, *data.flags)
     assert (tmp_path / "evaluation" / "test.json").exists()

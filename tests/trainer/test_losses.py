@@ -1,4 +1,4 @@
-"""Losses, class weights, optimisers and schedules: values that can be worked out by hand."""
+"""Losses, class weights, optimisers and schedules, against values computed by hand."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.nn import functional
 from trainer.config import DistilConfig, ModelConfig, TrainConfig
 from trainer.models import build
 from trainer.train.losses import Loss, class_weights
-from trainer.train.optimiser import optimiser
+from trainer.train.optimiser import create_optimiser
 from trainer.train.scheduler import LrScheduler, lr_factor
 
 
@@ -23,7 +23,7 @@ def loss(kind: str, answers: torch.Tensor, *quantities: int, weights: torch.Tens
     return float(Loss(TrainConfig.model_validate({"loss": kind}), weights)(answers, torch.tensor(quantities)))
 
 
-def test_the_ordered_loss_punishes_far_answers_more() -> None:
+def test_the_ordinal_loss_grows_with_the_distance() -> None:
     right, near, far = (loss("ordinal", logits(answer) / 10, 2) for answer in (2, 3, 5))
     assert right < near < far
     assert loss("cross_entropy", logits(3), 2) == pytest.approx(loss("cross_entropy", logits(5), 2))
@@ -51,7 +51,7 @@ def test_class_weights() -> None:
 
 
 @pytest.mark.parametrize("kind", ["ordinal", "cross_entropy"])
-def test_teachers_have_their_share_of_the_loss(kind: str) -> None:
+def test_distillation_has_its_share_of_the_loss(kind: str) -> None:
     """By hand, for one photo; and a student that says what they say has nothing more to learn from them."""
     config = TrainConfig.model_validate({"loss": kind})
     answers = torch.tensor([[0.0, 0.1, 0.6, 0.3, 0, 0, 0]])
@@ -69,7 +69,7 @@ def test_teachers_have_their_share_of_the_loss(kind: str) -> None:
     torch.testing.assert_close(logits.grad, torch.zeros(1, 7), atol=1e-5, rtol=0)
 
 
-def test_photos_of_heavy_classes_are_heavy_for_teachers_too() -> None:
+def test_class_weights_apply_to_distillation() -> None:
     weights = torch.tensor([0.5, 2, 1, 1, 1, 1, 1])
     loss = Loss(TrainConfig(loss="cross_entropy"), weights, DistilConfig(share=1))
     answers = torch.eye(7)[[3, 4]]
@@ -92,7 +92,7 @@ def test_schedules(schedule: str, start: float, peak: float, middle: float, end:
 def test_optimisers_and_the_momentum_of_one_cycle(name: str, kind: str) -> None:
     config = TrainConfig.model_validate({"optimiser": name, "schedule": "one_cycle", "learning_rate": 0.5})
     model = build(ModelConfig(architecture="resnet50v2", weights="none", width=0.125))
-    chosen = optimiser(model, ["conv1.weight"], config)
+    chosen = create_optimiser(model, ["conv1.weight"], config)
     assert type(chosen).__name__ == kind
     scheduler = LrScheduler(chosen, config, 100)
     scheduler.set(9)  # the peak

@@ -30,7 +30,7 @@ def plain(predicted: Ints, confidence: Floats, labels: Ints, groups: list[str]) 
     return Counts(predicted, confidence, predicted.astype(float), predicted, labels, groups)
 
 
-def test_figures_by_hand() -> None:
+def test_metrics_by_hand() -> None:
     found = measure(counts(), majority=6)
     assert found.photos == 6
     assert found.accuracy.value == pytest.approx(3 / 6)
@@ -54,7 +54,7 @@ def test_per_class() -> None:
     assert found["4"] == {"photos": 0, "recall": 0.0, "precision": 0.0}
 
 
-def test_what_was_never_answered_has_no_precision_and_what_no_photo_shows_no_recall() -> None:
+def test_undefined_precision_and_recall_are_dashes() -> None:
     found = measure(counts(), majority=6)
     shown = {label: recall_and_precision(found, label) for label in ("0", "2", "3", "4", "5", "more than 5")}
     assert shown == {
@@ -71,7 +71,7 @@ def test_calibration_error_by_hand() -> None:
     assert measure(found, 1).ece.value == pytest.approx(0.5 * 0.45 + 0.5 * 0.45)
 
 
-def test_certainty_has_a_bin() -> None:
+def test_a_confidence_of_one_is_in_the_last_bin() -> None:
     certain = plain(np.ones(1, int), np.array([1.0]), np.ones(1, int), ["a"])
     assert measure(certain, 1).ece.value == 0.0
 
@@ -103,14 +103,14 @@ def test_counts_take_the_most_probable_class() -> None:
     assert found.confidence == pytest.approx([0.7, 0.9])
 
 
-def test_counts_take_the_median_if_the_rule_is_so() -> None:
+def test_counts_take_the_median_with_the_median_rule() -> None:
     probabilities = np.array([[0.4, 0, 0.1, 0.1, 0, 0, 0.4], [0, 0.6, 0.4, 0, 0, 0, 0]], np.float32)
     found = counts_of(probabilities, np.array([2, 6]), ["a", "b"], CountRule.MEDIAN)
     assert found.predicted.tolist() == [2, 1]
     assert found.confidence == pytest.approx([0.1, 0.6])
 
 
-def test_mean_and_median_are_figures_of_their_own() -> None:
+def test_mean_and_median_have_their_own_metrics() -> None:
     """The mode is exact for one photo of two; the others answer between the classes, and in the middle of them."""
     probabilities = np.array([[0.4, 0, 0, 0.3, 0.3, 0, 0], [0, 0.6, 0.4, 0, 0, 0, 0]], np.float32)
     found = counts_of(probabilities, np.array([3, 1]), ["a", "b"])
@@ -125,21 +125,21 @@ def test_mean_and_median_are_figures_of_their_own() -> None:
     assert figures.mae_of_median.value == 0
 
 
-def test_the_median_of_a_sure_answer_is_its_class_in_single_precision() -> None:
+def test_the_median_of_a_certain_prediction_in_single_precision() -> None:
     probabilities = np.full((1, 7), 1e-9, np.float32)
     probabilities[0, 2] = 0.49999997
     probabilities[0, 5] = 0.5
     assert counts_of(probabilities, np.array([2]), ["a"]).median.tolist() == [2]
 
 
-def test_mean_and_median_of_the_challenge_leave_out_what_it_does_not_allow() -> None:
+def test_challenge_mean_and_median_use_only_allowed_classes() -> None:
     probabilities = np.array([[0.5, 0.1, 0, 0.1, 0, 0, 0.3]], np.float32)
     found = challenge_counts(probabilities, np.array([3]), ["a"], low=1)
     assert found.mean == pytest.approx([2.0])
     assert found.median.tolist() == [1]
 
 
-def test_challenge_knows_no_more_than_five() -> None:
+def test_challenge_counts_are_at_most_five() -> None:
     probabilities = np.array(
         [[0.1, 0, 0, 0.3, 0, 0.2, 0.4], [0.5, 0.1, 0, 0, 0, 0, 0.4], [0, 0, 0, 0, 0, 0, 1]], np.float32
     )
@@ -158,13 +158,13 @@ def test_challenge_from_one_to_five() -> None:
     assert found.confidence == pytest.approx([0.75])
 
 
-def test_a_model_that_is_sure_of_more_than_five_answers_five_in_the_challenge() -> None:
+def test_certainty_of_more_than_five_counts_as_five_in_the_challenge() -> None:
     """In half precision nothing at all is left for the others."""
     found = challenge_counts(np.array([[0, 0, 0, 0, 0, 0, 1]], np.float32), np.array([4]), ["a"])
     assert (found.predicted.tolist(), found.confidence.tolist()) == ([5], [1.0])
 
 
-def test_intervals_do_not_depend_on_how_many_resamples_are_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_intervals_do_not_depend_on_the_chunk_size(monkeypatch: pytest.MonkeyPatch) -> None:
     few = measure(counts(), majority=6)
-    monkeypatch.setattr("trainer.evaluation.metrics.AT_ONCE", RESAMPLES)
+    monkeypatch.setattr("trainer.evaluation.metrics.RESAMPLES_PER_CHUNK", RESAMPLES)
     assert measure(counts(), majority=6) == few

@@ -17,10 +17,10 @@ from trainer.config import ModelConfig
 from trainer.errors import ConfigError, WeightsError
 from trainer.export.simplify import simplified
 from trainer.models import build, efficientnet_pytorch, weights
-from trainer.models.counter import Counter, frozen_units
+from trainer.models.counter import Counter, units_up_to
 from trainer.models.preact import stochastic_depth
 from trainer.models.timm_backbone import TimmBackbone
-from trainer.models.weights import check_frozen, start
+from trainer.models.weights import check_frozen_weights, load_initial_weights
 
 SMALL = ModelConfig(architecture="resnet50v2", weights="none", width=0.125)
 SAMPLES = Path(__file__).parents[2] / "samples" / "bin-images"
@@ -43,13 +43,13 @@ def unlike_new(model: Counter) -> Counter:
     return model.eval()
 
 
-def test_frozen_units() -> None:
-    assert frozen_units(UNITS, "") == []
-    assert frozen_units(UNITS, "layer1") == ["stem", "layer1.0", "layer1.1"]
-    assert frozen_units(UNITS, "layer1.0") == ["stem", "layer1.0"]
-    assert frozen_units(UNITS, "stem") == ["stem"]
+def test_units_up_to() -> None:
+    assert units_up_to(UNITS, "") == []
+    assert units_up_to(UNITS, "layer1") == ["stem", "layer1.0", "layer1.1"]
+    assert units_up_to(UNITS, "layer1.0") == ["stem", "layer1.0"]
+    assert units_up_to(UNITS, "stem") == ["stem"]
     with pytest.raises(ConfigError, match=r"no unit 'layer9'; choose one of stem, layer1\.0"):
-        frozen_units(UNITS, "layer9")
+        units_up_to(UNITS, "layer9")
 
 
 class Timms(NamedTuple):
@@ -72,7 +72,7 @@ TIMMS = [
 
 
 @pytest.mark.parametrize("known", TIMMS, ids=lambda known: known.architecture)
-def test_timms_networks(known: Timms, tmp_path: Path) -> None:
+def test_timm_networks(known: Timms, tmp_path: Path) -> None:
     config = ModelConfig(architecture=known.architecture, weights="none")
     model = build(config).eval()
     names = list(model.backbone.units())
@@ -84,12 +84,12 @@ def test_timms_networks(known: Timms, tmp_path: Path) -> None:
     assert embedding.shape == (2, 64)
     assert pooled.shape == (2, known.channels)
     assert known.unit in names
-    assert set(names) == set(frozen_units(names, names[-1]))
+    assert set(names) == set(units_up_to(names, names[-1]))
     grey = model.normalise(torch.full((1, 1, 1, 3), 127.5))
     assert (float(grey.abs().max()) < 1e-6) is known.grey_is_zero  # each as its weights expect it
     timms = timm.create_model(known.architecture, num_classes=9)  # with a classifier, as weights are stored
     torch.save(timms.state_dict(), tmp_path / "own.pt")
-    loaded = start(model.backbone, str(tmp_path / "own.pt"))
+    loaded = load_initial_weights(model.backbone, str(tmp_path / "own.pt"))
     assert set(loaded) == set(model.backbone.state_dict())
     with torch.inference_mode():
         wanted = timms.eval().forward_features(model.normalise(photos()))
@@ -99,15 +99,15 @@ def test_timms_networks(known: Timms, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("architecture", ["resnet18", "vgg16"])
-def test_torchvisions_names_are_timms(architecture: str) -> None:
+def test_torchvision_and_timm_parameter_names_are_equal(architecture: str) -> None:
     theirs = get_model(architecture, weights=None).state_dict()
     own = TimmBackbone(architecture).state_dict()
-    assert {name: value.shape for name, value in theirs.items() if not name.startswith(weights.CLASSIFIER)} == {
-        name: value.shape for name, value in own.items()
-    }
+    assert {
+        name: value.shape for name, value in theirs.items() if not name.startswith(weights.CLASSIFIER_PREFIXES)
+    } == {name: value.shape for name, value in own.items()}
 
 
-def test_networks_that_cannot_be_taken() -> None:
+def test_unsupported_networks_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"timm has no network 'resnet5'; did you mean resnet50\?"):
         build(ModelConfig(architecture="resnet5"))
     with pytest.raises(ConfigError, match="vit_tiny_patch16_224 is not a plain sequence of layers"):
@@ -118,12 +118,12 @@ def test_networks_that_cannot_be_taken() -> None:
         build(ModelConfig(architecture="swin_tiny_patch4_window7_224"))
 
 
-def test_a_width_that_the_network_does_not_have() -> None:
+def test_width_is_refused_for_other_networks() -> None:
     with pytest.raises(ConfigError, match="only resnet50v2 has it, not resnet18"):
         build(ModelConfig(architecture="resnet18", width=0.25))
 
 
-def test_stochastic_depth_of_timms_networks() -> None:
+def test_stochastic_depth_of_timm_networks() -> None:
     def rates(drop_path: float) -> list[float]:
         backbone = TimmBackbone("tf_efficientnet_lite0", drop_path)
         return [part.drop_prob for part in backbone.modules() if isinstance(part, DropPath)]
@@ -157,19 +157,21 @@ def efficientnet_pytorchs(backbone: TimmBackbone) -> dict[str, torch.Tensor]:
     return found | {"_fc.weight": torch.zeros(1000, 1280), "_fc.bias": torch.zeros(1000)}
 
 
-def test_weights_with_efficientnet_pytorchs_names(tmp_path: Path) -> None:
+def test_weights_with_efficientnet_pytorch_names(tmp_path: Path) -> None:
     source = unlike_new(build(ModelConfig(architecture="tf_efficientnet_lite0")))
     state = efficientnet_pytorchs(source.backbone)
     assert not state["_blocks.3._expand_conv.weight"].is_contiguous()
     torch.save(state, tmp_path / "lite0.pth")
     model = build(ModelConfig(architecture="tf_efficientnet_lite0")).eval()
-    loaded = start(model.backbone, str(tmp_path / "lite0.pth"))
+    loaded = load_initial_weights(model.backbone, str(tmp_path / "lite0.pth"))
     assert set(loaded) == set(model.backbone.state_dict())
     with torch.inference_mode():
         x = source.normalise(photos())
         assert torch.equal(simplified(model.backbone)(x), simplified(source.backbone)(x))
     with pytest.raises(WeightsError, match=r"another architecture"):
-        start(build(ModelConfig(architecture="tf_efficientnet_lite1")).backbone, str(tmp_path / "lite0.pth"))
+        load_initial_weights(
+            build(ModelConfig(architecture="tf_efficientnet_lite1")).backbone, str(tmp_path / "lite0.pth")
+        )
 
 
 def test_weights_of_an_installed_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,14 +182,14 @@ def test_weights_of_an_installed_package(tmp_path: Path, monkeypatch: pytest.Mon
     torch.save(efficientnet_pytorchs(source.backbone), package / "models" / "efficientnet-lite0-1.pth")
     monkeypatch.syspath_prepend(tmp_path)
     model = build(ModelConfig(architecture="tf_efficientnet_lite0"))
-    assert len(start(model.backbone, "imagenet")) == 294
+    assert len(load_initial_weights(model.backbone, "imagenet")) == 294
     assert torch.equal(model.backbone.conv_head.weight, source.backbone.conv_head.weight)
 
 
-def test_the_statistics_of_real_weights_are_those_of_photos() -> None:
+def test_packaged_weights_fit_their_batch_norm_statistics() -> None:
     """In each place stands the weight that was trained there, or the norms would see something else than they did."""
     model = build(ModelConfig(architecture="tf_efficientnet_lite0"))
-    assert len(start(model.backbone, "imagenet")) == 294
+    assert len(load_initial_weights(model.backbone, "imagenet")) == 294
     seen: list[float] = []
 
     def compare(norm: nn.BatchNorm2d, inputs: tuple[torch.Tensor]) -> None:
@@ -205,7 +207,7 @@ def test_the_statistics_of_real_weights_are_those_of_photos() -> None:
     assert np.mean(np.array(seen) > 0.8) > 0.6  # bottlenecks are near 0 on average, and photos of bins are no ImageNet
 
 
-def test_a_download_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_download_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def unreachable(*_: object, **__: object) -> None:
         raise OSError("no route to host")
 
@@ -214,7 +216,7 @@ def test_a_download_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def message(architecture: str) -> str:
         with pytest.raises(WeightsError) as caught:
-            start(build(ModelConfig(architecture=architecture)).backbone, "imagenet")
+            load_initial_weights(build(ModelConfig(architecture=architecture)).backbone, "imagenet")
         return str(caught.value)
 
     of_lite = message("tf_efficientnet_lite1")
@@ -229,7 +231,7 @@ def test_a_download_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(("head", "size"), [("embedding", 64), ("linear", 2048), ("capstone", 256)])
 def test_heads(head: str, size: int) -> None:
     model = build(ModelConfig.model_validate({"architecture": "resnet50", "weights": "none", "head": head}))
-    assert model.head.size == size
+    assert model.head.embedding_size == size
     logits, embedding = model.head(torch.rand(2, 2048, 2, 2))
     assert logits.shape == (2, 22)
     assert embedding.shape == (2, size)
@@ -239,7 +241,7 @@ def test_the_preactivation_network_has_no_weights_to_download() -> None:
     with pytest.raises(
         WeightsError, match=r"no ImageNet weights for this network to download; give a path as model\.weights"
     ):
-        start(build(SMALL).backbone, "imagenet")
+        load_initial_weights(build(SMALL).backbone, "imagenet")
 
 
 @pytest.mark.parametrize("architecture", ["resnet50", "resnet50v2"])
@@ -253,7 +255,7 @@ def test_a_resnet50_has_sixteen_blocks_and_2048_channels(architecture: str) -> N
     assert 23e6 < sum(parameter.numel() for parameter in model.backbone.parameters()) < 24e6
 
 
-def test_features_and_the_rest_are_the_whole() -> None:
+def test_features_and_from_features_equal_forward() -> None:
     model = unlike_new(build(SMALL.model_copy(update={"freeze": "layer3.2"})))
     with torch.inference_mode():
         features = model.features(photos())
@@ -265,7 +267,7 @@ def test_features_and_the_rest_are_the_whole() -> None:
     assert embedding.shape == (2, 64)
 
 
-def test_the_frozen_part_does_not_learn() -> None:
+def test_frozen_units_do_not_learn() -> None:
     model = build(SMALL.model_copy(update={"freeze": "layer2"})).train()
     learning = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert "backbone.conv1.weight" not in learning
@@ -279,7 +281,7 @@ def test_the_frozen_part_does_not_learn() -> None:
 
 
 @pytest.mark.parametrize(("architecture", "width"), [("resnet50", 1), ("resnet50v2", 0.125)])
-def test_simplified_is_the_same_function(architecture: str, width: float) -> None:
+def test_a_simplified_network_computes_the_same_output(architecture: str, width: float) -> None:
     config = SMALL.model_copy(update={"architecture": architecture, "width": width})
     model = unlike_new(build(config))
     with torch.inference_mode():
@@ -310,7 +312,7 @@ def test_weights_from_arrays(tmp_path: Path) -> None:
     lower = {name: value.astype(np.float16) for name, value in state.items() if name.startswith(("conv1", "layer1"))}
     np.savez(tmp_path / "lower.npz", **lower)
     model = build(SMALL)
-    loaded = start(model.backbone, str(tmp_path / "lower.npz"))
+    loaded = load_initial_weights(model.backbone, str(tmp_path / "lower.npz"))
     assert "layer1.2.conv3.weight" in loaded
     assert not any(name.startswith("layer2") for name in loaded)
     torch.testing.assert_close(
@@ -318,55 +320,55 @@ def test_weights_from_arrays(tmp_path: Path) -> None:
     )
 
 
-def test_layers_cannot_be_frozen_without_their_weights(tmp_path: Path) -> None:
+def test_freezing_needs_the_weights_of_frozen_layers(tmp_path: Path) -> None:
     """What lies beyond the file would stay as it began: random."""
     state = build(SMALL).backbone.state_dict()
     np.savez(tmp_path / "w.npz", **{name: value for name, value in state.items() if not name.startswith("layer2.3")})
     frozen = SMALL.model_copy(update={"weights": str(tmp_path / "w.npz"), "freeze": "layer2"})
     model = build(frozen)
-    loaded = start(model.backbone, frozen.weights)
+    loaded = load_initial_weights(model.backbone, frozen.weights)
     with pytest.raises(
         WeightsError, match=r"w\.npz: has no weights for layer2\.3, which model\.freeze=layer2 would keep"
     ):
-        check_frozen(model, loaded, frozen)
+        check_frozen_weights(model, loaded, frozen)
     fewer = frozen.model_copy(update={"freeze": "layer2.2"})
-    check_frozen(build(fewer), start(build(fewer).backbone, fewer.weights), fewer)
+    check_frozen_weights(build(fewer), load_initial_weights(build(fewer).backbone, fewer.weights), fewer)
     none = frozen.model_copy(update={"weights": "none"})
-    check_frozen(build(none), [], none)
+    check_frozen_weights(build(none), [], none)
 
 
-def test_statistics_of_norms_are_weights_too(tmp_path: Path) -> None:
+def test_freezing_needs_batch_norm_statistics(tmp_path: Path) -> None:
     state = build(SMALL).backbone.state_dict()
     del state["stem_bn.running_mean"]
     torch.save(state, tmp_path / "w.pt")
     frozen = SMALL.model_copy(update={"weights": str(tmp_path / "w.pt"), "freeze": "stem"})
     model = build(frozen)
     with pytest.raises(WeightsError, match="has no weights for stem, which"):
-        check_frozen(model, start(model.backbone, frozen.weights), frozen)
+        check_frozen_weights(model, load_initial_weights(model.backbone, frozen.weights), frozen)
 
 
-def test_a_file_without_any_weights_of_the_network(tmp_path: Path) -> None:
+def test_a_file_without_weights_of_the_network_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "head.npz", **{"fc.weight": np.zeros((7, 4))})
     with pytest.raises(WeightsError, match=r"head\.npz: holds no weights of this network"):
-        start(build(SMALL).backbone, str(tmp_path / "head.npz"))
+        load_initial_weights(build(SMALL).backbone, str(tmp_path / "head.npz"))
 
 
-def test_weights_of_another_architecture(tmp_path: Path) -> None:
+def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
     torch.save(build(ModelConfig()).backbone.state_dict(), tmp_path / "v1.pt")
     with pytest.raises(WeightsError, match=r"v1\.pt: .* another architecture"):
-        start(build(ModelConfig(architecture="resnet50v2")).backbone, str(tmp_path / "v1.pt"))
+        load_initial_weights(build(ModelConfig(architecture="resnet50v2")).backbone, str(tmp_path / "v1.pt"))
 
 
-def test_weights_that_cannot_be_read(tmp_path: Path) -> None:
+def test_unreadable_weights_are_refused(tmp_path: Path) -> None:
     backbone = build(SMALL).backbone
     with pytest.raises(WeightsError, match=r"no such file; model\.weights is imagenet, none, or"):
-        start(backbone, str(tmp_path / "none.npz"))
+        load_initial_weights(backbone, str(tmp_path / "none.npz"))
     (tmp_path / "bad.npz").write_bytes(b"bad")
     with pytest.raises(WeightsError, match="is not a NumPy archive of arrays"):
-        start(backbone, str(tmp_path / "bad.npz"))
+        load_initial_weights(backbone, str(tmp_path / "bad.npz"))
     (tmp_path / "bad.pt").write_bytes(b"bad")
     with pytest.raises(WeightsError, match="is not a file of weights"):
-        start(backbone, str(tmp_path / "bad.pt"))
+        load_initial_weights(backbone, str(tmp_path / "bad.pt"))
 
 
 def wrapped(prefix: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -394,36 +396,36 @@ FOREIGN = {
 
 
 @pytest.mark.parametrize("kind", FOREIGN)
-def test_weights_as_other_trainers_keep_them(tmp_path: Path, kind: str) -> None:
+def test_checkpoints_of_other_trainers(tmp_path: Path, kind: str) -> None:
     source = unlike_new(build(SMALL)).backbone.state_dict()
     torch.save(FOREIGN[kind](source), tmp_path / "foreign.pt")
     model = build(SMALL)
-    assert start(model.backbone, str(tmp_path / "foreign.pt")) == sorted(source)
+    assert load_initial_weights(model.backbone, str(tmp_path / "foreign.pt")) == sorted(source)
     assert all(torch.equal(value, source[name]) for name, value in model.backbone.state_dict().items())
 
 
 def test_arrays_of_a_wrapped_network(tmp_path: Path) -> None:
     source = unlike_new(build(SMALL)).backbone.state_dict()
     np.savez(tmp_path / "w.npz", **wrapped("module.", source))
-    assert start(build(SMALL).backbone, str(tmp_path / "w.npz")) == sorted(source)
+    assert load_initial_weights(build(SMALL).backbone, str(tmp_path / "w.npz")) == sorted(source)
 
 
-def test_a_file_that_holds_something_else_says_what(tmp_path: Path) -> None:
+def test_the_error_for_a_file_without_weights_names_its_content(tmp_path: Path) -> None:
     file = tmp_path / "w.pt"
     torch.save({"optimizer": {"lr": 0.1}, "epoch": 3}, file)
     with pytest.raises(WeightsError, match=r"is no state_dict, and contains none as .*; it has: optimizer, epoch"):
-        start(build(SMALL).backbone, str(file))
+        load_initial_weights(build(SMALL).backbone, str(file))
     torch.save([1, 2], file)
     with pytest.raises(WeightsError, match="it has: list"):
-        start(build(SMALL).backbone, str(file))
+        load_initial_weights(build(SMALL).backbone, str(file))
     torch.save(build(SMALL).backbone, file)  # a whole module, pickled
     with pytest.raises(
         WeightsError, match=r"is not a file of weights only \(it holds trainer\.models\.preact\.PreActResNet50\)"
     ):
-        start(build(SMALL).backbone, str(file))
+        load_initial_weights(build(SMALL).backbone, str(file))
 
 
 def test_pickled_arrays_are_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "evil.npz", conv1=np.array([{"a": 1}], dtype=object))
     with pytest.raises(WeightsError, match="is not a NumPy archive of arrays"):
-        start(build(SMALL).backbone, str(tmp_path / "evil.npz"))
+        load_initial_weights(build(SMALL).backbone, str(tmp_path / "evil.npz"))

@@ -18,7 +18,7 @@ from trainer.profile.prices import Price, costs, read_prices
 from trainer.profile.usage import Machine, Usage, UsageWatch
 from trainer.profile.verdict import verdict
 from trainer.train import step_timer as stages_module
-from trainer.train.step_timer import Stage, Stopwatch, waited
+from trainer.train.step_timer import Stage, Stopwatch, time_waits
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 SMALL_STEP = [*SMALL, "--set", "train.batch_size=4", "--set", "train.threads=2", "--set", "train.readers=1"]
@@ -117,14 +117,14 @@ def test_each_stage_gets_its_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
             yield number
 
     watch = Stopwatch("cpu")
-    for _ in waited(items(), watch):
+    for _ in time_waits(items(), watch):
         with watch(Stage.FORWARD):
             time.now += 5
     assert watch.seconds[Stage.WAIT] == 6
     assert watch.seconds[Stage.FORWARD] == 15
     assert watch.seconds[Stage.BACKWARD] == 0
     only = Stopwatch("cpu")
-    for _ in waited(items(), only.waits_only):
+    for _ in time_waits(items(), only.waits_only):
         with only.waits_only(Stage.FORWARD):
             time.now += 5
     assert only.seconds[Stage.WAIT] == 6

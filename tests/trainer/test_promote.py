@@ -21,7 +21,7 @@ from tests.trainer.drawn import Data, run_cli
 from tests.trainer.grey import write_grey_bundle
 from trainer.display import silent
 from trainer.evaluation.compare import ModelComparison
-from trainer.evaluation.metrics import Counts, paired
+from trainer.evaluation.metrics import Counts, paired_difference
 from trainer.publish.promote import promote
 from worker.counting import Counting
 
@@ -207,9 +207,9 @@ def test_a_paired_difference_is_narrower_than_two_intervals() -> None:
     groups = [str(number // 2) for number in range(400)]
     half = np.full(400, 0.5)
     counts = [Counts(found, half, found.astype(float), found, labels, groups) for found in (new, old)]
-    gain = paired(*counts)["accuracy"]
+    gain = paired_difference(*counts)["accuracy"]
     assert gain.value == pytest.approx((new == labels).mean() - (old == labels).mean())
     assert 0 < gain.low < gain.value < gain.high
     assert gain.high - gain.low < 0.08  # 0.137 if the two were independent
-    back = paired(*reversed(counts))["accuracy"]
+    back = paired_difference(*reversed(counts))["accuracy"]
     assert (back.low, back.high) == pytest.approx((-gain.high, -gain.low))

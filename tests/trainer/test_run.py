@@ -21,8 +21,8 @@ from trainer.errors import CheckpointError, DivergedError
 from trainer.models import build
 from trainer.train import checkpoint
 from trainer.train.features import FeatureCache
-from trainer.train.fit import fit, saved_run
-from trainer.train.run_files import BEST, LAST, LOG
+from trainer.train.fit import fit, load_run
+from trainer.train.run_files import BEST_CHECKPOINT, LAST_CHECKPOINT, LOG_FILE
 
 
 def config_of(data: Data, **changes: object) -> Config:
@@ -40,7 +40,7 @@ class Interrupted(Display):
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
-    saved = checkpoint.load(folder / LAST)
+    saved = checkpoint.load(folder / LAST_CHECKPOINT)
     return {f"average {name}": value for name, value in saved.weights.items()} | saved.training["model"]
 
 
@@ -59,7 +59,7 @@ def test_a_resumed_run_ends_with_the_same_weights(
     fit(config, tmp_path / "one", Display())
     with pytest.raises(KeyboardInterrupt):
         fit(config, tmp_path / "two", Interrupted())
-    assert len(checkpoint.load(tmp_path / "two" / LAST).history) == 1
+    assert len(checkpoint.load(tmp_path / "two" / LAST_CHECKPOINT).history) == 1
     run_cli("fit", "--out", tmp_path / "two", "--resume")
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     assert one.keys() == two.keys()
@@ -69,11 +69,11 @@ def test_a_resumed_run_ends_with_the_same_weights(
         assert len(list(folder.glob("tensorboard/events.*"))) == config.train.tensorboard
 
 
-def test_a_run_leaves_log_and_checkpoints(fitted: Path) -> None:
-    rows = list(csv.DictReader((fitted / LOG).read_text(encoding="utf-8").splitlines()))
+def test_a_run_writes_log_and_checkpoints(fitted: Path) -> None:
+    rows = list(csv.DictReader((fitted / LOG_FILE).read_text(encoding="utf-8").splitlines()))
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert 0 <= float(rows[0]["val_accuracy"]) <= 1
-    best = checkpoint.load(fitted / BEST)
+    best = checkpoint.load(fitted / BEST_CHECKPOINT)
     assert best.config.model.freeze == "layer2"
     assert best.config.train.epochs == 2
     assert best.training == {}
@@ -85,7 +85,7 @@ def test_training_learns(data: Data, tmp_path: Path) -> None:
     """Empty drawings and full ones differ plainly: the loss must fall well below that of guessing."""
     config = config_of(data, train__epochs=8, model__freeze="layer3", train__learning_rate=3e-3, train__ema=0.5)
     fit(config, tmp_path, Display())
-    history = checkpoint.load(tmp_path / LAST).history
+    history = checkpoint.load(tmp_path / LAST_CHECKPOINT).history
     assert history[-1]["train_loss"] < history[0]["train_loss"] - 0.3
 
 
@@ -99,30 +99,30 @@ def test_a_run_that_diverges_ends(data: Data, tmp_path: Path) -> None:
         raise Stopped
 
     with pytest.raises(Stopped):
-        fit(config, tmp_path, Display(), after=after)
-    saved = saved_run(tmp_path)
+        fit(config, tmp_path, Display(), on_epoch_end=after)
+    saved = load_run(tmp_path)
     saved.config = wild
     with pytest.raises(
         DivergedError, match=r"epoch 2: the loss is no longer a number .*1e\+30 now; last\.pt keeps epoch 1"
     ):
         fit(wild, tmp_path, Display(), saved=saved)
-    assert checkpoint.load(tmp_path / LAST).epoch == 1
+    assert checkpoint.load(tmp_path / LAST_CHECKPOINT).epoch == 1
 
 
 class Stopped(Exception):
     """After the first epoch."""
 
 
-def test_random_layers_are_not_frozen_without_a_word(
-    data: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_frozen_random_layers_are_warned_about(data: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = config_of(data, model__freeze="layer1.1", train__epochs=1, augment__views=1)
     fit(config, tmp_path, Display())
     said = capsys.readouterr().err
     assert "warning: stem to layer1.1 are frozen with random weights (model.weights=none)" in said
 
 
-def test_a_column_that_parts_a_bin_is_told(data: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_split_column_that_divides_a_bin_is_warned_about(
+    data: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Its two photos look alike: who has learned one knows the other."""
     splits = ["train"] * 6 + ["validation", "test"]
     index = tmp_path / "index.csv"
@@ -136,7 +136,7 @@ def test_a_column_that_parts_a_bin_is_told(data: Data, tmp_path: Path, capsys: p
     assert "warning: bin groups with photos in more than one split (column own): 1; the model" in said
 
 
-def test_two_passes_a_step_are_one_of_both(data: Data, tmp_path: Path) -> None:
+def test_gradient_accumulation_equals_a_larger_batch(data: Data, tmp_path: Path) -> None:
     """Where only the head learns, nothing depends on the other photos of a batch but the mean of the gradients."""
     same: dict[str, object] = {"model__freeze": "last", "model__dropout": 0.0, "train__epochs": 1}
     same |= {"augment__views": 1, "augment__flip": False}
@@ -150,7 +150,7 @@ def test_two_passes_a_step_are_one_of_both(data: Data, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="needs a C++ compiler")
-def test_a_compiled_run_learns_the_same_and_resumes(
+def test_a_compiled_run_gives_the_same_result_and_resumes(
     data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Compiled for real. What it leaves knows nothing of it: the same names, the same numbers but for rounding."""
@@ -168,7 +168,7 @@ def test_a_compiled_run_learns_the_same_and_resumes(
     assert list((tmp_path / "compiled").rglob("*.so"))
     with pytest.raises(KeyboardInterrupt):
         fit(config, tmp_path / "two", Interrupted(), cache=cache)
-    fit(config, tmp_path / "two", Display(), saved=saved_run(tmp_path / "two"), cache=cache)
+    fit(config, tmp_path / "two", Display(), saved=load_run(tmp_path / "two"), cache=cache)
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     assert [name for name in one if not torch.equal(one[name], two[name])] == []
 
@@ -176,10 +176,10 @@ def test_a_compiled_run_learns_the_same_and_resumes(
     plain = weights(tmp_path / "plain")
     assert one.keys() == plain.keys()
     torch.testing.assert_close(one["head.embed.0.weight"], plain["head.embed.0.weight"], rtol=1e-3, atol=1e-4)
-    assert checkpoint.load(tmp_path / "one" / BEST).model()
+    assert checkpoint.load(tmp_path / "one" / BEST_CHECKPOINT).model()
 
 
-def test_no_compiler_is_known_before_the_run(
+def test_a_missing_compiler_is_reported_before_the_run(
     data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli_error: Callable[..., str]
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -192,7 +192,7 @@ def test_patience_stops_a_run(data: Data, tmp_path: Path) -> None:
     """Without learning no epoch is better than the first."""
     config = config_of(data, train__epochs=9, train__patience=2, train__learning_rate=1e-12, model__freeze="layer4")
     fit(config, tmp_path, Display())
-    assert len(checkpoint.load(tmp_path / LAST).history) == 3
+    assert len(checkpoint.load(tmp_path / LAST_CHECKPOINT).history) == 3
 
 
 def test_features_are_computed_once_and_for_this_network_only(data: Data, tmp_path: Path) -> None:
@@ -206,7 +206,7 @@ def test_features_are_computed_once_and_for_this_network_only(data: Data, tmp_pa
         return batches
 
     def compute(model=model, config=config):  # type: ignore[no-untyped-def]
-        return FeatureCache(tmp_path, config.augment, config.train, progress).of_frozen_layers(model, photos, 2)
+        return FeatureCache(tmp_path, config.augment, config.train, progress).frozen_features(model, photos, 2)
 
     first = compute()
     assert asked == ["features, view 0", "features, view 1"]
@@ -235,19 +235,19 @@ def test_a_run_is_not_overwritten(fitted: Path, data: Data, cli_error: Callable[
     assert message.endswith("has a run already; continue it with --resume or choose another folder")
 
 
-def test_resuming_takes_no_other_configuration(fitted: Path, cli_error: Callable[..., str]) -> None:
+def test_resuming_refuses_another_configuration(fitted: Path, cli_error: Callable[..., str]) -> None:
     message = cli_error("fit", "--out", fitted, "--resume", "--set", "train.seed=1")
     assert "--resume takes the configuration from the checkpoint" in message
 
 
-def test_a_changed_length_is_recorded(fitted: Path) -> None:
-    saved = saved_run(fitted, 5)
+def test_a_changed_number_of_epochs_is_recorded(fitted: Path) -> None:
+    saved = load_run(fitted, 5)
     assert saved.config.train.epochs == 5
     assert saved.facts["changes"] == ["after epoch 2: train.epochs from 2 to 5"]
-    assert "changes" not in saved_run(fitted).facts
+    assert "changes" not in load_run(fitted).facts
 
 
-def test_a_run_that_is_done_is_not_begun_again(
+def test_a_finished_run_is_not_restarted(
     fitted: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(PhotoSet, "decode", lambda *_: pytest.fail("a photo was decoded"))
@@ -255,12 +255,12 @@ def test_a_run_that_is_done_is_not_begun_again(
     assert "2 epochs are done already; a larger --epochs continues the run" in capsys.readouterr().err
 
 
-def test_nothing_to_resume(tmp_path: Path, cli_error: Callable[..., str]) -> None:
+def test_resuming_needs_a_run(tmp_path: Path, cli_error: Callable[..., str]) -> None:
     assert cli_error("fit", "--out", tmp_path, "--resume").endswith("last.pt: no such checkpoint")
 
 
 def test_damaged_checkpoints(fitted: Path, tmp_path: Path) -> None:
-    whole = (fitted / BEST).read_bytes()
+    whole = (fitted / BEST_CHECKPOINT).read_bytes()
     half = tmp_path / "half.pt"
     half.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(CheckpointError, match=r"half\.pt: is not a checkpoint, or is damaged"):
@@ -271,27 +271,30 @@ def test_damaged_checkpoints(fitted: Path, tmp_path: Path) -> None:
 
 
 def test_a_full_disk_leaves_the_last_checkpoint(fitted: Path, tmp_path: Path) -> None:
-    file = tmp_path / LAST
-    shutil.copy(fitted / LAST, file)
+    file = tmp_path / LAST_CHECKPOINT
+    shutil.copy(fitted / LAST_CHECKPOINT, file)
     file.with_suffix(".partial").symlink_to("/dev/full")
     with pytest.raises(CheckpointError, match=r"last\.pt: cannot be written \(.*\); is the disk full\?"):
-        checkpoint.save(file, checkpoint.load(fitted / BEST))
+        checkpoint.save(file, checkpoint.load(fitted / BEST_CHECKPOINT))
     assert checkpoint.load(file).epoch == 2
     assert not file.with_suffix(".partial").is_symlink()
 
 
 def test_a_checkpoint_with_weights_of_another_network(fitted: Path) -> None:
-    saved = checkpoint.load(fitted / BEST)
+    saved = checkpoint.load(fitted / BEST_CHECKPOINT)
     saved.config = saved.config.model_copy(update={"model": saved.config.model.model_copy(update={"width": 0.25})})
     with pytest.raises(CheckpointError, match="the weights do not fit the configuration"):
         saved.model()
 
 
-def test_a_checkpoint_can_be_where_another_run_starts(fitted: Path, data: Data, tmp_path: Path) -> None:
-    shutil.copy(fitted / BEST, tmp_path / "start.pt")
+def test_a_checkpoint_can_be_the_initial_weights(fitted: Path, data: Data, tmp_path: Path) -> None:
+    shutil.copy(fitted / BEST_CHECKPOINT, tmp_path / "start.pt")
     start = ["--set", f"model.weights={tmp_path / 'start.pt'}"]
     run_cli("fit", *data.flags, "--out", tmp_path / "run", *QUICK, *start, "--freeze", "layer4", "--epochs", 1)
-    old, new = checkpoint.load(fitted / BEST).weights, checkpoint.load(tmp_path / "run" / BEST).weights
+    old, new = (
+        checkpoint.load(fitted / BEST_CHECKPOINT).weights,
+        checkpoint.load(tmp_path / "run" / BEST_CHECKPOINT).weights,
+    )
     assert torch.equal(old["backbone.layer4.2.conv3.weight"], new["backbone.layer4.2.conv3.weight"])
 
 
@@ -309,7 +312,7 @@ def test_errors_are_one_line(
     data: Data, tmp_path: Path, cli_error: Callable[..., str], flags: list[str], message: str
 ) -> None:
     assert f"error: {message}" in cli_error("fit", *data.flags, "--out", tmp_path / "run", *QUICK, *flags)
-    assert not (tmp_path / "run" / LAST).exists()
+    assert not (tmp_path / "run" / LAST_CHECKPOINT).exists()
 
 
 @pytest.mark.parametrize(
@@ -319,7 +322,7 @@ def test_errors_are_one_line(
         (["model.freeze=layer9"], "layer9"),
     ],
 )
-def test_a_wrong_start_is_known_before_any_photo_is_decoded(
+def test_wrong_initial_weights_are_reported_before_photos_are_decoded(
     changes: list[str], expected: str, data: Data, tmp_path: Path, cli_error: Callable[..., str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -328,7 +331,7 @@ def test_a_wrong_start_is_known_before_any_photo_is_decoded(
     assert expected in cli_error("fit", *data.flags, "--out", tmp_path / "run", *QUICK, *flags)
 
 
-def test_that_there_is_one_class_only_is_known_before_any_photo_is_decoded(
+def test_a_single_class_is_reported_before_photos_are_decoded(
     data: Data, tmp_path: Path, cli_error: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(PhotoSet, "decode", lambda *_: pytest.fail("a photo was decoded"))
@@ -339,7 +342,7 @@ def test_that_there_is_one_class_only_is_known_before_any_photo_is_decoded(
     assert message == f"error: {index}: all training photos show 2 items; add photos of other quantities"
 
 
-def test_an_odd_photo_does_not_upset_a_batch_norm(data: Data, tmp_path: Path) -> None:
+def test_an_odd_number_of_photos_gives_no_batch_of_one(data: Data, tmp_path: Path) -> None:
     """Eleven photos in batches of two, or of three in two micro-batches: one would be left alone."""
     lines = data.index.read_text(encoding="utf-8").splitlines()
     splits = ["train"] * 11 + ["validation"] * 3 + ["test"] * 2
@@ -353,33 +356,33 @@ def test_an_odd_photo_does_not_upset_a_batch_norm(data: Data, tmp_path: Path) ->
     for size, accumulation_steps in ((2, 1), (3, 2)):
         options = config.train.model_copy(update={"batch_size": size, "accumulate": accumulation_steps})
         fit(config.model_copy(update={"train": options}), tmp_path / f"{size}-{accumulation_steps}", Display())
-        assert checkpoint.load(tmp_path / f"{size}-{accumulation_steps}" / LAST).epoch == 1
+        assert checkpoint.load(tmp_path / f"{size}-{accumulation_steps}" / LAST_CHECKPOINT).epoch == 1
 
 
 def with_history(folder: Path, accuracies: list[float]) -> None:
     """Make the run in `folder` one whose epochs had these validation accuracies."""
-    saved = checkpoint.load(folder / LAST)
+    saved = checkpoint.load(folder / LAST_CHECKPOINT)
     first = saved.history[0]
     saved.history = [first | {"epoch": at, "val_accuracy": found} for at, found in enumerate(accuracies, start=1)]
     saved.epoch = len(accuracies)
     saved.config = saved.config.model_copy(
         update={"train": saved.config.train.model_copy(update={"epochs": saved.epoch})}
     )
-    checkpoint.save(folder / LAST, saved)
-    (folder / BEST).unlink()
+    checkpoint.save(folder / LAST_CHECKPOINT, saved)
+    (folder / BEST_CHECKPOINT).unlink()
 
 
-def test_a_best_checkpoint_that_was_lost_is_the_last_one_if_that_was_the_best(fitted: Path, tmp_path: Path) -> None:
+def test_a_lost_best_checkpoint_is_restored_from_the_last(fitted: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(fitted, tmp_path / "run"))
     with_history(folder, [0.2, 0.3])
     run_cli("fit", "--out", folder, "--resume")
-    best, last = checkpoint.load(folder / BEST), checkpoint.load(folder / LAST)
+    best, last = checkpoint.load(folder / BEST_CHECKPOINT), checkpoint.load(folder / LAST_CHECKPOINT)
     assert (best.epoch, best.training) == (2, {})
     assert all(torch.equal(best.weights[name], value) for name, value in last.weights.items())
     assert "changes" not in best.facts
 
 
-def test_a_best_checkpoint_that_was_lost_is_said(
+def test_a_lost_best_checkpoint_is_warned_about(
     fitted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Epoch 1 was the best and its weights are gone: the best from epoch 2 on is kept, whatever the first one had."""
@@ -388,18 +391,18 @@ def test_a_best_checkpoint_that_was_lost_is_said(
     run_cli("fit", "--out", folder, "--resume", "--epochs", 3)
     said = " ".join(capsys.readouterr().err.split())
     assert "best.pt is missing, and was of epoch 1; last.pt has only epoch 2: the best of this" in said
-    best = checkpoint.load(folder / BEST)
+    best = checkpoint.load(folder / BEST_CHECKPOINT)
     assert best.epoch == 3
     assert (
         "after epoch 2: the checkpoint of epoch 1, the best, was lost"
-        in checkpoint.load(folder / LAST).facts["changes"]
+        in checkpoint.load(folder / LAST_CHECKPOINT).facts["changes"]
     )
-    (folder / BEST).unlink()
+    (folder / BEST_CHECKPOINT).unlink()
     run_cli("fit", "--out", folder, "--resume")  # all done: the best can be written again
-    assert checkpoint.load(folder / BEST).epoch >= 2
+    assert checkpoint.load(folder / BEST_CHECKPOINT).epoch >= 2
 
 
-def test_another_index_is_said_when_a_run_goes_on(
+def test_a_changed_index_is_warned_about_when_a_run_is_resumed(
     data: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     index = tmp_path / "index.csv"
@@ -410,11 +413,11 @@ def test_another_index_is_said_when_a_run_goes_on(
     index.write_text(text.replace("00000,0,", "00000,1,"), encoding="utf-8")
     run_cli("fit", "--out", tmp_path / "run", "--resume", "--epochs", 2)
     assert "have changed since the run began" in " ".join(capsys.readouterr().err.split())
-    assert "after epoch 1: another index" in checkpoint.load(tmp_path / "run" / LAST).facts["changes"]
+    assert "after epoch 1: another index" in checkpoint.load(tmp_path / "run" / LAST_CHECKPOINT).facts["changes"]
 
 
 def test_weights_of_another_configuration_are_an_error_of_one_line(fitted: Path, tmp_path: Path) -> None:
-    saved = checkpoint.load(fitted / BEST)
+    saved = checkpoint.load(fitted / BEST_CHECKPOINT)
     saved.config = saved.config.model_copy(
         update={"model": saved.config.model.model_copy(update={"architecture": "resnet50", "width": 1.0})}
     )

@@ -1,4 +1,4 @@
-"""How an epoch is ordered and cut, by one process and by several."""
+"""The order of photos in an epoch, and its division into steps, micro-batches and shards."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from trainer.data.dataset import load_dataset
 from trainer.data.loader import Batch
 from trainer.data.photo_loader import PhotoLoader
 from trainer.data.read_ahead import read_ahead
-from trainer.data.sampler import Sampler, generator
+from trainer.data.sampler import Sampler, seeded_generator
 from trainer.data.split import Split
 from trainer.distributed.context import SINGLE_PROCESS, DistributedContext
 from trainer.models import build
-from trainer.train.predict import logits_of
+from trainer.train.predict import predict_logits
 
 
 def joined(parts: list[list[int]]) -> list[int]:
@@ -32,8 +32,8 @@ def places(cut: Sampler) -> list[list[int]]:
     ("photos", "size", "sizes"),
     [(100, 32, [25, 25, 25, 25]), (132, 64, [44, 44, 44]), (129, 64, [43, 43, 43]), (5, 32, [5]), (65, 64, [32, 33])],
 )
-def test_batches_are_even_and_hold_each_photo_once(photos: int, size: int, sizes: list[int]) -> None:
-    found = places(Sampler.of(photos, size))
+def test_batches_are_even_and_contain_each_photo_once(photos: int, size: int, sizes: list[int]) -> None:
+    found = places(Sampler.for_batch_size(photos, size))
     assert [len(batch) for batch in found] == sizes
     assert joined(found) == list(range(photos))
 
@@ -51,15 +51,15 @@ def test_no_batch_has_a_single_photo(size: int, accumulation_steps: int, process
         assert len({(cut.steps, cut.accumulation_steps) for cut in cuts}) == 1
 
 
-def test_nothing_is_no_batch() -> None:
-    assert places(Sampler.of(0, 8)) == []
+def test_no_photos_give_no_batch() -> None:
+    assert places(Sampler.for_batch_size(0, 8)) == []
 
 
 @pytest.mark.parametrize(
     ("size", "accumulation_steps", "processes"), [(32, 1, 1), (8, 4, 1), (16, 1, 2), (4, 2, 4), (11, 1, 3)]
 )
 @pytest.mark.parametrize("photos", [131, 132, 1000, 33, 20])
-def test_a_step_holds_the_same_however_it_is_spread(
+def test_a_step_has_the_same_photos_for_any_number_of_shards(
     photos: int, size: int, accumulation_steps: int, processes: int
 ) -> None:
     cuts = samplers(photos, size, accumulation_steps, processes)
@@ -70,7 +70,7 @@ def test_a_step_holds_the_same_however_it_is_spread(
         assert max(map(len, micro_batch)) - min(map(len, micro_batch)) <= 1
         assert joined(micro_batch) == list(range(photos))[cuts[0].micro_batch(index)]
         steps[index // cuts[0].accumulation_steps] += joined(micro_batch)
-    whole = Sampler.of(photos, size * accumulation_steps * processes)
+    whole = Sampler.for_batch_size(photos, size * accumulation_steps * processes)
     assert steps == places(whole)
     assert steps == [
         list(range(photos))[cuts[0].step(index * cuts[0].accumulation_steps)] for index in range(cuts[0].steps)
@@ -79,7 +79,7 @@ def test_a_step_holds_the_same_however_it_is_spread(
 
 def samplers(photos: int, size: int, accumulation_steps: int, processes: int) -> list[Sampler]:
     contexts = [DistributedContext(rank, processes) for rank in range(processes)]
-    return [Sampler.of(photos, size, accumulation_steps, context) for context in contexts]
+    return [Sampler.for_batch_size(photos, size, accumulation_steps, context) for context in contexts]
 
 
 def epoch(
@@ -93,7 +93,7 @@ def epoch(
     return list(loader.epoch(number))
 
 
-def test_photos_are_changed_alike_however_they_are_spread(data: Data) -> None:
+def test_augmentation_is_the_same_for_any_number_of_shards(data: Data) -> None:
     """18 photos: two steps of nine in one process, or in two micro-batches of two processes."""
     whole = epoch(data, 1, 12)
     assert [len(batch.inputs) for batch in whole] == [9, 9]
@@ -107,27 +107,27 @@ def test_photos_are_changed_alike_however_they_are_spread(data: Data) -> None:
     assert sum(batch.photos for batch in parts[0]) == 18
 
 
-def test_an_epoch_is_the_same_again_and_the_next_another(data: Data) -> None:
+def test_epochs_are_reproducible_and_differ(data: Data) -> None:
     first, again, other = (epoch(data, number, 12) for number in (1, 1, 2))
     assert all(torch.equal(one.inputs, two.inputs) for one, two in zip(first, again, strict=True))
     assert not torch.equal(first[0].quantities, other[0].quantities)
 
 
-def test_drawn_changes_are_those_that_readers_make(data: Data) -> None:
+def test_deferred_augmentation_equals_that_of_readers(data: Data) -> None:
     from trainer.data.augment import augment
 
     photos = load_dataset(DataConfig(photos=data.photos, index=data.index))[Split.TEST]
     options = {"seed": 0, "augment": AugmentConfig(), "shuffle": True, "threads": 1}
     done, drawn = (list(PhotoLoader(photos, 4, deferred=deferred, **options).epoch(0)) for deferred in (False, True))  # type: ignore[arg-type]
     for one, two in zip(done, drawn, strict=True):
-        assert one.changes is None
-        assert two.changes is not None
+        assert one.augment_params is None
+        assert two.augment_params is not None
         assert not torch.equal(one.inputs, two.inputs)
-        assert torch.equal(one.inputs, augment(two.inputs, two.changes))
+        assert torch.equal(one.inputs, augment(two.inputs, two.augment_params))
 
 
-def test_random_numbers_depend_on_every_part() -> None:
-    seen = {generator(*parts).initial_seed() for parts in [(0, 1), (1, 0), (0, 0, 1), (0, 0, 0, 1), (0, 2)]}
+def test_random_numbers_depend_on_every_seed() -> None:
+    seen = {seeded_generator(*parts).initial_seed() for parts in [(0, 1), (1, 0), (0, 0, 1), (0, 0, 0, 1), (0, 2)]}
     assert len(seen) == 5
 
 
@@ -135,11 +135,11 @@ def test_reading_ahead_keeps_the_order() -> None:
     assert list(read_ahead(lambda number: number * 2, range(50), threads=4)) == list(range(0, 100, 2))
 
 
-def test_a_process_without_validation_photos_scores_none(data: Data) -> None:
+def test_an_empty_validation_shard_gives_no_logits(data: Data) -> None:
     """With more processes than photos, some have none."""
     photos = load_dataset(DataConfig(photos=data.photos, index=data.index))[Split.TEST]
-    none = photos.share(DistributedContext(0, 11))
+    none = photos.shard(DistributedContext(0, 11))
     assert len(none) == 0
     batches = PhotoLoader(none, 8, seed=0, augment=None, shuffle=False, threads=1)
     model = build(ModelConfig(architecture="resnet50v2", weights="none", width=0.125))
-    assert logits_of(model, batches, TrainConfig()).shape == (0, 22)
+    assert predict_logits(model, batches, TrainConfig()).shape == (0, 22)

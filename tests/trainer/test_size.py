@@ -1,4 +1,4 @@
-"""Networks that see photos of another size: trained, exported, evaluated, and counted with by worker and container."""
+"""Networks with another input size: trained, exported, evaluated, and used by worker and container."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from testing.services.s3 import S3
 from tests.trainer.drawn import QUICK, Data, run_cli
 from tests.trainer.test_run import config_of
 from trainer.data.dataset import load_dataset
-from trainer.data.source import PREPARED, prepared_quality
+from trainer.data.source import PREPARED_FILE, prepared_jpeg_quality
 from trainer.data.split import Split
 from trainer.evaluation.onnx_model import OnnxModel
 from trainer.train import checkpoint
 from trainer.train.features import FeatureCache
 from trainer.train.fit import load_teachers
-from trainer.train.run_files import BEST
+from trainer.train.run_files import BEST_CHECKPOINT
 from worker.counting import Counting
 from worker.engine import Engine
 from worker.metrics import WorkerMetrics
@@ -48,7 +48,8 @@ def bundle(data: Data, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     (features,) = (np.load(file, mmap_mode="r") for file in (folder / "run" / "features").glob("*-1.npy"))
     assert features.shape[1:] == (SIZE // 4, SIZE // 4, 32)
     run_cli(
-        "export", folder / "run" / BEST, "--out", folder / "bundle", "--variants", "int8,fp32,fp16", "--max-loss", 1,
+        "export", folder / "run" / BEST_CHECKPOINT, "--out", folder / "bundle", "--variants", "int8,fp32,fp16",
+        "--max-loss", 1,
     )  # fmt: skip
     return Bundle(folder / "bundle")
 
@@ -80,7 +81,7 @@ def test_a_worker_counts(expected: list[float], settings: Settings, s3: S3) -> N
         counting.close()
 
 
-def test_the_container_answers(expected: list[float], settings: Settings, bundle: Bundle) -> None:
+def test_the_container_predicts(expected: list[float], settings: Settings, bundle: Bundle) -> None:
     counter = PhotoCounter(Engine(bundle), settings, WorkerMetrics())
     try:
         answer = asyncio.run(counter.count(PHOTO.read_bytes()))
@@ -89,9 +90,9 @@ def test_the_container_answers(expected: list[float], settings: Settings, bundle
     assert json.loads(answer.model_dump_json())["probabilities"] == pytest.approx(expected, abs=1e-5)
 
 
-def test_it_is_evaluated_at_its_own_size(bundle: Bundle, data: Data, tmp_path: Path) -> None:
+def test_a_model_is_evaluated_at_its_own_size(bundle: Bundle, data: Data, tmp_path: Path) -> None:
     accuracy = []
-    for model in (bundle.folder, bundle.folder.parent / "run" / BEST):
+    for model in (bundle.folder, bundle.folder.parent / "run" / BEST_CHECKPOINT):
         file = tmp_path / f"{model.name}.json"
         run_cli("evaluate", model, *data.flags, "--out", file)
         figures = json.loads(file.read_text(encoding="utf-8"))["metrics"]["test"]
@@ -100,8 +101,8 @@ def test_it_is_evaluated_at_its_own_size(bundle: Bundle, data: Data, tmp_path: P
     assert accuracy[0] == accuracy[1] == bundle.card.metrics["test"].accuracy.value
 
 
-def test_a_teacher_sees_photos_at_its_own_size(bundle: Bundle, data: Data, tmp_path: Path) -> None:
-    file = bundle.folder.parent / "run" / BEST
+def test_a_teacher_gets_photos_of_its_own_size(bundle: Bundle, data: Data, tmp_path: Path) -> None:
+    file = bundle.folder.parent / "run" / BEST_CHECKPOINT
     config = config_of(data, data__jpeg_quality=82, distil__teachers=[file])
     assert config.data.size == 224
     photos = load_dataset(config.data)[Split.TEST]
@@ -115,8 +116,8 @@ def test_a_teacher_sees_photos_at_its_own_size(bundle: Bundle, data: Data, tmp_p
     torch.testing.assert_close(found.probabilities(photos, cache, mirrored=True), wanted)
 
 
-def test_the_quality_of_prepared_photos_matters_at_their_own_size(tmp_path: Path) -> None:
-    assert prepared_quality(tmp_path, SIZE) is None
-    (tmp_path / PREPARED).write_text(json.dumps({"size": SIZE, "jpeg_quality": 95}), encoding="utf-8")
-    assert prepared_quality(tmp_path, SIZE) == 95
-    assert prepared_quality(tmp_path, 224) == 0  # squashed once more: the traces are gone
+def test_prepared_jpeg_quality_applies_at_the_prepared_size(tmp_path: Path) -> None:
+    assert prepared_jpeg_quality(tmp_path, SIZE) is None
+    (tmp_path / PREPARED_FILE).write_text(json.dumps({"size": SIZE, "jpeg_quality": 95}), encoding="utf-8")
+    assert prepared_jpeg_quality(tmp_path, SIZE) == 95
+    assert prepared_jpeg_quality(tmp_path, 224) == 0  # squashed once more: the traces are gone

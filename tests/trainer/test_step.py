@@ -1,4 +1,4 @@
-"""One optimisation step: what accumulates, how gradients are clipped, and the averaged weights."""
+"""One optimisation step: gradient accumulation, clipping, and averaged weights."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: value.detach().clone() for name, value in model.named_parameters()}
 
 
-def test_micro_batches_add_up_to_the_step_of_all_their_photos(model: Counter) -> None:
+def test_micro_batches_add_up_to_one_step(model: Counter) -> None:
     before, parted = weights(model), copy.deepcopy(model)
     losses = [step_of(model)(0, batches(1), 1), step_of(parted)(0, batches(4), 4)]
     assert float(losses[0]) == pytest.approx(float(losses[1]), rel=1e-5)

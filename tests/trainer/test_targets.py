@@ -8,13 +8,13 @@ import torch
 from trainer.models.targets import soft_targets
 
 
-def test_plain_labels() -> None:
+def test_one_hot_targets() -> None:
     found = soft_targets(torch.tensor([0, 5, 6, 30]), 0)
     assert found.argmax(dim=1).tolist() == [0, 5, 6, 6]
     assert found.sum(dim=1).tolist() == [1, 1, 1, 1]
 
 
-def test_neighbours_get_a_share() -> None:
+def test_soft_targets_include_neighbours() -> None:
     near, far = math.exp(-2), math.exp(-8)  # one and two items away, with sigma 0.5
     total = 1 + 2 * near + 2 * far
     found = soft_targets(torch.tensor([3]), 0.5)[0].tolist()
@@ -23,7 +23,7 @@ def test_neighbours_get_a_share() -> None:
     assert found[1] == found[5] == pytest.approx(far / total, abs=1e-6)
 
 
-def test_six_leaks_towards_five_and_twenty_does_not() -> None:
+def test_soft_targets_of_more_than_five() -> None:
     six, twenty, many = soft_targets(torch.tensor([6, 20, 1000]), 0.5)
     assert six[5] == pytest.approx(math.exp(-2) / (1 + 2 * math.exp(-2)), abs=1e-3)
     assert [twenty[6].item(), many[6].item()] == pytest.approx([1, 1])

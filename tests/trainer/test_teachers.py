@@ -1,4 +1,4 @@
-"""Teachers: what a student learns from them, and which are refused."""
+"""Distillation: what a student learns from its teachers, and which teachers are refused."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from trainer.display import Display, silent
 from trainer.errors import BinwatchError, CheckpointError
 from trainer.evaluation.evaluate import torch_logits
 from trainer.export.bundle import taught_by, training_facts
-from trainer.models.targets import logits_in_classes
+from trainer.models.targets import class_logits
 from trainer.train import checkpoint
 from trainer.train.checkpoint import Checkpoint
 from trainer.train.features import FeatureCache
-from trainer.train.fit import fit, load_teachers, saved_run
-from trainer.train.run_files import BEST, LAST
+from trainer.train.fit import fit, load_run, load_teachers
+from trainer.train.run_files import BEST_CHECKPOINT, LAST_CHECKPOINT
 
 HEAD_ONLY: dict[str, object] = {"model__freeze": "last", "model__dropout": 0.0, "augment__views": 1}
 """Students of which the head learns, from features."""
@@ -33,7 +33,7 @@ HEAD_ONLY: dict[str, object] = {"model__freeze": "last", "model__dropout": 0.0, 
 @pytest.fixture(scope="module")
 def teacher(data: Data, fitted: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a model that is sure of its answers, which differ from photo to photo and are not the labels."""
-    saved = checkpoint.load(fitted / BEST)
+    saved = checkpoint.load(fitted / BEST_CHECKPOINT)
     photos = load_dataset(config_of(data).data)[Split.TRAIN]
     with torch.inference_mode():
         embedding = saved.model()(torch.from_numpy(photos.pixels(range(len(photos)))))[1]
@@ -44,22 +44,22 @@ def teacher(data: Data, fitted: Path, tmp_path_factory: pytest.TempPathFactory) 
     saved.weights["head.classify.bias"] = -(step**2) / 2 - 2 * step * (axis @ embedding.mean(dim=0))
     folder = tmp_path_factory.mktemp("teachers") / "sure"
     folder.mkdir()
-    checkpoint.save(folder / BEST, saved)
+    checkpoint.save(folder / BEST_CHECKPOINT, saved)
     return folder
 
 
 def probabilities(file: Path, photos: PhotoSet) -> torch.Tensor:
     saved = checkpoint.load(file)
     logits = torch_logits(saved.model(), photos, saved.config.train, silent())
-    return torch.softmax(logits_in_classes(torch.from_numpy(logits)), dim=1)
+    return torch.softmax(class_logits(torch.from_numpy(logits)), dim=1)
 
 
 def changed(folder: Path, teacher: Path, change: Callable[[Checkpoint], None]) -> Path:
     """Another teacher."""
-    saved = checkpoint.load(teacher / BEST)
+    saved = checkpoint.load(teacher / BEST_CHECKPOINT)
     change(saved)
     folder.mkdir()
-    checkpoint.save(folder / BEST, saved)
+    checkpoint.save(folder / BEST_CHECKPOINT, saved)
     return folder
 
 
@@ -71,14 +71,16 @@ def with_data(**options: Any) -> Callable[[Checkpoint], None]:
     return change
 
 
-def test_a_student_learns_to_say_what_its_teacher_says(data: Data, teacher: Path, tmp_path: Path) -> None:
+def test_a_student_learns_its_teachers_output(data: Data, teacher: Path, tmp_path: Path) -> None:
     """From nothing but its answers; and so it comes near to them also for photos that it has not seen."""
-    options = HEAD_ONLY | {"model__weights": str(teacher / BEST), "augment__flip": False, "train__ema": 0.8}
+    options = HEAD_ONLY | {"model__weights": str(teacher / BEST_CHECKPOINT), "augment__flip": False, "train__ema": 0.8}
     options |= {"train__epochs": 20, "train__learning_rate": 0.003, "model__head": "capstone", "train__batch_size": 12}
     fit(config_of(data, **options, distil__teachers=[teacher], distil__share=1.0), tmp_path, silent())
     for split, share in ((Split.TRAIN, 0.25), (Split.VALIDATION, 0.4)):
         photos = load_dataset(config_of(data).data)[split]
-        wanted, student = (probabilities(file, photos) for file in (teacher / BEST, tmp_path / LAST))
+        wanted, student = (
+            probabilities(file, photos) for file in (teacher / BEST_CHECKPOINT, tmp_path / LAST_CHECKPOINT)
+        )
         assert len(set(wanted.argmax(dim=1).tolist())) > 2
         one_for_all = float((wanted - wanted.mean(dim=0)).abs().mean())
         assert one_for_all > 0.1
@@ -86,18 +88,18 @@ def test_a_student_learns_to_say_what_its_teacher_says(data: Data, teacher: Path
 
 
 @pytest.mark.parametrize("flip", [True, False])
-def test_their_mean_answer_at_a_temperature(
+def test_teachers_mean_probabilities_at_a_temperature(
     data: Data, teacher: Path, fitted: Path, tmp_path: Path, flip: bool
 ) -> None:
     """To each photo as it is and, where photos are mirrored at random, as a mirror shows it."""
-    both = [teacher, fitted / BEST]
+    both = [teacher, fitted / BEST_CHECKPOINT]
     config = config_of(data, distil__teachers=both, distil__temperature=3.0, augment__flip=flip)
     found = load_teachers(config)
     assert found is not None
     photos = load_dataset(config.data)[Split.TEST]
     pixels = torch.from_numpy(photos.pixels(range(len(photos))))
     ways = [pixels, pixels.flip(2)] if flip else [pixels]
-    models = [checkpoint.load(folder / BEST).model() for folder in (teacher, fitted)]
+    models = [checkpoint.load(folder / BEST_CHECKPOINT).model() for folder in (teacher, fitted)]
     with torch.inference_mode():
         said = [torch.softmax(model(each)[0] / 3, dim=1) for model in models for each in ways]
 
@@ -123,16 +125,16 @@ def test_a_teacher_of_another_architecture(data: Data, fitted: Path, tmp_path: P
     teach = ["--set", f"distil.teachers=['{fitted}']", "--set", "distil.share=0.7"]
     other = ["--set", "model.width=1", "--set", "model.architecture=resnet18", "--freeze", "layer4", "--epochs", 1]
     run_cli("fit", *data.flags, "--out", tmp_path / "run", *QUICK, *other, *teach)
-    saved = checkpoint.load(tmp_path / "run" / BEST)
+    saved = checkpoint.load(tmp_path / "run" / BEST_CHECKPOINT)
     (named,) = saved.facts["teachers"]
     assert named["name"] == f"{fitted.name}/best.pt"
-    assert (named["architecture"], named["epoch"]) == ("resnet50v2", checkpoint.load(fitted / BEST).epoch)
+    assert (named["architecture"], named["epoch"]) == ("resnet50v2", checkpoint.load(fitted / BEST_CHECKPOINT).epoch)
     facts = training_facts(saved)
     assert facts["teachers"] == [named]
     assert facts["config"]["distil"] == {"teachers": [named["name"]], "share": 0.7, "temperature": 1.0}
     assert taught_by(saved) == [f"Learned 70% from the mean output of {fitted.name}/best.pt; the rest from labels."]
     assert str(fitted.parent) not in str(facts)
-    assert taught_by(checkpoint.load(fitted / BEST)) == []
+    assert taught_by(checkpoint.load(fitted / BEST_CHECKPOINT)) == []
 
 
 def test_a_run_is_resumed_with_the_same_teachers_only(data: Data, teacher: Path, tmp_path: Path) -> None:
@@ -145,7 +147,7 @@ def test_a_run_is_resumed_with_the_same_teachers_only(data: Data, teacher: Path,
 
     shutil.rmtree(folder)
     changed(folder, teacher, learn_more)
-    saved = saved_run(tmp_path / "run", epochs=2)
+    saved = load_run(tmp_path / "run", epochs=2)
     with pytest.raises(CheckpointError, match=r"teacher/best\.pt: not the model with which the run began"):
         fit(saved.config, tmp_path / "run", Display(), saved=saved)
 
@@ -166,7 +168,7 @@ CASES = ["seed", "groups", "column", "classes", "highest", "index"]
 
 
 @pytest.mark.parametrize(("change", "own", "message"), WRONG, ids=CASES)
-def test_wrong_teachers_are_known_before_any_photo_is_decoded(
+def test_wrong_teachers_are_reported_before_photos_are_decoded(
     data: Data, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     change: Callable[[Checkpoint], None], own: dict[str, object], message: str,
 ) -> None:  # fmt: skip
@@ -178,7 +180,7 @@ def test_wrong_teachers_are_known_before_any_photo_is_decoded(
         fit(config, tmp_path / "run", silent())
 
 
-def test_teachers_that_are_not_there(
+def test_missing_teachers_are_errors(
     data: Data, tmp_path: Path, cli_error: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(PhotoSet, "decode", lambda *_: pytest.fail("a photo was decoded"))
@@ -193,7 +195,7 @@ def test_teachers_that_are_not_there(
     assert "index.csv: is not a checkpoint, or is damaged" in error(data.index)
 
 
-def test_a_teacher_of_the_same_split_column(data: Data, tmp_path: Path) -> None:
+def test_a_teacher_with_the_same_split_column_is_accepted(data: Data, tmp_path: Path) -> None:
     """The same index is known by its content, wherever it lies."""
     split = with_splits(data, tmp_path)
     config = config_of(split, **HEAD_ONLY, data__split_column="split", train__epochs=1)

@@ -1,4 +1,4 @@
-"""`tune`: trials, pruning, continuing, and a run with the best options."""
+"""The command `tune`: trials, pruning, continuing a study, and a run with the best options."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from trainer import disk
 from trainer.config import Config
 from trainer.errors import DivergedError
 from trainer.train import checkpoint, tune
-from trainer.train.run_files import BEST, STUDY
+from trainer.train.run_files import BEST_CHECKPOINT, STUDY_FILE
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
@@ -51,18 +51,18 @@ def test_a_study_trains_and_its_best_trial_can_be_fitted(data: Data, tmp_path: P
     assert not list(study.rglob("last.pt"))
     run_cli("fit", "--from-study", study, "--out", tmp_path / "run")
     best, own = (
-        checkpoint.load(study / f"trial-{tune.best_trial(study).number}" / BEST),
-        checkpoint.load(tmp_path / "run" / BEST),
+        checkpoint.load(study / f"trial-{tune.best_trial(study).number}" / BEST_CHECKPOINT),
+        checkpoint.load(tmp_path / "run" / BEST_CHECKPOINT),
     )
     assert own.config == best.config
     assert own.history[0]["train_loss"] == pytest.approx(best.history[0]["train_loss"])
 
 
-def test_a_study_in_a_folder_with_an_odd_name(data: Data, tmp_path: Path, scores: list[list[float]]) -> None:
+def test_a_study_in_a_folder_with_special_characters(data: Data, tmp_path: Path, scores: list[list[float]]) -> None:
     scores += [[0.5]]
     study = tmp_path / "what?now {1} 100%41"
     run_cli("tune", *data.flags, "--out", study, "--trials", 1)
-    assert (study / STUDY).stat().st_size > 0
+    assert (study / STUDY_FILE).stat().st_size > 0
     assert tune.best_trial(study).number == 0
     assert not (tmp_path / "what").exists()
 
@@ -101,7 +101,7 @@ def test_a_study_is_not_continued_with_other_data_or_options(
     assert [row["val_accuracy"] for row in rows(study)] == ["0.3", "0.5"]
 
 
-def test_a_file_of_options_is_part_of_what_a_trial_found(
+def test_best_options_include_the_configuration_file(
     data: Data, tmp_path: Path, scores: list[list[float]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`fit --from-study` need not be told of it again."""
@@ -115,7 +115,7 @@ def test_a_file_of_options_is_part_of_what_a_trial_found(
     assert (fitted[0].model.freeze, fitted[0].data.photos, fitted[0].train.seed) == ("layer4", data.photos, 3)
 
 
-def test_a_trial_that_diverges_is_an_answer(
+def test_a_diverged_trial_is_pruned(
     data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fit(*_: object, after: Callable[[dict[str, float]], None], **__: object) -> None:
@@ -131,17 +131,17 @@ def test_a_trial_that_diverges_is_an_answer(
     assert "epoch 2: the loss is no longer a number" in capsys.readouterr().err
 
 
-def test_hopeless_trials_are_pruned(data: Data, tmp_path: Path, scores: list[list[float]]) -> None:
+def test_poor_trials_are_pruned(data: Data, tmp_path: Path, scores: list[list[float]]) -> None:
     scores += [[0.5] * 5] * 5 + [[0.1] * 5]
     run_cli("tune", *data.flags, "--out", tmp_path, "--trials", 6)
     assert [row["state"] for row in rows(tmp_path)] == ["complete"] * 5 + ["pruned"]
     assert int(rows(tmp_path)[-1]["epochs"]) == 2
 
 
-def test_a_trial_that_was_killed_is_tried_again(
+def test_a_killed_trial_is_repeated(
     data: Data, tmp_path: Path, scores: list[list[float]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    killed = tune._open(tmp_path, create=True).ask()
+    killed = tune._open_study(tmp_path, create=True).ask()
     options = tune.default_space(killed)
     (tmp_path / "trial-0").mkdir()
     (tmp_path / "trial-0" / "last.pt").write_bytes(b"half a run")
@@ -149,14 +149,14 @@ def test_a_trial_that_was_killed_is_tried_again(
     run_cli("tune", *data.flags, "--out", tmp_path, "--trials", 2)
     assert "trial 0 was interrupted; its options are tried again" in capsys.readouterr().err
     assert [row["state"] for row in rows(tmp_path)] == ["fail", "complete", "complete"]
-    again, other = (tune._open(tmp_path, create=False).get_trials()[number].params for number in (1, 2))
+    again, other = (tune._open_study(tmp_path, create=False).get_trials()[number].params for number in (1, 2))
     assert again == killed.params
     assert again["learning_rate"] == options["train.learning_rate"] != other["learning_rate"]
     assert not (tmp_path / "trial-0").exists()
 
 
 @pytest.mark.timeout(600)
-def test_what_a_killed_process_leaves_is_tried_again(
+def test_a_trial_of_a_killed_process_is_repeated(
     data: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Two processes at it, one is killed within its trial: its options are tried again, and no trial twice."""
@@ -188,7 +188,7 @@ def test_what_a_killed_process_leaves_is_tried_again(
     complete = {row["learning_rate"] for row in found if row["state"] == "complete"}
     assert len(complete) == 3
     assert {row["learning_rate"] for row in found if row["state"] == "fail"} < complete
-    assert {file.parent.name for file in study.glob(f"trial-*/{BEST}")} == {"trial-2", "trial-3", "trial-4"}
+    assert {file.parent.name for file in study.glob(f"trial-*/{BEST_CHECKPOINT}")} == {"trial-2", "trial-3", "trial-4"}
     assert not list(study.rglob("last.pt"))
 
 
@@ -212,7 +212,7 @@ def test_one_study_at_a_time(data: Data, tmp_path: Path, cli_error: Callable[...
     assert "another tune is running here; wait for it, or use its --jobs" in message
 
 
-def test_the_spaces_give_options_that_exist(data: Data, tmp_path: Path) -> None:
+def test_search_spaces_give_valid_options(data: Data, tmp_path: Path) -> None:
     fixed = {"learning_rate": 0.002, "batch_size": 32, "epochs": 10, "pretrained_factor": 0.1, "weight_decay": 0.1}
     fixed |= {"ordinal_sigma": 0.5, "class_weights": "sqrt", "dropout": 0.1}
     places = {"data.photos": data.photos, "data.index": data.index}

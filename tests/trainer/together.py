@@ -19,10 +19,10 @@ from trainer.config import Config, ModelConfig, read
 from trainer.data.dataset import PhotoSet
 from trainer.data.photo_loader import PhotoLoader
 from trainer.display import Display, silent
-from trainer.distributed.context import SINGLE_PROCESS, DistributedContext, joined
+from trainer.distributed.context import SINGLE_PROCESS, DistributedContext, process_group
 from trainer.models.counter import Counter
 from trainer.train import fit as fitting
-from trainer.train.fit import fit, saved_run
+from trainer.train.fit import fit, load_run
 
 PROCESSES = 2
 EXACT: dict[str, Any] = {
@@ -85,9 +85,9 @@ def fits(photos: str, index: str, teacher: str, folder: Path, context: Distribut
     config = config_of(photos, index, NOISY)
     fit(config, folder / "one", silent(), context=context)
     try:
-        fit(config, folder / "two", silent(), context=context, after=interrupt)
+        fit(config, folder / "two", silent(), context=context, on_epoch_end=interrupt)
     except Interrupted:
-        saved = saved_run(folder / "two", context=context)
+        saved = load_run(folder / "two", context=context)
         fit(saved.config, folder / "two", Display() if context.is_main else silent(), saved=saved, context=context)
 
 
@@ -108,7 +108,7 @@ def lose_photos() -> None:
 def main() -> None:
     what, *arguments = sys.argv[1:]
     if what == "fits":
-        with joined() as context:
+        with process_group() as context:
             assert context is not SINGLE_PROCESS
             photos, index, teacher, folder = arguments
             fits(photos, index, teacher, Path(folder), context)

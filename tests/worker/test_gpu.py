@@ -61,7 +61,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     write_fp16(fp32, fp16)
     variants = {Precision.FP32: make_variant(fp32), Precision.FP16: make_variant(fp16)}
     card = Card(
-        version="random", architecture="resnet18", created=datetime.now(UTC), embedding_size=model.head.size,
+        version="random", architecture="resnet18", created=datetime.now(UTC), embedding_size=model.head.embedding_size,
         temperature=1.0, variants=variants,
     )  # fmt: skip
     write_card(folder, card)

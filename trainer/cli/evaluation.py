@@ -12,7 +12,7 @@ from binwatch.bundle import Precision
 from trainer.cli import paths
 from trainer.cli.options import Every, Index, Photos
 from trainer.cli.paths import data_changes
-from trainer.data.split import ALL, Split
+from trainer.data.split import ALL_PHOTOS, Split
 from trainer.disk import make_folder
 from trainer.display import Display
 
@@ -46,13 +46,15 @@ def evaluate(
     from trainer.evaluation.evaluate import report_file
 
     display = Display()
-    name = ALL if every else split
+    name = ALL_PHOTOS if every else split
     file = out or report_file(model, f"{name}-challenge" if challenge else name, variant)
     make_folder(file.parent)
     found = run(model, None if every else split, changes, display, variant, challenge=challenge)
     console = Console()
-    console.print(tables.summary(found.metrics, f"{found.model}: {found.name} photos, 95 % intervals by bin group"))
-    console.print(tables.classes(found.main, "by label and count"))
+    console.print(
+        tables.metrics_table(found.metrics, f"{found.model}: {found.name} photos, 95 % intervals by bin group")
+    )
+    console.print(tables.class_table(found.main, "by label and count"))
     if limits := found.limits():
         display.warn(limits)
     page = report.write(found, file)
@@ -76,5 +78,5 @@ def compare(
     display = Display()
     found = compare_files(model, other, changes, display, None if every else Split.TEST)
     if not found.identical:
-        Console().print(tables.comparison(found))
+        Console().print(tables.comparison_table(found))
     typer.echo(found.verdict())

@@ -47,7 +47,9 @@ def export(
     display = Display()
     options = ExportOptions(precisions, max_loss, version, tuple(note or ()), count_rule)
     card = run(model, out, options, changes, display)
-    Console().print(tables.summary(card.metrics, f"{card.version}, fp32: test photos, 95 % intervals by bin group"))
+    Console().print(
+        tables.metrics_table(card.metrics, f"{card.version}, fp32: test photos, 95 % intervals by bin group")
+    )
     display.say(f"bundle: {out} ({', '.join(card.variants)})")
 
 

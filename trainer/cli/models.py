@@ -33,8 +33,8 @@ def models() -> None:
         return
     cards.sort(key=lambda card: card.created)
     console = Console()
-    console.print(tables.models(cards, registry.current()))
-    for note in tables.notes(cards):
+    console.print(tables.model_table(cards, registry.current()))
+    for note in tables.card_notes(cards):
         console.print(note, highlight=False, markup=False, soft_wrap=True)
 
 
@@ -68,7 +68,7 @@ def promote(
 
     def show(found: ModelComparison) -> None:
         if not found.identical:
-            Console().print(tables.comparison(found))
+            Console().print(tables.comparison_table(found))
 
     bundled = load_settings().model_dir
     done = run(model, open_registry(), changes, display, force=force, dry_run=dry_run, bundled=bundled, show=show)

@@ -12,7 +12,7 @@ from trainer.config import Config, DataConfig
 from trainer.data import index, source
 from trainer.distributed import environment
 from trainer.errors import ConfigError
-from trainer.train.run_files import BEST, LAST, check_checkpoint, check_new
+from trainer.train.run_files import BEST_CHECKPOINT, LAST_CHECKPOINT, check_checkpoint, check_new
 
 
 def check_run(config: Config, out: Path) -> None:
@@ -20,32 +20,32 @@ def check_run(config: Config, out: Path) -> None:
 
     Several processes may be on several machines. They check it after they have connected, and name the one that fails.
     """
-    if environment.several_processes():
+    if environment.is_distributed():
         return
     check_new(out)
     check_data(config.data)
     for teacher in config.distil.teachers:
-        check_checkpoint(teacher / BEST if teacher.is_dir() else teacher)
+        check_checkpoint(teacher / BEST_CHECKPOINT if teacher.is_dir() else teacher)
 
 
 def check_resumable(out: Path) -> None:
     """Raises CheckpointError if `out` has no run."""
-    if not environment.several_processes():  # only the main process needs it
-        check_checkpoint(out / LAST)
+    if not environment.is_distributed():  # only the main process needs it
+        check_checkpoint(out / LAST_CHECKPOINT)
 
 
 def check_data(config: DataConfig) -> None:
     """Raises DataError if photos or labels are missing."""
-    source.check_there(config.photos)
-    index.check_there(config)
+    source.check_exists(config.photos)
+    index.check_exists(config)
 
 
 def data_changes(photos: Path | None, index_file: Path | None) -> dict[str, Path]:
     """Options of a model's data set that a command line replaces. Raises DataError if a path does not exist."""
     if photos:
-        source.check_there(photos)
+        source.check_exists(photos)
     if index_file:
-        index.check_file(index_file)
+        index.check_index_file(index_file)
     return {name: path for name, path in (("photos", photos), ("index", index_file)) if path is not None}
 
 
@@ -53,8 +53,8 @@ def check_model(model: Path) -> None:
     """Raises CheckpointError, BundleError or ConfigError if there is no checkpoint or bundle."""
     if not model.is_dir():
         check_checkpoint(model)
-    elif (model / BEST).is_file() and not (model / CARD_FILE).exists():
-        raise ConfigError(f"{model}: is the folder of a run; give its checkpoint, {model / BEST}")
+    elif (model / BEST_CHECKPOINT).is_file() and not (model / CARD_FILE).exists():
+        raise ConfigError(f"{model}: is the folder of a run; give its checkpoint, {model / BEST_CHECKPOINT}")
     else:
         Bundle(model)
 

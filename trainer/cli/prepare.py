@@ -23,7 +23,7 @@ def prepare(
     **options: Any,
 ) -> None:
     """Fetch photos and labels, verified; split by bin group; write manifest, histogram and report."""
-    from trainer.data.source import prepared_quality
+    from trainer.data.source import prepared_jpeg_quality
     from trainer.display import Display
     from trainer.prepare import outputs
     from trainer.prepare.place import PHOTOS
@@ -36,7 +36,7 @@ def prepare(
         raise ConfigError(f"prepare: {error.errors()[0]['msg']} (--list FILE, --per-class N, --all)") from error
     display = Display()
     display.say(outputs.text(run(*opened(config, load_settings()), out, display)))
-    kept = prepared_quality(out, INPUT_SIZE)
+    kept = prepared_jpeg_quality(out, INPUT_SIZE)
     quality = f" --set data.jpeg_quality={kept}" if kept else ""
     data = f"--photos {out / PHOTOS} --index {out / outputs.MANIFEST}"
     display.say(f"fit with it: python -m trainer fit {data} --out RUN{quality}")

@@ -12,7 +12,7 @@ from trainer.cli.options import ConfigFile, Freeze, Index, Photos, Settings, cha
 from trainer.cli.paths import check_data, check_file
 from trainer.config import read
 from trainer.disk import make_folder
-from trainer.distributed.environment import several_processes
+from trainer.distributed.environment import is_distributed
 
 
 def profile(
@@ -33,17 +33,17 @@ def profile(
     """
     changes = changes_of(settings, photos=photos, index=index, freeze=freeze)
     options = read(config, changes)
-    if not several_processes():
+    if not is_distributed():
         check_data(options.data)
     if prices:
         check_file(prices)
     from trainer.display import Display, silent
-    from trainer.distributed.context import joined
+    from trainer.distributed.context import process_group
     from trainer.profile import show
     from trainer.profile.measure import profile as run
     from trainer.profile.prices import costs, read_prices
 
-    with joined() as context:
+    with process_group() as context:
         table, notes = read_prices(prices) if prices else ([], "")
         if json:
             make_folder(json.parent)

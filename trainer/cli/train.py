@@ -56,9 +56,9 @@ def fit(
         raise ConfigError("--resume takes the configuration from the checkpoint; only --epochs may be given with it")
     if from_study:
         check_study(from_study)
-        from trainer.train.tune import best_changes
+        from trainer.train.tune import best_options
 
-        changes = best_changes(from_study) | changes
+        changes = best_options(from_study) | changes
     if epochs:
         changes["train.epochs"] = epochs
     if resume:
@@ -72,16 +72,16 @@ def fit(
 
 def _fit(out: Path, options: Config | None, epochs: int | None, cache: Path | None) -> None:
     """Train, in this process or together with others. Without options, continue the run in `out`."""
-    from trainer.distributed.context import joined
+    from trainer.distributed.context import process_group
     from trainer.train.fit import fit as run
-    from trainer.train.fit import saved_run
+    from trainer.train.fit import load_run
 
-    with joined() as context:
+    with process_group() as context:
         display = Display() if context.is_main else silent()
         if options:
             best = run(options, out, display, cache=cache, context=context)
         else:
-            saved = saved_run(out, epochs, context)
+            saved = load_run(out, epochs, context)
             best = run(saved.config, out, display, saved=saved, cache=cache, context=context)
         display.say(f"best checkpoint: {best}")
 

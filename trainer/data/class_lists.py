@@ -14,16 +14,16 @@ SUFFIX = ".json"
 
 
 def read_class_list(file: Path) -> dict[str, int]:
-    """Key → quantity, in the order of the list. Raises DataError, also if a key is listed with two quantities."""
+    """Read key → quantity, in the order of the list. Raises DataError, also if a key is listed with two quantities."""
     try:
-        found = json.loads(file.read_text(encoding="utf-8-sig"))
-        listed = [(key_of(name), quantity) for quantity, names in found.items() for name in names]
+        names_by_quantity = json.loads(file.read_text(encoding="utf-8-sig"))
+        pairs = [(key_of(name), quantity) for quantity, names in names_by_quantity.items() for name in names]
     except OSError as error:
         raise DataError(f"{file}: cannot be read ({error.strerror})") from error
     except (ValueError, AttributeError, TypeError) as error:
         raise DataError(f'{file}: is not a list like {{"1": ["data/metadata/100313.json", …], …}} ({error})') from error
     quantities: dict[str, int] = {}
-    for key, text in listed:
+    for key, text in pairs:
         quantity = parse_int(text)
         if quantity is None or quantity < 0:
             raise DataError(
@@ -37,5 +37,5 @@ def read_class_list(file: Path) -> dict[str, int]:
 
 
 def key_of(name: str) -> str:
-    """The key in the name of a photo or metadata file; any other name is a key itself, including its dots."""
+    """Return the key of a photo or metadata file. Any other name, including its dots, is taken as a key."""
     return bin_of_key(name) if kind_of(name) is not ObjectKind.OTHER else normalize_bin_id(PurePosixPath(name).name)

@@ -1,4 +1,4 @@
-"""Photos with their labels, checked before training starts."""
+"""Photo sets with labels, checked before training starts."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from binwatch.counts import CLASSES, class_of, column_names
 from binwatch.errors import PhotoError
 from trainer.config import DataConfig
 from trainer.data.index import Row, read_index
-from trainer.data.source import PhotoSource, open_source, prepared_quality
+from trainer.data.source import PhotoSource, open_source, prepared_jpeg_quality
 from trainer.data.split import Split
 from trainer.distributed.context import SINGLE_PROCESS, DistributedContext
 from trainer.errors import DataError
 
-NAMED = 5
-"""Photos that an error message names; it counts the others."""
-DIGEST = 32
-"""Hexadecimal digits of a file's digest that are stored."""
-FEWEST_CLASSES = 2
-"""With a single class there is nothing to learn."""
+MAX_KEYS_IN_ERROR = 5
+"""Maximum number of keys that an error message lists; it gives the number of the others."""
+DIGEST_LENGTH = 32
+"""Number of hexadecimal digits of a file's digest that are kept."""
+MIN_CLASSES = 2
+"""Minimum number of classes in the training photos: a single class leaves nothing to learn."""
 
 
 @dataclass(frozen=True)
 class PhotoSet:
-    """Labelled photos, in the order of their keys."""
+    """Labelled photos, sorted by key."""
 
     source: PhotoSource
     rows: tuple[Row, ...]
     size: int = image.INPUT_SIZE
-    """Side in pixels of a decoded photo."""
+    """Side of a decoded photo, in pixels."""
     jpeg_quality: int | None = None
     """See DataConfig."""
 
@@ -52,7 +52,7 @@ class PhotoSet:
 
     @property
     def quantities(self) -> npt.NDArray[np.int64]:
-        """Items in each photo (or the smallest possible number), int64 (photos,)."""
+        """Items in each photo (the minimum if the label is open-ended), int64 (photos,)."""
         return np.array([row.quantity for row in self.rows], dtype=np.int64)
 
     @property
@@ -62,37 +62,37 @@ class PhotoSet:
 
     @property
     def labels(self) -> npt.NDArray[np.int64]:
-        """Class of each photo, 0 to 6, int64 (photos,), by `quantities`."""
+        """Class of each photo, from its quantity: 0 to 6, int64 (photos,)."""
         return np.array([class_of(row.quantity) for row in self.rows], dtype=np.int64)
 
     def pixels(self, positions: Iterable[int]) -> npt.NDArray[np.uint8]:
-        """Decoded photos, uint8 (photos, size, size, 3). Raises DataError that names the photo."""
+        """Decode photos to uint8 (photos, size, size, 3). Raises DataError, which names the photo."""
         decoded = []
         for key in (self.rows[position].key for position in positions):
             try:
                 decoded.append(self.decode(key))
-            except (PhotoError, OSError) as error:  # it could be decoded when training began
+            except (PhotoError, OSError) as error:  # the check before training decoded it
                 raise DataError(f"photo {key} can no longer be read: {error}") from error
         return np.stack(decoded)
 
     def decode(self, key: str) -> npt.NDArray[np.uint8]:
-        """One decoded photo, uint8 (size, size, 3). Raises PhotoError."""
+        """Decode one photo to uint8 (size, size, 3). Raises PhotoError."""
         return image.load_photo(self.source.read(key), size=self.size, jpeg_quality=self.jpeg_quality).pixels
 
-    def where(self, wanted: Callable[[Row], bool]) -> PhotoSet:
-        """The photos whose rows are wanted."""
-        return replace(self, rows=tuple(row for row in self.rows if wanted(row)))
+    def filter(self, predicate: Callable[[Row], bool]) -> PhotoSet:
+        """Return the photos whose rows satisfy `predicate`."""
+        return replace(self, rows=tuple(row for row in self.rows if predicate(row)))
 
-    def of(self, split: Split) -> PhotoSet:
-        """The photos of a split."""
-        return self.where(lambda row: row.split is split)
+    def select(self, split: Split) -> PhotoSet:
+        """Return the photos of a split."""
+        return self.filter(lambda row: row.split is split)
 
-    def share(self, context: DistributedContext) -> PhotoSet:
-        """The photos that this process works on, of several."""
+    def shard(self, context: DistributedContext) -> PhotoSet:
+        """Return the photos that this process works on."""
         return replace(self, rows=self.rows[context.shard(len(self))])
 
     def digest(self) -> str:
-        """A digest that changes when photos are added or removed, or when a file's size in bytes changes."""
+        """Return a digest that changes when photos are added or removed, or when a file's size in bytes changes."""
         sizes = self.source.sizes()
         lines = (f"{row.key} {sizes[row.key]}\n" for row in self.rows)
         return hashlib.sha256("".join(lines).encode()).hexdigest()
@@ -104,10 +104,10 @@ class DataSet:
 
     splits: dict[Split, PhotoSet]
     missing: tuple[str, ...]
-    """Keys that are in the index, but have no photo."""
+    """Keys of the index that have no photo."""
     unreadable: dict[str, str]
     """Key → why its photo cannot be decoded."""
-    copies: tuple[tuple[Row, ...], ...] = ()
+    duplicates: tuple[tuple[Row, ...], ...] = ()
     """Byte-identical photos under several keys."""
 
     def __getitem__(self, split: Split) -> PhotoSet:
@@ -115,11 +115,11 @@ class DataSet:
 
     @property
     def classes(self) -> tuple[int, ...]:
-        """Indexes of the classes that training photos show, which a model can learn to predict."""
-        return _classes(self[Split.TRAIN])
+        """Indexes of the classes that training photos show and that a model can therefore learn."""
+        return _classes_shown(self[Split.TRAIN])
 
     def facts(self) -> dict[str, object]:
-        """Photos, labels and groups per split, and photos that were left out, for the log and the model's card."""
+        """Count photos, labels and groups per split, and photos left out, for the log and the model's card."""
         return {
             "photos": {split.value: len(photos) for split, photos in self.splits.items()},
             "labels": {
@@ -132,89 +132,94 @@ class DataSet:
         }
 
 
-Check = Callable[[Sequence[str]], Iterable[str]]
-"""Wraps the keys of photos as they are decoded once (a progress bar)."""
+Progress = Callable[[Sequence[str]], Iterable[str]]
+"""Wraps the keys of photos in a progress bar."""
 
 
 def load_dataset(
-    config: DataConfig, check: Check | None = None, context: DistributedContext = SINGLE_PROCESS
+    config: DataConfig, progress: Progress | None = None, context: DistributedContext = SINGLE_PROCESS
 ) -> DataSet:
-    """Read index and photos, leave out photos that cannot be decoded, and split the others.
+    """Read the index and the photos, leave out photos that cannot be decoded, and split the others.
 
-    Each of several processes decodes a share. Raises DataError if no photo is left, if the training photos show only
-    one class, or if the processes do not have the same photos.
+    Each process decodes its shard of the photos. Raises DataError if no photo is left, if the training photos show only
+    one class, or if the processes have different photos.
     """
-    present, missing = present_photos(config, context)
-    _check_classes(config, _by_split(present))  # now, instead of after minutes of decoding
-    decoded = decode_each(config, present, check, context)
-    splits = _by_split(decoded.readable)
+    photos, missing = find_photos(config, context)
+    _check_classes(config, _split_photos(photos))  # before decoding, which takes minutes
+    decoded = decode_photos(config, photos, progress, context)
+    splits = _split_photos(decoded.readable)
     _check_classes(config, splits)
-    return DataSet(splits, missing, decoded.unreadable, decoded.copies())
+    return DataSet(splits, missing, decoded.unreadable, decoded.duplicates())
 
 
-def load_photos(config: DataConfig, check: Check | None = None) -> tuple[PhotoSet, tuple[str, ...], dict[str, str]]:
-    """Every photo of a known class that can be decoded; keys without a photo; keys that cannot be decoded → why."""
-    present, missing = present_photos(config)
-    decoded = decode_each(config, present.where(lambda row: row.of_a_class), check)
+def load_photos(
+    config: DataConfig, progress: Progress | None = None
+) -> tuple[PhotoSet, tuple[str, ...], dict[str, str]]:
+    """Return the photos of a known class that can be decoded, the missing keys, and unreadable key → reason."""
+    photos, missing = find_photos(config)
+    decoded = decode_photos(config, photos.filter(lambda row: row.has_known_class), progress)
     return decoded.readable, missing, decoded.unreadable
 
 
-def present_photos(
-    config: DataConfig, context: DistributedContext = SINGLE_PROCESS
-) -> tuple[PhotoSet, tuple[str, ...]]:
-    """Every photo that is in the index and in the source, not yet decoded; keys of the index without a photo."""
+def find_photos(config: DataConfig, context: DistributedContext = SINGLE_PROCESS) -> tuple[PhotoSet, tuple[str, ...]]:
+    """Return the photos of the index that exist, not yet decoded, and the keys of the index without a photo.
+
+    Raises DataError if none exists, or if the processes have different photos.
+    """
     source = open_source(config.photos)
     rows = read_index(config)
-    have = source.sizes()
-    missing = tuple(row.key for row in rows if row.key not in have)
-    kept = tuple(row for row in rows if row.key in have)
-    present = PhotoSet(source, kept, config.size, config.jpeg_quality or None)
+    existing = source.sizes()
+    missing = tuple(row.key for row in rows if row.key not in existing)
+    present = tuple(row for row in rows if row.key in existing)
     if not present:
-        more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
-        named = ", ".join(missing[:NAMED])
-        raise DataError(f"{config.photos}: holds none of the photos of {config.labels}, such as {named}{more}")
-    _check_same(config, present, context)
-    return present, missing
+        more = f" and {len(missing) - MAX_KEYS_IN_ERROR} more" if len(missing) > MAX_KEYS_IN_ERROR else ""
+        keys = ", ".join(missing[:MAX_KEYS_IN_ERROR])
+        raise DataError(f"{config.photos}: holds none of the photos of {config.labels}, such as {keys}{more}")
+    photos = PhotoSet(source, present, config.size, config.jpeg_quality or None)
+    _check_same_photos(config, photos, context)
+    return photos, missing
 
 
 @dataclass(frozen=True)
-class DecodedOnce:
-    """The result of decoding each photo once."""
+class DecodedPhotos:
+    """The result of decoding every photo once, to check it."""
 
     readable: PhotoSet
     unreadable: dict[str, str]
     """Key → why its photo cannot be decoded."""
     digests: dict[str, str]
-    """Key → digest of the file, for readable photos."""
+    """Key → digest of the file, of readable photos."""
 
-    def copies(self) -> tuple[tuple[Row, ...], ...]:
-        """Byte-identical photos under several keys."""
+    def duplicates(self) -> tuple[tuple[Row, ...], ...]:
+        """Return groups of byte-identical photos that have several keys."""
         rows: dict[str, list[Row]] = {}
         for row in self.readable.rows:
             rows.setdefault(self.digests[row.key], []).append(row)
-        return tuple(tuple(same) for same in rows.values() if len(same) > 1)
+        return tuple(tuple(group) for group in rows.values() if len(group) > 1)
 
 
-def decode_each(
-    config: DataConfig, photos: PhotoSet, check: Check | None = None, context: DistributedContext = SINGLE_PROCESS
-) -> DecodedOnce:
-    """Decode each of `photos` once. Raises DataError if none can be decoded."""
-    parts = context.all_gather(_decode(photos.share(context), check or (lambda keys: keys)))
-    unreadable: dict[str, str] = {key: reason for part, _ in parts for key, reason in part.items()}
-    readable = photos.where(lambda row: row.key not in unreadable)
+def decode_photos(
+    config: DataConfig, photos: PhotoSet, progress: Progress | None = None, context: DistributedContext = SINGLE_PROCESS
+) -> DecodedPhotos:
+    """Decode every photo once. Each process decodes its shard. Raises DataError if none can be decoded."""
+    shards = context.all_gather(_decode_shard(photos.shard(context), progress or (lambda keys: keys)))
+    unreadable: dict[str, str] = {key: reason for reasons, _ in shards for key, reason in reasons.items()}
+    readable = photos.filter(lambda row: row.key not in unreadable)
     if not readable:
         key, reason = next(iter(unreadable.items()))
         raise DataError(f"{config.photos}: none of {len(unreadable)} photos can be decoded; {key}: {reason}")
-    return DecodedOnce(readable, unreadable, {key: digest for _, part in parts for key, digest in part.items()})
+    return DecodedPhotos(
+        readable, unreadable, {key: digest for _, digests in shards for key, digest in digests.items()}
+    )
 
 
-def check_quality(config: DataConfig) -> None:
-    """Raises DataError unless data.jpeg_quality is that of photos which `prepare` has squashed.
+def check_jpeg_quality(config: DataConfig) -> None:
+    """Raise DataError unless data.jpeg_quality is that of the photos that `prepare` has stored.
 
-    They have the artefacts of a JPEG, so the card must name its quality. Only training requires this: a model that was
-    trained on other photos treats these like any others.
+    These photos have the artefacts of a JPEG, so the card must name its quality. Only training requires this: a model
+    that was trained on other photos treats these like any others.
     """
-    quality = prepared_quality(config.photos.parent, config.size)
+    quality = prepared_jpeg_quality(config.photos.parent, config.size)
     if quality is not None and quality != config.jpeg_quality:
         stored = f"as JPEGs of {config.size}×{config.size} and quality {quality}" if quality else "unchanged"
         raise DataError(
@@ -223,61 +228,61 @@ def check_quality(config: DataConfig) -> None:
         )
 
 
-def _by_split(photos: PhotoSet) -> dict[Split, PhotoSet]:
-    """Photos of no known class ("3+") are used for training only."""
-    held_out = photos.where(lambda row: row.of_a_class)
-    return {split: (photos if split is Split.TRAIN else held_out).of(split) for split in Split}
+def _split_photos(photos: PhotoSet) -> dict[Split, PhotoSet]:
+    """Return the photos of each split. Photos without a known class ("3+") are used for training only."""
+    held_out = photos.filter(lambda row: row.has_known_class)
+    return {split: (photos if split is Split.TRAIN else held_out).select(split) for split in Split}
 
 
-def _check_same(config: DataConfig, photos: PhotoSet, context: DistributedContext) -> None:
-    """Raises DataError if processes have different photos or labels: other machines have their own folders."""
+def _check_same_photos(config: DataConfig, photos: PhotoSet, context: DistributedContext) -> None:
+    """Raise DataError if processes have different photos or labels: each machine has its own folders."""
     if context.world_size > 1:
         labels = hashlib.sha256(repr(photos.rows).encode()).hexdigest()
         digests = context.all_gather([photos.digest(), labels])
-        other = next((rank for rank, digest in enumerate(digests) if digest != digests[0]), None)
-        if other is not None:
+        different = next((rank for rank, digest in enumerate(digests) if digest != digests[0]), None)
+        if different is not None:
             raise DataError(
-                f"{config.photos}: process {other} has other photos or another index than process 0;"
+                f"{config.photos}: process {different} has other photos or another index than process 0;"
                 " give every machine the same"
             )
 
 
-def _decode(photos: PhotoSet, check: Check) -> tuple[dict[str, str], dict[str, str]]:
-    """Key → why the photo cannot be decoded; key → digest of the file, for photos that can be decoded."""
+def _decode_shard(photos: PhotoSet, progress: Progress) -> tuple[dict[str, str], dict[str, str]]:
+    """Return key → why the photo cannot be decoded, and key → digest of the file for photos that can be decoded."""
 
     def decode(key: str) -> tuple[str, str]:
         try:
             photos.decode(key)
-            return "", hashlib.sha256(photos.source.read(key)).hexdigest()[:DIGEST]
+            return "", hashlib.sha256(photos.source.read(key)).hexdigest()[:DIGEST_LENGTH]
         except (PhotoError, OSError) as error:
             return str(error) or type(error).__name__, ""
 
     keys = photos.keys
     with ThreadPoolExecutor() as pool:  # Pillow releases the GIL while it decodes
-        found = dict(zip(check(keys), pool.map(decode, keys), strict=True))
-    unreadable = {key: reason for key, (reason, _) in found.items() if reason}
-    return unreadable, {key: digest for key, (_, digest) in found.items() if digest}
+        results = dict(zip(progress(keys), pool.map(decode, keys), strict=True))
+    unreadable = {key: reason for key, (reason, _) in results.items() if reason}
+    return unreadable, {key: digest for key, (_, digest) in results.items() if digest}
 
 
 def _check_classes(config: DataConfig, splits: dict[Split, PhotoSet]) -> None:
     for split, photos in splits.items():
         if not photos:
-            where = "" if config.index else f", below a folder {split}/ if others are below such"
+            where = "" if config.index else f", in a folder {split}/ if there are such folders for other splits"
             raise DataError(
                 f"{config.labels}: no bin group falls into the {split} split; more photos are needed{where}"
             )
-    learned = _classes(splits[Split.TRAIN])
-    if len(learned) < FEWEST_CLASSES:
+    learned = _classes_shown(splits[Split.TRAIN])
+    if len(learned) < MIN_CLASSES:
         raise DataError(
             f"{config.labels}: all training photos show {CLASSES[learned[0]]} items; add photos of other quantities"
         )
     for split, photos in splits.items():
-        if not set(_classes(photos)) & set(learned):
+        if not set(_classes_shown(photos)) & set(learned):
             raise DataError(
                 f"{config.labels}: the {split} photos show only quantities that no training photo shows"
-                f" ({column_names(_classes(photos))}); more photos are needed"
+                f" ({column_names(_classes_shown(photos))}); more photos are needed"
             )
 
 
-def _classes(photos: PhotoSet) -> tuple[int, ...]:
+def _classes_shown(photos: PhotoSet) -> tuple[int, ...]:
     return tuple(np.unique(photos.labels).tolist())

@@ -1,4 +1,4 @@
-"""Photos in folders named after the quantities that they show: `3/00121.jpg`, or `train/3/00121.jpg`."""
+"""Labels from folder names: photos in folders named after their quantities, `3/00121.jpg` or `train/3/00121.jpg`."""
 
 from __future__ import annotations
 
@@ -9,76 +9,79 @@ from pathlib import Path, PurePath
 from trainer.data.split import Split
 from trainer.errors import DataError
 
-SPLITS = {
+SPLIT_FOLDERS = {
     "train": Split.TRAIN,
     "valid": Split.VALIDATION,
     "val": Split.VALIDATION,
     "validation": Split.VALIDATION,
     "test": Split.TEST,
 }
-"""Names of the folders for splits, in upper or lower case."""
-DIGITS = 6
-"""Digits of the longest folder name that is a quantity: eight digits are a date."""
+"""Names of split folders; upper and lower case are the same."""
+MAX_QUANTITY_DIGITS = 6
+"""Maximum number of digits of a quantity folder: eight digits are a date."""
 
 
 @dataclass(frozen=True, slots=True)
 class FolderLabel:
-    """A photo's quantity and split by its folders."""
+    """A photo's quantity and split, from its folders."""
 
     quantity: int
     split: Split | None
-    """None if there are no folders for splits."""
+    """None if there are no split folders."""
 
 
-def holds_quantities(photos: Path) -> bool:
-    """Whether `photos` has folders named after quantities or splits; the photos in them are not checked."""
+def has_quantity_folders(photos: Path) -> bool:
+    """Return whether `photos` contains quantity or split folders, without checking the photos in them."""
     return photos.is_dir() and any(
-        _quantity(found.name) is not None or found.name.lower() in SPLITS
-        for found in photos.iterdir()
-        if found.is_dir()
+        _quantity(path.name) is not None or path.name.lower() in SPLIT_FOLDERS
+        for path in photos.iterdir()
+        if path.is_dir()
     )
 
 
-def places(photos: Path, names: Mapping[str, PurePath]) -> dict[str, FolderLabel]:
-    """Key → quantity and split by folders, for the files `names` in `photos`. Raises DataError for any other folder."""
-    found = {key: place for key, name in names.items() if (place := _place(name))}
-    if not found:
-        raise no_index(photos)
-    strays = [name for key, name in names.items() if key not in found]
-    if strays:
+def read_folder_labels(photos: Path, names: Mapping[str, PurePath]) -> dict[str, FolderLabel]:
+    """Return key → label for the files `names` (key → path) in `photos`.
+
+    Raises DataError if a photo is not in a quantity folder, or if only some photos are in split folders.
+    """
+    labels = {key: label for key, name in names.items() if (label := _folder_label(name))}
+    if not labels:
+        raise no_labels_error(photos)
+    unlabelled = [name for key, name in names.items() if key not in labels]
+    if unlabelled:
         raise DataError(
-            f"{photos}: {strays[0]} is not in a folder named after a quantity (such photos: {len(strays):,});"
+            f"{photos}: {unlabelled[0]} is not in a folder named after a quantity (such photos: {len(unlabelled):,});"
             " move it, or name the labels in an index (--index, data.index)"
         )
-    without = [names[key] for key, place in found.items() if place.split is None]
-    if 0 < len(without) < len(found):
+    unsplit = [names[key] for key, label in labels.items() if label.split is None]
+    if 0 < len(unsplit) < len(labels):
         raise DataError(
-            f"{photos}: {without[0]} is in none of the folders {', '.join(SPLITS)}, but other photos are (such photos:"
-            f" {len(without):,}); move it, or name labels and splits in an index (--index, data.index)"
+            f"{photos}: {unsplit[0]} is in none of the folders {', '.join(SPLIT_FOLDERS)}, but other photos are"
+            f" (such photos: {len(unsplit):,}); move it, or name labels and splits in an index (--index, data.index)"
         )
-    return found
+    return labels
 
 
-def no_index(photos: Path) -> DataError:
-    """The error for photos without labels."""
+def no_labels_error(photos: Path) -> DataError:
+    """Return the error for photos without labels."""
     return DataError(
         f"{photos}: there are no labels; give an index, a CSV with a row per photo (--index, data.index), or put the"
         " photos into folders named after their quantities (0/, 1/, …; also in train/, valid/ and test/)"
     )
 
 
-def _place(name: PurePath) -> FolderLabel | None:
-    above = name.parts[:-1]
-    quantity = _quantity(above[-1]) if above else None
+def _folder_label(name: PurePath) -> FolderLabel | None:
+    parents = name.parts[:-1]
+    quantity = _quantity(parents[-1]) if parents else None
     if quantity is None:
         return None
-    match above[:-1]:
+    match parents[:-1]:
         case ():
             return FolderLabel(quantity, None)
-        case (split,) if split.lower() in SPLITS:
-            return FolderLabel(quantity, SPLITS[split.lower()])
+        case (split,) if split.lower() in SPLIT_FOLDERS:
+            return FolderLabel(quantity, SPLIT_FOLDERS[split.lower()])
     return None
 
 
 def _quantity(name: str) -> int | None:
-    return int(name) if name.isascii() and name.isdigit() and len(name) <= DIGITS else None
+    return int(name) if name.isascii() and name.isdigit() and len(name) <= MAX_QUANTITY_DIGITS else None

@@ -9,18 +9,18 @@ from typing import NamedTuple, NotRequired, Protocol, TypedDict
 import torch
 from torch import Tensor
 
-from trainer.data.augment import Changes
+from trainer.data.augment import AugmentParams
 from trainer.data.dataset import PhotoSet
-from trainer.data.read_ahead import AHEAD, read_ahead
-from trainer.data.sampler import Sampler, Shard, generator
+from trainer.data.read_ahead import MIN_READ_AHEAD, read_ahead
+from trainer.data.sampler import Sampler, Shard, seeded_generator
 from trainer.distributed.context import SINGLE_PROCESS, DistributedContext
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One process's shard of a micro-batch: inputs, and the number of items in each photo, int64 (rows,).
+    """One process's shard of a micro-batch: inputs, and the number of items in each photo, int64 (batch,).
 
-    If a photo shows n items or more, the number is ~n (see `trainer.models.targets`).
+    A photo that shows n items or more has the number ~n (see `trainer.models.targets`).
     """
 
     inputs: Tensor
@@ -29,30 +29,30 @@ class Batch:
     """Items in each photo of the whole step, of all micro-batches and processes, int64. The loss is the mean over these
     photos."""
     photos: int
-    """Number of photos of this micro-batch, in all processes."""
-    changes: Changes | None = None
-    """Augmentation that is still to be applied to `inputs`, on the device; None if there is none."""
+    """Number of photos of this micro-batch in all processes."""
+    augment_params: AugmentParams | None = None
+    """Augmentation that the training step must apply to `inputs`, or None."""
     teacher_probabilities: Tensor | None = None
-    """The teachers' probabilities, float32 (batch, quantities), if there are teachers."""
+    """The teachers' probabilities, float32 (batch, quantities), or None without teachers."""
 
 
 class Inputs(NamedTuple):
-    """Inputs of the network, and the augmentation that is still to be applied: see `Batch`."""
+    """Inputs of the network, and the augmentation that the training step must apply to them (see `Batch`)."""
 
-    rows: Tensor
-    changes: Changes | None = None
+    inputs: Tensor
+    augment_params: AugmentParams | None = None
 
 
 class Loader(Protocol):
     """Photos, or features of photos, for one epoch after another."""
 
     features: bool
-    """True: `inputs` are output of `Counter.features`. False: uint8 photos (batch, h, w, 3)."""
+    """True: inputs are output of `Counter.features`. False: inputs are uint8 photos (batch, h, w, 3)."""
     quantities: Tensor
     """Items in each photo, in the order of the photo set, int64 (photos,)."""
 
     def __len__(self) -> int:
-        """Batches per epoch."""
+        """Return the number of batches per epoch."""
 
     @property
     def photos(self) -> int:
@@ -62,8 +62,8 @@ class Loader(Protocol):
     def accumulation_steps(self) -> int:
         """Micro-batches per step."""
 
-    def epoch(self, number: int) -> Iterator[Batch]:
-        """All batches of an epoch. They depend only on the number, so that a resumed run is the same run."""
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        """Yield the batches of an epoch. They depend only on its number, so a resumed run sees the same batches."""
 
 
 class LoaderOptions(TypedDict):
@@ -78,7 +78,7 @@ class LoaderOptions(TypedDict):
 
 
 class BaseLoader:
-    """The order of photos, their batches and their targets. Derived classes add `inputs` of the network."""
+    """The order of photos, their batches and their targets. Subclasses load the network's inputs."""
 
     features: bool
 
@@ -94,9 +94,9 @@ class BaseLoader:
         context: DistributedContext = SINGLE_PROCESS,
         teacher_probabilities: Tensor | None = None,
     ) -> None:
-        """`teacher_probabilities` are the teachers', float32 (photos, quantities), if there are teachers."""
+        """`teacher_probabilities` are float32 (photos, quantities), or None without teachers."""
         self.quantities = torch.from_numpy(photos.targets)
-        self._sampler = Sampler.of(len(photos), batch_size, accumulation_steps, context)
+        self._sampler = Sampler.for_batch_size(len(photos), batch_size, accumulation_steps, context)
         self._seed = seed
         self._shuffle = shuffle
         self._threads = threads
@@ -113,29 +113,29 @@ class BaseLoader:
     def accumulation_steps(self) -> int:
         return self._sampler.accumulation_steps
 
-    def epoch(self, number: int) -> Iterator[Batch]:
+    def epoch(self, epoch: int) -> Iterator[Batch]:
         order = torch.arange(self.photos)
         if self._shuffle:
-            order = torch.randperm(self.photos, generator=generator(self._seed, number))
-        ahead = max(AHEAD, self._threads)
-        return read_ahead(lambda index: self._batch(number, index, order), range(len(self)), self._threads, ahead)
+            order = torch.randperm(self.photos, generator=seeded_generator(self._seed, epoch))
+        ahead = max(MIN_READ_AHEAD, self._threads)
+        return read_ahead(lambda index: self._batch(epoch, index, order), range(len(self)), self._threads, ahead)
 
     def inputs(self, shard: Shard) -> Inputs:
-        """Inputs of the network for the photos of a shard."""
+        """Load the network's inputs for the photos of a shard."""
         raise NotImplementedError
 
     def _batch(self, epoch: int, index: int, order: Tensor) -> Batch:
         sampler = self._sampler
         step, micro_batch, shard = sampler.step(index), sampler.micro_batch(index), sampler.shard(index)
-        photos, random = order[step], generator(self._seed, epoch, index // self.accumulation_steps)
-        within = torch.arange(shard.start - step.start, shard.stop - step.start)
-        positions = order[shard]
-        inputs, changes = self.inputs(Shard(positions, random, len(photos), within))
+        random = seeded_generator(self._seed, epoch, index // self.accumulation_steps)
+        positions, step_positions = order[shard], order[step]
+        positions_in_step = torch.arange(shard.start - step.start, shard.stop - step.start)
+        inputs, augment_params = self.inputs(Shard(positions, random, len(step_positions), positions_in_step))
         return Batch(
             inputs,
             self.quantities[positions],
-            self.quantities[photos],
+            self.quantities[step_positions],
             micro_batch.stop - micro_batch.start,
-            changes,
+            augment_params,
             None if self._teacher_probabilities is None else self._teacher_probabilities[positions],
         )

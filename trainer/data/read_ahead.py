@@ -1,4 +1,4 @@
-"""Work that threads do in advance. It does not need torch."""
+"""Prefetching by threads. This module does not need torch."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import TypeVar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-AHEAD = 3
-"""Batches that are read before they are needed; with more threads, one for each."""
+MIN_READ_AHEAD = 3
+"""Minimum number of batches that are read before they are needed. With more threads, it is one batch per thread."""
 
 
 def read_ahead(
-    work: Callable[[Item], Result], items: Iterable[Item], threads: int, ahead: int = AHEAD
+    function: Callable[[Item], Result], items: Iterable[Item], threads: int, ahead: int = MIN_READ_AHEAD
 ) -> Iterator[Result]:
-    """`work` of each item, in order, with up to `ahead` results prepared in advance."""
+    """Yield `function(item)` for each item, in order, with up to `ahead` results computed in advance by threads."""
     with ThreadPoolExecutor(threads) as pool:
-        waiting: deque[Future[Result]] = deque()
+        pending: deque[Future[Result]] = deque()
         for item in items:
-            waiting.append(pool.submit(work, item))
-            if len(waiting) > ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+            pending.append(pool.submit(function, item))
+            if len(pending) > ahead:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()

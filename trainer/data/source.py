@@ -11,31 +11,31 @@ from typing import Protocol, TypeVar
 from binwatch.keys import PHOTO_SUFFIXES, PHOTO_SUFFIXES_TEXT, normalize_bin_id
 from trainer.errors import DataError
 
-PREPARED = "prepared.json"
-"""File beside the photos that `prepare` stored: their size and JPEG quality."""
+PREPARED_FILE = "prepared.json"
+"""File that `prepare` writes beside the photos: their size and JPEG quality."""
 
-Place = TypeVar("Place")
+Location = TypeVar("Location")
 
 
 class PhotoSource(Protocol):
-    """Bytes of photos by key. `read` may be called from many threads at once."""
+    """Encoded photos by key. Threads may call `read` at the same time."""
 
     def sizes(self) -> dict[str, int]:
-        """Key → size of the file in bytes."""
+        """Return key → size of the file in bytes."""
 
     def names(self) -> dict[str, PurePath]:
-        """Key → the file's name, with its folders."""
+        """Return key → path of the file below the source."""
 
     def read(self, key: str) -> bytes:
-        """The photo's file, still encoded."""
+        """Return the content of the photo's file, not decoded."""
 
 
 class FolderSource:
-    """Photos below a folder; the key is the file name without its suffix."""
+    """Photos below a folder. The key of a photo is its file name without the suffix."""
 
     def __init__(self, folder: Path) -> None:
         files = (path for path in sorted(folder.rglob("*")) if path.suffix.lower() in PHOTO_SUFFIXES and path.is_file())
-        self._files = _by_key(folder, ((normalize_bin_id(path.stem), path, path) for path in files))
+        self._files = _index_by_key(folder, ((normalize_bin_id(path.stem), path, path) for path in files))
         self._folder = folder
 
     def sizes(self) -> dict[str, int]:
@@ -49,7 +49,7 @@ class FolderSource:
 
 
 class TarSource:
-    """Photos in an uncompressed tar. Its members are located once and then read by their offsets."""
+    """Photos in an uncompressed tar, whose members are located once and then read by their offsets."""
 
     def __init__(self, file: Path) -> None:
         try:
@@ -58,12 +58,8 @@ class TarSource:
         except (tarfile.TarError, OSError) as error:
             raise DataError(f"{file}: is not an uncompressed tar ({error}); unpack it and give the folder") from error
         names = ((PurePosixPath(member.name), member) for member in members)
-        photos = (
-            (normalize_bin_id(name.stem), name, member)
-            for name, member in names
-            if name.suffix.lower() in PHOTO_SUFFIXES
-        )
-        self._members = _by_key(file, photos)
+        photos = ((normalize_bin_id(name.stem), name, member) for name, member in names if name.suffix.lower() in PHOTO_SUFFIXES)
+        self._members = _index_by_key(file, photos)
         self._file = file
 
     def sizes(self) -> dict[str, int]:
@@ -79,39 +75,39 @@ class TarSource:
             return file.read(member.size)
 
 
-def _by_key(where: Path, photos: Iterable[tuple[str, PurePath, Place]]) -> dict[str, Place]:
-    """Key → place, from keys with the names and places of their files. Raises DataError if two files have one key."""
+def _index_by_key(path: Path, files: Iterable[tuple[str, PurePath, Location]]) -> dict[str, Location]:
+    """Return key → location, from (key, name, location) of files. Raises DataError if two files have the same key."""
     names: dict[str, PurePath] = {}
-    places: dict[str, Place] = {}
-    for key, name, place in photos:
+    locations: dict[str, Location] = {}
+    for key, name, location in files:
         if key in names:
-            raise DataError(f"{where}: {names[key]} and {name} are both photo {key}; keep one of them, or rename it")
-        names[key], places[key] = name, place
-    return places
+            raise DataError(f"{path}: {names[key]} and {name} are both photo {key}; keep one of them, or rename it")
+        names[key], locations[key] = name, location
+    return locations
 
 
-def prepared_quality(folder: Path, size: int) -> int | None:
-    """The `data.jpeg_quality` that photos stored by `prepare` in `folder` need, for a network with inputs of `size`.
+def prepared_jpeg_quality(folder: Path, size: int) -> int | None:
+    """Return the data.jpeg_quality that the photos of `prepare` in `folder` need, for a network with inputs of `size`.
 
-    JPEGs keep the artefacts of their compression unless they are squashed once more. None if `prepare` did not make
-    the folder.
+    Photos keep the artefacts of their JPEG compression unless they are resized again. Returns None if `prepare` did not
+    write the folder.
     """
-    file = folder / PREPARED
+    file = folder / PREPARED_FILE
     if not file.is_file():
         return None
-    kept = json.loads(file.read_text(encoding="utf-8"))
-    return int(kept["jpeg_quality"]) if kept["size"] == size else 0
+    prepared = json.loads(file.read_text(encoding="utf-8"))
+    return int(prepared["jpeg_quality"]) if prepared["size"] == size else 0
 
 
-def check_there(path: Path) -> None:
-    """Raise DataError if `path` does not exist. Its content is not read."""
+def check_exists(path: Path) -> None:
+    """Raise DataError if `path` does not exist, without reading it."""
     if not path.exists():
         raise DataError(f"{path}: no such folder or tar of photos")
 
 
 def open_source(path: Path) -> PhotoSource:
-    """The photos at `path`. Raises DataError if there are none."""
-    check_there(path)
+    """Open the photos at `path`, a folder or a tar. Raises DataError if there are none."""
+    check_exists(path)
     source: PhotoSource = FolderSource(path) if path.is_dir() else TarSource(path)
     if not source.sizes():
         raise DataError(f"{path}: holds no photos ({PHOTO_SUFFIXES_TEXT})")

@@ -1,1 +1,1 @@
-"""Evaluation of a model: figures with intervals, comparison, report."""
+"""Evaluation of a model: metrics with confidence intervals, comparison, report."""

@@ -1,4 +1,4 @@
-"""Comparison of two models on the same photos: which counts better, and is the difference more than chance?"""
+"""Comparison of two models on the same photos: which one is better, and is the difference significant?"""
 
 from __future__ import annotations
 
@@ -14,38 +14,40 @@ from trainer.data.split import Split
 from trainer.display import Display
 from trainer.errors import ConfigError
 from trainer.evaluation.evaluate import EvaluatedModel, open_bundle, open_model, read_sample
-from trainer.evaluation.metrics import counts_of, measure, paired
+from trainer.evaluation.metrics import counts_of, measure, paired_difference
 
-PREFERRED = (Precision.INT8, Precision.FP32, Precision.FP16)
-"""Order in which a variant is chosen for the comparison: as by workers on a CPU."""
+VARIANT_PREFERENCE = (Precision.INT8, Precision.FP32, Precision.FP16)
+"""Order of preference of a bundle's variants for the comparison, as for workers on a CPU."""
 
 
 @dataclass(frozen=True)
 class ModelComparison:
-    """Two models on the same photos; `difference` is the candidate's figure minus the current one's."""
+    """Metrics of two models on the same photos."""
 
     candidate: str
     current: str
     metrics: dict[str, Metrics]
+    """Model's name → its metrics."""
     difference: dict[str, Estimate]
+    """Metric's name → the candidate's value minus the current model's."""
     untested: tuple[int, ...] = ()
-    """Classes that only the current model can predict and that no photo shows: the candidate would lose them."""
+    """Classes that only the current model can predict and that no photo shows: their loss would not be measured."""
     photos: str = "test photos"
     identical: bool = False
     """Whether both models give every photo the same probabilities."""
 
     @property
     def better(self) -> bool:
-        """Whether there are more exact counts, by more than chance, and the RMSE is not larger by more than chance.
+        """Whether the candidate's accuracy is significantly higher, and its RMSE is not significantly larger.
 
-        A model that is exact a little more often but has larger errors is no progress. If it cannot predict classes
-        that the current model can, photos that show them must be among those compared: without them its task is easier,
-        and its errors on such photos are not measured.
+        A model that is exact a little more often but has larger errors is no progress. If the candidate cannot predict
+        classes that the current model can, the photos must show these classes: without them its task is easier, and its
+        errors on such photos are not measured.
         """
         return self.difference["accuracy"].low > 0 and self.difference["rmse"].low <= 0 and not self.untested
 
     def verdict(self) -> str:
-        """The result as one sentence, or two."""
+        """Describe the result in one or two sentences."""
         if self.identical:
             return (
                 f"{self.candidate} and {self.current} are the same model: each of"
@@ -67,27 +69,29 @@ class ModelComparison:
 def compare(
     candidate: EvaluatedModel, current: EvaluatedModel, display: Display, split: Split | None = Split.TEST
 ) -> ModelComparison:
-    """Both models on a split of the candidate's data set, or (None) on every photo of the index.
+    """Compare models on a split of the candidate's data set, or on all photos of its index if `split` is None.
 
     The candidate's count rule is used for both, so that networks are compared and not rules.
     """
     sample = read_sample(candidate.data(), split, display)
     photos = sample.photos
-    predicted = [each.predict(photos) for each in (candidate, current)]
-    new, old = (counts_of(found, photos.labels, photos.groups, candidate.rule) for found in predicted)
-    figures = {each.name: measure(found, sample.majority.overall) for each, found in ((candidate, new), (current, old))}
+    distributions = [model.predict(photos) for model in (candidate, current)]
+    new, old = (counts_of(distribution, photos.labels, photos.groups, candidate.rule) for distribution in distributions)
+    metrics = {
+        model.name: measure(counts, sample.majority.overall) for model, counts in ((candidate, new), (current, old))
+    }
     untested = set(current.classes) - set(candidate.classes) - set(photos.labels.tolist())
-    what = f"{split} photos" if split else "photos"
+    photo_set = f"{split} photos" if split else "photos"
     return ModelComparison(
-        candidate.name, current.name, figures, paired(new, old), tuple(sorted(untested)), what,
-        identical=np.array_equal(predicted[0], predicted[1]),
+        candidate.name, current.name, metrics, paired_difference(new, old), tuple(sorted(untested)), photo_set,
+        identical=np.array_equal(*distributions),
     )  # fmt: skip
 
 
 def compare_files(
     candidate: Path, current: Path, changes: dict[str, Any], display: Display, split: Split | None = Split.TEST
 ) -> ModelComparison:
-    """Two bundles or checkpoints, named by their paths, because all runs give their checkpoints the same names.
+    """Compare two bundles or checkpoints. They are named by their paths, because runs name all checkpoints the same.
 
     `changes` replace options of the candidate's data set ("photos", …).
     """
@@ -95,13 +99,13 @@ def compare_files(
         raise ConfigError(f"{candidate}: is compared with itself; name two models")
 
     def opened(path: Path) -> EvaluatedModel:
-        found = open_model(path, changes, display, PREFERRED)
-        display.say(f"{path}: {found.name}")
-        return replace(found, name=str(path))
+        model = open_model(path, changes, display, VARIANT_PREFERENCE)
+        display.say(f"{path}: {model.name}")
+        return replace(model, name=str(path))
 
     return compare(opened(candidate), opened(current), display, split)
 
 
-def in_use(bundle: Bundle, changes: dict[str, Any], display: Display) -> EvaluatedModel:
-    """A bundle in the variant that workers on a CPU use, named by its version."""
-    return replace(open_bundle(bundle, PREFERRED, changes, display), name=bundle.card.version)
+def open_current(bundle: Bundle, changes: dict[str, Any], display: Display) -> EvaluatedModel:
+    """Open a bundle's variant that workers on a CPU use, named by the bundle's version."""
+    return replace(open_bundle(bundle, VARIANT_PREFERENCE, changes, display), name=bundle.card.version)

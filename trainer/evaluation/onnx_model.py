@@ -1,4 +1,4 @@
-"""Exported models through ONNX Runtime, as the workers run them."""
+"""Exported models in ONNX Runtime, as workers run them."""
 
 from __future__ import annotations
 
@@ -15,68 +15,71 @@ from binwatch.cores import usable_cores
 from binwatch.errors import BundleError
 from binwatch.onnx_session import open_session
 from trainer.data.dataset import PhotoSet
-from trainer.data.read_ahead import AHEAD, read_ahead
+from trainer.data.read_ahead import read_ahead
 
-BATCH = 16
-READERS = 2
-ROUNDS = 5
+BATCH_SIZE = 16
+READER_THREADS = 2
+TIMING_ROUNDS = 5
 
-Chunks = Iterable[npt.NDArray[np.uint8]]
-Follow = Callable[[Chunks], Chunks]
+PhotoBatches = Iterable[npt.NDArray[np.uint8]]
+"""Decoded photos, uint8 (batch, size, size, 3) each."""
+Progress = Callable[[PhotoBatches], PhotoBatches]
 
 
 class OnnxModel:
-    """One ONNX file on the CPU."""
+    """An ONNX file on the CPU."""
 
     def __init__(self, file: Path, threads: int = 0) -> None:
-        # Threads that spin while they wait would take processor time from the decoding of the next photos.
+        # Threads that spin while they wait would take CPU time from the decoding of the next photos.
         self._session = open_session(file, threads=threads or usable_cores(), spin=False)
         self.side: int = self._session.get_inputs()[0].shape[1]
-        """Side of its input in pixels."""
+        """Side of the input, in pixels."""
 
     @classmethod
-    def of(cls, bundle: Bundle, precision: Precision) -> OnnxModel:
-        """A bundle's variant. Raises BundleError if it does not pass the self-check of its card."""
+    def from_bundle(cls, bundle: Bundle, precision: Precision) -> OnnxModel:
+        """Open a bundle's variant. Raises BundleError if it does not pass the self-check of its card."""
         path = bundle.model_path(precision)
         model = cls(path)
         expected = bundle.card.variants[precision].self_check
-        found = expected and self_check.describe_mismatch(expected, *model(self_check.make_photos(model.side)))
-        if found:
-            raise BundleError(f"{path}: fails its self-check on this CPU: {found}; use another variant or machine")
+        describe_mismatch = expected and self_check.describe_mismatch(expected, *model(self_check.make_photos(model.side)))
+        if describe_mismatch:
+            raise BundleError(f"{path}: fails its self-check on this CPU: {describe_mismatch}; use another variant or machine")
         return model
 
     def __call__(self, photos: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """uint8 (batch, size, size, 3) → probabilities (batch, quantities) and embedding (batch, embedding)."""
+        """Compute probabilities (batch, quantities) and embeddings (batch, embedding).
+
+        `photos` are uint8 (batch, size, size, 3).
+        """
         probabilities, embedding = self._session.run([PROBABILITIES_OUTPUT, EMBEDDING_OUTPUT], {INPUT_NAME: photos})
         return probabilities, embedding
 
 
 def self_check_of(model: OnnxModel) -> SelfCheck:
-    """The self-check for a card: the outputs of `model` for the generated images."""
+    """Return the self-check for a card: the outputs of `model` for the generated images."""
     return self_check.make_self_check(*model(self_check.make_photos(model.side)))
 
 
 def run(
-    model: OnnxModel, photos: PhotoSet, follow: Follow = lambda chunks: chunks
+    model: OnnxModel, photos: PhotoSet, progress: Progress = lambda batches: batches
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Probabilities and embeddings of all photos, in their order."""
-    found = [model(pixels) for pixels in follow(chunks(photos))]
-    return np.concatenate([p for p, _ in found]), np.concatenate([e for _, e in found])
+    """Compute the probabilities and embeddings of all photos, in order."""
+    outputs = [model(pixels) for pixels in progress(decoded_batches(photos))]
+    return np.concatenate([p for p, _ in outputs]), np.concatenate([e for _, e in outputs])
 
 
-def chunks(photos: PhotoSet) -> Chunks:
-    """Decoded photos in batches, read ahead."""
-    starts = range(0, len(photos), BATCH)
-    jobs = [range(start, min(start + BATCH, len(photos))) for start in starts]
-    return read_ahead(photos.pixels, jobs, min(READERS, AHEAD))
+def decoded_batches(photos: PhotoSet) -> PhotoBatches:
+    """Yield decoded photos in batches, read ahead by threads."""
+    positions = [range(start, min(start + BATCH_SIZE, len(photos))) for start in range(0, len(photos), BATCH_SIZE)]
+    return read_ahead(photos.pixels, positions, READER_THREADS)
 
 
 def photos_per_second(model: OnnxModel, pixels: npt.NDArray[np.uint8]) -> float:
-    """Speed on one batch: the best of a few rounds, because other work on the machine can only reduce it."""
+    """Measure the speed on one batch: the best of several rounds, because other load can only reduce it."""
     model(pixels)
-    best = float("inf")
-    for _ in range(ROUNDS):
-        began = time.perf_counter()
+    best_seconds = float("inf")
+    for _ in range(TIMING_ROUNDS):
+        start = time.perf_counter()
         model(pixels)
-        best = min(best, time.perf_counter() - began)
-    return len(pixels) / best
+        best_seconds = min(best_seconds, time.perf_counter() - start)
+    return len(pixels) / best_seconds

@@ -22,7 +22,7 @@ from trainer.data.split import Split
 from trainer.disk import check_room, make_folder
 from trainer.display import Display
 from trainer.distributed import devices
-from trainer.evaluation.evaluate import figures, majorities, torch_logits
+from trainer.evaluation.evaluate import majority_classes, measure_photo_sets, torch_logits
 from trainer.evaluation.onnx_model import OnnxModel, photos_per_second, run, self_check_of
 from trainer.evaluation.temperature import PriorShift, best_temperature, calibration_note, softmax
 from trainer.export import parity
@@ -33,7 +33,7 @@ from trainer.export.quantize import write_fp16, write_int8
 from trainer.export.reference import reference_of, small_reference
 from trainer.train import checkpoint
 from trainer.train.checkpoint import Checkpoint
-from trainer.train.distillation import TEACHERS
+from trainer.train.distillation import TEACHERS_FACT
 
 CALIBRATION_PHOTOS = 128
 SPEED_PHOTOS = 32
@@ -90,7 +90,7 @@ class Exporter:
         self.model = saved.model()
         # On the CPU, like the files: the rounding of a GPU's convolutions exceeds the tolerance of fp32.
         config = saved.config.train.model_copy(update={"device": "cpu", "precision": "fp32"})
-        devices.prepare(config)
+        devices.set_up(config)
         validation = data[Split.VALIDATION]
         logits = torch_logits(self.model, validation, config, display)
         self.scale = calibrated(saved, logits, validation.labels)
@@ -130,7 +130,9 @@ class Exporter:
         on_test = self._outputs(model, precision, Split.TEST)
         return Checked(
             file=file,
-            test=figures(on_test.distribution, test, majorities(self.data), Split.TEST.value, self.rule),
+            test=measure_photo_sets(
+                on_test.distribution, test, majority_classes(self.data[Split.TRAIN]), Split.TEST.value, self.rule
+            ),
             parity=difference,
             on_validation=on_validation,
             on_test=on_test,
@@ -151,7 +153,7 @@ class Exporter:
             highest=model.highest,
             count_rule=self.rule,
             answers=self.saved.classes,
-            embedding_size=self.model.head.size,
+            embedding_size=self.model.head.embedding_size,
             input_size=self.saved.config.data.size,
             jpeg_quality=self.saved.config.data.jpeg_quality or None,
             temperature=self.scale.temperature,
@@ -243,7 +245,7 @@ def training_facts(saved: Checkpoint) -> dict[str, Any]:
 
 
 def _teachers(saved: Checkpoint) -> list[str]:
-    return [teacher["name"] for teacher in saved.facts.get(TEACHERS, [])]
+    return [teacher["name"] for teacher in saved.facts.get(TEACHERS_FACT, [])]
 
 
 def taught_by(saved: Checkpoint) -> list[str]:

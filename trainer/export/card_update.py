@@ -10,7 +10,7 @@ from pathlib import Path
 
 from binwatch.bundle import Bundle, Card, write_card
 from trainer.data.loading import read_photos
-from trainer.data.split import ALL, Split
+from trainer.data.split import ALL_PHOTOS, Split
 from trainer.display import Display
 from trainer.errors import DataError
 from trainer.evaluation.evaluate import bundle_data
@@ -72,7 +72,7 @@ def outputs_of(bundle: Bundle, photos: Path, index: Path | None, split: Split | 
         raise DataError(
             f"{config.labels}: no photo of the {split} split; name another with --split, or take all with --every"
         )
-    model = OnnxModel.of(bundle, next(iter(bundle.card.variants)))
+    model = OnnxModel.from_bundle(bundle, next(iter(bundle.card.variants)))
     what = f"counting by {bundle.card.version}"
     found = run(model, chosen, lambda each: display.follow(each, len(chosen), what, len))
-    return ModelOutputs(chosen, split or ALL, *found, bundle.card.answers, bundle.card.count_rule)
+    return ModelOutputs(chosen, split or ALL_PHOTOS, *found, bundle.card.answers, bundle.card.count_rule)

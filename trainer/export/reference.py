@@ -8,7 +8,7 @@ from binwatch.bundle import Reference
 from binwatch.photo_stats import photo_stats
 from binwatch.reference import MIN_REFERENCE_BINS, ReferenceData, Signal, effective_sample_size, make_reference
 from binwatch.text import count_noun
-from trainer.evaluation.onnx_model import chunks
+from trainer.evaluation.onnx_model import decoded_batches
 from trainer.export.model_outputs import ModelOutputs
 
 
@@ -20,7 +20,7 @@ def reference_of(found: ModelOutputs) -> Reference:
     brightness, contrast and embedding stayed the same, but sharpness did not (KS distance 0.28).
     """
     photos = found.photos
-    stats = [photo_stats(pixels) for batch in chunks(photos) for pixels in batch]
+    stats = [photo_stats(pixels) for batch in decoded_batches(photos) for pixels in batch]
     signals = [Signal.BRIGHTNESS, Signal.CONTRAST, *([Signal.SHARPNESS] if photos.jpeg_quality is None else [])]
     observed = ReferenceData(
         probabilities=found.probabilities,

@@ -1,4 +1,4 @@
-"""The networks that can be trained, by name."""
+"""The networks that can be trained."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from trainer.models.timm_backbone import TimmBackbone
 
 
 def build(config: ModelConfig) -> Counter:
-    """The configured network with random weights; `weights.start` loads pretrained ones. Raises ConfigError."""
+    """Build the configured network with random weights; see `weights.load_initial_weights`. Raises ConfigError."""
     if config.architecture == "resnet50v2":
         backbone: nn.Module = PreActResNet50(config.width, config.drop_path)
     elif config.width == 1:

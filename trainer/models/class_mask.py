@@ -1,4 +1,4 @@
-"""Which classes a model can predict: those that training photos show."""
+"""Restriction of a model's predictions to the classes that its training photos show."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import torch
 from torch import Tensor, nn
 
 from binwatch.counts import CLASS_INDEXES, CLASSES
-from trainer.models.targets import of_each
+from trainer.models.targets import expand_to_quantities
 
-NEVER = -1e4
-"""Logit of a class that the model cannot predict. Its probability is 0 at any temperature, in half precision, too.
-Unlike with infinity, the loss is never 0 × infinity."""
+MASKED_LOGIT = -1e4
+"""Logit of a class that the model cannot predict. Its probability is 0 at any temperature, also in half precision.
+Unlike infinity, it never makes the loss 0 × infinity."""
 
 
 class ClassMask(nn.Module):
-    """Logits (batch, quantities) in and out; those of classes that the model cannot predict become NEVER.
+    """Logits (batch, quantities) in and out. Logits of classes that the model cannot predict become MASKED_LOGIT.
 
     Quantities beyond 5 are one class here: the model can predict all of them or none. A checkpoint stores the classes
-    beside its weights.
+    separately from its weights.
     """
 
     absent: Tensor
@@ -29,14 +29,14 @@ class ClassMask(nn.Module):
         self.classes: tuple[int, ...] = CLASS_INDEXES
         self.register_buffer("absent", torch.zeros(quantities, dtype=torch.bool), persistent=False)
 
-    def limit(self, classes: Iterable[int]) -> None:
-        """Let the model predict only these classes, given by their indexes."""
+    def restrict_to(self, classes: Iterable[int]) -> None:
+        """Restrict predictions to `classes`, given by their indexes."""
         self.classes = tuple(classes)
         absent = torch.ones(len(CLASSES), dtype=torch.bool)
         absent[list(self.classes)] = False
-        self.absent.copy_(of_each(absent, len(self.absent)))
+        self.absent.copy_(expand_to_quantities(absent, len(self.absent)))
 
     def forward(self, logits: Tensor) -> Tensor:
         if self.classes == CLASS_INDEXES:
             return logits
-        return logits.masked_fill(self.absent, NEVER)
+        return logits.masked_fill(self.absent, MASKED_LOGIT)

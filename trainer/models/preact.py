@@ -1,8 +1,8 @@
-"""ResNet50-v2: the pre-activation ResNet of He et al. 2016 (arXiv 1603.05027), wired as the ONNX model zoo's
-`resnet50-v2-7` (GluonCV), whose ImageNet weights it can take.
+"""ResNet50-v2: the pre-activation ResNet of He et al. 2016 (arXiv 1603.05027), with the layout of the ONNX model zoo's
+`resnet50-v2-7` (GluonCV), so that it can load its ImageNet weights.
 
-Each block normalises before its convolutions; the shortcut's 1×1 convolution takes the first norm's output, and
-the stride sits in the 3×3 convolution.
+Each block normalises before its convolutions. The input of the shortcut's 1×1 convolution is the output of the first
+norm, and the stride is in the 3×3 convolution.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Block(nn.Module):
-    """Three times norm, ReLU and convolution; the sum with the shortcut is not normalised.
+    """Pre-activation bottleneck: three times norm, ReLU and convolution. The sum with the shortcut is not normalised.
 
     `drop` is the probability that a photo skips the residual branch in training (stochastic depth).
     """
@@ -40,19 +40,19 @@ class Block(nn.Module):
             self.downsample = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False))
 
     def forward(self, x: Tensor) -> Tensor:
-        first = functional.relu_(self.pre_bn1(x))
-        shortcut = x if self.downsample is None else self.downsample(first)
-        branch = self.conv1(first)
+        preactivation = functional.relu_(self.pre_bn1(x))
+        shortcut = x if self.downsample is None else self.downsample(preactivation)
+        branch = self.conv1(preactivation)
         branch = self.conv2(functional.relu_(self.pre_bn2(branch)))
         branch = self.conv3(functional.relu_(self.pre_bn3(branch)))
         if self.training and self.drop > 0:
             branch = stochastic_depth(branch, self.drop)
-        total: Tensor = shortcut + branch
-        return total
+        output: Tensor = shortcut + branch
+        return output
 
 
 def stochastic_depth(branch: Tensor, drop: float) -> Tensor:
-    """A residual branch, (batch, channels, h, w), set to 0 for each photo with probability `drop`; its mean is kept."""
+    """Set a residual branch, (batch, channels, h, w), to 0 for each photo with probability `drop`; its mean is kept."""
     keep = torch.rand(branch.shape[0], 1, 1, 1, device=branch.device) >= drop
     return branch * (keep / (1.0 - drop)).to(branch.dtype)
 
@@ -60,8 +60,8 @@ def stochastic_depth(branch: Tensor, drop: float) -> Tensor:
 class PreActResNet50(nn.Module):
     """Normalised photos, float (batch, 3, h, w) → feature maps, float (batch, channels, h/32, w/32).
 
-    `width` scales the channels (for tests). `drop` is the last block's rate of stochastic depth; those of earlier
-    blocks are smaller, in proportion to their depth.
+    `width` scales the channels (for tests). `drop` is the stochastic depth rate of the last block; the rates of
+    earlier blocks are smaller, in proportion to their depth.
     """
 
     mean = IMAGENET_MEAN
@@ -75,13 +75,13 @@ class PreActResNet50(nn.Module):
         self.stem_bn = nn.BatchNorm2d(channels)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
         depth = 0
-        total = sum(blocks for _, blocks, _ in STAGES)
+        total_depth = sum(blocks for _, blocks, _ in STAGES)
         for stage, (bottleneck, blocks, stride) in enumerate(STAGES, start=1):
             layer = nn.Sequential()
             for index in range(blocks):
                 depth += 1
                 layer.append(
-                    Block(channels, int(bottleneck * width), stride if index == 0 else 1, drop * depth / total)
+                    Block(channels, int(bottleneck * width), stride if index == 0 else 1, drop * depth / total_depth)
                 )
                 channels = int(bottleneck * width) * EXPANSION
             self.add_module(f"layer{stage}", layer)
@@ -89,12 +89,12 @@ class PreActResNet50(nn.Module):
         self.channels = channels
 
     def units(self) -> dict[str, nn.Module]:
-        """The network in order, in named steps: "stem", "layer1.0" … "layer4.2", "last"."""
-        found: dict[str, nn.Module] = {
+        """Return name → unit, in the order of computation: "stem", "layer1.0" … "layer4.2", "last"."""
+        units: dict[str, nn.Module] = {
             "stem": nn.Sequential(self.input_bn, self.conv1, self.stem_bn, nn.ReLU(inplace=True), self.maxpool)
         }
         for stage in range(1, len(STAGES) + 1):
             for index, block in enumerate(self.get_submodule(f"layer{stage}").children()):
-                found[f"layer{stage}.{index}"] = block
-        found["last"] = nn.Sequential(self.post_bn, nn.ReLU(inplace=True))
-        return found
+                units[f"layer{stage}.{index}"] = block
+        units["last"] = nn.Sequential(self.post_bn, nn.ReLU(inplace=True))
+        return units

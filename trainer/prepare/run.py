@@ -16,7 +16,7 @@ from binwatch.image import ImageLimits
 from binwatch.settings import Settings
 from binwatch.text import count_noun
 from trainer.data.read_ahead import read_ahead
-from trainer.data.source import PREPARED
+from trainer.data.source import PREPARED_FILE
 from trainer.data.split import Split, split_of
 from trainer.disk import check_room, make_folder, write_whole
 from trainer.display import Display
@@ -206,7 +206,7 @@ def prepare(place: Place, options: PrepareOptions, folder: Path, display: Displa
 
 
 def _open_folder(folder: Path, size: int) -> None:
-    source = folder / PREPARED
+    source = folder / PREPARED_FILE
     for name in (PHOTOS, METADATA):
         make_folder(folder / name)
     for partial in folder.rglob("*.partial"):

@@ -16,11 +16,11 @@ import numpy as np
 from binwatch.text import count_noun
 from trainer.config import Config
 from trainer.data.augment import augments_on_device
-from trainer.data.dataset import DataSet, PhotoSet, check_quality, decode_each, present_photos
+from trainer.data.dataset import DataSet, PhotoSet, check_jpeg_quality, decode_photos, find_photos
 from trainer.data.loader import Batch, Loader
-from trainer.data.loading import follow, say_left_out
+from trainer.data.loading import follow, report_left_out
 from trainer.data.photo_loader import PhotoLoader
-from trainer.data.read_ahead import AHEAD
+from trainer.data.read_ahead import MIN_READ_AHEAD
 from trainer.data.split import Split
 from trainer.display import Display
 from trainer.distributed import devices
@@ -28,7 +28,7 @@ from trainer.distributed.context import SINGLE_PROCESS, DistributedContext
 from trainer.errors import DataError
 from trainer.profile.usage import Machine, Usage, UsageWatch, machine
 from trainer.train.features import FeatureCache
-from trainer.train.fit import make_run
+from trainer.train.fit import create_run
 from trainer.train.loop import TrainingRun
 from trainer.train.network import check_compiler
 from trainer.train.step_timer import Stage, Stopwatch, untimed
@@ -114,14 +114,15 @@ def profile(
 
     Nothing is stored. Raises the errors of `fit`.
     """
-    config = config.model_copy(update={"train": devices.chosen(config.train, display, context)})
-    devices.prepare(config.train, context)
+    config = config.model_copy(update={"train": devices.resolve(config.train, display, context)})
+    devices.set_up(config.train, context)
     check_compiler(config.train)
-    check_quality(config.data)
-    every, _ = present_photos(config.data, context)
+    check_jpeg_quality(config.data)
+    every, _ = find_photos(config.data, context)
     sizes = every.source.sizes()
     found = Profile(
-        machine(config.train.device), _facts(config, context), {split.value: len(every.of(split)) for split in Split},
+        machine(config.train.device), _facts(config, context),
+        {split.value: len(every.select(split)) for split in Split},
         mean_bytes=sum(sizes[key] for key in every.keys) / len(every),
     )  # fmt: skip
     data = _sample(config, every, found, display, context)
@@ -156,7 +157,7 @@ class _Measuring:
     def _reading(self, readers: int) -> float:
         self._say(f"reading alone, {count_noun(readers, 'thread')}")
         with closing(endless(self._batches(readers))) as source:
-            for _ in range(max(AHEAD, readers) + 1):  # batches that were read ahead before the clock started
+            for _ in range(max(MIN_READ_AHEAD, readers) + 1):  # batches that were read ahead before the clock started
                 next(source)
             photos, began = 0, time.perf_counter()
             while (passed := time.perf_counter() - began) < self._seconds / 2 or not photos:
@@ -202,7 +203,7 @@ class _Measuring:
     def _scoring_and_saving(self) -> None:
         self._say("scoring")
         began = time.perf_counter()
-        row = self._run.score()
+        row = self._run.validate()
         self._found.scoring = len(self._data[Split.VALIDATION]) / (time.perf_counter() - began)
         self._run.history.append({"epoch": 1, "seconds": 0.0, **row})
         self._run.epoch = 1
@@ -217,10 +218,10 @@ class _Measuring:
 
     def _warm_up(self, batches: Iterator[Batch]) -> int:
         """Take some steps. Returns the number of steps that take about `seconds`, the same in each process."""
-        self._run.take_steps(islice(batches, WARM_UP * self._run.train.accumulation_steps), 0)
+        self._run.train_steps(islice(batches, WARM_UP * self._run.train.accumulation_steps), 0)
         self._stopwatch.wait()
         began = time.perf_counter()
-        self._run.take_steps(islice(batches, self._run.train.accumulation_steps), 0)
+        self._run.train_steps(islice(batches, self._run.train.accumulation_steps), 0)
         self._stopwatch.wait()
         wanted = self._seconds / (time.perf_counter() - began)
         return int(self._run.context.broadcast(min(max(round(wanted), FEWEST), MOST)))
@@ -236,7 +237,7 @@ class _Measuring:
                 yield batch
 
         began = time.perf_counter()
-        self._run.take_steps(counted(), 0)
+        self._run.train_steps(counted(), 0)
         self._stopwatch.wait()
         return photos / (time.perf_counter() - began)
 
@@ -252,17 +253,19 @@ def endless(batches: Loader) -> Generator[Batch]:
 
 def _sample(config: Config, every: PhotoSet, found: Profile, display: Display, context: DistributedContext) -> DataSet:
     """Some photos of each split. Each is decoded once, as `fit` does with all photos before training."""
-    train = _some(every.of(Split.TRAIN), max(SAMPLE_FROZEN if config.model.freeze else SAMPLE, _step(config, context)))
-    validation = _some(every.of(Split.VALIDATION), VALIDATION)
+    train = _some(
+        every.select(Split.TRAIN), max(SAMPLE_FROZEN if config.model.freeze else SAMPLE, _step(config, context))
+    )
+    validation = _some(every.select(Split.VALIDATION), VALIDATION)
     chosen = replace(every, rows=train.rows + validation.rows)
 
     def bar(keys: Any) -> Any:
         return display.follow(keys, len(keys), "checking a sample of the photos")
 
     began = time.perf_counter()
-    decoded = decode_each(config.data, chosen, bar, context)
+    decoded = decode_photos(config.data, chosen, bar, context)
     found.checking = len(chosen) / (time.perf_counter() - began)
-    say_left_out(config.data, (), decoded.unreadable, display)
+    report_left_out(config.data, (), decoded.unreadable, display)
     parts = {split: decoded.readable.of(split) for split in Split}
     for split in (Split.TRAIN, Split.VALIDATION):
         if not parts[split]:
@@ -296,7 +299,7 @@ def _run(
     config: Config, data: DataSet, folder: Path, found: Profile, display: Display, context: DistributedContext
 ) -> TrainingRun:
     """A run as made by `fit`. Features of frozen layers are computed now, and some of them again for timing."""
-    run = make_run(config, data, folder, folder / "features", display, context)
+    run = create_run(config, data, folder, folder / "features", display, context)
     if run.train.features:
         some, views = _some(data[Split.TRAIN], TIMED_FEATURES), min(config.augment.views, 2)  # unchanged and augmented
 
@@ -305,7 +308,7 @@ def _run(
 
         with context.local_main_first():
             began = time.perf_counter()
-            FeatureCache(folder / "again", config.augment, config.train, bar).of_frozen_layers(run.model, some, views)
+            FeatureCache(folder / "again", config.augment, config.train, bar).frozen_features(run.model, some, views)
             found.features = views * len(some) / (time.perf_counter() - began)
             files = (file.stat().st_size for file in (folder / "again").glob("*.npy"))
             found.feature_bytes = sum(files) / (views * len(some))
@@ -326,5 +329,5 @@ def _facts(config: Config, context: DistributedContext) -> dict[str, Any]:
         "train.readers": train.readers,
         "augment.views": config.augment.views,
         "processes": context.world_size,
-        "hardware": devices.hardware(train),
+        "hardware": devices.describe_hardware(train),
     }

@@ -14,7 +14,7 @@ from binwatch.counts import column_names
 from binwatch.registry import CurrentModel, Registry
 from trainer.display import Display
 from trainer.errors import PromotionError
-from trainer.evaluation.compare import PREFERRED, ModelComparison, compare, in_use
+from trainer.evaluation.compare import VARIANT_PREFERENCE, ModelComparison, compare, open_current
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,12 @@ def promote(
             raise PromotionError(f"{version} is in use already")
         comparison = None
         first = None if before or bundled is None else _bundled(bundled, display)
-        current = registry.fetch(before.version, list(PREFERRED), Path(name)) if before else first
+        current = registry.fetch(before.version, list(VARIANT_PREFERENCE), Path(name)) if before else first
         if current and current.card.version != version:
             # If the current model was trained on some of these photos, it only becomes harder to beat.
-            comparison = compare(in_use(candidate, changes, display), in_use(current, changes, display), display)
+            comparison = compare(
+                open_current(candidate, changes, display), open_current(current, changes, display), display
+            )
             show(comparison)
         if candidate.card.unlearned_classes:
             display.warn(f"{version} cannot predict {column_names(candidate.card.unlearned_classes)}")
@@ -109,7 +111,7 @@ def _bundle(model: str, registry: Registry, cache: Path) -> Bundle:
         raise PromotionError(
             f"{model}: neither a folder with a {CARD_FILE} nor a published version (see: python -m trainer models)"
         )
-    return registry.fetch(model, list(PREFERRED), cache)
+    return registry.fetch(model, list(VARIANT_PREFERENCE), cache)
 
 
 def _put_in_use(candidate: Bundle, registry: Registry, before: CurrentModel | None, decision: Decision) -> None:

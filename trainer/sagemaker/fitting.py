@@ -16,10 +16,10 @@ from binwatch.bundle import Precision
 from binwatch.errors import BinwatchError
 from binwatch.image import INPUT_SIZE
 from trainer.config import Config, as_written, read
-from trainer.data.source import prepared_quality
+from trainer.data.source import prepared_jpeg_quality
 from trainer.data.split import Split
 from trainer.display import Display, silent
-from trainer.distributed.context import joined
+from trainer.distributed.context import process_group
 from trainer.errors import ConfigError
 from trainer.evaluation import report
 from trainer.evaluation.evaluate import evaluate
@@ -29,8 +29,8 @@ from trainer.prepare.place import PHOTOS
 from trainer.sagemaker import metric_lines
 from trainer.sagemaker.layout import DATA, WEIGHTS, Layout
 from trainer.train.checkpoint import load
-from trainer.train.fit import fit, saved_run
-from trainer.train.run_files import BEST, CURVES, LAST, LOG
+from trainer.train.fit import fit, load_run
+from trainer.train.run_files import BEST_CHECKPOINT, CURVES_FILE, LAST_CHECKPOINT, LOG_FILE
 
 EXPORT = "export."
 VARIANTS, MAX_LOSS, VERSION = "export.variants", "export.max_loss", "export.version"
@@ -46,7 +46,11 @@ def configuration(layout: Layout) -> Config:
         raise ConfigError(
             f"channel {DATA!r} has no {MANIFEST}: give the job a folder that `python -m trainer prepare` wrote"
         )
-    given = {"photos": folder / PHOTOS, "index": folder / MANIFEST, "jpeg_quality": prepared_quality(folder, size) or 0}
+    given = {
+        "photos": folder / PHOTOS,
+        "index": folder / MANIFEST,
+        "jpeg_quality": prepared_jpeg_quality(folder, size) or 0,
+    }
     weights = _weights(layout.channel(WEIGHTS))
     found = {f"data.{name}": str(value) if isinstance(value, Path) else value for name, value in given.items()}
     started = {"model.weights": str(weights)} if weights else {}
@@ -58,13 +62,13 @@ def run(layout: Layout, display: Display) -> None:
     config = configuration(layout)
     options = export_options(layout)  # now, so that a mistake is reported before training
     folder = layout.checkpoints
-    with joined() as context:
+    with process_group() as context:
         shown = display if context.is_main else silent()
         # SageMaker restores checkpoints on every machine. Those of the main process's machine are used.
-        saved = saved_run(folder, context=context) if context.broadcast((folder / LAST).exists()) else None
+        saved = load_run(folder, context=context) if context.broadcast((folder / LAST_CHECKPOINT).exists()) else None
         best = fit(
             saved.config if saved else config, folder, shown, saved=saved,
-            after=_say if context.is_main else lambda _: None, context=context,
+            on_epoch_end=_say if context.is_main else lambda _: None, context=context,
         )  # fmt: skip
     if context.is_main:
         _finish(layout, best, options, display)
@@ -93,7 +97,7 @@ def _finish(layout: Layout, best: Path, options: ExportOptions, display: Display
     _say({f"test_{name}": each.value for name, each in figures.items()})
     layout.outputs.mkdir(parents=True, exist_ok=True)
     report.write(found, layout.outputs / "evaluation-test.json")
-    for name in (BEST, LOG, CURVES):
+    for name in (BEST_CHECKPOINT, LOG_FILE, CURVES_FILE):
         shutil.copyfile(layout.checkpoints / name, layout.outputs / name)
     layout.model.mkdir(parents=True, exist_ok=True)
     export(best, layout.model, options, {}, display)

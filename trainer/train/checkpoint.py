@@ -1,4 +1,4 @@
-"""Checkpoints: weights with the whole configuration, written completely or not at all, and read without pickle."""
+"""Checkpoints: weights and the whole configuration, written atomically and read without pickle."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from trainer.models import build
 from trainer.models.counter import Counter
 from trainer.train.run_files import check_checkpoint
 
-FORMAT = 1
-REASON = 200
-"""Characters of torch's reason that an error shows: torch lists every weight."""
+FORMAT_VERSION = 1
+MAX_REASON_LENGTH = 200
+"""Maximum number of characters of torch's reason in an error message: torch lists every weight."""
 
 
 @dataclass
@@ -35,33 +35,33 @@ class Checkpoint:
     weights: dict[str, Tensor]
     """The averaged weights, for evaluation and export."""
     history: list[dict[str, float]] = field(default_factory=list)
-    """One row of figures per epoch."""
+    """One row of metrics per epoch."""
     facts: dict[str, Any] = field(default_factory=dict)
     """Data, hardware and duration, for the model's card."""
     classes: tuple[int, ...] = CLASS_INDEXES
     """Indexes of the classes that the model can predict."""
     training: dict[str, Any] = field(default_factory=dict)
-    """The weights that are trained and the optimiser's state, for resuming. Empty in a best.pt."""
+    """The weights in training and the optimiser's state, for resuming. Empty in a best.pt."""
 
     def model(self) -> Counter:
-        """The network with its averaged weights, ready for evaluation."""
+        """Build the network with its averaged weights, in evaluation mode. Raises CheckpointError."""
         model = build(self.config.model)
-        model.class_mask.limit(self.classes)
+        model.class_mask.restrict_to(self.classes)
         try:
             model.load_state_dict(self.weights)
         except RuntimeError as error:
-            reason = [line.strip() for line in str(error).splitlines()][1:2] or [str(error)]  # the first kind of misfit
+            reason = [line.strip() for line in str(error).splitlines()][1:2] or [str(error)]  # the first mismatch
             raise CheckpointError(
-                f"the weights do not fit the configuration beside them ({reason[0][:REASON]})"
+                f"the weights do not fit the configuration beside them ({reason[0][:MAX_REASON_LENGTH]})"
             ) from error
         return model.eval()
 
 
 def save(file: Path, checkpoint: Checkpoint) -> None:
-    """Write `checkpoint`; after an interruption, the previous file is unchanged. Raises CheckpointError."""
+    """Write `checkpoint` atomically: an interruption leaves the previous file unchanged. Raises CheckpointError."""
     partial = file.with_suffix(".partial")
     content = {
-        "format": FORMAT,
+        "format": FORMAT_VERSION,
         "config": checkpoint.config.model_dump_json(),
         "epoch": checkpoint.epoch,
         "model": checkpoint.weights,
@@ -72,8 +72,8 @@ def save(file: Path, checkpoint: Checkpoint) -> None:
     }
     try:
         torch.save(content, partial)
-        with partial.open("rb+") as written:
-            sync(written)
+        with partial.open("rb+") as stream:
+            sync(stream)
     except (OSError, RuntimeError) as error:  # torch's own writer raises RuntimeError
         partial.unlink(missing_ok=True)
         reason = str(error).splitlines()[0]
@@ -84,7 +84,7 @@ def save(file: Path, checkpoint: Checkpoint) -> None:
 def load(file: Path, context: DistributedContext = SINGLE_PROCESS) -> Checkpoint:
     """Read a checkpoint. Raises CheckpointError if it is missing, damaged or of another release.
 
-    Of several processes only the main one needs the file.
+    With several processes, only the main one needs the file.
     """
     if context.is_main:
         check_checkpoint(file)
@@ -95,7 +95,7 @@ def load(file: Path, context: DistributedContext = SINGLE_PROCESS) -> Checkpoint
         raise CheckpointError(
             f"{file}: is not a checkpoint, or is damaged; give a best.pt or last.pt that fit has written"
         ) from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    if not isinstance(content, dict) or content.get("format") != FORMAT_VERSION:
         raise CheckpointError(f"{file}: is not a checkpoint of this release of the trainer")
     try:
         options = json.loads(content["config"])
@@ -103,8 +103,8 @@ def load(file: Path, context: DistributedContext = SINGLE_PROCESS) -> Checkpoint
         config = Config.model_validate(options)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise CheckpointError(f"{file}: its configuration is of another release ({where}: {first['msg']})") from error
+        option = ".".join(str(part) for part in first["loc"])
+        raise CheckpointError(f"{file}: its configuration is of another release ({option}: {first['msg']})") from error
     return Checkpoint(
         config=config,
         epoch=content["epoch"],

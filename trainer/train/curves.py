@@ -1,4 +1,4 @@
-"""The curves of a run: as a picture, and as files for TensorBoard."""
+"""Training curves of a run, as a picture and as TensorBoard files."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from trainer.disk import write_png
 from trainer.errors import ConfigError
 
 
-def draw(history: list[dict[str, float]], file: Path) -> None:
-    """Losses, and shares of exact and nearly exact counts, by epoch."""
+def plot_curves(history: list[dict[str, float]], file: Path) -> None:
+    """Plot losses, accuracy and the share of counts within one item, by epoch."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4), layout="constrained", dpi=120)
@@ -23,22 +23,22 @@ def draw(history: list[dict[str, float]], file: Path) -> None:
     write_png(file, figure)
 
 
-class Board:
-    """TensorBoard's files. They are written anew from the history, so a resumed run loses no epoch."""
+class TensorBoardWriter:
+    """Writes TensorBoard files. They are rewritten from the history, so a resumed run loses no epoch."""
 
     def __init__(self, folder: Path, history: list[dict[str, float]]) -> None:
         try:
             from torch.utils.tensorboard.writer import SummaryWriter
         except ImportError as error:
             raise ConfigError("train.tensorboard needs the package tensorboard: pip install tensorboard") from error
-        for old in folder.glob("events.*"):
-            old.unlink()
+        for old_file in folder.glob("events.*"):
+            old_file.unlink()
         self._writer = SummaryWriter(str(folder))
         for row in history:
             self.add(row)
 
     def add(self, row: dict[str, float]) -> None:
-        """Write an epoch's figures."""
+        """Write an epoch's row of the log."""
         for name, value in row.items():
             if name != "epoch":
                 self._writer.add_scalar(name, value, int(row["epoch"]))

@@ -1,4 +1,4 @@
-"""`fit`: photos and a configuration → a folder with checkpoints and a log."""
+"""The command `fit`: a training run, which writes checkpoints and a log into a folder."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from binwatch.text import count_noun
 from trainer.config import Config, ModelConfig
 from trainer.data import index, source
 from trainer.data.augment import augments_on_device
-from trainer.data.dataset import DataSet, check_quality
+from trainer.data.dataset import DataSet, check_jpeg_quality
 from trainer.data.loader import Batch, Loader
-from trainer.data.loading import follow, read_data, warn_of_absent_classes
+from trainer.data.loading import follow, read_data, warn_about_absent_classes
 from trainer.data.photo_loader import PhotoLoader
-from trainer.data.sampler import FEWEST
+from trainer.data.sampler import MIN_BATCH_SIZE
 from trainer.data.split import Split
 from trainer.disk import make_folder
 from trainer.display import Display
@@ -27,20 +27,27 @@ from trainer.distributed.context import SINGLE_PROCESS, DistributedContext, from
 from trainer.errors import CheckpointError, ConfigError, DataError
 from trainer.models import build
 from trainer.models.counter import Counter
-from trainer.models.weights import check_frozen, start
+from trainer.models.weights import check_frozen_weights, load_initial_weights
 from trainer.train import checkpoint, curves, distillation
 from trainer.train.checkpoint import Checkpoint
 from trainer.train.distillation import Teachers
 from trainer.train.features import FeatureCache, FeatureLoader
-from trainer.train.loop import KEPT_FROM, TrainingRun, best_epoch
+from trainer.train.loop import KEPT_FROM_FACT, TrainingRun, best_epoch
 from trainer.train.losses import class_weights
 from trainer.train.network import check_compiler
-from trainer.train.run_files import BEST, CURVES, FEATURES, LAST, TENSORBOARD, check_new
+from trainer.train.run_files import (
+    BEST_CHECKPOINT,
+    CURVES_FILE,
+    FEATURES_FOLDER,
+    LAST_CHECKPOINT,
+    TENSORBOARD_FOLDER,
+    check_new,
+)
 
-Network = tuple[Counter, list[str]]
-"""A network, and the names of its pretrained weights."""
-PROCESSES = "processes"
-"""Fact of a run: its number of processes."""
+InitialNetwork = tuple[Counter, list[str]]
+"""A network with its initial weights, and the names of those that are pretrained."""
+PROCESSES_FACT = "processes"
+"""Key of a run's number of processes in its facts."""
 
 
 def fit(
@@ -50,157 +57,166 @@ def fit(
     *,
     saved: Checkpoint | None = None,
     cache: Path | None = None,
-    after: Callable[[dict[str, float]], None] = lambda _: None,
+    on_epoch_end: Callable[[dict[str, float]], None] = lambda _: None,
     context: DistributedContext = SINGLE_PROCESS,
 ) -> Path:
-    """Train until the last epoch, or until train.patience ends the run; returns the path of the best checkpoint.
+    """Train until the last epoch, or until train.patience ends the run. Return the path of the best checkpoint.
 
-    `saved` is the checkpoint to continue (see `saved_run`). `cache` is the folder for features, which several runs may
-    share; by default it is in `folder`. `after` is called with each epoch's row of the log, and may end the run by an
-    exception. If the run has several processes (`context`), each calls this, and the main one writes.
+    `saved` is the checkpoint to resume (see `load_run`). `cache` is the folder of stored features, which several runs
+    may share; by default it is in `folder`. `on_epoch_end` is called with each epoch's row of the log, and may end the
+    run by an exception. With several processes (`context`), each calls `fit`, and the main one writes the files.
     """
     if context is SINGLE_PROCESS and (size := from_environment().world_size) > 1:
         raise ConfigError(f"torchrun started {size} processes, and this command runs in one; fit can run in several")
     if saved is None and context.is_main:
-        new_folder(folder)
+        create_run_folder(folder)
     if saved:
         restore_best(saved, folder, display, context)
-    if saved and saved.epoch >= config.train.epochs:  # before any photo is read
-        display.say(
-            f"{count_noun(saved.epoch, 'epoch is', 'epochs are')} done already; a larger --epochs continues the run"
-        )
-        _draw(saved.history, folder, context)
-        return folder / BEST
-    config = config.model_copy(update={"train": devices.chosen(config.train, display, context)})
-    devices.prepare(config.train, context)
+    if saved and saved.epoch >= config.train.epochs:  # before photos are read
+        display.say(f"{count_noun(saved.epoch, 'epoch is', 'epochs are')} done already; a larger --epochs continues the run")
+        _plot_curves(saved.history, folder, context)
+        return folder / BEST_CHECKPOINT
+    config = config.model_copy(update={"train": devices.resolve(config.train, display, context)})
+    devices.set_up(config.train, context)
     check_compiler(config.train)
-    if context.is_main:  # so that missing photos or labels are reported before weights are downloaded
-        source.check_there(config.data.photos)
-        index.check_there(config.data)
-    check_quality(config.data)
-    network = new_network(config.model)  # so that wrong weights and teachers are reported before photos are decoded
+    if context.is_main:  # report missing photos or labels before weights are downloaded
+        source.check_exists(config.data.photos)
+        index.check_exists(config.data)
+    check_jpeg_quality(config.data)
+    network = create_network(config.model)  # report wrong weights and teachers before photos are decoded
     if config.model.freeze and config.model.weights == "none":
-        frozen = network[0].frozen
+        frozen = network[0].frozen_units
         display.warn(f"{frozen[0]} to {frozen[-1]} are frozen with random weights (model.weights=none)")
-    if saved:  # the features of frozen layers must be those of the run, even if the file of weights has changed
+    if saved:  # frozen layers must be those of the run, even if the weights file has changed
         network[0].load_state_dict(saved.training["model"])
     teachers = load_teachers(config, context, saved)
     data = read_data(config.data, display, context)
-    warn_of_absent_classes(config.data, data, display)
-    run = make_run(config, data, folder, cache or folder / FEATURES, display, context, network, teachers)
+    warn_about_absent_classes(config.data, data, display)
+    run = create_run(config, data, folder, cache or folder / FEATURES_FOLDER, display, context, network, teachers)
     del teachers  # their outputs are computed; this frees their memory
     if saved:
-        continue_run(run, saved, display)
+        resume_run(run, saved, display)
         display.say(f"resumed after epoch {run.epoch}")
-    board = curves.Board(folder / TENSORBOARD, run.history) if config.train.tensorboard and context.is_main else None
+    writer = None
+    if config.train.tensorboard and context.is_main:
+        writer = curves.TensorBoardWriter(folder / TENSORBOARD_FOLDER, run.history)
     while not run.finished():
-        row = run.run_epoch(lambda batches, photos, what: follow(display, batches, photos, what))
-        display.say(_line(row, best=run.best_epoch() == run.epoch))
-        if board:
-            board.add(row)
-        after(row)
-    if board:
-        board.close()
-    _draw(run.history, folder, context)
-    return folder / BEST
+        row = run.run_epoch(lambda batches, photos, description: follow(display, batches, photos, description))
+        display.say(_epoch_summary(row, best=run.best_epoch() == run.epoch))
+        if writer:
+            writer.add(row)
+        on_epoch_end(row)
+    if writer:
+        writer.close()
+    _plot_curves(run.history, folder, context)
+    return folder / BEST_CHECKPOINT
 
 
-def _draw(history: list[dict[str, float]], folder: Path, context: DistributedContext) -> None:
+def _plot_curves(history: list[dict[str, float]], folder: Path, context: DistributedContext) -> None:
     if context.is_main:
-        curves.draw(history, folder / CURVES)
+        curves.plot_curves(history, folder / CURVES_FILE)
 
 
-def new_folder(folder: Path) -> None:
-    """Make the folder of a new run. Raises CheckpointError if it has a run already."""
+def create_run_folder(folder: Path) -> None:
+    """Create the folder of a new run. Raises CheckpointError if it contains a run."""
     check_new(folder)
     make_folder(folder)
 
 
-def saved_run(folder: Path, epochs: int | None = None, context: DistributedContext = SINGLE_PROCESS) -> Checkpoint:
-    """The run in `folder`, to be continued to a total of `epochs`. A number that differs is noted in its facts."""
-    saved = checkpoint.load(folder / LAST, context)
+def load_run(folder: Path, epochs: int | None = None, context: DistributedContext = SINGLE_PROCESS) -> Checkpoint:
+    """Load the last checkpoint of the run in `folder`, to be resumed for a total of `epochs`.
+
+    A number of epochs that differs from the run's is recorded in its facts.
+    """
+    saved = checkpoint.load(folder / LAST_CHECKPOINT, context)
     planned = saved.config.train.epochs
     if epochs is not None and epochs != planned:
         train = saved.config.train.model_copy(update={"epochs": epochs})
         saved.config = saved.config.model_copy(update={"train": train})
-        _note_change(saved, f"train.epochs from {planned} to {epochs}")
+        _record_change(saved, f"train.epochs from {planned} to {epochs}")
     return saved
 
 
 def restore_best(
     saved: Checkpoint, folder: Path, display: Display, context: DistributedContext = SINGLE_PROCESS
 ) -> None:
-    """Restore a missing best.pt from last.pt if that was the best epoch. Otherwise keep the best epoch from now on."""
-    if context.broadcast((folder / BEST).is_file()):
+    """Replace a missing best.pt by last.pt. If another epoch was the best one, warn and record the change."""
+    if context.broadcast((folder / BEST_CHECKPOINT).is_file()):
         return
-    lost = best_epoch(saved.history, saved.facts)
-    if lost != saved.epoch:
+    lost_epoch = best_epoch(saved.history, saved.facts)
+    if lost_epoch != saved.epoch:
         display.warn(
-            f"{folder / BEST} is missing, and was of epoch {lost}; {LAST} has only epoch {saved.epoch}: the best of"
-            " this and the following epochs is kept"
+            f"{folder / BEST_CHECKPOINT} is missing, and was of epoch {lost_epoch}; {LAST_CHECKPOINT} has only epoch"
+            f" {saved.epoch}: the best of this and the following epochs is kept"
         )
-        saved.facts[KEPT_FROM] = saved.epoch
-        _note_change(saved, f"the checkpoint of epoch {lost}, the best, was lost")
+        saved.facts[KEPT_FROM_FACT] = saved.epoch
+        _record_change(saved, f"the checkpoint of epoch {lost_epoch}, the best, was lost")
     if context.is_main:
-        checkpoint.save(folder / BEST, replace(saved, training={}))
+        checkpoint.save(folder / BEST_CHECKPOINT, replace(saved, training={}))
 
 
-def continue_run(run: TrainingRun, saved: Checkpoint, display: Display) -> None:
-    """Continue `run` where `saved` stopped. Another index or number of processes is noted in its facts."""
+def resume_run(run: TrainingRun, saved: Checkpoint, display: Display) -> None:
+    """Continue `run` where `saved` stopped. A changed index or number of processes is recorded in its facts.
+
+    Raises CheckpointError if the training photos show other classes.
+    """
     if saved.classes != run.model.class_mask.classes:
         raise CheckpointError(
             f"{run.folder}: was trained on photos of {column_names(saved.classes)}, and the training photos show"
             f" {column_names(run.model.class_mask.classes)} now; restore the photos and the index, or start a new run"
         )
-    if saved.facts.get(distillation.INDEX, run.facts[distillation.INDEX]) != run.facts[distillation.INDEX]:
+    if (
+        saved.facts.get(distillation.INDEX_FACT, run.facts[distillation.INDEX_FACT])
+        != run.facts[distillation.INDEX_FACT]
+    ):
         display.warn(
             f"the labels of {run.config.data.labels} have changed since the run began: figures of earlier and later"
             " epochs cannot be compared"
         )
-        _note_change(saved, "another index")
-        saved.facts[distillation.INDEX] = run.facts[distillation.INDEX]
-    processes = saved.facts.get(PROCESSES, 1)
+        _record_change(saved, "another index")
+        saved.facts[distillation.INDEX_FACT] = run.facts[distillation.INDEX_FACT]
+    processes = saved.facts.get(PROCESSES_FACT, 1)
     if processes != run.context.world_size:
-        _note_change(saved, f"processes from {processes} to {run.context.world_size}")
-        saved.facts[PROCESSES] = run.context.world_size
+        _record_change(saved, f"processes from {processes} to {run.context.world_size}")
+        saved.facts[PROCESSES_FACT] = run.context.world_size
     run.resume(saved)
 
 
-def _note_change(saved: Checkpoint, change: str) -> None:
+def _record_change(saved: Checkpoint, change: str) -> None:
     saved.facts["changes"] = [*saved.facts.get("changes", []), f"after epoch {saved.epoch}: {change}"]
 
 
-def new_network(config: ModelConfig) -> Network:
-    """A network with its initial weights. Raises ConfigError or WeightsError."""
+def create_network(config: ModelConfig) -> InitialNetwork:
+    """Build a network and load its initial weights. Raises ConfigError or WeightsError."""
     model = build(config)
-    loaded = start(model.backbone, config.weights)
-    check_frozen(model, loaded, config)
-    return model, loaded
+    pretrained = load_initial_weights(model.backbone, config.weights)
+    check_frozen_weights(model, pretrained, config)
+    return model, pretrained
 
 
 def load_teachers(
     config: Config, context: DistributedContext = SINGLE_PROCESS, saved: Checkpoint | None = None
 ) -> Teachers | None:
-    """The configured teachers, or None. If the run `saved` is continued, they must be its teachers."""
+    """Load the configured teachers, or return None. If the run `saved` is resumed, they must be its teachers."""
     if not config.distil.teachers:
         return None
-    known = saved.facts.get(distillation.TEACHERS, []) if saved else None
-    return distillation.load(config.distil, config.data, config.model.highest, config.train, context, known)
+    saved_facts = saved.facts.get(distillation.TEACHERS_FACT, []) if saved else None
+    return distillation.load(config.distil, config.data, config.model.highest, config.train, context, saved_facts)
 
 
-def make_run(
+def create_run(
     config: Config,
     data: DataSet,
     folder: Path,
     cache: Path,
     display: Display,
     context: DistributedContext = SINGLE_PROCESS,
-    network: Network | None = None,
+    network: InitialNetwork | None = None,
     teachers: Teachers | None = None,
 ) -> TrainingRun:
-    """A run that has not begun: the network with its initial weights, and the loaders."""
-    model, loaded = network or new_network(config.model)
-    model.class_mask.limit(data.classes)
+    """Create a run before its first epoch: the network with its initial weights, and the loaders."""
+    model, pretrained = network or create_network(config.model)
+    model.class_mask.restrict_to(data.classes)
     teachers = teachers or load_teachers(config, context)
     if teachers:
         teachers.check_classes(data.classes)
@@ -209,17 +225,17 @@ def make_run(
     train, validation = _loaders(config, model, data, cache, display, context, teachers)
     facts = {
         "data": data.facts(),
-        distillation.INDEX: index.digest(config.data),
+        distillation.INDEX_FACT: index.digest(config.data),
         "split": index.split_rule(config.data),
         "weights": Path(config.model.weights).name,
-        "loaded": len(loaded),
-        "hardware": devices.hardware(config.train),
-        PROCESSES: context.world_size,
+        "loaded": len(pretrained),
+        "hardware": devices.describe_hardware(config.train),
+        PROCESSES_FACT: context.world_size,
     }
     if teachers:
-        facts[distillation.TEACHERS] = teachers.facts()
+        facts[distillation.TEACHERS_FACT] = teachers.facts()
     weights = class_weights(data[Split.TRAIN].labels, config.train.class_weights)
-    return TrainingRun(config, folder, model, loaded, train, validation, facts, weights, context)
+    return TrainingRun(config, folder, model, pretrained, train, validation, facts, weights, context)
 
 
 def _loaders(
@@ -231,43 +247,45 @@ def _loaders(
     context: DistributedContext,
     teachers: Teachers | None,
 ) -> tuple[Loader, Loader]:
-    """Loaders of training and validation photos, or of their stored features if layers are frozen."""
+    """Create the loaders of training and validation photos, or of their stored features if layers are frozen."""
     train, validation = data[Split.TRAIN], data[Split.VALIDATION]
-    if len(train) < FEWEST * context.world_size:
+    if len(train) < MIN_BATCH_SIZE * context.world_size:
         raise DataError(
             f"{config.data.labels}: {count_noun(len(train), 'training photo is', 'training photos are')} too few for"
             f" {count_noun(context.world_size, 'process', 'processes')}"
         )
-    own = validation.share(context)
+    validation_shard = validation.shard(context)
     options = config.train
     common: dict[str, Any] = {"batch_size": options.batch_size, "seed": options.seed, "threads": options.readers}
-    spread: dict[str, Any] = {"accumulation_steps": options.accumulate, "context": context}
+    train_only: dict[str, Any] = {"accumulation_steps": options.accumulate, "context": context}
 
-    def progress(batches: Iterator[Batch], photos: int, what: str) -> Iterator[Batch]:
-        return follow(display, batches, photos, what)
+    def progress(batches: Iterator[Batch], photos: int, description: str) -> Iterator[Batch]:
+        return follow(display, batches, photos, description)
 
-    on_disk = FeatureCache(cache, config.augment, options, progress)
+    feature_cache = FeatureCache(cache, config.augment, options, progress)
     if teachers:
         with context.local_main_first():
-            spread["teacher_probabilities"] = teachers.probabilities(train, on_disk, mirrored=config.augment.flip)
-    if not model.frozen:
+            train_only["teacher_probabilities"] = teachers.probabilities(
+                train, feature_cache, mirrored=config.augment.flip
+            )
+    if not model.frozen_units:
         deferred = augments_on_device(config.augment, config.train.device)
         return (
-            PhotoLoader(train, augment=config.augment, shuffle=True, deferred=deferred, **common, **spread),
-            PhotoLoader(own, augment=None, shuffle=False, **common),
+            PhotoLoader(train, augment=config.augment, shuffle=True, deferred=deferred, **common, **train_only),
+            PhotoLoader(validation_shard, augment=None, shuffle=False, **common),
         )
     with context.local_main_first():
-        views = on_disk.of_frozen_layers(model, train, config.augment.views)
-        plain = on_disk.of_frozen_layers(model, validation, views=1)
-    part = [view[context.shard(len(validation))] for view in plain]
+        train_views = feature_cache.frozen_features(model, train, config.augment.views)
+        (validation_view,) = feature_cache.frozen_features(model, validation, views=1)
+    shard_view = validation_view[context.shard(len(validation))]
     flip = config.augment.flip
     return (
-        FeatureLoader(views, train, flip=flip, shuffle=True, **common, **spread),
-        FeatureLoader(part, own, flip=False, shuffle=False, **common),
+        FeatureLoader(train_views, train, flip=flip, shuffle=True, **common, **train_only),
+        FeatureLoader([shard_view], validation_shard, flip=False, shuffle=False, **common),
     )
 
 
-def _line(row: dict[str, float], *, best: bool) -> str:
+def _epoch_summary(row: dict[str, float], *, best: bool) -> str:
     return (
         f"epoch {row['epoch']:.0f}: loss {row['train_loss']:.4f}, validation accuracy {row['val_accuracy']:.1%},"
         f" RMSE {row['val_rmse']:.3f}, within one {row['val_within_one']:.1%}, loss {row['val_loss']:.4f},"

@@ -1,4 +1,4 @@
-"""The loss of predictions."""
+"""The training loss: cross entropy with soft targets, class weights and distillation."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from torch.nn import functional
 
 from binwatch.counts import CLASS_INDEXES, CLASSES, MAX_EXACT_COUNT
 from trainer.config import DistilConfig, TrainConfig
-from trainer.models.targets import classes_of, least, of_each, soft_targets
+from trainer.models.targets import classes_of, expand_to_quantities, min_quantities, soft_targets
 
 NO_TEACHERS = DistilConfig()
-LEAST = 1e-9
-"""Added to each probability before normalisation: a teacher may give a probability of 0 to all learned classes."""
+EPSILON = 1e-9
+"""Added to each probability before normalisation: a teacher may give all learned classes a probability of 0."""
 
 
 class Loss:
-    """The configured loss, with a weight per class, float (classes,), or none."""
+    """The configured loss."""
 
     def __init__(
         self,
@@ -31,17 +31,20 @@ class Loss:
         classes: Sequence[int] = CLASS_INDEXES,
         highest: int = MAX_EXACT_COUNT,
     ) -> None:
-        """`classes` are the indexes of the classes that are learned; targets of all others are 0."""
+        """`weights` are one per class, float (classes,), or None.
+
+        `classes` are the indexes of the classes that are learned; targets of all others are 0.
+        """
         self._sigma = config.ordinal_sigma if config.loss == "ordinal" else 0.0
         self._highest = highest
         self._weights = weights  # on the CPU, so that a step's sum needs no CPU–GPU sync
-        self._on_device = None if weights is None else weights.to(config.device)
+        self._device_weights = None if weights is None else weights.to(config.device)
         self._distil = distil
         self._learned = None
         if tuple(classes) != CLASS_INDEXES:
             learned = torch.zeros(len(CLASSES), device=config.device)
             learned[list(classes)] = 1
-            self._learned = of_each(learned, highest + 2)
+            self._learned = expand_to_quantities(learned, highest + 2)
 
     def __call__(
         self,
@@ -50,61 +53,66 @@ class Loss:
         step_quantities: Tensor | None = None,
         teacher_probabilities: Tensor | None = None,
     ) -> Tensor:
-        """A batch's part of its step's mean loss, from logits (batch, quantities) and items per photo, int64 (batch,).
+        """Return a batch's contribution to its step's (weighted) mean loss; the contributions of a step add up to it.
 
-        `step_quantities` are the items per photo of the whole step, on the CPU; None if the batch is the whole step.
-        The parts of a step add up to its (weighted) mean. `teacher_probabilities` are float (batch, quantities).
+        `logits` are (batch, quantities), and `quantities` are the items per photo, int64 (batch,). `step_quantities`
+        are the items per photo of the whole step, on the CPU; None if the batch is the whole step.
+        `teacher_probabilities` are float (batch, quantities).
         """
         targets = self.targets(quantities)
-        each = cross_entropy(logits, targets)
-        # If the label is "n or more", every prediction from n on is right.
-        each = torch.where(quantities < 0, at_least(logits, ~quantities) * targets.sum(dim=1), each)
+        losses = cross_entropy(logits, targets)
+        # If the label is "n or more", every prediction of at least n is right.
+        losses = torch.where(quantities < 0, at_least_loss(logits, ~quantities) * targets.sum(dim=1), losses)
         if teacher_probabilities is not None:
-            each = torch.lerp(each, self._from_teachers(logits, targets, teacher_probabilities), self._distil.share)
+            distillation_loss = self._distillation_loss(logits, targets, teacher_probabilities)
+            losses = torch.lerp(losses, distillation_loss, self._distil.share)
         step = quantities.cpu() if step_quantities is None else step_quantities
-        return each.sum() / (len(step) if self._weights is None else float(self._weights[classes_of(step)].sum()))
+        return losses.sum() / (len(step) if self._weights is None else float(self._weights[classes_of(step)].sum()))
 
     def targets(self, quantities: Tensor) -> Tensor:
-        """Training targets, float32 (batch, quantities). Each row adds up to the photo's weight: 1, or its class's."""
-        wanted = self._of_learned(soft_targets(least(quantities), self._sigma, self._highest))
-        if self._on_device is None:
-            return wanted
-        return wanted * self._on_device[classes_of(quantities)][:, None]
+        """Return targets, float32 (batch, quantities). Each row adds up to the photo's weight: 1, or its class's."""
+        targets = self._renormalise(soft_targets(min_quantities(quantities), self._sigma, self._highest))
+        if self._device_weights is None:
+            return targets
+        return targets * self._device_weights[classes_of(quantities)][:, None]
 
-    def _from_teachers(self, logits: Tensor, targets: Tensor, teacher_probabilities: Tensor) -> Tensor:
-        """The distance from the teachers. The squared temperature keeps the scale of gradients (Hinton et al. 2015)."""
+    def _distillation_loss(self, logits: Tensor, targets: Tensor, teacher_probabilities: Tensor) -> Tensor:
+        """Return the cross entropy with the teachers, (batch,).
+
+        The factor temperature² keeps the scale of the gradients (Hinton et al. 2015).
+        """
         temperature = self._distil.temperature
-        weighted = self._of_learned(teacher_probabilities) * targets.sum(dim=1, keepdim=True)
+        weighted = self._renormalise(teacher_probabilities) * targets.sum(dim=1, keepdim=True)
         return temperature**2 * cross_entropy(logits / temperature, weighted)
 
-    def _of_learned(self, chances: Tensor) -> Tensor:
-        """Probabilities (rows, quantities), those of the learned classes alone, which then add up to 1."""
+    def _renormalise(self, probabilities: Tensor) -> Tensor:
+        """Set probabilities (batch, quantities) of classes that are not learned to 0; the others then add up to 1."""
         if self._learned is None:
-            return chances
-        kept = (chances + LEAST) * self._learned
-        return kept / kept.sum(dim=1, keepdim=True)
+            return probabilities
+        learned = (probabilities + EPSILON) * self._learned
+        return learned / learned.sum(dim=1, keepdim=True)
 
 
-def cross_entropy(logits: Tensor, wanted: Tensor) -> Tensor:
-    """Cross entropy of each row of logits with its targets, both float (batch, quantities): float (batch,)."""
-    return functional.cross_entropy(logits, wanted, reduction="none")
+def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return the cross entropy of each row, float (batch,); logits and targets are float (batch, quantities)."""
+    return functional.cross_entropy(logits, targets, reduction="none")
 
 
-def at_least(logits: Tensor, fewest: Tensor) -> Tensor:
-    """−log of the probability of `fewest` items or more, int64 (batch,), by logits (batch, quantities): float (batch,).
+def at_least_loss(logits: Tensor, minimum: Tensor) -> Tensor:
+    """Return −log of the probability of `minimum` items or more, float (batch,).
 
-    All quantities beyond the highest one are the same output.
+    `logits` are (batch, quantities), `minimum` is int64 (batch,). All quantities beyond the highest have one output.
     """
-    numbers = torch.arange(logits.shape[1], device=logits.device)
-    below = numbers[None, :] < fewest.clamp(max=logits.shape[1] - 1)[:, None]
+    quantities = torch.arange(logits.shape[1], device=logits.device)
+    below = quantities[None, :] < minimum.clamp(max=logits.shape[1] - 1)[:, None]
     return logits.logsumexp(dim=1) - logits.masked_fill(below, -torch.inf).logsumexp(dim=1)
 
 
 def class_weights(labels: npt.NDArray[np.int64], kind: str) -> Tensor | None:
-    """The weight of each class's photos in the loss, larger for rare classes. The mean over `labels` is 1.
+    """Return each class's weight in the loss, float (classes,), larger for rare classes. The mean over `labels` is 1.
 
-    "balanced" gives every class the same sum. "sqrt" is between that and equal weights, because large weights of a few
-    photos make the training noisy.
+    "balanced" gives every class the same total weight. "sqrt" is between that and equal weights, because large weights
+    of a few photos make the training noisy. "none" returns None.
     """
     if kind == "none":
         return None

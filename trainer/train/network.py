@@ -1,4 +1,4 @@
-"""The network as it is called by the training loop: compiled and distributed over processes, if configured."""
+"""The network in the training loop: compiled and distributed over processes, if configured."""
 
 from __future__ import annotations
 
@@ -19,41 +19,42 @@ from trainer.models.counter import Counter
 from trainer.train.predict import Logits
 
 COMPILERS = ("g++", "clang++", "c++")
+"""C++ compilers that torch.compile can use, besides that of CXX."""
 
 
 class Network:
-    """Inputs → logits of `model`. It trains the parameters of `model` itself, so checkpoints do not depend on it."""
+    """Computes the logits of `model` from inputs. Its parameters are those of `model`, which checkpoints store."""
 
     def __init__(self, model: Counter, config: TrainConfig, context: DistributedContext, *, features: bool) -> None:
-        self._call: nn.Module = Logits(model, features=features)
-        self._parallel: DistributedDataParallel | None = None
+        self._module: nn.Module = Logits(model, features=features)
+        self._ddp: DistributedDataParallel | None = None
         if context.world_size > 1:
-            self._call = self._parallel = _parallel(self._call)
-        self._failure: type[Exception] | tuple[()] = ()
+            self._module = self._ddp = _wrap_in_ddp(self._module)
+        self._compile_errors: type[Exception] | tuple[()] = ()
         if config.compile:
             from torch._dynamo.exc import BackendCompilerFailed  # takes seconds to import
 
-            self._failure = BackendCompilerFailed
-            # Batches of an epoch have two sizes at most (see Sampler): one specialised program for each.
-            self._call.compile(dynamic=False)
+            self._compile_errors = BackendCompilerFailed
+            # Batches of an epoch have at most two sizes (see Sampler): torch compiles one program per size.
+            self._module.compile(dynamic=False)
 
     def __call__(self, inputs: Tensor) -> Tensor:
         try:
-            logits: Tensor = self._call(inputs)
-        except self._failure as error:
+            logits: Tensor = self._module(inputs)
+        except self._compile_errors as error:
             reason = str(error).strip().splitlines()[0]
             raise ConfigError(
                 f"train.compile: torch could not compile the network ({reason}); set it to false"
             ) from error
         return logits
 
-    def synchronised(self, exchange: bool) -> AbstractContextManager[None]:
-        """A context for a forward and a backward pass, with or without an exchange of gradients among the processes."""
-        return nullcontext() if self._parallel is None or exchange else self._parallel.no_sync()
+    def gradient_sync(self, enabled: bool) -> AbstractContextManager[None]:
+        """Return a context for a forward and a backward pass, with or without a gradient sync between processes."""
+        return nullcontext() if self._ddp is None or enabled else self._ddp.no_sync()
 
 
 def check_compiler(config: TrainConfig) -> None:
-    """Raises ConfigError if train.compile is set and this machine has no compiler."""
+    """Raise ConfigError if train.compile is set and this machine has no C++ compiler."""
     if not config.compile:
         return
     names = [os.environ.get("CXX", ""), *COMPILERS]
@@ -64,11 +65,11 @@ def check_compiler(config: TrainConfig) -> None:
         )
 
 
-def _parallel(module: nn.Module) -> DistributedDataParallel:
-    # Each process keeps its own statistics of batch norms until the end of the epoch (TrainingRun), instead of copying
+def _wrap_in_ddp(module: nn.Module) -> DistributedDataParallel:
+    # Each process keeps its own batch norm statistics until the end of the epoch (see TrainingRun), instead of copying
     # those of the first process before every pass. torch 2.15 has renamed the option.
-    known = inspect.signature(DistributedDataParallel).parameters
-    name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    parameters = inspect.signature(DistributedDataParallel).parameters
+    name = "forward_sync_buffers" if "forward_sync_buffers" in parameters else "broadcast_buffers"
     option: dict[str, Any] = {name: False}
     # The strides of a 1×1 kernel can be written in two ways. torch warns about it, but the memory order is the same.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")

@@ -1,4 +1,4 @@
-"""Logits of photos, from a torch model."""
+"""Logits of photos by a torch model."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from trainer.train.prefetch import prefetch
 
 
 class Logits(nn.Module):
-    """Logits of a counter from photos, or from features of photos.
+    """Computes the logits of a counter from photos, or from features of photos.
 
-    It is a module, because torch compiles and distributes the calls of modules.
+    It is a module because torch compiles and distributes modules.
     """
 
     def __init__(self, model: Counter, *, features: bool) -> None:
@@ -32,8 +32,8 @@ class Logits(nn.Module):
         return logits
 
 
-def on_device(batch: Batch, config: TrainConfig, *, features: bool) -> Tensor:
-    """The batch's inputs on the device; features in the precision of the network."""
+def inputs_on_device(batch: Batch, config: TrainConfig, *, features: bool) -> Tensor:
+    """Return the batch's inputs on the device; features are converted to the precision of the network."""
     inputs = batch.inputs.to(config.device)
     if not features:
         return inputs
@@ -41,21 +41,21 @@ def on_device(batch: Batch, config: TrainConfig, *, features: bool) -> Tensor:
 
 
 def forward(network: Callable[[Tensor], Tensor], inputs: Tensor, config: TrainConfig) -> Tensor:
-    """Logits, float32 (batch, quantities), by a network like `Logits`."""
+    """Compute logits, float32 (batch, quantities), by a network such as `Logits`."""
     with autocast(config):
         logits = network(inputs)
     return logits.float()
 
 
 @torch.inference_mode()
-def logits_of(
+def predict_logits(
     model: Counter,
-    batches: Loader,
+    loader: Loader,
     config: TrainConfig,
-    follow: Callable[[Iterator[Batch]], Iterator[Batch]] = lambda batches: batches,
+    progress: Callable[[Iterator[Batch]], Iterator[Batch]] = lambda batches: batches,
 ) -> npt.NDArray[np.float32]:
-    """Logits of all photos in their order, float32 (photos, quantities). `batches` must not shuffle."""
-    network = Logits(model.eval(), features=batches.features)
-    fed = prefetch(follow(batches.epoch(0)), config.device)
-    found = [forward(network, on_device(batch, config, features=batches.features), config) for batch in fed]
-    return torch.cat(found or [torch.zeros(0, model.quantities)]).cpu().numpy()  # the only CPU–GPU sync point
+    """Compute the logits of all photos, in order, float32 (photos, quantities). `loader` must not shuffle."""
+    network = Logits(model.eval(), features=loader.features)
+    batches = prefetch(progress(loader.epoch(0)), config.device)
+    logits = [forward(network, inputs_on_device(batch, config, features=loader.features), config) for batch in batches]
+    return torch.cat(logits or [torch.zeros(0, model.quantities)]).cpu().numpy()  # the only CPU–GPU sync point

@@ -1,4 +1,4 @@
-"""Prefetching to the device: while a GPU processes one batch, the next one is copied to it."""
+"""Prefetching to the device: while a GPU processes a batch, the next one is copied to it."""
 
 from __future__ import annotations
 
@@ -11,78 +11,78 @@ from torch import Tensor
 
 from trainer.data.loader import Batch
 from trainer.data.read_ahead import read_ahead
-from trainer.train.step_timer import Clock, Stage, untimed, waited
+from trainer.train.step_timer import Clock, Stage, time_waits, untimed
 
-Send = Callable[[Batch], Callable[[], Batch]]
-"""Begins to copy a batch, and returns a function that returns the copy, ready for use."""
+StartCopy = Callable[[Batch], Callable[[], Batch]]
+"""Starts to copy a batch. The function that it returns waits for the copy and returns it."""
 
 
 def prefetch(batches: Iterable[Batch], device: str, clock: Clock = untimed) -> Iterator[Batch]:
-    """`batches` on `device`, with everything that the network needs."""
+    """Yield `batches` on `device`, copied one batch ahead."""
     if torch.device(device).type == "cpu":
-        yield from waited(batches, clock)
+        yield from time_waits(batches, clock)
         return
-    number = torch.cuda.current_device()
+    device_index = torch.cuda.current_device()
 
-    def pinned(batch: Batch) -> Batch:
-        with torch.cuda.device(number):  # the current device differs by thread
-            return moved(batch, lambda each: each if each.is_cuda else each.pin_memory())
+    def pin(batch: Batch) -> Batch:
+        with torch.cuda.device(device_index):  # each thread has its own current device
+            return map_tensors(batch, lambda tensor: tensor if tensor.is_cuda else tensor.pin_memory())
 
-    # Copies to a GPU are asynchronous only from pinned memory. One thread is enough for this: it takes a small part of
-    # the time that the many readers need for a batch.
-    source = read_ahead(pinned, batches, threads=1, ahead=1)
-    yield from one_ahead(waited(source, clock), to_gpu(device), clock)
+    # Copies to a GPU are asynchronous only from pinned memory. One thread is enough for pinning: it takes a small part
+    # of the time that the many readers need for a batch.
+    pinned = read_ahead(pin, batches, threads=1, ahead=1)
+    yield from copy_ahead(time_waits(pinned, clock), gpu_copier(device), clock)
 
 
-def one_ahead(batches: Iterable[Batch], send: Send, clock: Clock = untimed) -> Iterator[Batch]:
-    """The copies of `batches`. Before a copy is yielded, copying the next batch has begun."""
-    copy: Callable[[], Batch] | None = None
+def copy_ahead(batches: Iterable[Batch], start_copy: StartCopy, clock: Clock = untimed) -> Iterator[Batch]:
+    """Yield copies of `batches`. Before a copy is yielded, the copy of the next batch has been started."""
+    wait_for_copy: Callable[[], Batch] | None = None
     for batch in batches:
         with clock(Stage.TRANSFER):
-            following = send(batch)
-        if copy is not None:
-            yield copy()
-        copy = following
-    if copy is not None:
-        yield copy()
+            wait_for_next = start_copy(batch)
+        if wait_for_copy is not None:
+            yield wait_for_copy()
+        wait_for_copy = wait_for_next
+    if wait_for_copy is not None:
+        yield wait_for_copy()
 
 
-def to_gpu(device: str) -> Send:
-    """Copies in a CUDA stream of its own. Batches must be in pinned memory, or on the GPU already."""
-    copying = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+def gpu_copier(device: str) -> StartCopy:
+    """Return a function that copies batches in its own CUDA stream. They must be in pinned memory or on the GPU."""
+    copy_stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
-    def send(batch: Batch) -> Callable[[], Batch]:
-        with torch.cuda.stream(copying):
-            copy = moved(batch, lambda each: each.to(device, non_blocking=True))
-        done = copying.record_event()
+    def start_copy(batch: Batch) -> Callable[[], Batch]:
+        with torch.cuda.stream(copy_stream):
+            copy = map_tensors(batch, lambda tensor: tensor.to(device, non_blocking=True))
+        copied = copy_stream.record_event()
 
-        def arrived() -> Batch:
-            working = torch.cuda.current_stream()
-            working.wait_event(done)
-            moved(copy, lambda each: _used_by(each, working))
+        def wait_for_copy() -> Batch:
+            compute_stream = torch.cuda.current_stream()
+            compute_stream.wait_event(copied)
+            map_tensors(copy, lambda tensor: _record_use(tensor, compute_stream))
             return copy
 
-        return arrived
+        return wait_for_copy
 
-    return send
-
-
-def moved(batch: Batch, move: Callable[[Tensor], Tensor]) -> Batch:
-    """`batch` with all its tensors moved except `step_quantities`, which is used on the CPU."""
-    found: Batch = _moved(batch, move)
-    return found
+    return start_copy
 
 
-def _moved(thing: Any, move: Callable[[Tensor], Tensor]) -> Any:
-    if isinstance(thing, Tensor):
-        return move(thing)
-    if not is_dataclass(thing) or isinstance(thing, type):
-        return thing
-    parts = {each.name: getattr(thing, each.name) for each in fields(thing) if each.name != "step_quantities"}
-    return replace(thing, **{name: _moved(part, move) for name, part in parts.items()})
+def map_tensors(batch: Batch, function: Callable[[Tensor], Tensor]) -> Batch:
+    """Apply `function` to all tensors of a batch except `step_quantities`, which is used on the CPU."""
+    mapped: Batch = _map_fields(batch, function)
+    return mapped
 
 
-def _used_by(tensor: Tensor, stream: torch.cuda.Stream) -> Tensor:
-    """Mark a tensor as used by `stream`, so that its memory is not reused for the next copy too early."""
+def _map_fields(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    if isinstance(value, Tensor):
+        return function(value)
+    if not is_dataclass(value) or isinstance(value, type):
+        return value
+    names = [field.name for field in fields(value) if field.name != "step_quantities"]
+    return replace(value, **{name: _map_fields(getattr(value, name), function) for name in names})
+
+
+def _record_use(tensor: Tensor, stream: torch.cuda.Stream) -> Tensor:
+    """Record the use of a tensor by `stream`, so that its memory is not reused for the next copy too early."""
     tensor.record_stream(stream)
     return tensor

@@ -1,4 +1,4 @@
-"""One optimisation step: forward, backward, accumulate, clip, step, EMA."""
+"""One optimisation step: forward and backward passes with gradient accumulation, clipping, optimiser step, EMA."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from trainer.distributed.context import DistributedContext
 from trainer.models.counter import Counter
 from trainer.train.losses import Loss
 from trainer.train.network import Network
-from trainer.train.optimiser import optimiser
-from trainer.train.predict import forward, on_device
+from trainer.train.optimiser import create_optimiser
+from trainer.train.predict import forward, inputs_on_device
 from trainer.train.scheduler import LrScheduler
 from trainer.train.step_timer import Clock, Stage, untimed
 
 EMA_WARMUP = 9.0
-"""The decay of the EMA after n steps is (1 + n) / (10 + n), up to `train.ema`, so that the first weights are soon
-forgotten."""
+"""Warm-up of the EMA: its decay after n steps is (1 + n) / (10 + n), up to `train.ema`, so that the first weights are
+soon forgotten."""
 
 
 class TrainStep:
-    """The state that a step changes (the model's weights, the optimiser, the EMA), and the step itself.
+    """An optimisation step, and the state that it changes: the model's weights, the optimiser and the EMA.
 
-    `steps` is the number of steps of the whole run, for the learning rate schedule. `loaded` are the names of
+    `steps` is the number of steps of the whole run, for the learning rate schedule. `pretrained` are the names of
     pretrained weights.
     """
 
     def __init__(
         self,
         model: Counter,
-        loaded: list[str],
+        pretrained: list[str],
         loss: Loss,
         config: TrainConfig,
         steps: int,
@@ -45,11 +45,11 @@ class TrainStep:
         features: bool,
     ) -> None:
         self.model = model
-        self.optimiser = optimiser(model, loaded, config)
+        self.optimiser = create_optimiser(model, pretrained, config)
         self.scheduler = LrScheduler(self.optimiser, config, steps)
-        # Before the EMA: with several processes, the network copies the first one's weights to all of them.
+        # Before the EMA: with several processes, the network copies the first process's weights to all others.
         self.network = Network(model, config, context, features=features)
-        # Not torch's own AveragedModel, which waits for the GPU in each step, because it counts steps in a tensor.
+        # Not torch's AveragedModel, which waits for the GPU in each step because it counts steps in a tensor.
         self.ema = ModelEmaV3(model, config.ema, use_warmup=True, warmup_gamma=EMA_WARMUP, warmup_power=1.0)
         self.timer: Clock = untimed
         self._loss = loss
@@ -58,26 +58,26 @@ class TrainStep:
         self._features = features
 
     def __call__(self, step: int, micro_batches: Iterable[Batch], accumulation_steps: int) -> Tensor:
-        """Take step number `step`, from 0, of `accumulation_steps` micro-batches. Returns this process's loss.
+        """Take step number `step`, from 0, with `accumulation_steps` micro-batches. Return this process's loss.
 
         The step's loss is the mean over the photos of all micro-batches and processes. A process's loss is the sum over
-        its own photos, divided by the number of all photos, so the step's loss is the sum over the processes.
+        its own photos, divided by the number of all photos, so the processes' losses add up to the step's loss.
         """
         self.scheduler.set(step)
         total = torch.zeros((), device=self._config.device)
         for micro_step, batch in enumerate(micro_batches, start=1):
             with self.timer(Stage.TRANSFER):
-                inputs = on_device(batch, self._config, features=self._features)
-            if batch.changes is not None:  # augmentation on the device, which leaves the cores to the readers
+                inputs = inputs_on_device(batch, self._config, features=self._features)
+            if batch.augment_params is not None:  # augmented on the device, which leaves the CPU cores to the readers
                 with self.timer(Stage.AUGMENT):
-                    inputs = augment(inputs, batch.changes)
-            # Gradients accumulate in each process; only the last backward pass exchanges them.
-            with self.network.synchronised(micro_step == accumulation_steps):
+                    inputs = augment(inputs, batch.augment_params)
+            # Gradients accumulate in each process; only the last backward pass syncs them.
+            with self.network.gradient_sync(micro_step == accumulation_steps):
                 with self.timer(Stage.FORWARD):
                     logits = forward(self.network, inputs, self._config)
                     loss = self._loss(logits, batch.quantities, batch.step_quantities, batch.teacher_probabilities)
                 with self.timer(Stage.BACKWARD):
-                    # DistributedDataParallel averages over the processes, but the parts must be added up.
+                    # DistributedDataParallel averages over the processes, but the losses must be added up.
                     torch.autograd.backward(loss * self._context.world_size)
             total += loss.detach()  # .item() would be a CPU–GPU sync point
         with self.timer(Stage.STEP):

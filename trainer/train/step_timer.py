@@ -1,4 +1,4 @@
-"""The stages of a training step, and their clocks."""
+"""Timing of the stages of a training step."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Item = TypeVar("Item")
 
 
 class Stage(StrEnum):
-    """The parts of a step, in order. Together they are the whole step."""
+    """The stages of a step, in order. Together they are the whole step."""
 
     WAIT = "waiting for data"
     TRANSFER = "transfer to the device"
@@ -25,16 +25,16 @@ class Stage(StrEnum):
 
 
 Clock = Callable[[Stage], AbstractContextManager[None]]
-"""Returns a context for a stage."""
+"""Returns a context that measures a stage."""
 
 
 def untimed(_: Stage) -> AbstractContextManager[None]:
-    """The clock of ordinary training, which measures nothing."""
+    """A clock that measures nothing, for ordinary training."""
     return nullcontext()
 
 
-def waited(items: Iterable[Item], clock: Clock) -> Iterator[Item]:
-    """`items` unchanged; the clock measures the wait for each."""
+def time_waits(items: Iterable[Item], clock: Clock) -> Iterator[Item]:
+    """Yield `items`; the clock measures the wait for each of them."""
     source = iter(items)
     end = object()
     while True:
@@ -46,9 +46,9 @@ def waited(items: Iterable[Item], clock: Clock) -> Iterator[Item]:
 
 
 class Stopwatch:
-    """Seconds spent in each stage, over all steps.
+    """Measures the seconds spent in each stage, over all steps.
 
-    A GPU computes asynchronously, so each stage ends with a wait for the GPU. This prevents the overlap of stages, so
+    A GPU computes asynchronously, so each stage ends with a wait for the GPU. This prevents stages from overlapping, so
     the duration of whole steps must be measured without a stopwatch.
     """
 
@@ -58,18 +58,18 @@ class Stopwatch:
 
     @contextmanager
     def __call__(self, stage: Stage) -> Iterator[None]:
-        began = time.perf_counter()
+        start = time.perf_counter()
         yield
         self.wait()
-        self.seconds[stage] += time.perf_counter() - began
+        self.seconds[stage] += time.perf_counter() - start
 
     @contextmanager
     def waits_only(self, stage: Stage) -> Iterator[None]:
-        """A clock that measures only the waits for data, without waiting for a GPU."""
-        began = time.perf_counter()
+        """A clock that measures only the waits for data, and does not wait for a GPU."""
+        start = time.perf_counter()
         yield
         if stage is Stage.WAIT:
-            self.seconds[stage] += time.perf_counter() - began
+            self.seconds[stage] += time.perf_counter() - start
 
     def wait(self) -> None:
         """Wait until the GPU has finished its work."""
