@@ -80,7 +80,7 @@ def test_a_calibration_is_of_the_columns_of_the_distribution(
 def test_categories_have_names() -> None:
     of_classes, beyond = category((0.1,), classes=(4, 5, 6)), category((0.1, 0.2), classes=(19, 20, 21))
     calibration = Calibration(photos=3, split="test", categories=(of_classes, beyond))
-    assert conformal.described(calibration, 20) == "4, 5, 6: 1; 19, 20, more than 20: 2"
+    assert conformal.describe(calibration, 20) == "4, 5, 6: 1; 19, 20, more than 20: 2"
 
 
 @pytest.mark.parametrize(("name", "columns"), [("model", 7), ("model-lite", 22)])

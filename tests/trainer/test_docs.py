@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer.cli.fit_help import options, shown_default
+from trainer.cli.fit_help import format_default, options
 from trainer.prepare.config import PrepareConfig
 
 PAGE = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
@@ -16,7 +16,7 @@ def rows() -> list[str]:
 
 def _default(value: object) -> str:
     is_toml = isinstance(value, bool | int | float | str) and value != ""
-    return f"`{shown_default(value)}`" if is_toml else shown_default(value)
+    return f"`{format_default(value)}`" if is_toml else format_default(value)
 
 
 @pytest.mark.parametrize("row", rows())

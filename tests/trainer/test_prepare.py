@@ -34,9 +34,9 @@ from trainer.display import Display
 from trainer.errors import ConfigError, DataError, PrepareError
 from trainer.prepare import fetch
 from trainer.prepare.config import PrepareConfig
-from trainer.prepare.groups import joined, name_groups, runs
+from trainer.prepare.groups import assign_groups, merge_overlapping, product_runs
 from trainer.prepare.lists import read_audits, read_challenge, read_keys
-from trainer.prepare.place import FolderPlace, Missing, Place, open_place
+from trainer.prepare.photo_store import FolderStore, MissingFileError, PhotoStore, open_store
 from trainer.prepare.run import PrepareOptions, prepare
 
 QUANTITIES = [1, 1, 1, 1, 2, 2, 3, 4, 5, 0, 6, 9] * 4
@@ -281,7 +281,11 @@ def test_copies_that_an_earlier_release_put_into_two_splits_are_not_both_used(so
 
 
 def test_lists_with_a_key_in_common_are_one() -> None:
-    assert joined([["1", "2"], ["3"], ["4", "5"], ["2", "4"], ["6", "7"]]) == [["1", "2", "4", "5"], ["3"], ["6", "7"]]
+    assert merge_overlapping([["1", "2"], ["3"], ["4", "5"], ["2", "4"], ["6", "7"]]) == [
+        ["1", "2", "4", "5"],
+        ["3"],
+        ["6", "7"],
+    ]
 
 
 def test_audits_are_labels(source: Path, tmp_path: Path) -> None:
@@ -378,15 +382,15 @@ def test_splits_stay_when_photos_are_added(source: Path, tmp_path: Path) -> None
 def test_groups_are_neighbours_that_share_a_product() -> None:
     products = {"9": "a", "10": "ab", "11": "b", "12": "c", "00012": "c", "00013": "c", "x": "c"}
     sets = {key: frozenset(names) for key, names in products.items()}
-    assert runs(sets) == [["9", "10", "11"], ["12"], ["00012", "00013"], ["x"]]
+    assert product_runs(sets) == [["9", "10", "11"], ["12"], ["00012", "00013"], ["x"]]
 
 
 def test_a_photo_that_links_two_old_groups_is_left_out() -> None:
     products = {key: frozenset("p") for key in ("1", "2", "3", "4")}
-    groups, links = name_groups(products, {"1": "1", "3": "3"})
+    groups, links = assign_groups(products, {"1": "1", "3": "3"})
     assert groups == {"1": "1", "3": "3"}
     assert set(links) == {"2", "4"}
-    assert name_groups(products, {"3": "3"}) == (dict.fromkeys(products, "3"), {})
+    assert assign_groups(products, {"3": "3"}) == (dict.fromkeys(products, "3"), {})
 
 
 class Unsteady:
@@ -395,7 +399,7 @@ class Unsteady:
     name = "unsteady"
 
     def __init__(self, folder: Path, failures: int = 0, whole: int = 1000) -> None:
-        self._folder = FolderPlace(folder)
+        self._folder = FolderStore(folder)
         self._failures, self._whole = failures, whole
         self.asked: Counter[str] = Counter()
 
@@ -419,7 +423,7 @@ def options(**changes: object) -> PrepareOptions:
 
 
 def test_outages_are_waited_for(source: Path, tmp_path: Path) -> None:
-    report = prepare(Unsteady(source, failures=fetch.TRIES - 1), options(), tmp_path / "data", Display())
+    report = prepare(Unsteady(source, failures=fetch.MAX_ATTEMPTS - 1), options(), tmp_path / "data", Display())
     assert len(report.entries) == 48
 
 
@@ -442,9 +446,9 @@ def test_an_interrupted_run_continues(source: Path, tmp_path: Path) -> None:
 
 def test_a_file_that_changed_since_the_manifest_is_fetched_again(source: Path, tmp_path: Path) -> None:
     out = tmp_path / "data"
-    prepare(FolderPlace(source), options(), out, Display())
+    prepare(FolderStore(source), options(), out, Display())
     (out / "bin-images" / "00001.jpg").write_bytes(jpeg(200))  # whole, but not what was fetched
-    prepare(FolderPlace(source), options(), out, Display())
+    prepare(FolderStore(source), options(), out, Display())
     assert (out / "bin-images" / "00001.jpg").read_bytes() == jpeg(0)
 
 
@@ -457,7 +461,7 @@ def test_a_full_disk(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (tmp_path / "data" / "prepared.json").write_text('{"size": 0, "jpeg_quality": 0}', encoding="utf-8")
     full = r"cannot be written \(No space left on device\); make room; nothing was fetched"
     with pytest.raises(PrepareError, match=full):
-        prepare(FolderPlace(source), options(), tmp_path / "data", Display())
+        prepare(FolderStore(source), options(), tmp_path / "data", Display())
     assert not list((tmp_path / "data" / "bin-images").iterdir())
 
 
@@ -467,9 +471,9 @@ def test_too_little_room_is_known_before(source: Path, tmp_path: Path, monkeypat
 
     monkeypatch.setattr("trainer.disk.shutil.disk_usage", lambda _: Usage)
     with pytest.raises(PrepareError, match=r"48 photos need about 2\.9 MB and 1\.0 MB are free; make room"):
-        prepare(FolderPlace(source), options(), tmp_path / "data", Display())
+        prepare(FolderStore(source), options(), tmp_path / "data", Display())
     with pytest.raises(PrepareError, match=r"70,000 photos need about 4\.2 GB and 1\.0 MB are free; make room"):
-        prepare(FolderPlace(source), options(per_class=10_000), tmp_path / "data", Display())
+        prepare(FolderStore(source), options(per_class=10_000), tmp_path / "data", Display())
 
 
 @pytest.mark.parametrize("selection", [["--per-class", 7], ["--list", "KEYS", "--balance"]])
@@ -504,7 +508,7 @@ def test_a_disk_that_fills_up(
 class Going:
     """A bucket that cannot be reached any more after `photos` photos."""
 
-    def __init__(self, place: Place, proxy: Proxy, photos: int) -> None:
+    def __init__(self, place: PhotoStore, proxy: Proxy, photos: int) -> None:
         self._place = place
         self._proxy = proxy
         self._left = photos
@@ -525,7 +529,7 @@ def test_a_bucket_that_goes_away_and_comes_back(
     for name, data in objects().items():
         s3.put(name, data)
     endpoint = f"http://127.0.0.1:{s3_proxy.port}"
-    place = open_place(f"s3://{s3.bucket}", Settings(), endpoint)
+    place = open_store(f"s3://{s3.bucket}", Settings(), endpoint)
     out = tmp_path / "data"
     with pytest.raises(PrepareError, match=r"Could not connect.*check the endpoint.* photos are in .*data: the same"):
         prepare(Going(place, s3_proxy, 20), options(), out, Display())
@@ -568,7 +572,7 @@ def serve(data: bytes, etag: str) -> Callable[[BaseHTTPRequestHandler], None]:
 
 
 def test_bytes_are_compared_with_the_etag(faulty: FaultyS3) -> None:
-    place = open_place("s3://photos", Settings(), faulty.endpoint_url, anonymous=True)
+    place = open_store("s3://photos", Settings(), faulty.endpoint_url, anonymous=True)
     whole = jpeg(7)
     right = hashlib.md5(whole, usedforsecurity=False).hexdigest()
     answers = iter([serve(whole[:-1] + b"x", right), serve(whole, right)])
@@ -583,10 +587,10 @@ def test_bytes_are_compared_with_the_etag(faulty: FaultyS3) -> None:
 
 
 def test_what_the_bucket_refuses(faulty: FaultyS3) -> None:
-    place = open_place("s3://photos", Settings(), faulty.endpoint_url)
+    place = open_store("s3://photos", Settings(), faulty.endpoint_url)
     for status, code in ((404, "NoSuchKey"), (403, "AccessDenied")):
         faulty.answer = refuse(status, code)
-        with pytest.raises(Missing):
+        with pytest.raises(MissingFileError):
             place.metadata("00001")
     faulty.answer = refuse(404, "NoSuchBucket")
     with pytest.raises(ObjectsError, match="does not exist"):
@@ -601,8 +605,8 @@ def test_the_public_bucket_is_asked_without_credentials(faulty: FaultyS3) -> Non
         serve(jpeg(1), "0" * 32 + "-1")(handler)
 
     faulty.answer = answer
-    open_place("s3://aft-vbi-pds", Settings(), faulty.endpoint_url).photo("00001")
-    open_place("s3://own", Settings(), faulty.endpoint_url).photo("00001")
+    open_store("s3://aft-vbi-pds", Settings(), faulty.endpoint_url).photo("00001")
+    open_store("s3://own", Settings(), faulty.endpoint_url).photo("00001")
     assert headers[0] is None
     assert headers[1] is not None
 
@@ -656,7 +660,7 @@ def test_accents_may_be_written_in_two_ways(where: str, source: Path, s3: S3, tm
 def test_a_name_that_is_not_utf8_is_named(source: Path, tmp_path: Path) -> None:
     Path(os.fsdecode(bytes(source) + b"/metadata/caf\xe9.json")).write_bytes(metadata(2))
     with pytest.raises(ConfigError, match=r"caf\\udce9\.json': the name is not UTF-8"):
-        prepare(FolderPlace(source), options(), tmp_path / "data", Display())
+        prepare(FolderStore(source), options(), tmp_path / "data", Display())
 
 
 @pytest.mark.parametrize("where", ["folder", "bucket"])

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.trainer.drawn import SMALL, Data, run_cli
-from trainer.config import read
-from trainer.display import silent
+from trainer.config import read_config
+from trainer.display import silent_display
 from trainer.errors import ConfigError
 from trainer.profile.measure import Profile, profile
 from trainer.profile.prices import Price, costs, read_prices
@@ -88,7 +88,9 @@ def test_real_photos(real: Data, tmp_path: Path, capsys: pytest.CaptureFixture[s
 def test_frozen_layers(data: Data) -> None:
     options = {"model.architecture": "resnet50v2", "model.weights": "none", "model.width": 0.125}
     options |= {"data.photos": data.photos, "data.index": data.index, "model.freeze": "layer2", "augment.views": 1}
-    found = profile(read(None, options | {"train.batch_size": 8, "train.threads": 2}), silent(), seconds=0.1)
+    found = profile(
+        read_config(None, options | {"train.batch_size": 8, "train.threads": 2}), silent_display(), seconds=0.1
+    )
     assert found.features is not None
     assert list(found.readers) == [4]
     assert found.once_seconds == pytest.approx(160 / found.checking + (132 + 18) / found.features)

@@ -19,7 +19,7 @@ from binwatch.settings import Settings
 from testing.services.s3 import S3
 from tests.trainer.drawn import Data, run_cli
 from tests.trainer.grey import write_grey_bundle
-from trainer.display import silent
+from trainer.display import silent_display
 from trainer.evaluation.compare import ModelComparison
 from trainer.evaluation.metrics import Counts, paired
 from trainer.publish.promote import promote
@@ -104,7 +104,7 @@ def test_a_promotion_that_is_overtaken_leaves_no_note(registry: Registry, grey: 
 
     photos = {"photos": grey.photos, "index": grey.index}
     with pytest.raises(OvertakenError, match="v3 was put in use meanwhile"):
-        promote(str(worse), registry, photos, silent(), force=True, show=meanwhile)
+        promote(str(worse), registry, photos, silent_display(), force=True, show=meanwhile)
     assert registry.current() == better
     assert registry.card("v2").notes == []
 

@@ -23,7 +23,7 @@ COPIES_NAMED = 3
 
 def read_data(config: DataConfig, display: Display, context: DistributedContext = SINGLE_PROCESS) -> DataSet:
     """The data set. Each photo is decoded once, and photos that cannot be decoded are left out."""
-    data = load_dataset(config, lambda keys: display.follow(keys, len(keys), "checking photos"), context)
+    data = load_dataset(config, lambda keys: display.track(keys, len(keys), "checking photos"), context)
     say_left_out(config, data.missing, data.unreadable, display)
     counts = ", ".join(f"{len(data[split])} {split}" for split in Split)
     display.say(f"{counts} photos")
@@ -35,7 +35,7 @@ def read_data(config: DataConfig, display: Display, context: DistributedContext 
 
 def read_photos(config: DataConfig, display: Display) -> tuple[PhotoSet, tuple[str, ...], dict[str, str]]:
     """Every photo that can be decoded; keys without a photo; keys that cannot be decoded → why."""
-    found = load_photos(config, lambda keys: display.follow(keys, len(keys), "checking photos"))
+    found = load_photos(config, lambda keys: display.track(keys, len(keys), "checking photos"))
     _, missing, unreadable = found
     say_left_out(config, missing, unreadable, display)
     return found
@@ -115,4 +115,4 @@ def say_left_out(config: DataConfig, missing: Sequence[str], unreadable: Mapping
 
 def follow(display: Display, batches: Iterator[Batch], photos: int, what: str) -> Iterator[Batch]:
     """Batches with a progress bar."""
-    return display.follow(batches, photos, what, lambda batch: batch.photos)
+    return display.track(batches, photos, what, lambda batch: batch.photos)

@@ -215,7 +215,7 @@ def bundle_probabilities(
     """The distributions that one variant predicts for photos, float32 (photos, quantities), with a progress bar."""
     model = OnnxModel.of(bundle, precision)
     what = f"counting by {bundle.card.version}"
-    return run(model, photos, lambda found: display.follow(found, len(photos), what, len))[0]
+    return run(model, photos, lambda found: display.track(found, len(photos), what, len))[0]
 
 
 def torch_logits(model: Counter, photos: PhotoSet, config: TrainConfig, display: Display) -> npt.NDArray[np.float32]:

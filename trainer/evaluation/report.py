@@ -17,7 +17,7 @@ from PIL import Image
 from binwatch.bundle import Estimate, Metrics
 from binwatch.counts import CLASSES, MORE, CountRule, counts_by, error_of
 from binwatch.text import many
-from trainer.disk import write_json, write_whole
+from trainer.disk import write_atomically, write_json
 from trainer.evaluation.evaluate import Evaluation, Probabilities
 from trainer.evaluation.metrics import ECE_BINS, Ints, challenge_counts, counts_of
 from trainer.evaluation.tables import recall_and_precision
@@ -71,7 +71,7 @@ def write(evaluation: Evaluation, file: Path) -> Path:
     """Write the figures into `file` as JSON, and the page beside it. Returns the page's path."""
     write_json(file, evaluation.as_json())
     html = file.with_suffix(".html")
-    write_whole(html, page(evaluation).encode())
+    write_atomically(html, page(evaluation).encode())
     return html
 
 

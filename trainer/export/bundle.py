@@ -19,7 +19,7 @@ from trainer.config import DataConfig
 from trainer.data.dataset import DataSet, PhotoSet
 from trainer.data.loading import read_data
 from trainer.data.split import Split
-from trainer.disk import check_room, make_folder
+from trainer.disk import check_free_space, make_folder
 from trainer.display import Display
 from trainer.distributed import devices
 from trainer.evaluation.evaluate import figures, majorities, torch_logits
@@ -30,7 +30,7 @@ from trainer.export.conformal import calibration_of
 from trainer.export.graph import write_onnx
 from trainer.export.model_outputs import ModelOutputs
 from trainer.export.quantize import write_fp16, write_int8
-from trainer.export.reference import reference_of, small_reference
+from trainer.export.reference import reference_of, small_reference_notes
 from trainer.train import checkpoint
 from trainer.train.checkpoint import Checkpoint
 from trainer.train.distillation import TEACHERS
@@ -93,7 +93,7 @@ class Exporter:
         devices.prepare(config)
         validation = data[Split.VALIDATION]
         logits = torch_logits(self.model, validation, config, display)
-        self.scale = calibrated(saved, logits, validation.labels)
+        self.scale = fit_scaling(saved, logits, validation.labels)
         self.wanted = softmax(logits, self.scale.temperature, self.scale.shift)
 
     def write(self, folder: Path, wanted: Sequence[Precision]) -> dict[Precision, Path]:
@@ -111,7 +111,7 @@ class Exporter:
                 files[Precision.FP32],
                 files[Precision.INT8],
                 pixels,
-                lambda batches: self.display.follow(batches, len(pixels), what, len),
+                lambda batches: self.display.track(batches, len(pixels), what, len),
             )
         if Precision.FP16 in wanted:
             write_fp16(files[Precision.FP32], files[Precision.FP16])
@@ -162,17 +162,17 @@ class Exporter:
             training=training_facts(self.saved),
             notes=[
                 *options.notes,
-                *limits(self.saved),
+                *limitation_notes(self.saved),
                 *calibration_note(self.scale.temperature, self.scale.photos),
-                *assumed(prior_shift(self.saved)),
-                *small_reference(reference),
-                *taught_by(self.saved),
+                *class_share_notes(prior_shift(self.saved)),
+                *small_reference_notes(reference),
+                *teacher_notes(self.saved),
             ],
         )
 
     def _outputs(self, model: OnnxModel, precision: Precision, split: Split) -> ModelOutputs:
         photos, what = self.data[split], f"{precision} on {split} photos"
-        found = run(model, photos, lambda chunks: self.display.follow(chunks, len(photos), what, len))
+        found = run(model, photos, lambda chunks: self.display.track(chunks, len(photos), what, len))
         return ModelOutputs(photos, split, *found, self.saved.classes, self.rule)
 
 
@@ -185,7 +185,7 @@ def export(path: Path, folder: Path, options: ExportOptions, data: dict[str, Any
     make_folder(folder.parent)
     # Before minutes of work. The files of all variants take less than twice the space of the weights.
     need = 2 * sum(weight.nbytes for weight in saved.weights.values())
-    check_room(folder.parent, need, "the files", "make room or choose another --out")
+    check_free_space(folder.parent, need, "the files", "make room or choose another --out")
     photos = read_data(DataConfig.model_validate(saved.config.data.model_dump() | data), display)
     exporter = Exporter(saved, photos, options.rule, display)
     with _workshop(folder) as work:
@@ -207,7 +207,7 @@ class Scale:
     """Number of photos that the temperature was fitted to."""
 
 
-def calibrated(saved: Checkpoint, logits: Floats, labels: npt.NDArray[np.int64]) -> Scale:
+def fit_scaling(saved: Checkpoint, logits: Floats, labels: npt.NDArray[np.int64]) -> Scale:
     """The scale fitted to the logits of photos, float32 (photos, quantities), and their classes, int64 (photos,)."""
     known = np.isin(labels, saved.classes)  # a class that the model cannot predict has a probability of 0 at any T
     prior = prior_shift(saved)
@@ -225,7 +225,7 @@ def prior_shift(saved: Checkpoint) -> PriorShift | None:
     return PriorShift(tuple(share / sum(shares) for share in shares), tuple(saved.facts["data"]["labels"][Split.TRAIN]))
 
 
-def assumed(shift: PriorShift | None) -> list[str]:
+def class_share_notes(shift: PriorShift | None) -> list[str]:
     """A note for the card, if probabilities were corrected to other shares of the classes."""
     if shift is None:
         return []
@@ -246,14 +246,14 @@ def _teachers(saved: Checkpoint) -> list[str]:
     return [teacher["name"] for teacher in saved.facts.get(TEACHERS, [])]
 
 
-def taught_by(saved: Checkpoint) -> list[str]:
+def teacher_notes(saved: Checkpoint) -> list[str]:
     """A note for the card, if there were teachers."""
     names = _teachers(saved)
     share = saved.config.distil.share
     return [f"Learned {share:.0%} from the mean output of {', '.join(names)}; the rest from labels."] if names else []
 
 
-def limits(saved: Checkpoint) -> list[str]:
+def limitation_notes(saved: Checkpoint) -> list[str]:
     """A note for the card, if there are classes that the model cannot predict."""
     never = [index for index in EVERY if index not in saved.classes]
     return [f"Cannot predict {names_of(never)}: no training photo shows these."] if never else []

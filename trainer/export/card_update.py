@@ -74,5 +74,5 @@ def outputs_of(bundle: Bundle, photos: Path, index: Path | None, split: Split | 
         )
     model = OnnxModel.of(bundle, next(iter(bundle.card.variants)))
     what = f"counting by {bundle.card.version}"
-    found = run(model, chosen, lambda each: display.follow(each, len(chosen), what, len))
+    found = run(model, chosen, lambda each: display.track(each, len(chosen), what, len))
     return ModelOutputs(chosen, split or ALL, *found, bundle.card.answers, bundle.card.count_rule)

@@ -33,7 +33,7 @@ def calibration_of(found: ModelOutputs) -> Calibration:
     return conformal.calibrate(found.distribution[kept], photos.quantities[kept], groups, found.name, answers=classes)
 
 
-def described(calibration: Calibration, highest: int) -> str:
+def describe(calibration: Calibration, highest: int) -> str:
     """Which quantities are calibrated together, and with how many photos. `highest` is the model's highest quantity."""
     parts = (f"{names_of(part.classes, highest)}: {len(part.either)}" for part in calibration.categories)
     return "; ".join(parts)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from binwatch.bundle import EMBEDDING, INPUT, PROBABILITIES
 from binwatch.image import SIZE
 from trainer.export.notes import remove_notes
-from trainer.export.simplify import simplified
+from trainer.export.simplify import simplify
 from trainer.models.counter import Counter
 
 OPSET = 20
@@ -27,7 +27,7 @@ class Deployed(nn.Module):
     def __init__(self, counter: Counter, temperature: float, shift: npt.NDArray[np.float64]) -> None:
         super().__init__()
         self.normalise = counter.normalise
-        self.backbone = simplified(counter.backbone)
+        self.backbone = simplify(counter.backbone)
         self.head = counter.head
         self.class_mask = counter.class_mask
         self.temperature = temperature

@@ -33,7 +33,7 @@ def reference_of(found: ModelOutputs) -> Reference:
     return make_reference(observed)
 
 
-def small_reference(reference: Reference) -> list[str]:
+def small_reference_notes(reference: Reference) -> list[str]:
     """A note for the card, if the reference has too few bins for judging drift."""
     bins = independent(reference)
     if bins >= ENOUGH:

@@ -44,7 +44,7 @@ def channelwise(norm: nn.BatchNorm2d) -> nn.Conv2d:
     return fuse_conv_bn_eval(same.eval(), norm)
 
 
-def simplified(backbone: nn.Module) -> nn.Module:
+def simplify(backbone: nn.Module) -> nn.Module:
     """An equivalent network for inference, as a sequence of steps. `backbone` itself is left as it is."""
     if not isinstance(backbone, PreActResNet50):
         return nn.Sequential(*cast(Backbone, copy.deepcopy(backbone)).units().values()).eval()

@@ -257,7 +257,7 @@ def _sample(config: Config, every: PhotoSet, found: Profile, display: Display, c
     chosen = replace(every, rows=train.rows + validation.rows)
 
     def bar(keys: Any) -> Any:
-        return display.follow(keys, len(keys), "checking a sample of the photos")
+        return display.track(keys, len(keys), "checking a sample of the photos")
 
     began = time.perf_counter()
     decoded = decode_each(config.data, chosen, bar, context)

@@ -13,7 +13,7 @@ import typer
 from binwatch.console import progress_console
 from binwatch.settings import load_settings
 from binwatch.text import many
-from trainer.config import assignment
+from trainer.config import parse_assignment
 
 if TYPE_CHECKING:
     from trainer.sagemaker.options import SagemakerConfig
@@ -195,10 +195,10 @@ def container(
 
 
 def _read(file: Path | None, changes: list[str] | None) -> SagemakerConfig:
-    from trainer.sagemaker.options import read
+    from trainer.sagemaker.options import read_config
 
-    given: dict[str, Any] = dict(assignment(text) for text in changes or [])
-    return read(file, given)
+    given: dict[str, Any] = dict(parse_assignment(text) for text in changes or [])
+    return read_config(file, given)
 
 
 def _places(data: str, weights: str | None) -> tuple[str, str | None]:

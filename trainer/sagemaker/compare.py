@@ -15,7 +15,7 @@ from trainer.disk import make_folder, write_json
 from trainer.display import Display
 from trainer.errors import PromotionError
 from trainer.prepare.outputs import MANIFEST
-from trainer.prepare.place import PHOTOS
+from trainer.prepare.photo_store import PHOTOS
 from trainer.publish.promote import promote
 from trainer.sagemaker.errors import SagemakerError
 
@@ -32,7 +32,7 @@ class ComparisonResult(BaseModel):
 
 
 def compare(
-    model: Path, data: Path, registry: Registry, bundled: Path, display: Display, *, put_in_use: bool = False
+    model: Path, data: Path, registry: Registry, initial: Path, display: Display, *, put_in_use: bool = False
 ) -> ComparisonResult:
     """Compare the bundle in `model` (or in its model.tar.gz) with the model in use, on its test photos in `data`.
 
@@ -44,7 +44,7 @@ def compare(
         photos = {"photos": data / PHOTOS, "index": data / MANIFEST}
         version = Bundle(bundle).card.version
         try:
-            done = promote(str(bundle), registry, photos, display, dry_run=not put_in_use, bundled=bundled)
+            done = promote(str(bundle), registry, photos, display, dry_run=not put_in_use, initial=initial)
         except PromotionError as error:
             if put_in_use:
                 raise

@@ -15,17 +15,17 @@ import torch
 from binwatch.bundle import Precision
 from binwatch.errors import BinwatchError
 from binwatch.image import SIZE
-from trainer.config import Config, as_written, read
+from trainer.config import Config, read_config, source_text
 from trainer.data.source import prepared_quality
 from trainer.data.split import Split
-from trainer.display import Display, silent
+from trainer.display import Display, silent_display
 from trainer.distributed.context import joined
 from trainer.errors import ConfigError
 from trainer.evaluation import report
 from trainer.evaluation.evaluate import evaluate
 from trainer.export.bundle import ExportOptions, export
 from trainer.prepare.outputs import MANIFEST
-from trainer.prepare.place import PHOTOS
+from trainer.prepare.photo_store import PHOTOS
 from trainer.sagemaker import metric_lines
 from trainer.sagemaker.layout import DATA, WEIGHTS, Layout
 from trainer.train.checkpoint import load
@@ -50,7 +50,7 @@ def configuration(layout: Layout) -> Config:
     weights = _weights(layout.channel(WEIGHTS))
     found = {f"data.{name}": str(value) if isinstance(value, Path) else value for name, value in given.items()}
     started = {"model.weights": str(weights)} if weights else {}
-    return read(None, found | started | _suited_to_the_machine() | changes)
+    return read_config(None, found | started | _suited_to_the_machine() | changes)
 
 
 def run(layout: Layout, display: Display) -> None:
@@ -59,7 +59,7 @@ def run(layout: Layout, display: Display) -> None:
     options = export_options(layout)  # now, so that a mistake is reported before training
     folder = layout.checkpoints
     with joined() as context:
-        shown = display if context.is_main else silent()
+        shown = display if context.is_main else silent_display()
         # SageMaker restores checkpoints on every machine. Those of the main process's machine are used.
         saved = saved_run(folder, context=context) if context.broadcast((folder / LAST).exists()) else None
         best = fit(
@@ -77,7 +77,7 @@ def export_options(layout: Layout) -> ExportOptions:
     try:
         variants = tuple(Precision(name.strip()) for name in names)
         return ExportOptions(
-            variants, float(given.get(MAX_LOSS, ExportOptions.max_loss)), as_written(given.get(VERSION, ""))
+            variants, float(given.get(MAX_LOSS, ExportOptions.max_loss)), source_text(given.get(VERSION, ""))
         )
     except ValueError as error:
         raise ConfigError(f"{VARIANTS} or {MAX_LOSS}: {error}; choose from {', '.join(Precision)}") from error

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from trainer.config import assignment
+from trainer.config import parse_assignment
 from trainer.errors import ConfigError
 
 ROOT = Path("/opt/ml")
@@ -83,7 +83,7 @@ class Layout:
         """
         own = ("_", "sagemaker_")
         given = {name: value for name, value in self._read("hyperparameters.json").items() if not name.startswith(own)}
-        return dict(assignment(f"{name}={value}") for name, value in given.items())
+        return dict(parse_assignment(f"{name}={value}") for name, value in given.items())
 
     def fail(self, reason: str) -> None:
         """Write the reason of the job's failure, unless another process has written one."""

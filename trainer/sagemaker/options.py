@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from trainer.config import AugmentConfig, ModelConfig, TrainConfig, mistake, read_tree, with_changes
+from trainer.config import AugmentConfig, ModelConfig, TrainConfig, apply_changes, first_mistake, read_toml
 from trainer.errors import ConfigError
 from trainer.pipeline import ExportConfig, SplitConfig
 from trainer.prepare.config import PrepareConfig
@@ -111,15 +111,15 @@ class SagemakerConfig(_OptionTable):
         return chosen | {"export.variants": variants, "export.max_loss": _text(self.export.max_loss)}
 
 
-def read(file: Path | None, changes: dict[str, Any]) -> SagemakerConfig:
+def read_config(file: Path | None, changes: dict[str, Any]) -> SagemakerConfig:
     """The configuration of `file` with `changes` ("job.role" → …) on top. Raises ConfigError that names the option."""
-    given = {"job": {}} | with_changes(
-        read_tree(file) if file else {}, changes, SagemakerConfig
+    given = {"job": {}} | apply_changes(
+        read_toml(file) if file else {}, changes, SagemakerConfig
     )  # what [job] lacks is named one by one
     try:
         return SagemakerConfig.model_validate(given)
     except ValidationError as error:
-        found = mistake(error, SagemakerConfig)
+        found = first_mistake(error, SagemakerConfig)
         raise ConfigError(
             f"{found.text}; set it in the --config file or by --set {found.option}=VALUE (docs/aws.md)"
         ) from error

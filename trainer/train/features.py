@@ -26,7 +26,7 @@ from trainer.data.dataset import PhotoSet
 from trainer.data.loader import BaseLoader, Batch, Inputs, LoaderOptions
 from trainer.data.photo_loader import PhotoLoader
 from trainer.data.sampler import Shard
-from trainer.disk import LOCK, check_room, make_folder, sync
+from trainer.disk import LOCK_FILE, check_free_space, flush_to_disk, make_folder
 from trainer.distributed.devices import autocast
 from trainer.errors import DiskError
 from trainer.models.counter import Counter
@@ -82,7 +82,7 @@ class FeatureCache:
         make_folder(self._folder)
         files = [self._folder / f"{self._digest(extractor, photos, view)}-{view}.npy" for view in range(views)]
         if not all(file.exists() for file in files):
-            with (self._folder / LOCK).open("w") as lock:
+            with (self._folder / LOCK_FILE).open("w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)  # another run may share the folder: wait for what it computes
                 self._compute_missing(extractor, photos, files)
         return [np.load(file, mmap_mode="r", allow_pickle=False) for file in files]
@@ -94,7 +94,7 @@ class FeatureCache:
         blank = torch.zeros(1, photos.size, photos.size, 3, dtype=torch.uint8, device=self._train.device)
         row = _rows(extractor, blank)[0]
         what = f"{extractor.name} of {many(len(photos), 'photo')} in {many(len(missing), 'view')}"
-        check_room(self._folder, row.nbytes * len(photos) * len(missing), what, ADVICE)
+        check_free_space(self._folder, row.nbytes * len(photos) * len(missing), what, ADVICE)
         for view in missing:
             partial = files[view].with_suffix(".partial")
             try:
@@ -134,7 +134,7 @@ def _write(file: Path, batches: Iterable[npt.NDArray[Any]], shape: tuple[int, ..
         for rows in batches:
             out.write(rows.tobytes())
             done += len(rows)
-        sync(out)
+        flush_to_disk(out)
     assert done == shape[0]
 
 

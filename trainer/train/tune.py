@@ -20,10 +20,10 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from binwatch.cores import cores
 from binwatch.records.engine import sqlite_url
 from binwatch.text import many
-from trainer.config import Config, read
+from trainer.config import Config, read_config
 from trainer.data.dataset import present_photos
-from trainer.disk import sole_process, write_csv, write_png
-from trainer.display import Display, silent
+from trainer.disk import exclusive_lock, write_csv, write_png
+from trainer.display import Display, silent_display
 from trainer.errors import ConfigError, DivergedError, TuneError
 from trainer.train.fit import fit
 from trainer.train.run_files import FEATURES, LAST, STUDY, check_study
@@ -83,9 +83,9 @@ def tune(tuning: Tuning, display: Display) -> FrozenTrial:
 
     A trial that was killed in an earlier run is repeated. Raises TuneError if one is killed in this run.
     """
-    config = read(tuning.config, tuning.changes)  # now, so that a mistake is reported before the first trial
+    config = read_config(tuning.config, tuning.changes)  # now, so that a mistake is reported before the first trial
     # One command at a time: only then is a trial that is under way at the start one that was killed.
-    with sole_process(tuning.folder, "another tune is running here; wait for it, or use its --jobs"):
+    with exclusive_lock(tuning.folder, "another tune is running here; wait for it, or use its --jobs"):
         study = _open(tuning.folder, create=True)
         space = study.user_attrs.get("space", tuning.space)
         if space != tuning.space:
@@ -192,7 +192,7 @@ def _one(tuning: Tuning, display: Display | None = None) -> FrozenTrial:
     ended: list[FrozenTrial] = []
     study = _open(tuning.folder, create=False)
     study.optimize(
-        lambda trial: _trial(trial, tuning, display or silent()),
+        lambda trial: _trial(trial, tuning, display or silent_display()),
         n_trials=1,
         callbacks=[lambda _, trial: ended.append(trial)],
     )
@@ -209,7 +209,7 @@ def _folder(study: Path, trial: int) -> Path:
 
 def _trial(trial: Trial, tuning: Tuning, display: Display) -> float:
     """Train with the options of a trial; returns the best validation accuracy. All trials share features on disk."""
-    config = read(tuning.config, tuning.changes | SPACES[tuning.space](trial))
+    config = read_config(tuning.config, tuning.changes | SPACES[tuning.space](trial))
     trial.set_user_attr(CONFIG, config.model_dump_json())
     folder = _folder(tuning.folder, trial.number)
     best = 0.0

@@ -22,7 +22,7 @@ from trainer.sagemaker import endpoint
 from trainer.sagemaker.client import Aws
 from trainer.sagemaker.errors import SagemakerError
 from trainer.sagemaker.models import ModelSource, named
-from trainer.sagemaker.options import SagemakerConfig, read
+from trainer.sagemaker.options import SagemakerConfig, read_config
 
 CHANGES = {
     "job.role": ROLE, "job.image": "trainer:1", "job.output": "s3://binwatch/sagemaker",
@@ -173,7 +173,7 @@ class Played:
 
     def __init__(self) -> None:
         self.aws = Aws(Settings())
-        self.config: SagemakerConfig = read(None, CHANGES | {"endpoint.capture_percent": 0})
+        self.config: SagemakerConfig = read_config(None, CHANGES | {"endpoint.capture_percent": 0})
         self.stub = Stubber(self.aws.sagemaker)
         self.stub.add_response("create_model", {"ModelArn": "arn:aws:sagemaker:x" + "x" * 20})
         self.stub.add_response("create_endpoint_config", {"EndpointConfigArn": "arn:aws:sagemaker:x" + "x" * 20})
@@ -260,7 +260,7 @@ def test_what_could_not_be_removed_is_named(account: Account, monkeypatch: pytes
     with pytest.raises(
         SagemakerError, match="not everything was removed, and an endpoint costs money while it exists: endpoint"
     ):
-        endpoint.undeploy(aws, read(None, CHANGES), said.append)
+        endpoint.undeploy(aws, read_config(None, CHANGES), said.append)
     assert "bins" in account.endpoints
     run_cli("sagemaker", "undeploy", *FLAGS)
     assert (account.endpoints, account.configs, account.models) == ([], [], [])

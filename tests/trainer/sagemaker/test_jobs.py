@@ -17,13 +17,13 @@ from binwatch.settings import Settings
 from testing.services.aws_shapes import choices, complaints
 from tests.trainer.drawn import run_cli
 from tests.trainer.sagemaker.conftest import ROLE, CliError
-from trainer.config import DataConfig, assignment
+from trainer.config import DataConfig, parse_assignment
 from trainer.errors import ConfigError
 from trainer.sagemaker import jobs, sdk
 from trainer.sagemaker.client import Aws
 from trainer.sagemaker.errors import SagemakerError
 from trainer.sagemaker.jobs import wait
-from trainer.sagemaker.options import SagemakerConfig, read
+from trainer.sagemaker.options import SagemakerConfig, read_config
 
 CONFIG = f"""
 [job]
@@ -46,7 +46,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def config(file: Path, *changes: str) -> SagemakerConfig:
-    return read(file, dict(assignment(change) for change in changes))
+    return read_config(file, dict(parse_assignment(change) for change in changes))
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_a_list_reaches_the_training_container_as_it_was_given(file: Path) -> No
     """As text, from which the container reads it with the function that reads it on a command line."""
     shares = "[1.8, 7.6, 14.3, 16.8, 15, 11.7, 32.7]"
     told = config(file, f"data.class_shares={shares}").hyperparameters()["data.class_shares"]
-    name, value = assignment(f"data.class_shares={told}")
+    name, value = parse_assignment(f"data.class_shares={told}")
     found = DataConfig.model_validate({"photos": "photos", "index": "index.csv", name.partition(".")[2]: value})
     assert found.class_shares == (1.8, 7.6, 14.3, 16.8, 15.0, 11.7, 32.7)
 
@@ -197,7 +197,7 @@ def test_what_every_command_needs_is_named(tmp_path: Path) -> None:
     file = tmp_path / "aws.toml"
     file.write_text("[train]\nepochs = 3\n", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"^job\.role: Field required; set it .* by --set job\.role=VALUE"):
-        read(file, {})
+        read_config(file, {})
 
 
 def test_a_preset_that_is_not_there_is_named(file: Path, training: ModuleType) -> None:
