@@ -117,7 +117,7 @@ def test_onnx_says_what_torch_says(bundle: Bundle, fitted: Path, batch: int) -> 
 def test_a_failing_check_leaves_no_bundle(
     fitted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli_error: Callable[..., str]
 ) -> None:
-    monkeypatch.setitem(parity.TOLERANCES, Precision.FP32, parity.Tolerance(most=0, mean=0))
+    monkeypatch.setitem(parity.TOLERANCES, Precision.FP32, parity.Tolerance(largest=0, mean=0))
     message = cli_error("export", fitted / BEST, "--out", tmp_path / "b", "--variants", "fp32")
     assert message.startswith("error: model-fp32.onnx: probabilities are up to ")
     assert list(tmp_path.iterdir()) == []
