@@ -21,7 +21,7 @@ from tests.trainer.sagemaker.conftest import ROLE, CliError
 from trainer.sagemaker import endpoint
 from trainer.sagemaker.client import Aws
 from trainer.sagemaker.errors import SagemakerError
-from trainer.sagemaker.models import ModelSource, named
+from trainer.sagemaker.models import ModelSource, unique_name
 from trainer.sagemaker.options import SagemakerConfig, read_config
 
 CHANGES = {
@@ -161,11 +161,11 @@ def test_a_model_archive_is_served_as_it_is() -> None:
 
 
 def test_a_name_follows_from_the_request_and_fits() -> None:
-    long = named("resnet50_" + "x" * 100, {"a": 1})
+    long = unique_name("resnet50_" + "x" * 100, {"a": 1})
     assert len(long) <= 63
-    assert long == named("resnet50_" + "x" * 100, {"a": 1})
-    assert named("m", {"a": 1}) != named("m", {"a": 2})
-    assert named("résumé.v1", {}).startswith("binwatch-r-sum-v1-")
+    assert long == unique_name("resnet50_" + "x" * 100, {"a": 1})
+    assert unique_name("m", {"a": 1}) != unique_name("m", {"a": 2})
+    assert unique_name("résumé.v1", {}).startswith("binwatch-r-sum-v1-")
 
 
 class Played:
