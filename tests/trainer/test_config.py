@@ -1,3 +1,5 @@
+"""The configuration: TOML files, assignments on the command line, and error messages."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -10,7 +12,7 @@ from trainer.errors import ConfigError
 DATA = {"data.photos": "photos", "data.index": "index.csv"}
 
 
-def test_file_and_flags(tmp_path: Path) -> None:
+def test_flags_override_the_file(tmp_path: Path) -> None:
     file = tmp_path / "run.toml"
     file.write_text('[data]\nphotos = "a"\nindex = "b.csv"\n[train]\nepochs = 5\nseed = 7\n', encoding="utf-8")
     found = read_config(file, {"train.epochs": 3, "model.freeze": "layer3"})
@@ -33,24 +35,24 @@ def test_file_and_flags(tmp_path: Path) -> None:
         ({**DATA, "data.class_shares": [0, *range(6)]}, "data.class_shares: Value error, expected 7 numbers above 0"),
     ],
 )
-def test_mistakes_are_named(changes: dict[str, object], message: str) -> None:
+def test_error_names_the_wrong_option(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         read_config(None, changes)
 
 
-def test_an_option_outside_of_its_table(tmp_path: Path) -> None:
+def test_option_outside_a_table_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "run.toml").write_text("epochs = 3", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"epochs is not an option \(did you mean train\.epochs\?\)"):
         read_config(tmp_path / "run.toml", DATA)
 
 
-def test_a_path_stays_as_it_was_written() -> None:
+def test_path_option_keeps_its_source_text() -> None:
     assert read_config(
         None, dict([parse_assignment("data.photos=1_0"), parse_assignment("data.index=007")])
     ).data.index == Path("007")
 
 
-def test_a_file_that_is_not_there_or_not_toml(tmp_path: Path) -> None:
+def test_missing_or_invalid_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"run\.toml: cannot be read"):
         read_config(tmp_path / "run.toml", DATA)
     (tmp_path / "run.toml").write_text("epochs: 3", encoding="utf-8")
@@ -70,12 +72,12 @@ def test_a_file_that_is_not_there_or_not_toml(tmp_path: Path) -> None:
         ("data.photos=/a b=c", ("data.photos", "/a b=c")),
     ],
 )
-def test_assignments(text: str, expected: tuple[str, object]) -> None:
+def test_parse_assignment(text: str, expected: tuple[str, object]) -> None:
     assert parse_assignment(text) == expected
 
 
 @pytest.mark.parametrize("text", ["1.10", "1_0", "007", "2026-11-29", "1e3", "0x10", "'1.10'", '"1.10"'])
-def test_the_value_of_an_option_that_is_a_text_stays_as_it_was_written(text: str) -> None:
+def test_string_option_keeps_its_source_text(text: str) -> None:
     found = read_config(
         None, DATA | dict([parse_assignment(f"data.split_column={text}"), parse_assignment("train.epochs=1_0")])
     )
@@ -85,6 +87,6 @@ def test_the_value_of_an_option_that_is_a_text_stays_as_it_was_written(text: str
 
 
 @pytest.mark.parametrize("text", ["train.epochs", "epochs=3", ""])
-def test_what_is_not_an_assignment(text: str) -> None:
+def test_invalid_assignment_is_an_error(text: str) -> None:
     with pytest.raises(ConfigError, match=r"expected SECTION\.OPTION=VALUE"):
         parse_assignment(text)

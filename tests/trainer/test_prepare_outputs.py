@@ -1,4 +1,4 @@
-"""The files that `prepare` leaves run in no spreadsheet, and are read back as they were."""
+"""The files that `prepare` writes run no formulas in a spreadsheet, and are read back unchanged."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from trainer.prepare.outputs import Entry, Report, read_manifest, write
 KEYS = ["=1+1", "+1", "-1", "@a", "'=1", "'quoted", "00001"]
 
 
-def test_keys_like_formulas(tmp_path: Path) -> None:
+def test_keys_that_look_like_formulas_are_escaped(tmp_path: Path) -> None:
     entries = [Entry(key, 3, "metadata", f"-{key}", Split.TRAIN, "0" * 64) for key in KEYS]
     write(tmp_path, Report("s3://bins/", 0, entries, [SkippedBin("=2+2", "-no photo")], {}))
     for file in tmp_path.glob("*.csv"):

@@ -1,4 +1,4 @@
-"""A bundle is given a new reference, by the command, from the sample photos."""
+"""The drift reference that the command `calibrate` makes of the sample photos."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def bundle(tmp_path: Path) -> Path:
     return Path(shutil.copytree(SAMPLES / "model", tmp_path / "model"))
 
 
-def test_a_bundle_is_given_the_reference_of_photos(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_calibrate_writes_the_reference_of_photos(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = Bundle(bundle).card
     photos = ["--photos", str(SAMPLES / "bin-images"), "--index", str(SAMPLES / "index.csv"), "--split", "test"]
     run_cli("calibrate", bundle, *photos, "--only", "reference")

@@ -1,4 +1,4 @@
-"""Fixtures of the tests of what runs on SageMaker."""
+"""Fixtures of the SageMaker tests."""
 
 from __future__ import annotations
 
