@@ -199,9 +199,8 @@ class Pipeline:
             )
         except PromotionError as error:
             return PipelineOutcome(version, False, str(error))
-        return PipelineOutcome(
-            version, True, decision.comparison.verdict() if decision.comparison else "the first model"
-        )
+        reason = decision.comparison.verdict() if decision.comparison else "the first model"
+        return PipelineOutcome(version, True, reason)
 
     def _digest(self) -> str:
         """SHA-256 of the manifest (photos and labels) and the options."""

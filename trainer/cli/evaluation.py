@@ -51,9 +51,8 @@ def evaluate(
     make_folder(file.parent)
     evaluation = run(model, None if all_photos else split, changes, display, variant, challenge=challenge)
     console = Console()
-    console.print(
-        tables.summary(evaluation.metrics, f"{evaluation.model}: {evaluation.name} photos, 95 % intervals by bin group")
-    )
+    title = f"{evaluation.model}: {evaluation.name} photos, 95 % intervals by bin group"
+    console.print(tables.summary(evaluation.metrics, title))
     console.print(tables.classes(evaluation.main, "by label and count"))
     if limits := evaluation.limits():
         display.warn(limits)
@@ -76,7 +75,7 @@ def compare(
     from trainer.evaluation.compare import compare_files
 
     display = Display()
-    evaluation = compare_files(model, other, changes, display, None if all_photos else Split.TEST)
-    if not evaluation.identical:
-        Console().print(tables.comparison(evaluation))
-    typer.echo(evaluation.verdict())
+    comparison = compare_files(model, other, changes, display, None if all_photos else Split.TEST)
+    if not comparison.identical:
+        Console().print(tables.comparison(comparison))
+    typer.echo(comparison.verdict())

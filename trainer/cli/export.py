@@ -66,8 +66,8 @@ def calibrate(
 ) -> None:
     """Write a new calibration of p-values and a new drift reference into a bundle's card.
 
-    Use it if the bundle has none, or if the photos have changed permanently. The model stays the same. export writes
-    both, too.
+    Use it for a bundle without them (export writes both), or if the photos have changed permanently. The model stays
+    the same.
     """
     data_changes(photos, index)
     Bundle(bundle)
@@ -80,9 +80,10 @@ def calibrate(
     if card.calibration and CardPart.CALIBRATION in parts:
         categories = describe(card.calibration, card.highest)
         remark(f"{bundle}: calibrated with {many(card.calibration.photos, 'photo')} ({categories})")
-    if reference := card.reference if CardPart.REFERENCE in parts else None:
-        summary = f"reference of {many(reference.photos, 'photo')} of {many(reference.groups or 0, 'bin')}."
-        remark(" ".join([f"{bundle}: {summary}", *small_reference_notes(reference)]))
+    if card.reference and CardPart.REFERENCE in parts:
+        bins = many(card.reference.groups or 0, "bin")
+        summary = f"{bundle}: reference of {many(card.reference.photos, 'photo')} of {bins}."
+        remark(" ".join([summary, *small_reference_notes(card.reference)]))
 
 
 def self_check(bundle: Annotated[Path, typer.Argument(help="Folder of the bundle.")]) -> None:

@@ -46,7 +46,7 @@ def train(
     from trainer.sagemaker.client import Aws
 
     options, env_settings = _read(config, settings), load_settings()
-    data, weights = _s3_prefixes(data, weights)
+    data, weights = _check_uris(data, weights)
     sdk.prepare(env_settings)
     from trainer.sagemaker.training import training_request
 
@@ -79,7 +79,7 @@ def tune(
     from trainer.sagemaker.client import Aws
 
     options, env_settings = _read(config, settings), load_settings()
-    data, weights = _s3_prefixes(data, weights)
+    data, weights = _check_uris(data, weights)
     sdk.prepare(env_settings)
     from trainer.sagemaker.training import tuning_request
 
@@ -200,7 +200,7 @@ def _read(file: Path | None, changes: list[str] | None) -> SagemakerConfig:
     return read_config(file, dict(parse_assignment(text) for text in changes or []))
 
 
-def _s3_prefixes(data: str, weights: str | None) -> tuple[str, str | None]:
+def _check_uris(data: str, weights: str | None) -> tuple[str, str | None]:
     """Check the S3 URIs of --data and --weights."""
     from trainer.sagemaker.options import check_s3_uri
 

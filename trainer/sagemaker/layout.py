@@ -82,9 +82,9 @@ class Layout:
         Those of SageMaker itself, such as a tuning job's objective, start with an underscore or `sagemaker_`, and are
         ignored.
         """
-        all_ = self._read("hyperparameters.json")
-        own = {name: value for name, value in all_.items() if not name.startswith(("_", "sagemaker_"))}
-        return dict(parse_assignment(f"{name}={value}") for name, value in own.items())
+        hyperparameters = self._read("hyperparameters.json")
+        own = {name: text for name, text in hyperparameters.items() if not name.startswith(("_", "sagemaker_"))}
+        return dict(parse_assignment(f"{name}={text}") for name, text in own.items())
 
     def fail(self, reason: str) -> None:
         """Write why the job has failed, unless another process has already written a reason."""
