@@ -27,7 +27,7 @@ from trainer.display import Display
 from trainer.evaluation.evaluate import Probabilities, open_model
 from trainer.evaluation.metrics import Counts, challenge_counts, counts_of, measure, paired_difference, quantity_errors
 from trainer.evaluation.temperature import softmax
-from trainer.export.bundle import calibrated
+from trainer.export.bundle import fit_scaling
 from trainer.train import checkpoint
 from trainer.train.checkpoint import Checkpoint
 from trainer.train.run_files import BEST_CHECKPOINT
@@ -50,7 +50,7 @@ def both_ways(saved: Checkpoint, photos: PhotoSet) -> tuple[Probabilities, Proba
             for found, seen in zip(logits, (pixels, pixels.flip(2)), strict=True):
                 found.append(model(seen)[0])
     plain, mirrored = (torch.cat(found).numpy() for found in logits)
-    scale = calibrated(saved, plain, photos.labels)
+    scale = fit_scaling(saved, plain, photos.labels)
     return softmax(plain, scale.temperature, scale.shift), softmax(mirrored, scale.temperature, scale.shift)
 
 

@@ -1,1 +1,1 @@
-"""From labelled photos to a model bundle: fit, evaluate, export. The only part of Binwatch that needs torch."""
+"""Turns labelled photos into a model bundle: fit, evaluate, export. The only part of Binwatch that needs torch."""

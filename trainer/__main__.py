@@ -1,4 +1,4 @@
-"""`python -m trainer`: the commands. Each imports what it needs when it runs, so that --help is instant."""
+"""The command line `python -m trainer`. A command imports its dependencies when it runs, so that --help is instant."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ app.add_typer(sagemaker, name="sagemaker")
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line interface."""
     command_line.run(app, "trainer")
 
 

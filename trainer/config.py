@@ -1,6 +1,6 @@
-"""The configuration of a training run: every option with its type, default and meaning.
+"""The configuration of a training run: every option with its type, default and description.
 
-It is read from a TOML file, changed by flags, and stored in each checkpoint.
+It is read from a TOML file, overridden by command-line flags, and stored in each checkpoint.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from binwatch.image import INPUT_SIZE
 from trainer.errors import ConfigError
 
 
-def _shares(found: tuple[float, ...]) -> tuple[float, ...]:
-    if found and (len(found) != len(CLASSES) or min(found) <= 0):
+def _validate_shares(shares: tuple[float, ...]) -> tuple[float, ...]:
+    if shares and (len(shares) != len(CLASSES) or min(shares) <= 0):
         raise ValueError(f"expected {len(CLASSES)} numbers above 0, the shares of {column_names(CLASS_INDEXES)} items")
-    return found
+    return shares
 
 
 GROUP_COLUMN = "bin_group"
 
-ClassShares = Annotated[tuple[FiniteFloat, ...], AfterValidator(_shares)]
-"""Shares of the classes among the bins that will be counted, up to a common factor. May be empty."""
+ClassShares = Annotated[tuple[FiniteFloat, ...], AfterValidator(_validate_shares)]
+"""Relative frequency of each class among the bins that will be counted. Need not sum to 1. May be empty."""
 
 
 class Section(BaseModel):
-    """A table of options. An unknown option is an error, and options cannot be changed."""
+    """A table of options. It is immutable and rejects unknown options."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class DataConfig(Section):
-    """Photos, their labels, and how they are split."""
+    """The photos, their labels and their splits."""
 
     photos: Path = Field(description="folder or tar with photos; a photo's key is its file name without suffix")
     index: Path | None = Field(
@@ -68,7 +68,7 @@ class DataConfig(Section):
 
     @property
     def labels(self) -> Path:
-        """The index, or the folder of the photos, for messages."""
+        """The index, or the photos' folder if there is none. For messages."""
         return self.index or self.photos
 
 
@@ -100,12 +100,12 @@ class ModelConfig(Section):
 
     @property
     def quantities(self) -> int:
-        """Number of the network's outputs: 0, 1, … `highest`, and more."""
+        """Number of network outputs: one for each of 0, 1, … `highest`, and one for "more"."""
         return self.highest + 2
 
 
 class AugmentConfig(Section):
-    """Random augmentation of training photos. It is mild, because hiding an item makes the label wrong."""
+    """Random augmentation of training photos. It is mild, because a hidden item would make the label wrong."""
 
     views: int = Field(4, ge=1, description="versions of each photo whose features are cached; the first is unchanged")
     flip: bool = Field(True, description="mirror left-right at random")
@@ -121,7 +121,7 @@ class AugmentConfig(Section):
 
 
 class TrainConfig(Section):
-    """Duration, optimiser, loss and device of the training."""
+    """Training length, optimiser, loss and device."""
 
     epochs: int = Field(12, ge=1, description="passes over the training photos")
     batch_size: int = Field(64, ge=2, description="photos per micro-batch")
@@ -158,7 +158,7 @@ class TrainConfig(Section):
     channels_last: bool = Field(False, description="memory layout that convolutions on GPUs prefer")
     compile: bool = Field(False, description="use torch.compile: slow start, needs a C++ compiler; see profile")
     tensorboard: bool = Field(False, description="also write TensorBoard files into the run's folder")
-    # Not auto: only runs on a CPU are repeatable bit for bit, and a GPU needs another precision and batch size.
+    # Not auto: only CPU runs are reproducible bit for bit, and a GPU needs another precision and batch size.
     device: str = Field(
         "cpu",
         pattern=r"^(auto|cpu|cuda(:\d+)?)$",
@@ -170,7 +170,7 @@ class TrainConfig(Section):
 
 
 class DistilConfig(Section):
-    """Teachers: trained models, whose mean output is learned in addition to the labels (Hinton et al. 2015)."""
+    """Knowledge distillation (Hinton et al. 2015): the mean output of trained teachers is learned with the labels."""
 
     teachers: tuple[Path, ...] = Field((), description="checkpoints, or folders of runs, whose mean output is learned")
     share: float = Field(
@@ -185,7 +185,7 @@ class DistilConfig(Section):
 
 
 class Config(Section):
-    """All options of a run."""
+    """All options of a training run."""
 
     data: DataConfig
     model: ModelConfig = ModelConfig()
@@ -194,102 +194,109 @@ class Config(Section):
     distil: DistilConfig = DistilConfig()
 
 
-def read(file: Path | None, changes: dict[str, Any]) -> Config:
-    """The configuration of `file` with `changes` ("train.epochs" → 3) on top. Raises ConfigError."""
-    # With a table [data] in any case, so that the error for a missing option names it.
-    given = {"data": {}} | with_changes(read_tree(file) if file else {}, changes, Config)
+def read_config(file: Path | None, changes: dict[str, Any]) -> Config:
+    """Read the configuration in `file` and apply `changes` ("train.epochs" → 3). Raises ConfigError."""
+    # The table [data] always exists, so that the error for a missing option names the option.
+    tables = {"data": {}} | apply_changes(read_toml(file) if file else {}, changes, Config)
     try:
-        return Config.model_validate(given)
+        return Config.model_validate(tables)
     except ValidationError as error:
-        raise ConfigError(f"{mistake(error, Config).text}; see the table of options in docs/training.md") from error
+        raise ConfigError(
+            f"{first_mistake(error, Config).text}; see the table of options in docs/training.md"
+        ) from error
 
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """The first mistake in a configuration."""
+    """A mistake in a configuration."""
 
     text: str
+    """The error message."""
     option: str
-    """The option, or for an unknown one the option with the closest name."""
+    """Name of the option. For an unknown option, the existing option with the closest name."""
 
 
-def mistake(error: ValidationError, schema: type[BaseModel]) -> Mistake:
-    """The first mistake in words. For an unknown option, it suggests the closest one of `schema`."""
+def first_mistake(error: ValidationError, schema: type[BaseModel]) -> Mistake:
+    """Describe the first error. For an unknown option, suggest the closest option of `schema`."""
     first = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in first["loc"])
+    name = ".".join(str(part) for part in first["loc"])
     if first["type"] != "extra_forbidden":
-        return Mistake(f"{where}: {first['msg']}", where)
-    table, dot, option = where.rpartition(".")
-    elsewhere = [f"{other}.{option}" for other in schema.model_fields if option in _options(schema, other)]
-    here = difflib.get_close_matches(option, _options(schema, table) if table else schema.model_fields, n=1)
-    close = [*elsewhere, *(f"{table}{dot}{name}" for name in here), where][0]
-    hint = f" (did you mean {close}?)" if close != where else ""
-    return Mistake(f"{where} is not an option{hint}", close)
+        return Mistake(f"{name}: {first['msg']}", name)
+    section, dot, option = name.rpartition(".")
+    in_other_sections = [f"{other}.{option}" for other in schema.model_fields if option in _options(schema, other)]
+    similar = difflib.get_close_matches(option, _options(schema, section) if section else schema.model_fields, n=1)
+    closest = [*in_other_sections, *(f"{section}{dot}{match}" for match in similar), name][0]
+    hint = f" (did you mean {closest}?)" if closest != name else ""
+    return Mistake(f"{name} is not an option{hint}", closest)
 
 
-class WrittenInt(int):
-    """A whole number with its `text`: for an option that is a text, `1_0` is not 10."""
-
-    text: str
-
-
-class WrittenFloat(float):
-    """A number with its `text`: as a version, `1.10` is not 1.1."""
+class IntLiteral(int):
+    """An integer that keeps its source `text`, because `1_0` is not 10 as the value of a string option."""
 
     text: str
 
 
-def assignment(text: str) -> tuple[str, Any]:
-    """`train.epochs=3` → ("train.epochs", 3). A value that is not TOML is a string."""
+class FloatLiteral(float):
+    """A float that keeps its source `text`, because `1.10` is not 1.1 as a version."""
+
+    text: str
+
+
+def parse_assignment(text: str) -> tuple[str, Any]:
+    """Parse `train.epochs=3` to ("train.epochs", 3). A value that is not valid TOML is a string."""
     name, equals, value = text.partition("=")
     if not equals or "." not in name:
         raise ConfigError(f"{text!r}: expected SECTION.OPTION=VALUE, for example train.epochs=3")
-    return name, _value(value)
+    return name, _parse_value(value)
 
 
-def _value(text: str) -> Any:
+def _parse_value(text: str) -> Any:
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
     if isinstance(value, bool | str | list | dict):
         return value
-    if not isinstance(value, int | float):  # such as a date: no option is one, but a version may look like it
+    if not isinstance(value, int | float):  # for example a date: no option has this type, but a version may look so
         return text.strip()
-    written = WrittenFloat(value) if isinstance(value, float) else WrittenInt(value)
-    written.text = text.strip()
-    return written
+    literal = FloatLiteral(value) if isinstance(value, float) else IntLiteral(value)
+    literal.text = text.strip()
+    return literal
 
 
-def as_written(value: Any) -> str:
-    """An assigned value as it was written."""
+def source_text(value: Any) -> str:
+    """The text from which `parse_assignment` parsed `value`."""
     return str(getattr(value, "text", value))
 
 
-def with_changes(tree: dict[str, Any], changes: dict[str, Any], schema: type[BaseModel]) -> dict[str, Any]:
-    """The tables of a file, changed in place: "train.epochs" → 3 changes `epochs` of the table `train` of `schema`."""
+def apply_changes(tables: dict[str, Any], changes: dict[str, Any], schema: type[BaseModel]) -> dict[str, Any]:
+    """Apply `changes` to the tables of a file, in place: "train.epochs" → 3 sets `epochs` in the table `train`.
+
+    Returns `tables`. `schema` decides whether an option is a string, which gets the source text of a number.
+    """
     for name, value in changes.items():
         section, _, option = name.partition(".")
-        branch = tree.setdefault(section, {})
-        if not isinstance(branch, dict):
-            raise ConfigError(f"{section}: expected a table of options, found {quote_value(branch)}")
-        if isinstance(value, WrittenInt | WrittenFloat):
+        table = tables.setdefault(section, {})
+        if not isinstance(table, dict):
+            raise ConfigError(f"{section}: expected a table of options, found {quote_value(table)}")
+        if isinstance(value, IntLiteral | FloatLiteral):
             field = _options(schema, section).get(option)
             is_text = field is not None and field.annotation in (str, Path, Path | None)
             value = value.text if is_text else int(value) if isinstance(value, int) else float(value)
-        branch[option] = value
-    return tree
+        table[option] = value
+    return tables
 
 
 def _options(schema: type[BaseModel], section: str) -> dict[str, FieldInfo]:
-    """The options of a table of `schema`; empty if there is no such table."""
-    kind = schema.model_fields[section].annotation if section in schema.model_fields else None
-    tables = (each for each in (kind, *get_args(kind)) if isinstance(each, type) and issubclass(each, BaseModel))
+    """Return the options of a table of `schema`; empty if there is no such table."""
+    annotation = schema.model_fields[section].annotation if section in schema.model_fields else None
+    types = (annotation, *get_args(annotation))  # a table may be optional
+    tables = (each for each in types if isinstance(each, type) and issubclass(each, BaseModel))
     return next((table.model_fields for table in tables), {})
 
 
-def read_tree(file: Path) -> dict[str, Any]:
-    """The tables of a TOML file. Raises ConfigError."""
+def read_toml(file: Path) -> dict[str, Any]:
+    """Read the tables of a TOML file. Raises ConfigError."""
     try:
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Files that are written completely or not at all, locks of folders, and the free space, checked before long work."""
+"""Atomic file writes, locks of folders, and checks of the free disk space before long work."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from typing import IO, Any
 from binwatch.safe_csv import SafeCsvWriter
 from trainer.errors import ConfigError, DiskError
 
-LOCK = "lock"
-"""File in a folder in which one process works at a time."""
+LOCK_FILE = "lock"
+"""Name of the lock file of a folder in which only one process may work at a time."""
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder unless it exists. Raises DiskError."""
+    """Create a folder and its parents unless they exist. Raises DiskError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -29,10 +29,10 @@ def make_folder(folder: Path) -> None:
 
 
 @contextmanager
-def sole_process(folder: Path, message: str) -> Iterator[None]:
-    """Make `folder` and lock it while the context lasts. Raises ConfigError with `message` if it is locked already."""
+def exclusive_lock(folder: Path, message: str) -> Iterator[None]:
+    """Create `folder` and lock it during the context. Raises ConfigError with `message` if it is already locked."""
     make_folder(folder)
-    with (folder / LOCK).open("w") as file:
+    with (folder / LOCK_FILE).open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -40,13 +40,13 @@ def sole_process(folder: Path, message: str) -> Iterator[None]:
         yield
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file completely or not at all, even if the power fails. Raises DiskError, for example on a full disk."""
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file completely or not at all, even on a power failure. Raises DiskError, for example on a full disk."""
     partial = path.with_name(path.name + ".partial")
     try:
         with partial.open("wb") as file:
             file.write(data)
-            sync(file)
+            flush_to_disk(file)
         partial.replace(path)
     except OSError as error:
         partial.unlink(missing_ok=True)
@@ -55,37 +55,40 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def write_json(path: Path, content: object) -> None:
-    """Write JSON with `write_whole`."""
-    write_whole(path, (json.dumps(content, indent=2) + "\n").encode())
+    """Write a JSON file atomically."""
+    write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
 def write_csv(path: Path, rows: Iterable[Iterable[object]]) -> None:
-    """Write a CSV with `write_whole`."""
+    """Write a CSV file atomically."""
     file = io.StringIO(newline="")
     SafeCsvWriter(file, "\n").writerows(rows)
-    write_whole(path, file.getvalue().encode())
+    write_atomically(path, file.getvalue().encode())
 
 
 def write_png(path: Path, figure: Any) -> None:
-    """Write a figure of Matplotlib with `write_whole`, at the figure's own resolution."""
+    """Write a Matplotlib figure atomically, at its own resolution."""
     file = io.BytesIO()
     figure.savefig(file, format="png")
-    write_whole(path, file.getvalue())
+    write_atomically(path, file.getvalue())
 
 
-def sync(file: IO[bytes]) -> None:
-    """Wait until a file's content is on the disk: a file that is renamed before may be empty after a power cut."""
+def flush_to_disk(file: IO[bytes]) -> None:
+    """Flush a file's content to the disk. A file that is renamed before this may be empty after a power failure."""
     file.flush()
     os.fsync(file.fileno())
 
 
-def check_room(folder: Path, need: float, what: str, advice: str) -> None:
-    """Raises DiskError if fewer than `need` bytes are free on the disk of `folder`, which must exist."""
+def check_free_space(folder: Path, need: float, what: str, advice: str) -> None:
+    """Raise DiskError if fewer than `need` bytes are free on the disk of `folder`, which must exist.
+
+    The message says that `what` needs this space, and gives `advice`.
+    """
     free = shutil.disk_usage(folder).free
     if need > free:
-        raise DiskError(f"{folder}: {what} need about {amount(need)} and {amount(free)} are free; {advice}")
+        raise DiskError(f"{folder}: {what} need about {format_bytes(need)} and {format_bytes(free)} are free; {advice}")
 
 
-def amount(size: float) -> str:
-    """A number of bytes, for messages."""
-    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"
+def format_bytes(n_bytes: float) -> str:
+    """Format a number of bytes for messages, for example 1.5 GB."""
+    return f"{n_bytes / 1e9:,.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:,.1f} MB"

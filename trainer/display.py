@@ -1,4 +1,4 @@
-"""Output for people during the work: progress bars with photos per second and remaining time, remarks, warnings."""
+"""Console output while a command runs: progress bars with photos per second and remaining time, messages, warnings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from binwatch.console import progress_console
 Item = TypeVar("Item")
 
 
-class _Speed(ProgressColumn):
+class _SpeedColumn(ProgressColumn):
     """Photos per second."""
 
     def render(self, task: Task) -> Text:
@@ -23,17 +23,17 @@ class _Speed(ProgressColumn):
 
 
 class Display:
-    """Progress bars on one console."""
+    """Progress bars, messages and warnings on one console."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or progress_console()
         self._warnings = console or Console(stderr=True)
         self._warned: set[str] = set()
 
-    def follow(
+    def track(
         self, items: Iterable[Item], photos: int, what: str, size: Callable[[Item], int] = lambda _: 1
     ) -> Iterator[Item]:
-        """`items` unchanged, with a progress bar up to `photos`; `size` returns the number of photos of an item."""
+        """Yield `items` and show a progress bar up to `photos`; `size` returns the number of photos of an item."""
         with self._progress() as progress:
             task = progress.add_task(what, total=photos)
             for item in items:
@@ -41,11 +41,11 @@ class Display:
                 progress.advance(task, size(item))
 
     def say(self, text: str) -> None:
-        """Print a remark, except with --quiet."""
+        """Print a message, unless --quiet is set."""
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def warn(self, text: str) -> None:
-        """Print a warning once. The steps of a pipeline and the trials of a study would repeat those about photos."""
+        """Print a warning, once. Steps of a pipeline and trials of a study would repeat warnings about photos."""
         if text in self._warned:
             return
         self._warned.add(text)
@@ -56,12 +56,12 @@ class Display:
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
-            _Speed(),
+            _SpeedColumn(),
             TimeRemainingColumn(),
             console=self.console,
         )
 
 
-def silent() -> Display:
-    """A display without output, for all processes of a run but the main one."""
+def silent_display() -> Display:
+    """Create a display without output, for all processes of a run except the main one."""
     return Display(Console(stderr=True, quiet=True))

@@ -1,4 +1,4 @@
-"""The trainer's errors, by cause. Each message names the thing and says what to do next."""
+"""The trainer's errors, by cause. Each message names the affected object and says what to do next."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from binwatch.errors import BinwatchError
 
 
 class ConfigError(BinwatchError):
-    """The configuration is misspelt, out of range or contradicts itself."""
+    """An option is unknown, out of range, or contradicts another one."""
 
 
 class DataError(BinwatchError):
@@ -14,7 +14,7 @@ class DataError(BinwatchError):
 
 
 class PrepareError(BinwatchError):
-    """Photos cannot be fetched or written. Those that are stored are complete: the same command continues."""
+    """Photos cannot be fetched or written. Stored photos are complete; running the same command again continues."""
 
 
 class DiskError(BinwatchError):
@@ -30,20 +30,20 @@ class CheckpointError(BinwatchError):
 
 
 class DivergedError(BinwatchError):
-    """The loss of a run is no longer a number, so further training is useless."""
+    """The training loss is not finite, so further training is useless."""
 
 
 class RankError(BinwatchError):
-    """One of several processes of a run failed, which ends the run."""
+    """One of a run's processes failed, which ends the run."""
 
 
 class TuneError(BinwatchError):
-    """A search for options was interrupted. Finished trials are stored: the same command continues."""
+    """A hyperparameter search was interrupted. Finished trials are stored; running the same command again continues."""
 
 
 class ExportError(BinwatchError):
-    """An exported model differs too much from the one that was trained."""
+    """An exported model differs too much from the trained model."""
 
 
 class PromotionError(BinwatchError):
-    """A model is not promoted: it is not better than the one in use, or there is no previous one for a rollback."""
+    """A model cannot be promoted: it is not better than the model in use, or a rollback has no previous model."""

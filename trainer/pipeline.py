@@ -1,4 +1,4 @@
-"""`pipeline`: prepare → fit → evaluate → export → compare and promote. An interrupted run continues at its step."""
+"""`pipeline`: prepare → fit → evaluate → export → compare and promote. Continues an interrupted run at its step."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from trainer.config import (
     ModelConfig,
     Section,
     TrainConfig,
-    mistake,
-    read_tree,
+    first_mistake,
+    read_toml,
 )
 from trainer.data.source import prepared_jpeg_quality
 from trainer.data.split import Split
-from trainer.disk import make_folder, sole_process, write_json
+from trainer.disk import exclusive_lock, make_folder, write_json
 from trainer.display import Display
 from trainer.errors import ConfigError, PromotionError
 from trainer.evaluation import report
@@ -38,25 +38,25 @@ from trainer.evaluation.evaluate import evaluate
 from trainer.export.bundle import ExportOptions, export
 from trainer.prepare.config import PrepareConfig
 from trainer.prepare.outputs import MANIFEST
-from trainer.prepare.place import PHOTOS
-from trainer.prepare.run import opened, prepare
+from trainer.prepare.photo_store import PHOTOS
+from trainer.prepare.run import open_inputs, prepare
 from trainer.publish.promote import promote
 from trainer.train.fit import fit, load_run
 from trainer.train.run_files import BEST_CHECKPOINT, FEATURES_FOLDER, LAST_CHECKPOINT
 
-STATE = "pipeline.json"
+STATE_FILE = "pipeline.json"
 DATA, RUNS, BUNDLE = "data", "runs", "bundle"
 
 
 class ExportConfig(Section):
-    """The table [export]: variants, and the accuracy that one may lose."""
+    """The table [export]: the variants, and the share of accuracy that each may lose."""
 
     variants: tuple[Precision, ...] = (Precision.FP32, Precision.INT8)
     max_loss: float = 0.005
 
 
 class SplitConfig(Section):
-    """The table [data]: the options that do not follow from `prepare`."""
+    """The table [data]: the options that `prepare` does not determine."""
 
     size: int = INPUT_SIZE
     split_seed: int = 0
@@ -65,7 +65,7 @@ class SplitConfig(Section):
 
 
 class PipelineConfig(Section):
-    """The tables of the one TOML file for all steps."""
+    """The TOML file that configures all steps."""
 
     prepare: PrepareConfig
     data: SplitConfig = SplitConfig()
@@ -77,39 +77,40 @@ class PipelineConfig(Section):
 
 @dataclass(frozen=True)
 class PipelineOutcome:
-    """The result of a pipeline. `version` is None if photos, labels and options have not changed."""
+    """The result of a pipeline run."""
 
     version: str | None
+    """The new model's version; None if photos, labels and options have not changed since the last run."""
     promoted: bool
-    why: str
+    reason: str
 
 
 class PipelineRun:
-    """One run of all steps, in a folder of its own; `pipeline.json` contains the steps that are done."""
+    """One run of all steps, in its own folder. `pipeline.json` records the finished steps."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        file = folder / STATE
+        file = folder / STATE_FILE
         self.state: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
 
-    def note(self, **facts: Any) -> None:
-        """Add facts to the state, and store it before anything else happens."""
+    def record(self, **facts: Any) -> None:
+        """Add facts to the state, and write it to the disk."""
         self.state |= facts
         make_folder(self.folder)
-        write_json(self.folder / STATE, self.state)
+        write_json(self.folder / STATE_FILE, self.state)
 
-    def once(self, step: str, work: Callable[[], object], display: Display) -> None:
-        """Do a step, unless it is done."""
+    def run_once(self, step: str, work: Callable[[], object], display: Display) -> None:
+        """Run a step unless it is finished."""
         if step in self.state.get("done", []):
             display.say(f"{step}: done before")
             return
         display.say(f"{step} …")
         work()
-        self.note(done=[*self.state.get("done", []), step])
+        self.record(done=[*self.state.get("done", []), step])
 
 
 class Pipeline:
-    """All steps in the folder `work`: photos in `data`, a folder per run in `runs`."""
+    """All steps in the folder `work`, which has the photos in `data` and a folder for each run in `runs`."""
 
     def __init__(
         self, work: Path, config: PipelineConfig, settings: Settings, registry: Registry, display: Display
@@ -120,40 +121,40 @@ class Pipeline:
         self._registry = registry
         self._display = display
 
-    def run(self, *, again: bool = False) -> PipelineOutcome:
-        """Continue the interrupted run, or start a new one if photos, labels or options have changed.
+    def run(self, *, force_new: bool = False) -> PipelineOutcome:
+        """Continue an interrupted run, or start a new one if photos, labels or options have changed.
 
-        `again` starts one in any case. Raises ConfigError if another pipeline is running in the same folder.
+        With `force_new`, always start a new run. Raises ConfigError if another pipeline is running in the same folder.
         """
-        # A run that takes longer than cron's interval must not meet the next one.
-        with sole_process(self._work, "another pipeline is running here; wait for it"):
-            folders = sorted(file.parent for file in (self._work / RUNS).glob(f"*/{STATE}"))
+        # A run may take longer than cron's interval, and must not overlap with the next one.
+        with exclusive_lock(self._work, "another pipeline is running here; wait for it"):
+            folders = sorted(file.parent for file in (self._work / RUNS).glob(f"*/{STATE_FILE}"))
             last = PipelineRun(folders[-1]) if folders else None
-            if last and "outcome" not in last.state and not again:
+            if last and "outcome" not in last.state and not force_new:
                 self._display.say(f"continuing {last.folder.name}")
-                return self._steps(last)
-            prepare(*opened(self._config.prepare, self._settings), self._work / DATA, self._display)
+                return self._run_steps(last)
+            prepare(*open_inputs(self._config.prepare, self._settings), self._work / DATA, self._display)
             digest = self._digest()
-            if last and last.state.get("digest") == digest and not again:
+            if last and last.state.get("digest") == digest and not force_new:
                 return PipelineOutcome(
                     None, False, f"photos and options are those of {last.folder.name}: nothing to do"
                 )
             run = PipelineRun(self._work / RUNS / f"{datetime.now(UTC):%Y%m%d-%H%M%S}")
-            run.note(digest=digest)
-            return self._steps(run)
+            run.record(digest=digest)
+            return self._run_steps(run)
 
-    def _steps(self, run: PipelineRun) -> PipelineOutcome:
+    def _run_steps(self, run: PipelineRun) -> PipelineOutcome:
         if run.state["digest"] != self._digest():
             raise ConfigError(
                 f"{run.folder}: was interrupted with other photos or options; restore them, or start a new run with"
                 " --again"
             )
-        run.once("fit", lambda: self._fit(run.folder), self._display)
+        run.run_once("fit", lambda: self._fit(run.folder), self._display)
         shutil.rmtree(run.folder / FEATURES_FOLDER, ignore_errors=True)  # gigabytes, which the next run cannot use
-        run.once("evaluate", lambda: self._evaluate(run.folder), self._display)
-        run.once("export", lambda: self._export(run.folder), self._display)
+        run.run_once("evaluate", lambda: self._evaluate(run.folder), self._display)
+        run.run_once("export", lambda: self._export(run.folder), self._display)
         outcome = self._promote(run.folder)
-        run.note(outcome={"version": outcome.version, "promoted": outcome.promoted, "why": outcome.why})
+        run.record(outcome={"version": outcome.version, "promoted": outcome.promoted, "why": outcome.reason})
         return outcome
 
     def _fit(self, folder: Path) -> None:
@@ -182,40 +183,35 @@ class Pipeline:
 
     def _export(self, folder: Path) -> None:
         version = f"{self._config.model.architecture}-{folder.name}"
-        wanted = self._config.export
-        export(
-            folder / BEST_CHECKPOINT,
-            folder / BUNDLE,
-            ExportOptions(wanted.variants, wanted.max_loss, version),
-            {},
-            self._display,
-        )
+        options = ExportOptions(self._config.export.variants, self._config.export.max_loss, version)
+        export(folder / BEST_CHECKPOINT, folder / BUNDLE, options, {}, self._display)
 
     def _promote(self, folder: Path) -> PipelineOutcome:
-        """Compare and promote. A model that is not better is no error, so that cron does not send a mail."""
+        """Promote the model if it is better. A worse model is not an error, so that cron does not send a mail."""
         version = f"{self._config.model.architecture}-{folder.name}"
         current = self._registry.current()
-        if current and current.version == version:  # an interruption came after the promotion
+        if current and current.version == version:  # the run was interrupted after the promotion
             return PipelineOutcome(version, True, "in use already")
         photos = {"photos": self._work / DATA / PHOTOS, "index": self._work / DATA / MANIFEST}
         try:
-            done = promote(
-                str(folder / BUNDLE), self._registry, photos, self._display, bundled=self._settings.model_dir
+            decision = promote(
+                str(folder / BUNDLE), self._registry, photos, self._display, initial=self._settings.model_dir
             )
         except PromotionError as error:
             return PipelineOutcome(version, False, str(error))
-        return PipelineOutcome(version, True, done.comparison.verdict() if done.comparison else "the first model")
+        reason = decision.comparison.verdict() if decision.comparison else "the first model"
+        return PipelineOutcome(version, True, reason)
 
     def _digest(self) -> str:
-        """Digest of photos, labels and options."""
-        found = hashlib.sha256((self._work / DATA / MANIFEST).read_bytes())
-        found.update(self._config.model_dump_json(exclude={"prepare"}).encode())
-        return found.hexdigest()
+        """SHA-256 of the manifest (photos and labels) and the options."""
+        digest = hashlib.sha256((self._work / DATA / MANIFEST).read_bytes())
+        digest.update(self._config.model_dump_json(exclude={"prepare"}).encode())
+        return digest.hexdigest()
 
 
 def read_pipeline(file: Path) -> PipelineConfig:
-    """The configuration of all steps. Raises ConfigError that names the option."""
+    """Read the configuration of all steps. Raises ConfigError, which names the wrong option."""
     try:
-        return PipelineConfig.model_validate(read_tree(file))
+        return PipelineConfig.model_validate(read_toml(file))
     except ValidationError as error:
-        raise ConfigError(f"{file}: {mistake(error, PipelineConfig).text}") from error
+        raise ConfigError(f"{file}: {first_mistake(error, PipelineConfig).text}") from error

@@ -1,4 +1,4 @@
-"""Which photos a bundle's new calibration and reference are made of, and how the commands end."""
+"""`calibrate` and `self-check`: the photos that new parts of a card are made of, and the commands' output."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def in_split(split: Split, seed: int) -> int:
     return sum(split_of(f"g{number}", seed) is split for number in range(140))
 
 
-def test_the_photos_are_those_that_the_model_did_not_learn_from(bundle: Path, grey: Data) -> None:
+def test_default_splits_were_not_used_for_training(bundle: Path, grey: Data) -> None:
     """By the split of its own training: by another one it would have learned from most of them."""
     run_cli("calibrate", bundle, *grey.flags)
     card = Bundle(bundle).card
@@ -39,7 +39,7 @@ def test_the_photos_are_those_that_the_model_did_not_learn_from(bundle: Path, gr
     assert card.reference.photos == in_split(Split.VALIDATION, 9) != in_split(Split.VALIDATION, 0)
 
 
-def test_every_photo_of_other_bins(bundle: Path, grey: Data) -> None:
+def test_all_photos_of_other_bins_are_used_with_every(bundle: Path, grey: Data) -> None:
     """Such as audited ones, which come without a column of splits."""
     card = json.loads((bundle / "card.json").read_text(encoding="utf-8"))
     card["training"]["config"]["data"]["split_column"] = "challenge_split"
@@ -52,7 +52,7 @@ def test_every_photo_of_other_bins(bundle: Path, grey: Data) -> None:
     assert found.reference.photos == 140
 
 
-def test_a_self_check_is_added_and_nothing_else_changes(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_self_check_changes_nothing_else_in_the_card(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = Bundle(bundle).card
     assert before.variants[Precision.INT8].self_check is None
     run_cli("self-check", bundle)
@@ -65,7 +65,7 @@ def test_a_self_check_is_added_and_nothing_else_changes(bundle: Path, capsys: py
     assert capsys.readouterr().out.strip() == f"{bundle}: self-check of int8"
 
 
-def test_one_of_the_two_parts(bundle: Path, grey: Data) -> None:
+def test_only_one_part_is_replaced(bundle: Path, grey: Data) -> None:
     before = Bundle(bundle).card
     run_cli("calibrate", bundle, *grey.flags, "--only", "reference", "--split", "test")
     after = Bundle(bundle).card
@@ -75,7 +75,7 @@ def test_one_of_the_two_parts(bundle: Path, grey: Data) -> None:
 
 
 @pytest.mark.parametrize(("only", "split"), [("calibration", "test"), ("reference", "validation")])
-def test_a_split_without_photos_is_named(
+def test_empty_split_is_an_error(
     only: str, split: str, bundle: Path, grey: Data, tmp_path: Path, cli_error: Callable[..., str]
 ) -> None:
     before = Bundle(bundle).card

@@ -10,7 +10,7 @@ import pytest
 
 from tests.trainer.drawn import Data, run_cli
 from tests.trainer.grey import write_grey_bundle
-from trainer.display import silent
+from trainer.display import silent_display
 from trainer.evaluation.compare import compare_files
 
 
@@ -20,7 +20,7 @@ def test_compare_two_bundles(grey: Data, tmp_path: Path, capsys: pytest.CaptureF
     printed = capsys.readouterr()
     assert "on the same test photos, 95 % intervals by bin group" in printed.out
     assert f"{better}: v2 int8\n{worse}: v1 int8\n" in printed.err
-    found = compare_files(better, worse, {"photos": grey.photos, "index": grey.index}, silent())
+    found = compare_files(better, worse, {"photos": grey.photos, "index": grey.index}, silent_display())
     assert found.verdict().startswith(f"{better} is better than {worse} on 8 test photos: exact counts +100.0 points")
     assert printed.out.endswith(f"{found.verdict()}\n")
 
@@ -38,7 +38,7 @@ def test_compare_on_all_photos(grey: Data, tmp_path: Path, capsys: pytest.Captur
     run_cli("compare", nearly, right, *grey.flags, "--every")
     said = capsys.readouterr().out
     assert f"{nearly} is not found to be better than {right} on 140 photos: exact counts -" in said
-    found = compare_files(right, nearly, {"photos": grey.photos, "index": grey.index}, silent(), split=None)
+    found = compare_files(right, nearly, {"photos": grey.photos, "index": grey.index}, silent_display(), split=None)
     run_cli("evaluate", nearly, *grey.flags, "--every", "--out", tmp_path / "nearly.json")
     alone = json.loads((tmp_path / "nearly.json").read_text(encoding="utf-8"))["metrics"]["all"]["accuracy"]
     assert found.metrics[str(nearly)].accuracy.model_dump() == alone
@@ -57,7 +57,7 @@ def test_compare_a_checkpoint_and_a_bundle(
     assert f"than {bundle} on " in capsys.readouterr().out
     run_cli("evaluate", best, "--out", tmp_path / "best.json")
     alone = json.loads((tmp_path / "best.json").read_text(encoding="utf-8"))["metrics"]["test"]["accuracy"]
-    found = compare_files(best, last, {}, silent())
+    found = compare_files(best, last, {}, silent_display())
     assert found.metrics[str(best)].accuracy.model_dump() == alone
     assert "is compared with itself; name two models" in cli_error(
         "compare", best, fitted / ".." / fitted.name / "best.pt"

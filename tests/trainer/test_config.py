@@ -1,19 +1,21 @@
+"""The configuration: TOML files, assignments on the command line, and error messages."""
+
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
 
-from trainer.config import assignment, read
+from trainer.config import parse_assignment, read_config
 from trainer.errors import ConfigError
 
 DATA = {"data.photos": "photos", "data.index": "index.csv"}
 
 
-def test_file_and_flags(tmp_path: Path) -> None:
+def test_flags_override_the_file(tmp_path: Path) -> None:
     file = tmp_path / "run.toml"
     file.write_text('[data]\nphotos = "a"\nindex = "b.csv"\n[train]\nepochs = 5\nseed = 7\n', encoding="utf-8")
-    found = read(file, {"train.epochs": 3, "model.freeze": "layer3"})
+    found = read_config(file, {"train.epochs": 3, "model.freeze": "layer3"})
     assert (found.train.epochs, found.train.seed, found.model.freeze) == (3, 7, "layer3")
     assert found.data.photos == Path("a")
 
@@ -33,30 +35,32 @@ def test_file_and_flags(tmp_path: Path) -> None:
         ({**DATA, "data.class_shares": [0, *range(6)]}, "data.class_shares: Value error, expected 7 numbers above 0"),
     ],
 )
-def test_mistakes_are_named(changes: dict[str, object], message: str) -> None:
+def test_error_names_the_wrong_option(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        read(None, changes)
+        read_config(None, changes)
 
 
-def test_an_option_outside_of_its_table(tmp_path: Path) -> None:
+def test_option_outside_a_table_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "run.toml").write_text("epochs = 3", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"epochs is not an option \(did you mean train\.epochs\?\)"):
-        read(tmp_path / "run.toml", DATA)
+        read_config(tmp_path / "run.toml", DATA)
 
 
-def test_a_path_stays_as_it_was_written() -> None:
-    assert read(None, dict([assignment("data.photos=1_0"), assignment("data.index=007")])).data.index == Path("007")
+def test_path_option_keeps_its_source_text() -> None:
+    assert read_config(
+        None, dict([parse_assignment("data.photos=1_0"), parse_assignment("data.index=007")])
+    ).data.index == Path("007")
 
 
-def test_a_file_that_is_not_there_or_not_toml(tmp_path: Path) -> None:
+def test_missing_or_invalid_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"run\.toml: cannot be read"):
-        read(tmp_path / "run.toml", DATA)
+        read_config(tmp_path / "run.toml", DATA)
     (tmp_path / "run.toml").write_text("epochs: 3", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"run\.toml: is not TOML"):
-        read(tmp_path / "run.toml", DATA)
+        read_config(tmp_path / "run.toml", DATA)
     (tmp_path / "run.toml").write_text("train = 3", encoding="utf-8")
     with pytest.raises(ConfigError, match="train: expected a table of options, found 3"):
-        read(tmp_path / "run.toml", {"train.epochs": 3})
+        read_config(tmp_path / "run.toml", {"train.epochs": 3})
 
 
 @pytest.mark.parametrize(
@@ -68,19 +72,21 @@ def test_a_file_that_is_not_there_or_not_toml(tmp_path: Path) -> None:
         ("data.photos=/a b=c", ("data.photos", "/a b=c")),
     ],
 )
-def test_assignments(text: str, expected: tuple[str, object]) -> None:
-    assert assignment(text) == expected
+def test_parse_assignment(text: str, expected: tuple[str, object]) -> None:
+    assert parse_assignment(text) == expected
 
 
 @pytest.mark.parametrize("text", ["1.10", "1_0", "007", "2026-11-29", "1e3", "0x10", "'1.10'", '"1.10"'])
-def test_the_value_of_an_option_that_is_a_text_stays_as_it_was_written(text: str) -> None:
-    found = read(None, DATA | dict([assignment(f"data.split_column={text}"), assignment("train.epochs=1_0")]))
+def test_string_option_keeps_its_source_text(text: str) -> None:
+    found = read_config(
+        None, DATA | dict([parse_assignment(f"data.split_column={text}"), parse_assignment("train.epochs=1_0")])
+    )
     assert found.data.split_column == text.strip("'\"")
     assert found.train.epochs == 10  # TOML has it so
     assert type(found.train.epochs) is int
 
 
 @pytest.mark.parametrize("text", ["train.epochs", "epochs=3", ""])
-def test_what_is_not_an_assignment(text: str) -> None:
+def test_invalid_assignment_is_an_error(text: str) -> None:
     with pytest.raises(ConfigError, match=r"expected SECTION\.OPTION=VALUE"):
-        assignment(text)
+        parse_assignment(text)

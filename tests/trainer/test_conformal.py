@@ -1,4 +1,4 @@
-"""A bundle is given a new calibration, by the command, from the sample photos."""
+"""Calibration of p-values, also by the command `calibrate` from the sample photos."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def bundle(tmp_path: Path) -> Path:
     return Path(shutil.copytree(SAMPLES / "model", tmp_path / "model"))
 
 
-def test_a_bundle_is_given_the_calibration_of_photos(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_calibrate_writes_the_calibration_of_photos(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = Bundle(bundle).card
     photos = ["--photos", str(SAMPLES / "bin-images"), "--index", str(SAMPLES / "index.csv"), "--split", "validation"]
     run_cli("calibrate", bundle, *photos, "--only", "calibration")
@@ -46,7 +46,7 @@ def test_a_bundle_is_given_the_calibration_of_photos(bundle: Path, capsys: pytes
     assert after.model_copy(update={"calibration": before.calibration}) == before, "the rest stays as it is"
 
 
-def test_a_calibration_without_directions_is_none(bundle: Path) -> None:
+def test_calibration_without_directions_is_ignored(bundle: Path) -> None:
     """As releases before wrote it. Everything else of the bundle is as good as it was."""
     card = json.loads((bundle / "card.json").read_text(encoding="utf-8"))
     old = {"photos": 3, "split": "test", "categories": [{"classes": list(range(7)), "scores": [0.1, 0.5, 0.9]}]}
@@ -59,7 +59,7 @@ def test_a_calibration_without_directions_is_none(bundle: Path) -> None:
 
 
 @pytest.mark.parametrize(("classes", "kept"), [((*range(7),), False), ((*range(22),), True)])
-def test_a_calibration_is_of_the_columns_of_the_distribution(
+def test_calibration_must_match_the_columns_of_the_distribution(
     bundle: Path, classes: tuple[int, ...], kept: bool
 ) -> None:
     """Of the classes alone, as releases before wrote it for wider models, it is none."""
@@ -77,14 +77,14 @@ def test_a_calibration_is_of_the_columns_of_the_distribution(
         assert Bundle(bundle).card.calibration is not None
 
 
-def test_categories_have_names() -> None:
+def test_describe_names_the_categories() -> None:
     of_classes, beyond = category((0.1,), classes=(4, 5, 6)), category((0.1, 0.2), classes=(19, 20, 21))
     calibration = Calibration(photos=3, split="test", categories=(of_classes, beyond))
-    assert conformal.described(calibration, 20) == "4, 5, 6: 1; 19, 20, more than 20: 2"
+    assert conformal.describe(calibration, 20) == "4, 5, 6: 1; 19, 20, more than 20: 2"
 
 
 @pytest.mark.parametrize(("name", "columns"), [("model", 7), ("model-lite", 22)])
-def test_the_models_of_the_repository_are_calibrated(name: str, columns: int) -> None:
+def test_sample_models_are_calibrated(name: str, columns: int) -> None:
     """By photos that they did not learn from; every quantity alone or with its neighbours, and by enough of them."""
     calibration = Bundle(SAMPLES / name).card.calibration
     assert calibration is not None
@@ -93,7 +93,7 @@ def test_the_models_of_the_repository_are_calibrated(name: str, columns: int) ->
     assert all(len(part.either) >= 100 for part in calibration.categories)
 
 
-def test_more_than_five_has_no_p_values_without_photos_that_say_how_many() -> None:
+def test_more_than_five_needs_photos_with_an_exact_number() -> None:
     """Neither photos of 5 nor labels of "6 or more" say how odd 40 looks to a model that tells such numbers apart."""
     rows = tuple(
         Row(f"{number:05}", 6 if number % 7 == 6 else number % 7, str(number), Split.TEST, number % 7 == 6)

@@ -14,9 +14,9 @@ import torch
 
 from tests.trainer import together
 from tests.trainer.drawn import QUICK, SMALL, Data, run_cli
-from trainer.config import DataConfig, TrainConfig, read
+from trainer.config import DataConfig, TrainConfig, read_config
 from trainer.data.dataset import load_dataset
-from trainer.display import silent
+from trainer.display import silent_display
 from trainer.distributed import devices
 from trainer.distributed.context import SINGLE_PROCESS, DistributedContext, from_environment
 from trainer.errors import ConfigError, DataError
@@ -57,7 +57,7 @@ def test_two_processes_train_like_one(
     monkeypatch.setattr(fitting, "build", fitting.build)  # together replaces it
     together.use_tiny(norm=False)
     config = together.config_of(str(data.photos), str(data.index), together.ALONE_32 | {"distil.teachers": [fitted]})
-    fit(config, tmp_path / "alone", silent())
+    fit(config, tmp_path / "alone", silent_display())
     alone, spread = state(tmp_path / "alone"), state(runs / "spread")
     assert alone.keys() == spread.keys()
     for name, value in alone.items():
@@ -133,9 +133,9 @@ def test_other_commands_refuse_several_processes(data: Data, tmp_path: Path, mon
     for name, value in (("RANK", "0"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "0"), ("MASTER_ADDR", "::1")):
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("MASTER_PORT", "1")
-    config = read(None, {"data.photos": data.photos, "data.index": data.index})
+    config = read_config(None, {"data.photos": data.photos, "data.index": data.index})
     with pytest.raises(ConfigError, match="torchrun started 2 processes"):
-        fit(config, tmp_path, silent())
+        fit(config, tmp_path, silent_display())
 
 
 def test_a_missing_gpu_is_an_error(data: Data, cli_error: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,9 +172,9 @@ def test_auto_device_is_a_gpu_only_if_each_process_has_one(
     data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    config = read(None, {"data.photos": data.photos, "data.index": data.index, "train.device": "auto"})
-    assert devices.resolve(config.train, silent()) == config.train.model_copy(update={"device": "cuda"})
-    assert devices.resolve(config.train, silent(), Mixed(0, 2)).device == "cpu"
+    config = read_config(None, {"data.photos": data.photos, "data.index": data.index, "train.device": "auto"})
+    assert devices.resolve(config.train, silent_display()) == config.train.model_copy(update={"device": "cuda"})
+    assert devices.resolve(config.train, silent_display(), Mixed(0, 2)).device == "cpu"
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     run_cli("fit", *data.flags, "--out", tmp_path, *QUICK, "--epochs", 1, "--set", "train.device=auto")
     assert "train.device=auto: cpu\n" in capsys.readouterr().err
@@ -194,4 +194,4 @@ def test_too_few_photos_for_the_processes(data: Data, tmp_path: Path, monkeypatc
     monkeypatch.setattr(fitting, "build", fitting.build)
     together.use_tiny(norm=True)
     with pytest.raises(DataError, match="132 training photos are too few for 100 processes"):
-        fitting.create_run(config, photos, tmp_path, tmp_path, silent(), DistributedContext(0, 100))
+        fitting.create_run(config, photos, tmp_path, tmp_path, silent_display(), DistributedContext(0, 100))

@@ -1,4 +1,4 @@
-"""From a checkpoint to a bundle, and the figures on the way."""
+"""Export of a checkpoint as a bundle, and evaluation of both."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def bundle(fitted: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return Bundle(folder)
 
 
-def test_the_count_may_be_the_median(fitted: Path, bundle: Bundle, tmp_path: Path) -> None:
+def test_count_rule_may_be_the_median(fitted: Path, bundle: Bundle, tmp_path: Path) -> None:
     run_cli("export", fitted / BEST_CHECKPOINT, "--out", tmp_path / "b", "--variants", "fp32", "--count-rule", "median")
     card, by_mode = Bundle(tmp_path / "b").card, bundle.card.metrics
     assert (card.count_rule, bundle.card.count_rule) == (CountRule.MEDIAN, CountRule.MODE)
@@ -48,7 +48,7 @@ def test_the_count_may_be_the_median(fitted: Path, bundle: Bundle, tmp_path: Pat
     assert card.metrics["test 0-5 (challenge)"].confusion == by_mode["test 0-5 (challenge)"].confusion
 
 
-def test_the_card_says_what_is_known(bundle: Bundle) -> None:
+def test_card_contains_metrics_and_training_facts(bundle: Bundle) -> None:
     card = bundle.card
     assert card.version == "v1"
     assert card.architecture == "resnet50v2"
@@ -72,7 +72,7 @@ def test_the_card_says_what_is_known(bundle: Bundle) -> None:
     assert len(card.reference.embedding.mean) == 64
 
 
-def test_the_files_are_those_of_the_card(bundle: Bundle) -> None:
+def test_bundle_contains_exactly_the_files_of_the_card(bundle: Bundle) -> None:
     assert {file.name for file in bundle.folder.iterdir()} == {
         "card.json", "model-fp32.onnx", "model-fp16.onnx", "model-int8.onnx"
     }  # fmt: skip
@@ -84,12 +84,12 @@ def test_the_files_are_those_of_the_card(bundle: Bundle) -> None:
 
 
 @pytest.mark.parametrize("precision", list(Precision))
-def test_each_file_has_the_self_check_that_workers_make(bundle: Bundle, precision: Precision) -> None:
+def test_self_check_equals_that_of_workers(bundle: Bundle, precision: Precision) -> None:
     engine = Engine(bundle, provider=Provider.CPU, precision=PrecisionChoice(precision.value), threads=1)
     assert engine.self_check is SelfCheckResult.PASSED
 
 
-def test_the_files_name_no_folder_of_this_machine(bundle: Bundle) -> None:
+def test_files_do_not_name_local_folders(bundle: Bundle) -> None:
     for precision in bundle.card.variants:
         model = bundle.model_path(precision).read_bytes()
         assert b"stack_trace" not in model
@@ -97,7 +97,7 @@ def test_the_files_name_no_folder_of_this_machine(bundle: Bundle) -> None:
 
 
 @pytest.mark.parametrize("batch", [1, 7])
-def test_onnx_says_what_torch_says(bundle: Bundle, fitted: Path, batch: int) -> None:
+def test_onnx_outputs_equal_torch_outputs(bundle: Bundle, fitted: Path, batch: int) -> None:
     saved = checkpoint.load(fitted / BEST_CHECKPOINT)
     pixels = load_dataset(saved.config.data)[Split.TEST].pixels(range(batch))
     with torch.inference_mode():
@@ -114,22 +114,24 @@ def test_onnx_says_what_torch_says(bundle: Bundle, fitted: Path, batch: int) -> 
         np.testing.assert_allclose(found, wanted, atol=atol)
 
 
-def test_a_failing_check_leaves_no_bundle(
+def test_failed_check_leaves_no_bundle(
     fitted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli_error: Callable[..., str]
 ) -> None:
-    monkeypatch.setitem(parity.TOLERANCES, Precision.FP32, parity.Tolerance(most=0, mean=0))
+    monkeypatch.setitem(parity.TOLERANCES, Precision.FP32, parity.Tolerance(largest=0, mean=0))
     message = cli_error("export", fitted / BEST_CHECKPOINT, "--out", tmp_path / "b", "--variants", "fp32")
     assert message.startswith("error: model-fp32.onnx: probabilities are up to ")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_too_little_room_is_known_before(fitted: Path, small_disk: Path, cli_error: Callable[..., str]) -> None:
+def test_lack_of_disk_space_is_reported_before_the_export(
+    fitted: Path, small_disk: Path, cli_error: Callable[..., str]
+) -> None:
     message = cli_error("export", fitted / BEST_CHECKPOINT, "--out", small_disk / "b")
     assert f"{small_disk}: the files need about 3." in message
     assert message.endswith(" MB and 0.2 MB are free; make room or choose another --out")
 
 
-def test_outputs_beyond_the_tolerance() -> None:
+def test_outputs_beyond_the_tolerance_are_an_error() -> None:
     wanted = np.full((4, 7), 1 / 7)
     assert parity.check_outputs(Path("m"), Precision.FP32, wanted, wanted)["largest_difference"] == 0
     far = wanted.copy()
@@ -140,7 +142,7 @@ def test_outputs_beyond_the_tolerance() -> None:
         parity.check_outputs(Path("m"), Precision.INT8, wanted * 2, wanted)
 
 
-def test_accuracy_that_is_lost() -> None:
+def test_loss_of_accuracy_is_limited() -> None:
     labels = np.arange(200) % 7
     wanted = np.eye(7)[labels]
     found = wanted.copy()
@@ -154,7 +156,7 @@ def test_accuracy_that_is_lost() -> None:
     assert parity.check_accuracy(Path("m"), wanted, found, labels) < 0  # better is fine
 
 
-def test_a_batch_that_changes_the_answer() -> None:
+def test_outputs_that_depend_on_the_batch_size_are_an_error() -> None:
     class Fixed:
         def __call__(self, photos):  # type: ignore[no-untyped-def]
             return np.full((len(photos), 7), 1 / len(photos)), None
@@ -163,13 +165,15 @@ def test_a_batch_that_changes_the_answer() -> None:
         parity.check_batches(Path("m"), Fixed(), np.zeros((8, 2, 2, 3), np.uint8))  # type: ignore[arg-type]
 
 
-def test_unknown_variant(fitted: Path, tmp_path: Path, cli_error: Callable[..., str]) -> None:
+def test_unknown_variant_is_an_error(fitted: Path, tmp_path: Path, cli_error: Callable[..., str]) -> None:
     message = cli_error("export", fitted / BEST_CHECKPOINT, "--out", tmp_path / "b", "--variants", "fp32,int4")
     assert message == "error: --variants fp32,int4: 'int4' is not a valid Precision; choose from fp32, fp16, int8"
 
 
 @pytest.mark.parametrize("command", ["evaluate", "export"])
-def test_what_is_no_checkpoint(command: str, data: Data, tmp_path: Path, cli_error: Callable[..., str]) -> None:
+def test_file_that_is_not_a_checkpoint_is_an_error(
+    command: str, data: Data, tmp_path: Path, cli_error: Callable[..., str]
+) -> None:
     """In one line, though torch says it in many."""
     flags = ["--out", tmp_path / "b"] if command == "export" else []
     message = cli_error(command, data.index, *flags)
@@ -177,7 +181,7 @@ def test_what_is_no_checkpoint(command: str, data: Data, tmp_path: Path, cli_err
     assert message == f"error: {data.index}: {wanted}"
 
 
-def test_checkpoint_and_bundle_evaluate_alike(
+def test_checkpoint_and_bundle_have_the_same_metrics(
     fitted: Path, bundle: Bundle, data: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run_cli("evaluate", fitted / BEST_CHECKPOINT, "--out", tmp_path / "a.json")
@@ -193,18 +197,18 @@ def test_checkpoint_and_bundle_evaluate_alike(
     assert "(challenge)" in printed
 
 
-def test_evaluate_needs_to_know_the_photos(bundle: Bundle, cli_error: Callable[..., str]) -> None:
+def test_evaluating_a_bundle_needs_photos(bundle: Bundle, cli_error: Callable[..., str]) -> None:
     assert "the photos that it was trained on are not known" in cli_error("evaluate", bundle.folder)
 
 
-def test_evaluate_writes_beside_the_checkpoint(fitted: Path) -> None:
+def test_evaluation_is_written_beside_the_checkpoint(fitted: Path) -> None:
     run_cli("evaluate", fitted / BEST_CHECKPOINT, "--split", "validation")
     found = json.loads((fitted / "evaluation" / "validation.json").read_text(encoding="utf-8"))
     assert found["metrics"]["validation"]["photos"] == 18
 
 
 @pytest.mark.parametrize("gpus", [0, 1])
-def test_a_model_that_was_trained_on_a_gpu_is_exported_on_the_cpu(
+def test_gpu_model_is_exported_on_the_cpu(
     gpus: int, fitted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whether there is a GPU or not: the graph is traced where its example photos are."""
@@ -217,7 +221,7 @@ def test_a_model_that_was_trained_on_a_gpu_is_exported_on_the_cpu(
     assert Bundle(tmp_path / "bundle").card.training["config"]["train"]["device"] == "cuda"
 
 
-def test_probabilities_are_of_the_bins_that_will_be_counted(fitted: Path, data: Data, tmp_path: Path) -> None:
+def test_probabilities_are_corrected_to_the_class_shares(fitted: Path, data: Data, tmp_path: Path) -> None:
     """Whatever the training photos' shares were: here bins of more items are the more common."""
     saved = checkpoint.load(fitted / BEST_CHECKPOINT)
     shares = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.trainer.drawn import QUICK, Data
-from trainer.config import Config, assignment, read
+from trainer.config import Config, parse_assignment, read_config
 from trainer.data.dataset import PhotoSet, load_photos
 from trainer.data.loader import Batch
 from trainer.errors import DiskError
@@ -20,8 +20,8 @@ from trainer.train.features import FeatureCache
 
 @pytest.fixture
 def config(data: Data) -> Config:
-    options = dict(assignment(text) for text in QUICK if text != "--set")
-    return read(None, options | {"data.photos": data.photos, "data.index": data.index, "model.freeze": "layer4"})
+    options = dict(parse_assignment(text) for text in QUICK if text != "--set")
+    return read_config(None, options | {"data.photos": data.photos, "data.index": data.index, "model.freeze": "layer4"})
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_a_disk_that_fills_up_is_an_error(
     config: Config, photos: PhotoSet, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An error, where a mapped file would end the process; and the first view, which was whole, is used again."""
-    monkeypatch.setattr(features, "check_room", lambda *_: None)
+    monkeypatch.setattr(features, "check_free_space", lambda *_: None)
     model = build(config.model)
     with pytest.raises(DiskError, match=r"disk: features of 8 photos in 2 views cannot be written \(No space left"):
         cache(small_disk, config).frozen_features(model, photos, 2)

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from tests.trainer.drawn import QUICK, Data, run_cli
-from trainer.config import Config, assignment, read
+from trainer.config import Config, parse_assignment, read_config
 from trainer.data.loading import read_data
-from trainer.display import silent
+from trainer.display import silent_display
 from trainer.profile.measure import endless
 from trainer.train import checkpoint
 from trainer.train.fit import create_run
@@ -23,8 +23,8 @@ ON_GPU = ["--set", "train.device=cuda", "--set", "train.precision=bf16", "--set"
 
 
 def config_of(data: Data, *more: str) -> Config:
-    options = dict(assignment(text) for text in (*QUICK, *ON_GPU, *more) if text != "--set")
-    return read(None, options | {"data.photos": data.photos, "data.index": data.index})
+    options = dict(parse_assignment(text) for text in (*QUICK, *ON_GPU, *more) if text != "--set")
+    return read_config(None, options | {"data.photos": data.photos, "data.index": data.index})
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def config_of(data: Data, *more: str) -> Config:
 def test_no_step_waits_for_the_gpu(data: Data, tmp_path: Path, options: list[str]) -> None:
     """Whoever waits for it leaves it without work until the next is handed over. PyTorch names the line that does."""
     config = config_of(data, *options)
-    run = create_run(config, read_data(config.data, silent()), tmp_path, tmp_path / "features", silent())
+    run = create_run(config, read_data(config.data, silent_display()), tmp_path, tmp_path / "features", silent_display())
     batches = endless(run.train)
     steps = 2 * run.train.accumulation_steps
     run.train_steps(islice(batches, steps), 0)

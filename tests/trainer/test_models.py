@@ -15,7 +15,7 @@ from torchvision.models import get_model
 from binwatch.image import load_photo
 from trainer.config import ModelConfig
 from trainer.errors import ConfigError, WeightsError
-from trainer.export.simplify import simplified
+from trainer.export.simplify import simplify
 from trainer.models import build, efficientnet_pytorch, weights
 from trainer.models.counter import Counter, units_up_to
 from trainer.models.preact import stochastic_depth
@@ -79,7 +79,7 @@ def test_timm_networks(known: Timms, tmp_path: Path) -> None:
     with torch.inference_mode():
         logits, embedding = model(photos())
         assert model.features(photos()).shape == (2, 3, 64, 64)  # nothing frozen: normalised photos
-        pooled = simplified(model.backbone)(model.normalise(photos())).mean(dim=(2, 3))
+        pooled = simplify(model.backbone)(model.normalise(photos())).mean(dim=(2, 3))
     assert logits.shape == (2, 22)
     assert embedding.shape == (2, 64)
     assert pooled.shape == (2, known.channels)
@@ -95,7 +95,7 @@ def test_timm_networks(known: Timms, tmp_path: Path) -> None:
         wanted = timms.eval().forward_features(model.normalise(photos()))
         if known.architecture == "convnext_atto":
             wanted = timms.head.norm(wanted)
-        torch.testing.assert_close(simplified(model.backbone)(model.normalise(photos())), wanted)
+        torch.testing.assert_close(simplify(model.backbone)(model.normalise(photos())), wanted)
 
 
 @pytest.mark.parametrize("architecture", ["resnet18", "vgg16"])
@@ -167,7 +167,7 @@ def test_weights_with_efficientnet_pytorch_names(tmp_path: Path) -> None:
     assert set(loaded) == set(model.backbone.state_dict())
     with torch.inference_mode():
         x = source.normalise(photos())
-        assert torch.equal(simplified(model.backbone)(x), simplified(source.backbone)(x))
+        assert torch.equal(simplify(model.backbone)(x), simplify(source.backbone)(x))
     with pytest.raises(WeightsError, match=r"another architecture"):
         load_initial_weights(
             build(ModelConfig(architecture="tf_efficientnet_lite1")).backbone, str(tmp_path / "lite0.pth")
@@ -289,12 +289,12 @@ def test_a_simplified_network_computes_the_same_output(architecture: str, width:
         wanted = x
         for step in model.backbone.units().values():
             wanted = step(wanted)
-        found = simplified(model.backbone)(x)
+        found = simplify(model.backbone)(x)
     torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-4)
 
 
 def test_a_simplified_network_has_no_norms_but_the_first() -> None:
-    norms = [module for module in simplified(build(SMALL).backbone).modules() if isinstance(module, nn.BatchNorm2d)]
+    norms = [module for module in simplify(build(SMALL).backbone).modules() if isinstance(module, nn.BatchNorm2d)]
     assert [norm.num_features for norm in norms] == [3]
 
 

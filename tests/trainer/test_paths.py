@@ -1,4 +1,4 @@
-"""Files and folders that a command names are looked for before torch is imported, which takes seconds."""
+"""Missing files and folders are reported before torch is imported, which takes seconds."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def said(paths: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> lis
 
 
 @pytest.mark.parametrize("number", range(len(WRONG)), ids=[command for command, _ in WRONG])
-def test_a_path_that_is_wrong(number: int, said: list[str], paths: dict[str, str]) -> None:
+def test_wrong_path_is_reported_without_importing_torch(number: int, said: list[str], paths: dict[str, str]) -> None:
     assert len(said) == 2 * len(WRONG)
     assert said[2 * number].startswith(f"error: {filled(WRONG[number][1], paths)}")
     assert said[2 * number + 1] == "exit 1"

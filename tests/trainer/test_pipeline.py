@@ -1,4 +1,4 @@
-"""From a bucket of the sample photos to a model that a worker counts with, stopped and taken up at every step."""
+"""The pipeline from a bucket of sample photos to a model in use, interrupted and continued at every step."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def config(s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def test_from_a_bucket_to_a_model_in_use(
+def test_interrupted_pipeline_promotes_a_model(
     s3: S3, config: Path, tmp_path: Path, sqlite_records: Engine, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
@@ -133,7 +133,7 @@ def test_from_a_bucket_to_a_model_in_use(
     assert len(list((work / "runs").iterdir())) == 1
 
 
-def test_what_is_not_better_is_an_outcome_and_no_error(
+def test_model_that_is_not_better_is_not_an_error(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def export(*_: object, **__: object) -> None:
@@ -157,7 +157,7 @@ def test_what_is_not_better_is_an_outcome_and_no_error(
     assert json.loads(state.read_text(encoding="utf-8"))["outcome"]["promoted"] is False
 
 
-def test_a_promotion_meanwhile_is_no_verdict(
+def test_overtaken_promotion_leaves_the_run_unfinished(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli_error: Callable[..., str]
 ) -> None:
     """The next turn compares with the model that came between."""
@@ -176,7 +176,7 @@ def test_a_promotion_meanwhile_is_no_verdict(
     assert "outcome" not in json.loads(state.read_text(encoding="utf-8"))
 
 
-def test_one_at_a_time(config: Path, tmp_path: Path, cli_error: Callable[..., str]) -> None:
+def test_only_one_pipeline_runs_in_a_folder(config: Path, tmp_path: Path, cli_error: Callable[..., str]) -> None:
     work = tmp_path / "work"
     work.mkdir()
     with (work / "lock").open("w") as file:
@@ -193,7 +193,7 @@ def test_one_at_a_time(config: Path, tmp_path: Path, cli_error: Callable[..., st
         ('variants = ["int8"]', 'variants = ["int4"]', "export.variants.0: Input should be 'fp32', 'fp16' or 'int8'"),
     ],
 )
-def test_a_wrong_configuration_is_known_at_once(
+def test_wrong_configuration_is_reported_at_once(
     tmp_path: Path, cli_error: Callable[..., str], old: str, new: str, message: str
 ) -> None:
     path = tmp_path / "pipeline.toml"
@@ -201,7 +201,7 @@ def test_a_wrong_configuration_is_known_at_once(
     assert message in cli_error("pipeline", "--config", path, "--work", tmp_path / "work")
 
 
-def test_an_interrupted_run_is_not_continued_with_other_options(
+def test_interrupted_run_is_not_continued_with_other_options(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli_error: Callable[..., str]
 ) -> None:
     def killed(*_: object, **__: object) -> None:

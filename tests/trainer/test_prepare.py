@@ -1,4 +1,4 @@
-"""Photos from a bucket or a folder: what is chosen, what is checked, what happens when it is interrupted."""
+"""`prepare` from a bucket or a folder: selection, verification, interruption."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ from trainer.display import Display
 from trainer.errors import ConfigError, DataError, PrepareError
 from trainer.prepare import fetch
 from trainer.prepare.config import PrepareConfig
-from trainer.prepare.groups import joined, name_groups, runs
+from trainer.prepare.groups import assign_groups, merge_overlapping, product_runs
 from trainer.prepare.lists import read_audits, read_challenge, read_keys
-from trainer.prepare.place import FolderPlace, Missing, Place, open_place
+from trainer.prepare.photo_store import FolderStore, MissingFileError, PhotoStore, open_store
 from trainer.prepare.run import PrepareOptions, prepare
 
 QUANTITIES = [1, 1, 1, 1, 2, 2, 3, 4, 5, 0, 6, 9] * 4
@@ -85,7 +85,7 @@ def left_out(folder: Path) -> dict[str, str]:
         return {row["key"]: row["why"] for row in csv.DictReader(file)}
 
 
-def test_a_bucket_becomes_a_folder_to_train_from(s3: S3, tmp_path: Path) -> None:
+def test_bucket_becomes_a_training_folder(s3: S3, tmp_path: Path) -> None:
     for name, data in objects().items():
         s3.put(f"some/where/{name}", data)
     out = tmp_path / "data"
@@ -108,14 +108,14 @@ def test_a_bucket_becomes_a_folder_to_train_from(s3: S3, tmp_path: Path) -> None
     assert not list(out.rglob("*.partial"))
 
 
-def test_a_number_per_class(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_photos_per_class(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run_cli("prepare", "--from", source, "--out", tmp_path / "data", "--per-class", 5)
     photos = Counter(min(int(row["label"]), 6) for row in manifest(tmp_path / "data").values())
     assert photos == {0: 4, 1: 5, 2: 5, 3: 4, 4: 4, 5: 4, 6: 5}
     assert "not found: 1 photo of 0 items" in capsys.readouterr().err
 
 
-def test_a_list_balanced(source: Path, tmp_path: Path) -> None:
+def test_list_is_balanced(source: Path, tmp_path: Path) -> None:
     listed = tmp_path / "file_list.json"
     ones = [f"data/metadata/{key_of(number)}.json" for number in (0, 1, 2)]
     listed.write_text(json.dumps({"1": ones, "2": [f"data/metadata/{key_of(4)}.json"]}), encoding="utf-8")
@@ -127,7 +127,7 @@ def test_a_list_balanced(source: Path, tmp_path: Path) -> None:
     assert {"00001", "00002", "00003", "00005"} <= manifest(tmp_path / "balanced").keys()
 
 
-def test_what_comes_next_is_said(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_output_suggests_the_fit_command(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """With the option that fit insists on if photos were squashed to its own input size."""
     for size, more in ((16, ""), (224, " --set data.jpeg_quality=95")):
         out = tmp_path / str(size)
@@ -136,7 +136,7 @@ def test_what_comes_next_is_said(source: Path, tmp_path: Path, capsys: pytest.Ca
         assert capsys.readouterr().err.splitlines()[-1] == f"fit with it: {wanted}"
 
 
-def test_photos_can_be_squashed_on_the_way(source: Path, tmp_path: Path, cli_error: Callable[..., str]) -> None:
+def test_photos_are_squashed_to_size(source: Path, tmp_path: Path, cli_error: Callable[..., str]) -> None:
     out = tmp_path / "data"
     run_cli("prepare", "--from", source, "--out", out, "--per-class", 1, "--size", 16)
     photos = [load_photo(file.read_bytes()) for file in (out / "bin-images").iterdir()]
@@ -145,7 +145,7 @@ def test_photos_can_be_squashed_on_the_way(source: Path, tmp_path: Path, cli_err
     assert "has photos squashed to 16; give the same --size or another --out" in message
 
 
-def test_what_cannot_be_used_is_left_out_with_the_reason(source: Path, tmp_path: Path) -> None:
+def test_unusable_bins_are_left_out_with_a_reason(source: Path, tmp_path: Path) -> None:
     (source / "bin-images" / "00001.jpg").unlink()
     (source / "bin-images" / "00002.jpg").write_bytes(jpeg(1)[:200])
     (source / "bin-images" / "00003.jpg").write_bytes(b"not an image")
@@ -191,7 +191,7 @@ OTHER_NAMES |= {
 
 
 @pytest.mark.parametrize("kind", ["folder", "bucket"])
-def test_a_photo_may_be_of_any_format_and_its_name_in_capitals(s3: S3, tmp_path: Path, kind: str) -> None:
+def test_photo_may_have_any_format_and_a_name_in_capitals(s3: S3, tmp_path: Path, kind: str) -> None:
     for name, data in OTHER_NAMES.items():
         s3.put(f"some/{name}", data)
         (tmp_path / "source" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -216,7 +216,7 @@ def test_a_photo_may_be_of_any_format_and_its_name_in_capitals(s3: S3, tmp_path:
     assert {file.name: file.stat().st_mtime_ns for file in (out / "bin-images").iterdir()} == before
 
 
-def test_a_photo_that_becomes_one_of_another_format_replaces_the_old_one(source: Path, tmp_path: Path) -> None:
+def test_photo_in_a_new_format_replaces_the_old_file(source: Path, tmp_path: Path) -> None:
     keys, out = tmp_path / "keys.txt", tmp_path / "data"
     keys.write_text("00001\n", encoding="utf-8")
     run_cli("prepare", "--from", source, "--out", out, "--list", keys)
@@ -227,16 +227,14 @@ def test_a_photo_that_becomes_one_of_another_format_replaces_the_old_one(source:
     assert [file.name for file in (out / "bin-images").iterdir()] == ["00001.png"]
 
 
-def test_a_list_may_name_files_of_any_format_and_keys_with_dots(tmp_path: Path) -> None:
+def test_list_may_contain_any_suffix_and_keys_with_dots(tmp_path: Path) -> None:
     listed = tmp_path / "keys.txt"
     listed.write_text("a\nb.JPG\nbin-images/c.png\nmetadata/d.JSON\n2026.11.29-cam\n", encoding="utf-8")
     assert read_keys(listed) == ["a", "b", "c", "d", "2026.11.29-cam"]
 
 
 @pytest.mark.parametrize("products", [None, [], ["a"], "a", 3])
-def test_a_bin_without_a_table_of_products_still_has_its_quantity(
-    source: Path, tmp_path: Path, products: object
-) -> None:
+def test_bin_without_products_keeps_its_quantity(source: Path, tmp_path: Path, products: object) -> None:
     document = {"BIN_FCSKU_DATA": products, "EXPECTED_QUANTITY": 2}
     (source / "metadata" / "00001.json").write_text(json.dumps(document), encoding="utf-8")
     keys = tmp_path / "keys.txt"
@@ -245,7 +243,7 @@ def test_a_bin_without_a_table_of_products_still_has_its_quantity(
     assert manifest(tmp_path / "data")["00001"]["label"] == "2"
 
 
-def test_the_same_photo_under_several_keys_is_in_one_split_and_reported(source: Path, tmp_path: Path) -> None:
+def test_copies_of_a_photo_are_in_one_split_and_reported(source: Path, tmp_path: Path) -> None:
     """A test photo that was learned by heart says nothing; two labels of one photo cannot both be right."""
     same = [key_of(number) for number in range(0, 48, 7)]  # of seven bins, three of which would be in other splits
     assert len({split_of(key) for key in same}) > 1
@@ -267,7 +265,7 @@ def test_the_same_photo_under_several_keys_is_in_one_split_and_reported(source: 
         assert [row["key"] for row in csv.DictReader(file)] == same
 
 
-def test_copies_that_an_earlier_release_put_into_two_splits_are_not_both_used(source: Path, tmp_path: Path) -> None:
+def test_copies_in_two_splits_of_an_earlier_release_are_not_both_used(source: Path, tmp_path: Path) -> None:
     out, keys = tmp_path / "data", tmp_path / "keys.txt"
     keys.write_text("00001\n00005\n", encoding="utf-8")
     for key in ("00001", "00005"):
@@ -280,8 +278,12 @@ def test_copies_that_an_earlier_release_put_into_two_splits_are_not_both_used(so
     assert left_out(out)["00005"] == "is the same photo as 00001, which is in the bin group 00001"
 
 
-def test_lists_with_a_key_in_common_are_one() -> None:
-    assert joined([["1", "2"], ["3"], ["4", "5"], ["2", "4"], ["6", "7"]]) == [["1", "2", "4", "5"], ["3"], ["6", "7"]]
+def test_overlapping_lists_are_merged() -> None:
+    assert merge_overlapping([["1", "2"], ["3"], ["4", "5"], ["2", "4"], ["6", "7"]]) == [
+        ["1", "2", "4", "5"],
+        ["3"],
+        ["6", "7"],
+    ]
 
 
 def test_audits_are_labels(source: Path, tmp_path: Path) -> None:
@@ -295,7 +297,7 @@ def test_audits_are_labels(source: Path, tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_only_blind_numbers_of_an_exported_file_are_labels(source: Path, tmp_path: Path) -> None:
+def test_only_blind_audits_with_a_number_are_labels(source: Path, tmp_path: Path) -> None:
     """What the monitor's own export is read as, tests/monitor/test_export.py tells."""
     audits, at, out = tmp_path / "audits.csv", "2026-11-20T08:15:00+00:00", tmp_path / "data"
     said = [("1", "count", 5, 1), ("2", "count", 5, 0), ("3", "at_least", 5, 1), ("4", "cannot_tell", "", 1)]
@@ -318,7 +320,7 @@ def test_only_blind_numbers_of_an_exported_file_are_labels(source: Path, tmp_pat
         run_cli("prepare", "--from", source, "--out", out, "--all", "--audits", audits)
 
 
-def test_audits_stay_until_there_are_newer_ones(source: Path, tmp_path: Path) -> None:
+def test_audit_labels_are_kept_until_newer_audits(source: Path, tmp_path: Path) -> None:
     """More photos are added without the file: what a person counted does not become the inventory's number again."""
     (source / "metadata" / "00002.json").write_bytes(metadata(None))
     keys, audits = tmp_path / "keys.txt", tmp_path / "audits.csv"
@@ -339,7 +341,7 @@ def test_audits_stay_until_there_are_newer_ones(source: Path, tmp_path: Path) ->
     assert manifest(tmp_path / "data")["00001"]["label"] == "4"
 
 
-def test_metadata_that_was_deleted_is_fetched_again_or_its_photo_left_out(source: Path, tmp_path: Path) -> None:
+def test_deleted_metadata_is_fetched_again_or_the_bin_left_out(source: Path, tmp_path: Path) -> None:
     keys, out = tmp_path / "keys.txt", tmp_path / "data"
     keys.write_text("00001\n00002\n00003\n", encoding="utf-8")
     run_cli("prepare", "--from", source, "--out", out, "--list", keys)
@@ -352,7 +354,7 @@ def test_metadata_that_was_deleted_is_fetched_again_or_its_photo_left_out(source
     assert left_out(out) == {"00002": "metadata/00002.json does not exist"}
 
 
-def test_the_challenge_has_its_own_split(source: Path, tmp_path: Path) -> None:
+def test_challenge_has_its_own_split(source: Path, tmp_path: Path) -> None:
     listed = tmp_path / "random_val.txt"
     listed.write_text("1\n17\n", encoding="utf-8")
     out = tmp_path / "data"
@@ -363,7 +365,7 @@ def test_the_challenge_has_its_own_split(source: Path, tmp_path: Path) -> None:
     assert [row.key for row in read_index(config) if row.split is Split.TEST] == ["00001", "00017"]
 
 
-def test_splits_stay_when_photos_are_added(source: Path, tmp_path: Path) -> None:
+def test_splits_do_not_change_when_photos_are_added(source: Path, tmp_path: Path) -> None:
     out = tmp_path / "data"
     run_cli("prepare", "--from", source, "--out", out, "--per-class", 2)
     before = manifest(out)
@@ -375,18 +377,18 @@ def test_splits_stay_when_photos_are_added(source: Path, tmp_path: Path) -> None
     assert manifest(out) == after
 
 
-def test_groups_are_neighbours_that_share_a_product() -> None:
+def test_neighbours_that_share_a_product_are_in_one_group() -> None:
     products = {"9": "a", "10": "ab", "11": "b", "12": "c", "00012": "c", "00013": "c", "x": "c"}
     sets = {key: frozenset(names) for key, names in products.items()}
-    assert runs(sets) == [["9", "10", "11"], ["12"], ["00012", "00013"], ["x"]]
+    assert product_runs(sets) == [["9", "10", "11"], ["12"], ["00012", "00013"], ["x"]]
 
 
-def test_a_photo_that_links_two_old_groups_is_left_out() -> None:
+def test_photo_that_links_two_old_groups_is_left_out() -> None:
     products = {key: frozenset("p") for key in ("1", "2", "3", "4")}
-    groups, links = name_groups(products, {"1": "1", "3": "3"})
+    groups, links = assign_groups(products, {"1": "1", "3": "3"})
     assert groups == {"1": "1", "3": "3"}
     assert set(links) == {"2", "4"}
-    assert name_groups(products, {"3": "3"}) == (dict.fromkeys(products, "3"), {})
+    assert assign_groups(products, {"3": "3"}) == (dict.fromkeys(products, "3"), {})
 
 
 class Unsteady:
@@ -395,7 +397,7 @@ class Unsteady:
     name = "unsteady"
 
     def __init__(self, folder: Path, failures: int = 0, whole: int = 1000) -> None:
-        self._folder = FolderPlace(folder)
+        self._folder = FolderStore(folder)
         self._failures, self._whole = failures, whole
         self.asked: Counter[str] = Counter()
 
@@ -418,12 +420,12 @@ def options(**changes: object) -> PrepareOptions:
     )
 
 
-def test_outages_are_waited_for(source: Path, tmp_path: Path) -> None:
-    report = prepare(Unsteady(source, failures=fetch.TRIES - 1), options(), tmp_path / "data", Display())
+def test_requests_are_retried_during_an_outage(source: Path, tmp_path: Path) -> None:
+    report = prepare(Unsteady(source, failures=fetch.MAX_ATTEMPTS - 1), options(), tmp_path / "data", Display())
     assert len(report.entries) == 48
 
 
-def test_an_interrupted_run_continues(source: Path, tmp_path: Path) -> None:
+def test_interrupted_run_continues(source: Path, tmp_path: Path) -> None:
     out = tmp_path / "data"
     with pytest.raises(PrepareError, match=r"the network is away; 20 photos are in .*data: the same command continues"):
         prepare(Unsteady(source, whole=20), options(jobs=1), out, Display())
@@ -440,15 +442,15 @@ def test_an_interrupted_run_continues(source: Path, tmp_path: Path) -> None:
     assert not list(out.rglob("*.partial"))
 
 
-def test_a_file_that_changed_since_the_manifest_is_fetched_again(source: Path, tmp_path: Path) -> None:
+def test_photo_that_differs_from_the_manifest_is_fetched_again(source: Path, tmp_path: Path) -> None:
     out = tmp_path / "data"
-    prepare(FolderPlace(source), options(), out, Display())
+    prepare(FolderStore(source), options(), out, Display())
     (out / "bin-images" / "00001.jpg").write_bytes(jpeg(200))  # whole, but not what was fetched
-    prepare(FolderPlace(source), options(), out, Display())
+    prepare(FolderStore(source), options(), out, Display())
     assert (out / "bin-images" / "00001.jpg").read_bytes() == jpeg(0)
 
 
-def test_a_full_disk(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_is_an_error(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
@@ -457,23 +459,25 @@ def test_a_full_disk(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (tmp_path / "data" / "prepared.json").write_text('{"size": 0, "jpeg_quality": 0}', encoding="utf-8")
     full = r"cannot be written \(No space left on device\); make room; nothing was fetched"
     with pytest.raises(PrepareError, match=full):
-        prepare(FolderPlace(source), options(), tmp_path / "data", Display())
+        prepare(FolderStore(source), options(), tmp_path / "data", Display())
     assert not list((tmp_path / "data" / "bin-images").iterdir())
 
 
-def test_too_little_room_is_known_before(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lack_of_disk_space_is_reported_before_the_download(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Usage:
         free = 1_000_000
 
     monkeypatch.setattr("trainer.disk.shutil.disk_usage", lambda _: Usage)
     with pytest.raises(PrepareError, match=r"48 photos need about 2\.9 MB and 1\.0 MB are free; make room"):
-        prepare(FolderPlace(source), options(), tmp_path / "data", Display())
+        prepare(FolderStore(source), options(), tmp_path / "data", Display())
     with pytest.raises(PrepareError, match=r"70,000 photos need about 4\.2 GB and 1\.0 MB are free; make room"):
-        prepare(FolderPlace(source), options(per_class=10_000), tmp_path / "data", Display())
+        prepare(FolderStore(source), options(per_class=10_000), tmp_path / "data", Display())
 
 
 @pytest.mark.parametrize("selection", [["--per-class", 7], ["--list", "KEYS", "--balance"]])
-def test_a_disk_that_fills_up(
+def test_disk_that_fills_up_during_the_download(
     source: Path, small_disk: Path, tmp_path: Path, cli_error: Callable[..., str], selection: list[object]
 ) -> None:
     """How many photos there will be is not known at the start, or not how large they are."""
@@ -504,7 +508,7 @@ def test_a_disk_that_fills_up(
 class Going:
     """A bucket that cannot be reached any more after `photos` photos."""
 
-    def __init__(self, place: Place, proxy: Proxy, photos: int) -> None:
+    def __init__(self, place: PhotoStore, proxy: Proxy, photos: int) -> None:
         self._place = place
         self._proxy = proxy
         self._left = photos
@@ -518,14 +522,14 @@ class Going:
         return self._place.photo(key)
 
 
-def test_a_bucket_that_goes_away_and_comes_back(
+def test_outage_of_the_bucket_ends_the_run_which_then_continues(
     s3: S3, s3_proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     for name, data in objects().items():
         s3.put(name, data)
     endpoint = f"http://127.0.0.1:{s3_proxy.port}"
-    place = open_place(f"s3://{s3.bucket}", Settings(), endpoint)
+    place = open_store(f"s3://{s3.bucket}", Settings(), endpoint)
     out = tmp_path / "data"
     with pytest.raises(PrepareError, match=r"Could not connect.*check the endpoint.* photos are in .*data: the same"):
         prepare(Going(place, s3_proxy, 20), options(), out, Display())
@@ -538,7 +542,7 @@ def test_a_bucket_that_goes_away_and_comes_back(
         assert (out / "bin-images" / f"{key}.jpg").read_bytes() == jpeg(number)
 
 
-def test_a_bucket_that_cannot_be_reached(tmp_path: Path, cli_error: Callable[..., str]) -> None:
+def test_unreachable_bucket_is_an_error(tmp_path: Path, cli_error: Callable[..., str]) -> None:
     message = cli_error("prepare", "--from", "s3://bins", "--endpoint", NO_ONE, "--out", tmp_path / "data", "--all")
     assert 'Could not connect to the endpoint URL: "http://127.0.0.1:9/bins' in message
     assert (
@@ -567,8 +571,8 @@ def serve(data: bytes, etag: str) -> Callable[[BaseHTTPRequestHandler], None]:
     return answer
 
 
-def test_bytes_are_compared_with_the_etag(faulty: FaultyS3) -> None:
-    place = open_place("s3://photos", Settings(), faulty.endpoint_url, anonymous=True)
+def test_photo_is_verified_by_its_etag(faulty: FaultyS3) -> None:
+    place = open_store("s3://photos", Settings(), faulty.endpoint_url, anonymous=True)
     whole = jpeg(7)
     right = hashlib.md5(whole, usedforsecurity=False).hexdigest()
     answers = iter([serve(whole[:-1] + b"x", right), serve(whole, right)])
@@ -582,18 +586,18 @@ def test_bytes_are_compared_with_the_etag(faulty: FaultyS3) -> None:
     assert faulty.requests == 1  # uploaded in parts: not an MD5
 
 
-def test_what_the_bucket_refuses(faulty: FaultyS3) -> None:
-    place = open_place("s3://photos", Settings(), faulty.endpoint_url)
+def test_missing_objects_and_missing_bucket(faulty: FaultyS3) -> None:
+    place = open_store("s3://photos", Settings(), faulty.endpoint_url)
     for status, code in ((404, "NoSuchKey"), (403, "AccessDenied")):
         faulty.answer = refuse(status, code)
-        with pytest.raises(Missing):
+        with pytest.raises(MissingFileError):
             place.metadata("00001")
     faulty.answer = refuse(404, "NoSuchBucket")
     with pytest.raises(ObjectsError, match="does not exist"):
         place.metadata("00001")
 
 
-def test_the_public_bucket_is_asked_without_credentials(faulty: FaultyS3) -> None:
+def test_requests_to_the_public_bucket_are_anonymous(faulty: FaultyS3) -> None:
     headers: list[str | None] = []
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
@@ -601,8 +605,8 @@ def test_the_public_bucket_is_asked_without_credentials(faulty: FaultyS3) -> Non
         serve(jpeg(1), "0" * 32 + "-1")(handler)
 
     faulty.answer = answer
-    open_place("s3://aft-vbi-pds", Settings(), faulty.endpoint_url).photo("00001")
-    open_place("s3://own", Settings(), faulty.endpoint_url).photo("00001")
+    open_store("s3://aft-vbi-pds", Settings(), faulty.endpoint_url).photo("00001")
+    open_store("s3://own", Settings(), faulty.endpoint_url).photo("00001")
     assert headers[0] is None
     assert headers[1] is not None
 
@@ -624,7 +628,7 @@ def test_the_public_bucket_is_asked_without_credentials(faulty: FaultyS3) -> Non
         (["--from", "SOURCE", "--all", "--challenge-val", "BAD"], "line 1: '[1]' is not the number of a photo"),
     ],
 )
-def test_errors_come_first_and_in_one_line(
+def test_wrong_options_are_reported_before_any_work(
     source: Path, tmp_path: Path, cli_error: Callable[..., str], flags: list[str], message: str
 ) -> None:
     bad = tmp_path / "bad.json"
@@ -635,7 +639,7 @@ def test_errors_come_first_and_in_one_line(
 
 
 @pytest.mark.parametrize("where", ["folder", "bucket"])
-def test_accents_may_be_written_in_two_ways(where: str, source: Path, s3: S3, tmp_path: Path) -> None:
+def test_accents_may_be_in_nfc_or_nfd(where: str, source: Path, s3: S3, tmp_path: Path) -> None:
     """Of a photo from macOS (NFD), its metadata (NFC), the list and the audits."""
     nfc, nfd = "caf\u00e9", "cafe\u0301"
     (source / "bin-images" / f"{nfd}.jpg").write_bytes(jpeg(90))
@@ -653,14 +657,14 @@ def test_accents_may_be_written_in_two_ways(where: str, source: Path, s3: S3, tm
     assert set(open_source(out / "bin-images").sizes()) == {"00001", nfc}
 
 
-def test_a_name_that_is_not_utf8_is_named(source: Path, tmp_path: Path) -> None:
+def test_name_that_is_not_utf8_is_an_error(source: Path, tmp_path: Path) -> None:
     Path(os.fsdecode(bytes(source) + b"/metadata/caf\xe9.json")).write_bytes(metadata(2))
     with pytest.raises(ConfigError, match=r"caf\\udce9\.json': the name is not UTF-8"):
-        prepare(FolderPlace(source), options(), tmp_path / "data", Display())
+        prepare(FolderStore(source), options(), tmp_path / "data", Display())
 
 
 @pytest.mark.parametrize("where", ["folder", "bucket"])
-def test_photos_are_paired_with_metadata_as_workers_pair_them(
+def test_photos_and_metadata_are_paired_as_by_workers(
     where: str, s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By the folder that a photo is in, and by a list; of a bin with two photos, none is taken in silence."""
@@ -692,14 +696,14 @@ def test_photos_are_paired_with_metadata_as_workers_pair_them(
 
 
 @pytest.mark.parametrize("quantity", ["1_0", "\u0663", "-1", "1000001", "2.0", ""])
-def test_an_audited_quantity_is_a_number_in_digits(tmp_path: Path, quantity: str) -> None:
+def test_audited_quantity_must_be_in_digits(tmp_path: Path, quantity: str) -> None:
     audits = tmp_path / "audits.csv"
     audits.write_text(f"bin,quantity\na,{quantity}\n", encoding="utf-8")
     with pytest.raises(CellError, match=r"audits\.csv, line 2, column quantity: .* is not a whole number of 0 to"):
         read_audits(audits)
 
 
-def test_the_challenge_s_numbers_are_plain(tmp_path: Path) -> None:
+def test_challenge_file_must_contain_plain_numbers(tmp_path: Path) -> None:
     listed = tmp_path / "random_val.txt"
     listed.write_text("7\n1_0\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"random_val\.txt, line 2: '1_0' is not the number of a photo"):

@@ -1,4 +1,4 @@
-"""The files that `prepare` leaves run in no spreadsheet, and are read back as they were."""
+"""The files that `prepare` writes run no formulas in a spreadsheet, and are read back unchanged."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pathlib import Path
 from trainer.config import DataConfig
 from trainer.data.index import read_index
 from trainer.data.split import Split
-from trainer.prepare.fetch import LeftOut
+from trainer.prepare.fetch import SkippedBin
 from trainer.prepare.outputs import Entry, Report, read_manifest, write
 
 KEYS = ["=1+1", "+1", "-1", "@a", "'=1", "'quoted", "00001"]
 
 
-def test_keys_like_formulas(tmp_path: Path) -> None:
+def test_keys_that_look_like_formulas_are_escaped(tmp_path: Path) -> None:
     entries = [Entry(key, 3, "metadata", f"-{key}", Split.TRAIN, "0" * 64) for key in KEYS]
-    write(tmp_path, Report("s3://bins/", 0, entries, [LeftOut("=2+2", "-no photo")], {}))
+    write(tmp_path, Report("s3://bins/", 0, entries, [SkippedBin("=2+2", "-no photo")], {}))
     for file in tmp_path.glob("*.csv"):
         with file.open(encoding="utf-8", newline="") as opened:
             cells = [cell for row in csv.reader(opened) for cell in row]

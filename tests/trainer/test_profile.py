@@ -1,4 +1,4 @@
-"""`profile`: measured on real photos; what is concluded, on made-up figures."""
+"""`profile`: measurements on real photos, and conclusions from made-up figures."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.trainer.drawn import SMALL, Data, run_cli
-from trainer.config import read
-from trainer.display import silent
+from trainer.config import read_config
+from trainer.display import silent_display
 from trainer.errors import ConfigError
 from trainer.profile.measure import Profile, profile
 from trainer.profile.prices import Price, costs, read_prices
@@ -41,7 +41,7 @@ def real(tmp_path: Path) -> Data:
     return found
 
 
-def test_real_photos(real: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_profile_of_real_photos(real: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "prices.csv").write_text(PRICES, encoding="utf-8")
     out = tmp_path / "profile.json"
     files = ["--prices", tmp_path / "prices.csv", "--json", out]
@@ -85,10 +85,12 @@ def test_real_photos(real: Data, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert sorted(file.name for file in tmp_path.iterdir()) == ["index.csv", "prices.csv", "profile.json"]
 
 
-def test_frozen_layers(data: Data) -> None:
+def test_profile_with_frozen_layers(data: Data) -> None:
     options = {"model.architecture": "resnet50v2", "model.weights": "none", "model.width": 0.125}
     options |= {"data.photos": data.photos, "data.index": data.index, "model.freeze": "layer2", "augment.views": 1}
-    found = profile(read(None, options | {"train.batch_size": 8, "train.threads": 2}), silent(), seconds=0.1)
+    found = profile(
+        read_config(None, options | {"train.batch_size": 8, "train.threads": 2}), silent_display(), seconds=0.1
+    )
     assert found.features is not None
     assert list(found.readers) == [4]
     assert found.once_seconds == pytest.approx(160 / found.checking + (132 + 18) / found.features)
@@ -107,7 +109,7 @@ class FakeTime:
         return self.now
 
 
-def test_each_stage_gets_its_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stopwatch_times_each_stage(monkeypatch: pytest.MonkeyPatch) -> None:
     time = FakeTime()
     monkeypatch.setattr(stages_module, "time", time)
 
@@ -131,7 +133,7 @@ def test_each_stage_gets_its_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
     assert only.seconds[Stage.FORWARD] == 0
 
 
-def test_a_watch_sees_what_this_process_does() -> None:
+def test_usage_watch_measures_this_process() -> None:
     with UsageWatch("cpu") as watch:
         begun = sum(range(2_000_000))
     assert begun
@@ -154,7 +156,7 @@ def made_up(**changes: object) -> Profile:
     return found
 
 
-def test_waiting_for_photos_is_data_bound() -> None:
+def test_verdict_data_bound() -> None:
     said = verdict(made_up())
     assert said[0] == (
         "data-bound: 62% of a step is spent waiting for photos; the network alone processes 400 a second, reading alone"
@@ -168,14 +170,14 @@ def test_waiting_for_photos_is_data_bound() -> None:
     assert said[-1] == "disk: training reads 4.9 MB/s of photos; all photos are 0.50 GB"
 
 
-def test_more_readers_are_advised_only_if_they_were_faster() -> None:
+def test_more_readers_are_recommended_only_if_faster() -> None:
     said = verdict(made_up(readers={2: 52.0, 4: 100.0, 8: 190.0}))
     assert "8 readers instead of 4: 190 photos/s alone; try --set train.readers=8" in said
     said = verdict(made_up(readers={2: 52.0, 4: 100.0, 8: 190.0}, wait=0.02))
     assert not any("train.readers" in sentence for sentence in said)
 
 
-def test_a_network_that_waits_for_nothing_is_compute_bound() -> None:
+def test_verdict_compute_bound() -> None:
     said = verdict(made_up(wait=0.01, network=104.0, readers={4: 900.0}))
     assert said[0] == (
         "compute-bound: 1% of a step is spent waiting for photos; the network alone processes 104 a second, reading"
@@ -184,7 +186,7 @@ def test_a_network_that_waits_for_nothing_is_compute_bound() -> None:
     )
 
 
-def test_a_gpu_and_a_small_memory() -> None:
+def test_verdict_with_a_gpu_and_little_memory() -> None:
     usage = Usage(10.0, [0.2] * 4, 0.8, 3.0, 0.37, 5.5)
     said = verdict(made_up(machine=Machine(4, 0.4, "H100", 80.0), usage=usage))
     assert "GPU (H100): busy 37% of the time; at most 5.5 of 80.0 GB of its memory" in said
@@ -195,12 +197,12 @@ def test_a_gpu_and_a_small_memory() -> None:
     assert any("utilisation not known (pip install nvidia-ml-py)" in sentence for sentence in said)
 
 
-def test_other_programs_are_seen() -> None:
+def test_verdict_warns_of_other_programs() -> None:
     said = verdict(made_up(usage=Usage(10.0, [1.0] * 4, 1.5, 2.0)))
     assert said[0] == "NOT A QUIET MACHINE: other programs kept 2.5 of 4 cores busy; measure again"
 
 
-def test_costs_are_seconds_times_prices() -> None:
+def test_costs_are_durations_times_prices() -> None:
     found = made_up()
     assert found.epoch_seconds == pytest.approx(8000 / 98 + 1000 / 500 + 3)
     assert found.once_seconds == pytest.approx(10_000 / 200)
@@ -211,7 +213,7 @@ def test_costs_are_seconds_times_prices() -> None:
     assert faster.epoch == pytest.approx(here.epoch / 4)
 
 
-def test_prices_are_read_with_their_notes(tmp_path: Path) -> None:
+def test_prices_are_read_with_their_comments(tmp_path: Path) -> None:
     file = tmp_path / "prices.csv"
     file.write_text(PRICES, encoding="utf-8")
     prices, notes = read_prices(file)
@@ -231,20 +233,20 @@ def test_prices_are_read_with_their_notes(tmp_path: Path) -> None:
         ("machine,usd_per_hour,speed\na,nan,1\n", "line 2: usd_per_hour is 'nan', not a number above 0"),
     ],
 )
-def test_mistakes_in_prices_are_named(tmp_path: Path, text: str, message: str) -> None:
+def test_mistake_in_the_price_list_is_an_error(tmp_path: Path, text: str, message: str) -> None:
     file = tmp_path / "prices.csv"
     file.write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError, match=message):
         read_prices(file)
 
 
-def test_prices_that_are_not_there_are_known_before_the_measurements(
+def test_missing_price_list_is_reported_before_the_measurements(
     data: Data, cli_error: Callable[..., str], tmp_path: Path
 ) -> None:
     assert "nowhere.csv: cannot be read" in cli_error("profile", *data.flags, "--prices", tmp_path / "nowhere.csv")
 
 
-def test_the_example_of_prices_can_be_read() -> None:
+def test_example_price_list_is_valid() -> None:
     prices, notes = read_prices(Path(__file__).parents[2] / "docs" / "prices.csv")
     assert prices
     assert "replace" in notes

@@ -1,4 +1,4 @@
-"""Which model is in use: refused, promoted, forced, rolled back, on moto's S3; and a worker that takes it up."""
+"""Promotion and rollback of models on moto's S3, and a worker that loads the promoted model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from binwatch.settings import Settings
 from testing.services.s3 import S3
 from tests.trainer.drawn import Data, run_cli
 from tests.trainer.grey import write_grey_bundle
-from trainer.display import silent
+from trainer.display import silent_display
 from trainer.evaluation.compare import ModelComparison
 from trainer.evaluation.metrics import Counts, paired_difference
 from trainer.publish.promote import promote
@@ -34,7 +34,7 @@ def registry(s3: S3, monkeypatch: pytest.MonkeyPatch) -> Registry:
     return Registry(Objects(Settings()), s3.bucket, "models/")
 
 
-def test_only_a_better_model_takes_the_place(
+def test_only_a_better_model_is_promoted(
     registry: Registry, grey: Data, tmp_path: Path, cli_error: Callable[..., str]
 ) -> None:
     run_cli(
@@ -56,7 +56,7 @@ def test_only_a_better_model_takes_the_place(
     assert registry.card("v3").notes == []
 
 
-def test_the_first_has_to_beat_what_workers_use_until_then(
+def test_first_model_must_beat_the_initial_one(
     registry: Registry, grey: Data, tmp_path: Path, cli_error: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And a rollback puts that back in use."""
@@ -71,7 +71,7 @@ def test_the_first_has_to_beat_what_workers_use_until_then(
     assert registry.current().version == "v0"
 
 
-def test_the_same_counts_are_not_better(
+def test_model_with_equal_counts_is_not_better(
     registry: Registry, grey: Data, tmp_path: Path, cli_error: Callable[..., str]
 ) -> None:
     run_cli("promote", write_grey_bundle(tmp_path, "v1"))
@@ -80,7 +80,7 @@ def test_the_same_counts_are_not_better(
     assert message.endswith("; v1 stays in use (--force promotes in any case)")
 
 
-def test_a_forced_promotion_is_on_record(registry: Registry, grey: Data, tmp_path: Path) -> None:
+def test_forced_promotion_is_noted_in_the_card(registry: Registry, grey: Data, tmp_path: Path) -> None:
     run_cli("promote", write_grey_bundle(tmp_path, "v1"))
     worse = write_grey_bundle(tmp_path, "v2", sees=0.5)
     run_cli("publish", worse)
@@ -93,7 +93,7 @@ def test_a_forced_promotion_is_on_record(registry: Registry, grey: Data, tmp_pat
     assert len(registry.card("v2").notes) == 1
 
 
-def test_a_promotion_that_is_overtaken_leaves_no_note(registry: Registry, grey: Data, tmp_path: Path) -> None:
+def test_overtaken_promotion_leaves_no_note(registry: Registry, grey: Data, tmp_path: Path) -> None:
     """Its comparison was with a model that is in use no more."""
     run_cli("promote", write_grey_bundle(tmp_path, "v1"))
     worse, better = write_grey_bundle(tmp_path, "v2", sees=0.5), CurrentModel(version="v3", promoted=datetime.now(UTC))
@@ -104,12 +104,12 @@ def test_a_promotion_that_is_overtaken_leaves_no_note(registry: Registry, grey: 
 
     photos = {"photos": grey.photos, "index": grey.index}
     with pytest.raises(PromotionConflictError, match="v3 was put in use meanwhile"):
-        promote(str(worse), registry, photos, silent(), force=True, show=meanwhile)
+        promote(str(worse), registry, photos, silent_display(), force=True, show=meanwhile)
     assert registry.current() == better
     assert registry.card("v2").notes == []
 
 
-def test_a_better_model_that_is_forced_is_not_called_forced(registry: Registry, grey: Data, tmp_path: Path) -> None:
+def test_better_model_is_not_marked_as_forced(registry: Registry, grey: Data, tmp_path: Path) -> None:
     run_cli("promote", write_grey_bundle(tmp_path, "v1", sees=0.5))
     run_cli("promote", write_grey_bundle(tmp_path, "v2"), *grey.flags, "--force")
     assert not registry.current().forced
@@ -130,7 +130,7 @@ def test_rollback(registry: Registry, grey: Data, tmp_path: Path, cli_error: Cal
     assert "model 'v9'" in cli_error("rollback", "--to", "v9")
 
 
-def test_what_cannot_be_promoted(registry: Registry, grey: Data, tmp_path: Path, cli_error: Callable[..., str]) -> None:
+def test_promotion_errors(registry: Registry, grey: Data, tmp_path: Path, cli_error: Callable[..., str]) -> None:
     assert "nowhere: neither a folder with a card.json nor a published version" in cli_error("promote", "nowhere")
     first = write_grey_bundle(tmp_path, "v1")
     run_cli("promote", first)
@@ -145,7 +145,7 @@ def test_what_cannot_be_promoted(registry: Registry, grey: Data, tmp_path: Path,
     assert registry.current().version == "v1"
 
 
-def test_a_model_that_cannot_be_used_hides_no_other_in_the_list(
+def test_models_warns_of_a_broken_model_and_lists_the_others(
     registry: Registry, s3: S3, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run_cli("publish", write_grey_bundle(tmp_path, "v1"))
@@ -158,9 +158,7 @@ def test_a_model_that_cannot_be_used_hides_no_other_in_the_list(
     assert "warning: model 'damaged': its card is damaged: version: Field required" in printed.err
 
 
-def test_models_lists_them_and_marks_the_one_in_use(
-    registry: Registry, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_models_marks_the_model_in_use(registry: Registry, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run_cli("models")
     assert capsys.readouterr().err == "no models yet; promote a bundle that export has written\n"
     run_cli("promote", write_grey_bundle(tmp_path, "v1"))
@@ -176,7 +174,7 @@ def test_models_lists_them_and_marks_the_one_in_use(
     assert printed.endswith(f"{second}: Not for [sale].\n")
 
 
-def test_a_worker_counts_with_the_promoted_model(
+def test_worker_uses_the_promoted_model(
     registry: Registry, grey: Data, s3: S3, sqlite_records: Engine, tmp_path: Path
 ) -> None:
     old = write_grey_bundle(tmp_path, "v1", sees=0.5)
@@ -199,7 +197,7 @@ def test_a_worker_counts_with_the_promoted_model(
         counting.close()
 
 
-def test_a_paired_difference_is_narrower_than_two_intervals() -> None:
+def test_paired_interval_is_narrower_than_two_intervals() -> None:
     random = np.random.default_rng(0)
     labels = random.integers(0, 7, 400)
     old = np.where(random.random(400) < 0.5, labels, (labels + 1) % 7)

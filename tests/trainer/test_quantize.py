@@ -1,3 +1,5 @@
+"""Conversion of small ONNX files to int8."""
+
 from __future__ import annotations
 
 import itertools
@@ -42,7 +44,7 @@ def write_model(file: Path, weights: npt.NDArray[np.float64], convolutions: list
 
 
 @pytest.mark.parametrize("photos", [1, 5, 8, 11, 16])
-def test_any_number_of_photos_gives_the_ranges(photos: int, tmp_path: Path) -> None:
+def test_activation_ranges_from_any_number_of_photos(photos: int, tmp_path: Path) -> None:
     write_small(tmp_path / "fp32.onnx")
     pixels = np.random.default_rng(1).integers(0, 256, (photos, SIDE, SIDE, 3), np.uint8)
     write_int8(tmp_path / "fp32.onnx", tmp_path / "int8.onnx", pixels)
@@ -54,7 +56,7 @@ def test_any_number_of_photos_gives_the_ranges(photos: int, tmp_path: Path) -> N
     np.testing.assert_allclose(found, wanted, rtol=0.05, atol=2)
 
 
-def test_equal_weights_are_read_where_int8_products_saturate(tmp_path: Path) -> None:
+def test_equal_weights_load_where_int8_products_saturate(tmp_path: Path) -> None:
     """The exporter keeps equal weights once, and there ONNX Runtime would convert them under one name for each use."""
     names = ["planes", "first", "second", "convolved"]
     uses = [

@@ -1,4 +1,4 @@
-"""The command that adds a new reference to a bundle, from sample photos."""
+"""The drift reference that the command `calibrate` makes of the sample photos."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def bundle(tmp_path: Path) -> Path:
     return Path(shutil.copytree(SAMPLES / "model", tmp_path / "model"))
 
 
-def test_the_command_adds_a_reference_to_a_bundle(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_calibrate_writes_the_reference_of_photos(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = Bundle(bundle).card
     photos = ["--photos", str(SAMPLES / "bin-images"), "--index", str(SAMPLES / "index.csv"), "--split", "test"]
     run_cli("calibrate", bundle, *photos, "--only", "reference")

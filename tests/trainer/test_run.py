@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tests.trainer.drawn import QUICK, Data, run_cli
-from trainer.config import Config, DataConfig, assignment, read
+from trainer.config import Config, DataConfig, parse_assignment, read_config
 from trainer.data.dataset import PhotoSet, load_dataset
 from trainer.data.loading import read_data
 from trainer.data.split import Split
@@ -26,9 +26,9 @@ from trainer.train.run_files import BEST_CHECKPOINT, LAST_CHECKPOINT, LOG_FILE
 
 
 def config_of(data: Data, **changes: object) -> Config:
-    options = dict(assignment(text) for text in QUICK if text != "--set")
+    options = dict(parse_assignment(text) for text in QUICK if text != "--set")
     options |= {"data.photos": data.photos, "data.index": data.index}
-    return read(None, options | {name.replace("__", "."): value for name, value in changes.items()})
+    return read_config(None, options | {name.replace("__", "."): value for name, value in changes.items()})
 
 
 class Interrupted(Display):

@@ -1,4 +1,4 @@
-"""The bundles in samples/, and what is written about them."""
+"""The bundles in samples/, and their description in the documentation."""
 
 from __future__ import annotations
 

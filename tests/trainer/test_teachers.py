@@ -15,10 +15,10 @@ from tests.trainer.test_run import config_of
 from trainer.config import Config
 from trainer.data.dataset import PhotoSet, load_dataset
 from trainer.data.split import Split
-from trainer.display import Display, silent
+from trainer.display import Display, silent_display
 from trainer.errors import BinwatchError, CheckpointError
 from trainer.evaluation.evaluate import torch_logits
-from trainer.export.bundle import taught_by, training_facts
+from trainer.export.bundle import teacher_notes, training_facts
 from trainer.models.targets import class_logits
 from trainer.train import checkpoint
 from trainer.train.checkpoint import Checkpoint
@@ -50,7 +50,7 @@ def teacher(data: Data, fitted: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 def probabilities(file: Path, photos: PhotoSet) -> torch.Tensor:
     saved = checkpoint.load(file)
-    logits = torch_logits(saved.model(), photos, saved.config.train, silent())
+    logits = torch_logits(saved.model(), photos, saved.config.train, silent_display())
     return torch.softmax(class_logits(torch.from_numpy(logits)), dim=1)
 
 
@@ -75,7 +75,7 @@ def test_a_student_learns_its_teachers_output(data: Data, teacher: Path, tmp_pat
     """From nothing but its answers; and so it comes near to them also for photos that it has not seen."""
     options = HEAD_ONLY | {"model__weights": str(teacher / BEST_CHECKPOINT), "augment__flip": False, "train__ema": 0.8}
     options |= {"train__epochs": 20, "train__learning_rate": 0.003, "model__head": "capstone", "train__batch_size": 12}
-    fit(config_of(data, **options, distil__teachers=[teacher], distil__share=1.0), tmp_path, silent())
+    fit(config_of(data, **options, distil__teachers=[teacher], distil__share=1.0), tmp_path, silent_display())
     for split, share in ((Split.TRAIN, 0.25), (Split.VALIDATION, 0.4)):
         photos = load_dataset(config_of(data).data)[split]
         wanted, student = (
@@ -132,15 +132,15 @@ def test_a_teacher_of_another_architecture(data: Data, fitted: Path, tmp_path: P
     facts = training_facts(saved)
     assert facts["teachers"] == [named]
     assert facts["config"]["distil"] == {"teachers": [named["name"]], "share": 0.7, "temperature": 1.0}
-    assert taught_by(saved) == [f"Learned 70% from the mean output of {fitted.name}/best.pt; the rest from labels."]
+    assert teacher_notes(saved) == [f"Learned 70% from the mean output of {fitted.name}/best.pt; the rest from labels."]
     assert str(fitted.parent) not in str(facts)
-    assert taught_by(checkpoint.load(fitted / BEST_CHECKPOINT)) == []
+    assert teacher_notes(checkpoint.load(fitted / BEST_CHECKPOINT)) == []
 
 
 def test_a_run_is_resumed_with_the_same_teachers_only(data: Data, teacher: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(teacher, tmp_path / "teacher")
     config = config_of(data, **HEAD_ONLY, distil__teachers=[folder], train__epochs=1)
-    fit(config, tmp_path / "run", silent())
+    fit(config, tmp_path / "run", silent_display())
 
     def learn_more(saved: Checkpoint) -> None:
         saved.weights["head.classify.bias"] += 1
@@ -177,7 +177,7 @@ def test_wrong_teachers_are_reported_before_photos_are_decoded(
         data = with_splits(data, tmp_path)
     config = config_of(data, **own, distil__teachers=[changed(tmp_path / "wrong", teacher, change)])
     with pytest.raises(BinwatchError, match=message):
-        fit(config, tmp_path / "run", silent())
+        fit(config, tmp_path / "run", silent_display())
 
 
 def test_missing_teachers_are_errors(
@@ -199,7 +199,7 @@ def test_a_teacher_with_the_same_split_column_is_accepted(data: Data, tmp_path: 
     """The same index is known by its content, wherever it lies."""
     split = with_splits(data, tmp_path)
     config = config_of(split, **HEAD_ONLY, data__split_column="split", train__epochs=1)
-    fit(config, tmp_path / "teacher", silent(), cache=tmp_path / "features")
+    fit(config, tmp_path / "teacher", silent_display(), cache=tmp_path / "features")
     moved = replace_index(config, shutil.copy(split.index, tmp_path / "moved.csv"))
     distil = moved.distil.model_copy(update={"teachers": (tmp_path / "teacher",)})
     assert load_teachers(moved.model_copy(update={"distil": distil})) is not None

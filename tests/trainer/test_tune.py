@@ -207,7 +207,7 @@ def wait(condition: Callable[[], bool], seconds: float = 240) -> None:
 
 
 def test_one_study_at_a_time(data: Data, tmp_path: Path, cli_error: Callable[..., str]) -> None:
-    with disk.sole_process(tmp_path, "not this one"):
+    with disk.exclusive_lock(tmp_path, "not this one"):
         message = cli_error("tune", *data.flags, "--out", tmp_path, "--trials", 1)
     assert "another tune is running here; wait for it, or use its --jobs" in message
 

@@ -15,10 +15,10 @@ from torch import nn
 
 from binwatch.errors import PhotoError, Reason
 from trainer import __main__ as cli
-from trainer.config import Config, ModelConfig, read
+from trainer.config import Config, ModelConfig, read_config
 from trainer.data.dataset import PhotoSet
 from trainer.data.photo_loader import PhotoLoader
-from trainer.display import Display, silent
+from trainer.display import Display, silent_display
 from trainer.distributed.context import SINGLE_PROCESS, DistributedContext, process_group
 from trainer.models.counter import Counter
 from trainer.train import fit as fitting
@@ -73,22 +73,28 @@ def interrupt(row: dict[str, float]) -> None:
 
 def config_of(photos: str, index: str, changes: dict[str, Any]) -> Config:
     fixed = {"data.photos": photos, "data.index": index, "model.weights": "none", "train.threads": 1}
-    return read(None, fixed | changes)
+    return read_config(None, fixed | changes)
 
 
 def fits(photos: str, index: str, teacher: str, folder: Path, context: DistributedContext) -> None:
     taught = {"distil.teachers": [teacher]}
     use_tiny(norm=False)
-    fit(config_of(photos, index, SPREAD_32 | taught), folder / "spread", silent(), context=context)
+    fit(config_of(photos, index, SPREAD_32 | taught), folder / "spread", silent_display(), context=context)
     use_tiny(norm=True)
-    fit(config_of(photos, index, NOISY | FROZEN | taught), folder / "frozen", silent(), context=context)
+    fit(config_of(photos, index, NOISY | FROZEN | taught), folder / "frozen", silent_display(), context=context)
     config = config_of(photos, index, NOISY)
-    fit(config, folder / "one", silent(), context=context)
+    fit(config, folder / "one", silent_display(), context=context)
     try:
-        fit(config, folder / "two", silent(), context=context, on_epoch_end=interrupt)
+        fit(config, folder / "two", silent_display(), context=context, on_epoch_end=interrupt)
     except Interrupted:
         saved = load_run(folder / "two", context=context)
-        fit(saved.config, folder / "two", Display() if context.is_main else silent(), saved=saved, context=context)
+        fit(
+            saved.config,
+            folder / "two",
+            Display() if context.is_main else silent_display(),
+            saved=saved,
+            context=context,
+        )
 
 
 def lose_photos() -> None:

@@ -1,1 +1,1 @@
-"""The command line."""
+"""The trainer's command line interface."""

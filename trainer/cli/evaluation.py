@@ -10,7 +10,7 @@ from rich.console import Console
 
 from binwatch.bundle import Precision
 from trainer.cli import paths
-from trainer.cli.options import Every, Index, Photos
+from trainer.cli.options import AllPhotos, Index, Photos
 from trainer.cli.paths import data_changes
 from trainer.data.split import ALL_PHOTOS, Split
 from trainer.disk import make_folder
@@ -20,7 +20,7 @@ from trainer.display import Display
 def evaluate(
     model: Annotated[Path, typer.Argument(help="A checkpoint (.pt) or a bundle (folder with card.json).")],
     split: Annotated[Split, typer.Option(help="Split of the data set to evaluate on.")] = Split.TEST,
-    every: Every = False,
+    all_photos: AllPhotos = False,
     challenge: Annotated[
         bool, typer.Option("--challenge", help="The ABID challenge's protocol only: photos and counts of 0 to 5.")
     ] = False,
@@ -35,9 +35,9 @@ def evaluate(
         ),
     ] = None,
 ) -> None:
-    """Measure accuracy, RMSE, MAE, within one, per class and calibration, with confidence intervals by bin group.
+    """Measure accuracy, RMSE, MAE, within-one accuracy and calibration, with confidence intervals by bin group.
 
-    Writes the figures as JSON and, beside it, an HTML page with diagrams and the worst photos.
+    Writes the figures, also per class, as JSON, and beside it an HTML page with diagrams and the worst photos.
     """
     changes = data_changes(photos, index)
     paths.check_model(model)
@@ -46,29 +46,28 @@ def evaluate(
     from trainer.evaluation.evaluate import report_file
 
     display = Display()
-    name = ALL_PHOTOS if every else split
+    name = ALL_PHOTOS if all_photos else split
     file = out or report_file(model, f"{name}-challenge" if challenge else name, variant)
     make_folder(file.parent)
-    found = run(model, None if every else split, changes, display, variant, challenge=challenge)
+    evaluation = run(model, None if all_photos else split, changes, display, variant, challenge=challenge)
     console = Console()
-    console.print(
-        tables.metrics_table(found.metrics, f"{found.model}: {found.name} photos, 95 % intervals by bin group")
-    )
-    console.print(tables.class_table(found.main, "by label and count"))
-    if limits := found.limits():
+    title = f"{evaluation.model}: {evaluation.name} photos, 95 % intervals by bin group"
+    console.print(tables.metrics_table(evaluation.metrics, title))
+    console.print(tables.class_table(evaluation.main, "by label and count"))
+    if limits := evaluation.limits():
         display.warn(limits)
-    page = report.write(found, file)
+    page = report.write(evaluation, file)
     display.say(f"written: {file}, {page.name}")
 
 
 def compare(
     model: Annotated[Path, typer.Argument(metavar="A", help="A checkpoint (.pt) or a bundle (folder with card.json).")],
     other: Annotated[Path, typer.Argument(metavar="B", help="The checkpoint or bundle to compare A with.")],
-    every: Every = False,
+    all_photos: AllPhotos = False,
     photos: Photos = None,
     index: Index = None,
 ) -> None:
-    """Test whether A counts better than B by more than chance, on A's test photos (paired, by bin group)."""
+    """Test whether A counts significantly better than B, on A's test photos (paired, by bin group)."""
     changes = data_changes(photos, index)
     for path in (model, other):
         paths.check_model(path)
@@ -76,7 +75,7 @@ def compare(
     from trainer.evaluation.compare import compare_files
 
     display = Display()
-    found = compare_files(model, other, changes, display, None if every else Split.TEST)
-    if not found.identical:
-        Console().print(tables.comparison_table(found))
-    typer.echo(found.verdict())
+    comparison_table = compare_files(model, other, changes, display, None if all_photos else Split.TEST)
+    if not comparison_table.identical:
+        Console().print(tables.comparison_table(comparison_table))
+    typer.echo(comparison_table.verdict())

@@ -12,7 +12,7 @@ from binwatch.bundle import Bundle, Precision
 from binwatch.console import remark
 from binwatch.counts import CountRule
 from binwatch.text import count_noun
-from trainer.cli.options import Every, Index, Photos
+from trainer.cli.options import AllPhotos, Index, Photos
 from trainer.cli.paths import data_changes
 from trainer.data.split import Split
 from trainer.display import Display
@@ -37,7 +37,7 @@ def export(
     photos: Photos = None,
     index: Index = None,
 ) -> None:
-    """Write a bundle: ONNX files that are checked against the checkpoint, and a card with their metrics."""
+    """Write a bundle: ONNX files, compared with the checkpoint, and a card with their metrics."""
     precisions, changes = _precisions(variants), data_changes(photos, index)
     check_checkpoint(model)
     from trainer.evaluation import tables
@@ -64,38 +64,32 @@ def calibrate(
         Split | None,
         typer.Option(help="Split of the data set; default: test for calibration, validation for reference."),
     ] = None,
-    every: Every = False,
+    all_photos: AllPhotos = False,
 ) -> None:
-    """Write a new calibration (of p-values) and a new drift reference into a bundle's card.
+    """Write a new calibration of p-values and a new drift reference into a bundle's card.
 
-    Use it if the bundle has none, or if the photos have changed for good. export writes both. The model stays the same.
+    Use it for a bundle without them (export writes both), or if the photos have changed permanently. The model stays
+    the same.
     """
     data_changes(photos, index)
     Bundle(bundle)
-    from trainer.export.card_update import update
-    from trainer.export.conformal import described
-    from trainer.export.reference import small_reference
+    from trainer.export.card_update import update_card
+    from trainer.export.conformal import describe
+    from trainer.export.reference import small_reference_notes
 
     parts = tuple(CardPart) if only is None else (only,)
-    card = update(bundle, photos, index, parts, Display(), split=split, every=every)
+    card = update_card(bundle, photos, index, parts, Display(), split=split, all_photos=all_photos)
     if card.calibration and CardPart.CALIBRATION in parts:
-        together = described(card.calibration, card.highest)
-        remark(f"{bundle}: calibrated with {count_noun(card.calibration.photos, 'photo')} ({together})")
+        categories = describe(card.calibration, card.highest)
+        remark(f"{bundle}: calibrated with {count_noun(card.calibration.photos, 'photo')} ({categories})")
     if card.reference and CardPart.REFERENCE in parts:
-        found = card.reference
-        remark(
-            " ".join(
-                [
-                    f"{bundle}: reference of {count_noun(found.photos, 'photo')} of"
-                    f" {count_noun(found.groups or 0, 'bin')}.",
-                    *small_reference(found),
-                ]
-            )
-        )
+        bins = count_noun(card.reference.groups or 0, "bin")
+        summary = f"{bundle}: reference of {count_noun(card.reference.photos, 'photo')} of {bins}."
+        remark(" ".join([summary, *small_reference_notes(card.reference)]))
 
 
 def self_check(bundle: Annotated[Path, typer.Argument(help="Folder of the bundle.")]) -> None:
-    """Write a self-check into a bundle's card: its files' outputs for a few generated images, on this machine.
+    """Write a self-check into a bundle's card: the outputs of its files for a few generated images, on this machine.
 
     Workers compare their own outputs with it when they load the model. Run it on a machine that counts correctly.
     """

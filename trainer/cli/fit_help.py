@@ -1,4 +1,4 @@
-"""The end of `fit --help`: examples, and every option of --set and --config."""
+"""The epilog of `fit --help`: examples, and every option of --set and --config."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ EXAMPLES = (
 
 
 def options() -> Iterator[tuple[str, FieldInfo]]:
-    """Name and description of every option, in the order of the configuration."""
+    """Yield the name and field of every option, in the order of the configuration."""
     for section, table in Config.model_fields.items():
         if isinstance(table.annotation, type) and issubclass(table.annotation, BaseModel):
             for name, option in table.annotation.model_fields.items():
                 yield f"{section}.{name}", option
 
 
-def shown_default(value: object) -> str:
-    """A default as TOML, or a word if it is empty."""
+def format_default(value: object) -> str:
+    """Format a default as TOML, or as "empty", "none" or "required" if it has no value."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int | float | str):
@@ -36,7 +36,7 @@ def shown_default(value: object) -> str:
 
 
 def epilog() -> str:
-    """The examples, and a line for each option."""
-    described = [f"{name} ({shown_default(option.default)}): {option.description}" for name, option in options()]
+    """Return the examples and a line for each option."""
+    lines = [f"{name} ({format_default(option.default)}): {option.description}" for name, option in options()]
     heading = "Options of --set and of the tables in --config, with their defaults:"
-    return "\n".join(["Examples:", *EXAMPLES, "", heading, *described])
+    return "\n".join(["Examples:", *EXAMPLES, "", heading, *lines])

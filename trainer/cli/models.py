@@ -1,4 +1,4 @@
-"""Commands on the models in the bucket: models, publish, promote, rollback."""
+"""The commands `models`, `publish`, `promote` and `rollback`, for the models in the bucket."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def models() -> None:
     for version in registry.versions():
         try:
             cards.append(registry.card(version))
-        except BundleError as error:  # the list must still show the other models
+        except BundleError as error:  # still list the other models
             Display().warn(f"{error}")
     if not cards:
         Display().say("no models yet; promote a bundle that export has written")
@@ -66,17 +66,17 @@ def promote(
 
     display = Display()
 
-    def show(found: ModelComparison) -> None:
-        if not found.identical:
-            Console().print(tables.comparison_table(found))
+    def show(comparison_table: ModelComparison) -> None:
+        if not comparison_table.identical:
+            Console().print(tables.comparison_table(comparison_table))
 
-    bundled = load_settings().model_dir
-    done = run(model, open_registry(), changes, display, force=force, dry_run=dry_run, bundled=bundled, show=show)
-    if done.comparison:
-        display.say(done.comparison.verdict())
-    what = "would be in use" if dry_run else "in use now"
-    instead = f" instead of {done.replaced}" if done.replaced else " as the first model, compared with none"
-    display.say(f"{what}: {done.version}{instead}{' (forced)' if done.forced else ''}")
+    initial = load_settings().model_dir
+    decision = run(model, open_registry(), changes, display, force=force, dry_run=dry_run, initial=initial, show=show)
+    if decision.comparison:
+        display.say(decision.comparison.verdict())
+    status = "would be in use" if dry_run else "in use now"
+    instead = f" instead of {decision.replaced}" if decision.replaced else " as the first model, compared with none"
+    display.say(f"{status}: {decision.version}{instead}{' (forced)' if decision.forced else ''}")
 
 
 def rollback(
@@ -92,6 +92,6 @@ def rollback(
 
 
 def open_registry() -> Registry:
-    """The registry in the bucket BINWATCH_BUCKET, below BINWATCH_MODELS_PREFIX."""
+    """Open the registry in the bucket BINWATCH_BUCKET, below BINWATCH_MODELS_PREFIX."""
     settings = load_settings()
     return Registry(Objects(settings), settings.bucket, settings.models_prefix)

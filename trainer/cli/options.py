@@ -1,4 +1,4 @@
-"""Options of several commands."""
+"""Command-line options that several commands share."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from trainer.config import assignment
+from trainer.config import parse_assignment
 
 Photos = Annotated[
     Path | None,
@@ -39,13 +39,15 @@ Freeze = Annotated[
     str | None,
     typer.Option(help="Freeze all layers up to this one, e.g. layer3 (model.freeze). Default: none."),
 ]
-Every = Annotated[bool, typer.Option("--every", help="All photos of the index; no model may have been trained on any.")]
+AllPhotos = Annotated[
+    bool, typer.Option("--every", help="All photos of the index; no model may have been trained on any.")
+]
 
 
-def changes_of(
+def collect_changes(
     settings: list[str] | None, *, photos: Path | None, index: Path | None, freeze: str | None
 ) -> dict[str, Any]:
-    """Changes of the configuration by flags and --set; a flag overrides --set."""
+    """Collect the changes of the configuration from flags and --set. A flag overrides --set."""
     flags = {"data.photos": photos, "data.index": index, "model.freeze": freeze}
-    given = {name: value for name, value in flags.items() if value is not None}
-    return dict(assignment(text) for text in settings or []) | given
+    by_flag = {name: value for name, value in flags.items() if value is not None}
+    return dict(parse_assignment(text) for text in settings or []) | by_flag

@@ -1,4 +1,4 @@
-"""Checks of the files and folders that a command line names.
+"""Checks of the files and folders that are named on the command line.
 
 They do not import torch, which takes seconds, so that a typo is reported immediately.
 """
@@ -16,9 +16,10 @@ from trainer.train.run_files import BEST_CHECKPOINT, LAST_CHECKPOINT, check_chec
 
 
 def check_run(config: Config, out: Path) -> None:
-    """Raises CheckpointError or DataError if an input of a new run is missing, or if `out` has another run.
+    """Raise CheckpointError or DataError if an input of a new run is missing, or if `out` already has a run.
 
-    Several processes may be on several machines. They check it after they have connected, and name the one that fails.
+    The processes of a distributed run may be on several machines. They check their inputs after they have connected, so
+    that the error names the process that fails.
     """
     if environment.is_distributed():
         return
@@ -29,19 +30,19 @@ def check_run(config: Config, out: Path) -> None:
 
 
 def check_resumable(out: Path) -> None:
-    """Raises CheckpointError if `out` has no run."""
+    """Raise CheckpointError if `out` has no run."""
     if not environment.is_distributed():  # only the main process needs it
         check_checkpoint(out / LAST_CHECKPOINT)
 
 
 def check_data(config: DataConfig) -> None:
-    """Raises DataError if photos or labels are missing."""
+    """Raise DataError if photos or labels are missing."""
     source.check_exists(config.photos)
     index.check_exists(config)
 
 
 def data_changes(photos: Path | None, index_file: Path | None) -> dict[str, Path]:
-    """Options of a model's data set that a command line replaces. Raises DataError if a path does not exist."""
+    """Return the data options that --photos and --index override. Raises DataError if a path does not exist."""
     if photos:
         source.check_exists(photos)
     if index_file:
@@ -50,7 +51,7 @@ def data_changes(photos: Path | None, index_file: Path | None) -> dict[str, Path
 
 
 def check_model(model: Path) -> None:
-    """Raises CheckpointError, BundleError or ConfigError if there is no checkpoint or bundle."""
+    """Raise CheckpointError, BundleError or ConfigError if `model` is neither a checkpoint nor a bundle."""
     if not model.is_dir():
         check_checkpoint(model)
     elif (model / BEST_CHECKPOINT).is_file() and not (model / CARD_FILE).exists():
@@ -60,7 +61,7 @@ def check_model(model: Path) -> None:
 
 
 def check_file(file: Path) -> None:
-    """Raises ConfigError if a file cannot be read."""
+    """Raise ConfigError if a file cannot be read."""
     try:
         file.open("rb").close()
     except OSError as error:

@@ -16,15 +16,15 @@ def pipeline(
     work: Annotated[Path, typer.Option("--work", help="Folder for photos and runs; use the same one every time.")],
     again: Annotated[bool, typer.Option("--again", help="Start a new run even if nothing has changed.")] = False,
 ) -> None:
-    """Prepare, fit, evaluate, export, compare and promote. Resumable; can be run by cron."""
+    """Prepare, fit, evaluate, export, compare and promote. Continues after an interruption; suitable for cron."""
     check_file(config)
     from trainer.cli.models import open_registry
     from trainer.display import Display
     from trainer.pipeline import Pipeline, read_pipeline
 
     display = Display()
-    done = Pipeline(work, read_pipeline(config), load_settings(), open_registry(), display).run(again=again)
-    if done.version is None:
-        display.say(done.why)
+    outcome = Pipeline(work, read_pipeline(config), load_settings(), open_registry(), display).run(force_new=again)
+    if outcome.version is None:
+        display.say(outcome.reason)
     else:
-        display.say(f"{done.version}: {'promoted' if done.promoted else 'not promoted'}: {done.why}")
+        display.say(f"{outcome.version}: {'promoted' if outcome.promoted else 'not promoted'}: {outcome.reason}")

@@ -22,12 +22,12 @@ def prepare(
     ],
     **options: Any,
 ) -> None:
-    """Fetch photos and labels, verified; split by bin group; write manifest, histogram and report."""
+    """Fetch and verify photos and labels, split them by bin group, and write manifest, histogram and report."""
     from trainer.data.source import prepared_jpeg_quality
     from trainer.display import Display
     from trainer.prepare import outputs
-    from trainer.prepare.place import PHOTOS
-    from trainer.prepare.run import opened
+    from trainer.prepare.photo_store import PHOTOS
+    from trainer.prepare.run import open_inputs
     from trainer.prepare.run import prepare as run
 
     try:
@@ -35,8 +35,8 @@ def prepare(
     except ValidationError as error:
         raise ConfigError(f"prepare: {error.errors()[0]['msg']} (--list FILE, --per-class N, --all)") from error
     display = Display()
-    display.say(outputs.text(run(*opened(config, load_settings()), out, display)))
-    kept = prepared_jpeg_quality(out, INPUT_SIZE)
-    quality = f" --set data.jpeg_quality={kept}" if kept else ""
+    display.say(outputs.render_report(run(*open_inputs(config, load_settings()), out, display)))
+    jpeg_quality = prepared_jpeg_quality(out, INPUT_SIZE)
+    quality = f" --set data.jpeg_quality={jpeg_quality}" if jpeg_quality else ""
     data = f"--photos {out / PHOTOS} --index {out / outputs.MANIFEST}"
     display.say(f"fit with it: python -m trainer fit {data} --out RUN{quality}")

@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from trainer.cli.options import ConfigFile, Freeze, Index, Photos, Settings, changes_of
+from trainer.cli.options import ConfigFile, Freeze, Index, Photos, Settings, collect_changes
 from trainer.cli.paths import check_data, check_file
-from trainer.config import read
+from trainer.config import read_config
 from trainer.disk import make_folder
 from trainer.distributed.environment import is_distributed
 
@@ -27,32 +27,32 @@ def profile(
     ] = None,
     json: Annotated[Path | None, typer.Option("--json", help="JSON file to write the figures to.")] = None,
 ) -> None:
-    """Measure the parts of a training step, what limits it, and what training costs on this machine.
+    """Measure each part of a training step, and show what limits it and what training costs on this machine.
 
     Trains briefly with the configuration of fit on a sample of the photos, and stores nothing.
     """
-    changes = changes_of(settings, photos=photos, index=index, freeze=freeze)
-    options = read(config, changes)
+    changes = collect_changes(settings, photos=photos, index=index, freeze=freeze)
+    options = read_config(config, changes)
     if not is_distributed():
         check_data(options.data)
     if prices:
         check_file(prices)
-    from trainer.display import Display, silent
+    from trainer.display import Display, silent_display
     from trainer.distributed.context import process_group
     from trainer.profile import show
     from trainer.profile.measure import profile as run
     from trainer.profile.prices import costs, read_prices
 
     with process_group() as context:
-        table, notes = read_prices(prices) if prices else ([], "")
+        price_list, notes = read_prices(prices) if prices else ([], "")
         if json:
             make_folder(json.parent)
-        display = Display() if context.is_main else silent()
-        found = run(options, display, seconds=seconds, context=context)
+        display = Display() if context.is_main else silent_display()
+        measured = run(options, display, seconds=seconds, context=context)
         if not context.is_main:
             return
-        cost = costs(found, table)
-        show.show(found, cost, notes, Console())
+        machine_costs = costs(measured, price_list)
+        show.show(measured, machine_costs, notes, Console())
         if json:
-            show.write_figures(found, cost, json)
+            show.write_figures(measured, machine_costs, json)
             display.say(f"written: {json}")

@@ -1,4 +1,4 @@
-"""The options of a configuration's table as options of a command, so that each is defined only once."""
+"""Turns the options of a configuration table into command-line options, so that each is defined only once."""
 
 from __future__ import annotations
 
@@ -12,16 +12,19 @@ from pydantic import BaseModel
 Command = TypeVar("Command", bound=Callable[..., None])
 
 BOUNDS = (("min", "ge"), ("max", "le"))
-"""typer's name of a bound, and pydantic's: typer checks bounds before the table does."""
+"""Pairs of typer's and pydantic's name of a bound. With these, typer checks the bounds itself."""
 
 
 def with_options_of(table: type[BaseModel], flags: Mapping[str, str]) -> Callable[[Command], Command]:
-    """Replace the `**options` of a command by those of `table`. `flags` are those that differ from its name."""
+    """Replace the `**options` of a command with the options of `table`.
+
+    A flag is `--` and the option's name, unless `flags` maps the name to another flag.
+    """
 
     def decorate(command: Command) -> Command:
-        own = inspect.signature(command, eval_str=True)
-        kept = [each for each in own.parameters.values() if each.kind is not inspect.Parameter.VAR_KEYWORD]
-        command.__signature__ = own.replace(parameters=[*kept, *_parameters(table, flags)])  # type: ignore[attr-defined]
+        signature = inspect.signature(command, eval_str=True)
+        own = [each for each in signature.parameters.values() if each.kind is not inspect.Parameter.VAR_KEYWORD]
+        command.__signature__ = signature.replace(parameters=[*own, *_parameters(table, flags)])  # type: ignore[attr-defined]
         return command
 
     return decorate
@@ -31,7 +34,12 @@ def _parameters(table: type[BaseModel], flags: Mapping[str, str]) -> Iterator[in
     for name, field in table.model_fields.items():
         option = typer.Option(
             flags.get(name, f"--{name.replace('_', '-')}"), help=field.description, show_default=bool(field.default),
-            **{bound: getattr(each, of) for bound, of in BOUNDS for each in field.metadata if hasattr(each, of)},
+            **{
+                bound: getattr(constraint, attribute)
+                for bound, attribute in BOUNDS
+                for constraint in field.metadata
+                if hasattr(constraint, attribute)
+            },
         )  # fmt: skip
         yield inspect.Parameter(
             name,

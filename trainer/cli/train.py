@@ -8,10 +8,10 @@ from typing import Annotated
 import typer
 
 from trainer.cli import paths
-from trainer.cli.options import ConfigFile, Freeze, Index, Photos, Settings, changes_of
+from trainer.cli.options import ConfigFile, Freeze, Index, Photos, Settings, collect_changes
 from trainer.cli.paths import data_changes
-from trainer.config import Config, TrainConfig, assignment, read
-from trainer.display import Display, silent
+from trainer.config import Config, TrainConfig, parse_assignment, read_config
+from trainer.display import Display, silent_display
 from trainer.errors import ConfigError
 from trainer.train.run_files import check_study
 
@@ -47,11 +47,11 @@ def fit(
         ),
     ] = False,
 ) -> None:
-    """Train a model on photos and their labels; write a checkpoint after each epoch.
+    """Train a model on labelled photos, and write a checkpoint after each epoch.
 
     Progress, warnings and figures go to standard error. An interrupted run continues with --resume.
     """
-    changes = changes_of(settings, photos=photos, index=index, freeze=freeze)
+    changes = collect_changes(settings, photos=photos, index=index, freeze=freeze)
     if resume and (config or changes or from_study):
         raise ConfigError("--resume takes the configuration from the checkpoint; only --epochs may be given with it")
     if from_study:
@@ -65,19 +65,22 @@ def fit(
         paths.check_resumable(out)
         options = None
     else:
-        options = read(config, changes)
+        options = read_config(config, changes)
         paths.check_run(options, out)
     _fit(out, options, epochs, cache)
 
 
 def _fit(out: Path, options: Config | None, epochs: int | None, cache: Path | None) -> None:
-    """Train, in this process or together with others. Without options, continue the run in `out`."""
+    """Train in this process, or in this and other processes of a distributed run.
+
+    Without `options`, continue the run in `out`.
+    """
     from trainer.distributed.context import process_group
     from trainer.train.fit import fit as run
     from trainer.train.fit import load_run
 
     with process_group() as context:
-        display = Display() if context.is_main else silent()
+        display = Display() if context.is_main else silent_display()
         if options:
             best = run(options, out, display, cache=cache, context=context)
         else:
@@ -96,10 +99,10 @@ def tune(
     preset: Annotated[str, typer.Option(help="Search space: default, or capstone.")] = "default",
     jobs: Annotated[int, typer.Option(min=1, help="Concurrent trials, each in its own process.")] = 1,
 ) -> None:
-    """Search for the best options (Optuna), for fit --from-study."""
-    changes = dict(assignment(text) for text in settings or [])
+    """Search for the best options with Optuna; use them with fit --from-study."""
+    changes = dict(parse_assignment(text) for text in settings or [])
     changes |= {f"data.{name}": str(path) for name, path in data_changes(photos, index).items()}
-    paths.check_data(read(config, changes).data)
+    paths.check_data(read_config(config, changes).data)
     from trainer.train.tune import SPACES, Tuning
     from trainer.train.tune import tune as run
 

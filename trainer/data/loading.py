@@ -23,7 +23,7 @@ MAX_KEYS_IN_WARNING = 3
 
 def read_data(config: DataConfig, display: Display, context: DistributedContext = SINGLE_PROCESS) -> DataSet:
     """Read the data set and warn about its flaws. Photos that cannot be decoded are left out."""
-    data = load_dataset(config, lambda keys: display.follow(keys, len(keys), "checking photos"), context)
+    data = load_dataset(config, lambda keys: display.track(keys, len(keys), "checking photos"), context)
     report_left_out(config, data.missing, data.unreadable, display)
     counts = ", ".join(f"{len(data[split])} {split}" for split in Split)
     display.say(f"{counts} photos")
@@ -35,7 +35,7 @@ def read_data(config: DataConfig, display: Display, context: DistributedContext 
 
 def read_photos(config: DataConfig, display: Display) -> tuple[PhotoSet, tuple[str, ...], dict[str, str]]:
     """Read all photos of a known class: see `load_photos`."""
-    photos, missing, unreadable = load_photos(config, lambda keys: display.follow(keys, len(keys), "checking photos"))
+    photos, missing, unreadable = load_photos(config, lambda keys: display.track(keys, len(keys), "checking photos"))
     report_left_out(config, missing, unreadable, display)
     return photos, missing, unreadable
 
@@ -114,6 +114,6 @@ def report_left_out(
         display.say(f"left out: photos that are in the index but not in {config.photos}: {len(missing):,}")
 
 
-def follow(display: Display, batches: Iterator[Batch], photos: int, description: str) -> Iterator[Batch]:
+def track(display: Display, batches: Iterator[Batch], photos: int, description: str) -> Iterator[Batch]:
     """Yield batches with a progress bar."""
-    return display.follow(batches, photos, description, lambda batch: batch.photos)
+    return display.track(batches, photos, description, lambda batch: batch.photos)

@@ -219,7 +219,7 @@ def bundle_probabilities(
     """Predict the distributions of photos by a variant, float32 (photos, quantities), with a progress bar."""
     model = OnnxModel.from_bundle(bundle, precision)
     description = f"counting by {bundle.card.version}"
-    return run(model, photos, lambda batches: display.follow(batches, len(photos), description, len))[0]
+    return run(model, photos, lambda batches: display.track(batches, len(photos), description, len))[0]
 
 
 def torch_logits(model: Counter, photos: PhotoSet, config: TrainConfig, display: Display) -> npt.NDArray[np.float32]:

@@ -17,7 +17,7 @@ from PIL import Image
 from binwatch.bundle import Estimate, Metrics
 from binwatch.counts import CLASSES, MORE_THAN_5, CountRule, class_error, predict_counts
 from binwatch.text import count_noun
-from trainer.disk import write_json, write_whole
+from trainer.disk import write_atomically, write_json
 from trainer.evaluation.evaluate import Evaluation, Probabilities
 from trainer.evaluation.metrics import ECE_BINS, Ints, challenge_counts, counts_of
 from trainer.evaluation.tables import recall_and_precision
@@ -73,8 +73,8 @@ def worst_photos(
 def write(evaluation: Evaluation, file: Path) -> Path:
     """Write the metrics to `file` as JSON, and the HTML page beside it. Return the page's path."""
     write_json(file, evaluation.as_json())
-    html_file = file.with_suffix(".html")
-    write_whole(html_file, render_page(evaluation).encode())
+    html_file = file.with_suffix(".html_file")
+    write_atomically(html_file, render_page(evaluation).encode())
     return html_file
 
 

@@ -1,1 +1,1 @@
-"""A trained network → ONNX files whose outputs are compared with the network's, and their card."""
+"""`export`: writes a trained network as ONNX files, compares their outputs with the network's, and writes the card."""

@@ -1,4 +1,4 @@
-"""New parts for the card of an existing bundle, whose ONNX files stay as they are.
+"""Replaces parts of an existing bundle's card: calibration, drift reference, self-check. ONNX files stay unchanged.
 
 Calibration and drift reference are made from photos that the model was not trained on.
 """
@@ -20,13 +20,14 @@ from trainer.export.model_outputs import ModelOutputs
 from trainer.export.parts import CardPart
 from trainer.export.reference import reference_of
 
-MAKE = {CardPart.CALIBRATION: calibration_of, CardPart.REFERENCE: reference_of}
-SPLITS = {CardPart.CALIBRATION: Split.TEST, CardPart.REFERENCE: Split.VALIDATION}
-"""As in `export`. P-values need photos that nothing was fitted to; epoch and temperature follow from validation photos.
-"""
+BUILDERS = {CardPart.CALIBRATION: calibration_of, CardPart.REFERENCE: reference_of}
+"""The function that makes each part from a model's outputs."""
+DEFAULT_SPLITS = {CardPart.CALIBRATION: Split.TEST, CardPart.REFERENCE: Split.VALIDATION}
+"""The split that `export` uses for each part, too. P-values need photos that nothing was fitted to, and epoch and
+temperature were chosen with the validation photos."""
 
 
-def update(
+def update_card(
     folder: Path,
     photos: Path,
     index: Path | None,
@@ -34,23 +35,24 @@ def update(
     display: Display,
     *,
     split: Split | None = None,
-    every: bool = False,
+    all_photos: bool = False,
 ) -> Card:
     """Write new `parts` into the card of the bundle in `folder`, all of them or none.
 
-    Each is made from the model's outputs for the photos of its own split (or of `split`), which follows from the
-    model's data set, or for `every` photo. Raises DataError if there are no such photos.
+    Each part is made from the model's outputs for the photos of its default split, of `split`, or with `all_photos`, of
+    all photos. Photos are split as in the model's data set. Raises DataError if there are no such photos.
     """
     bundle = Bundle(folder)
-    wanted = {part: None if every else split or SPLITS[part] for part in parts}
-    found = {name: outputs_of(bundle, photos, index, name, display) for name in dict.fromkeys(wanted.values())}
-    card = bundle.card.model_copy(update={part.value: MAKE[part](found[name]) for part, name in wanted.items()})
+    split_of_part = {part: None if all_photos else split or DEFAULT_SPLITS[part] for part in parts}
+    outputs = {each: outputs_of(bundle, photos, index, each, display) for each in dict.fromkeys(split_of_part.values())}
+    new_parts = {part.value: BUILDERS[part](outputs[each]) for part, each in split_of_part.items()}
+    card = bundle.card.model_copy(update=new_parts)
     write_card(folder, card)
     return card
 
 
 def add_self_check(folder: Path) -> Card:
-    """Write the outputs of each file of a bundle for a few generated images, on this machine, into its card."""
+    """Write a self-check into a bundle's card: the outputs of its files for a few generated images, on this machine."""
     bundle = Bundle(folder)
     variants = {
         precision: variant.model_copy(update={"self_check": self_check_of(OnnxModel(bundle.model_path(precision)))})
@@ -62,17 +64,17 @@ def add_self_check(folder: Path) -> Card:
 
 
 def outputs_of(bundle: Bundle, photos: Path, index: Path | None, split: Split | None, display: Display) -> ModelOutputs:
-    """Outputs of a bundle's first variant for the photos of a split, or (None) for all. Raises DataError if none."""
+    """Run a bundle's first variant on the photos of `split`; None means all photos. Raises DataError if it has none."""
     config = bundle_data(bundle, {"photos": photos} | ({"index": index} if index else {}))
     if split is None:
         config = config.model_copy(update={"split_column": ""})
-    every, _, _ = read_photos(config, display)
-    chosen = every.of(split) if split else every
-    if not chosen:
+    all_photos, _, _ = read_photos(config, display)
+    selected = all_photos.of(split) if split else all_photos
+    if not selected:
         raise DataError(
             f"{config.labels}: no photo of the {split} split; name another with --split, or take all with --every"
         )
     model = OnnxModel.from_bundle(bundle, next(iter(bundle.card.variants)))
     what = f"counting by {bundle.card.version}"
-    found = run(model, chosen, lambda each: display.follow(each, len(chosen), what, len))
-    return ModelOutputs(chosen, split or ALL_PHOTOS, *found, bundle.card.answers, bundle.card.count_rule)
+    outputs = run(model, selected, lambda chunks: display.track(chunks, len(selected), what, len))
+    return ModelOutputs(selected, split or ALL_PHOTOS, *outputs, bundle.card.answers, bundle.card.count_rule)

@@ -1,6 +1,6 @@
-"""The calibration of p-values: the probabilities that a model gave to the truth, on photos that nothing was fitted to.
+"""The calibration of p-values: a model's probabilities of the true counts, on photos that nothing was fitted to.
 
-The test photos are used. Epoch and temperature were chosen by the validation photos, so on these the model's
+Test photos are used. Epoch and temperature were chosen with the validation photos, so on these the model's
 probabilities look a little better than they are.
 """
 
@@ -15,25 +15,30 @@ from trainer.errors import DataError
 from trainer.export.model_outputs import ModelOutputs
 
 
-def calibration_of(found: ModelOutputs) -> Calibration:
-    """The calibration that follows from a model's outputs. Raises DataError if no photo can be used."""
-    photos, classes = found.photos, found.classes
+def calibration_of(outputs: ModelOutputs) -> Calibration:
+    """Calculate the calibration from a model's outputs. Raises DataError if no photo can be used."""
+    photos, classes = outputs.photos, outputs.classes
     kept = np.arange(len(photos))
-    if found.distribution.shape[1] > len(CLASSES):
-        # A photo labelled "n or more" would look less odd than it is. And if the model distinguishes numbers above 5,
-        # no other class can stand in for "more than 5".
+    if outputs.distribution.shape[1] > len(CLASSES):
+        # A photo labelled "n or more" would look more plausible than it is. And if the model distinguishes numbers
+        # above 5, no other class can stand in for "more than 5".
         kept = np.flatnonzero(photos.targets >= 0)
         classes = tuple(index for index in classes if index != MORE_THAN_5 or MORE_THAN_5 in photos.labels[kept])
     if not np.isin(photos.labels[kept], classes).any():
         raise DataError(
-            f"none of {len(photos)} {found.name} photos is labelled with a number that the model can predict"
-            f" ({column_names(found.classes)}); name others with --split or --index"
+            f"none of {len(photos)} {outputs.name} photos is labelled with a number that the model can predict"
+            f" ({column_names(outputs.classes)}); name others with --split or --index"
         )
-    groups = [photos.groups[place] for place in kept]
-    return conformal.calibrate(found.distribution[kept], photos.quantities[kept], groups, found.name, answers=classes)
+    groups = [photos.groups[position] for position in kept]
+    return conformal.calibrate(
+        outputs.distribution[kept], photos.quantities[kept], groups, outputs.name, answers=classes
+    )
 
 
-def described(calibration: Calibration, highest: int) -> str:
-    """Which quantities are calibrated together, and with how many photos. `highest` is the model's highest quantity."""
-    parts = (f"{column_names(part.classes, highest)}: {len(part.either)}" for part in calibration.categories)
-    return "; ".join(parts)
+def describe(calibration: Calibration, highest: int) -> str:
+    """List the categories of quantities that are calibrated together, each with its number of photos.
+
+    `highest` is the model's highest quantity.
+    """
+    categories = calibration.categories
+    return "; ".join(f"{column_names(each.classes, highest)}: {len(each.either)}" for each in categories)

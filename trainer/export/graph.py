@@ -1,4 +1,4 @@
-"""The network as one ONNX graph: uint8 photos in, calibrated probabilities and an embedding out."""
+"""Writes the network as one ONNX graph, from uint8 photos to calibrated probabilities and an embedding."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from binwatch.bundle import EMBEDDING_OUTPUT, INPUT_NAME, PROBABILITIES_OUTPUT
 from binwatch.image import INPUT_SIZE
 from trainer.export.notes import remove_notes
-from trainer.export.simplify import simplified
+from trainer.export.simplify import simplify
 from trainer.models.counter import Counter
 
 OPSET = 20
 
 
-class Deployed(nn.Module):
+class DeployedCounter(nn.Module):
     """uint8 (batch, size, size, 3) → probabilities (batch, quantities) and embedding (batch, embedding), float32."""
 
     shift: Tensor
@@ -27,7 +27,7 @@ class Deployed(nn.Module):
     def __init__(self, counter: Counter, temperature: float, shift: npt.NDArray[np.float64]) -> None:
         super().__init__()
         self.normalise = counter.normalise
-        self.backbone = simplified(counter.backbone)
+        self.backbone = simplify(counter.backbone)
         self.head = counter.head
         self.class_mask = counter.class_mask
         self.temperature = temperature
@@ -45,14 +45,14 @@ def write_onnx(
     size: int = INPUT_SIZE,
     shift: npt.NDArray[np.float64] | None = None,
 ) -> None:
-    """Write the fp32 graph for photos of `size`×`size` pixels into one file, with a free batch dimension.
+    """Write the fp32 graph for photos of `size`×`size` pixels into one file, with a dynamic batch dimension.
 
     `shift`, float64 (quantities,), is added to the logits after they are divided by the temperature.
     """
-    deployed = Deployed(counter, temperature, np.zeros(counter.quantities) if shift is None else shift).eval()
+    deployed = DeployedCounter(counter, temperature, np.zeros(counter.quantities) if shift is None else shift).eval()
     photos = torch.zeros(2, size, size, 3, dtype=torch.uint8)  # an example of one photo would fix the batch size at 1
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's own deprecations, which a user cannot act on
+        warnings.simplefilter("ignore")  # deprecation warnings inside the exporter, which a user cannot act on
         torch.onnx.export(
             deployed,
             (photos,),
@@ -62,7 +62,7 @@ def write_onnx(
             dynamic_shapes={"photos": {0: torch.export.Dim("batch")}},
             opset_version=OPSET,
             dynamo=True,
-            external_data=False,  # one file per variant: a second one is easily left behind
+            external_data=False,  # one file per variant, because a second file is easily forgotten when copying
             verbose=False,
         )
     remove_notes(file)

@@ -1,4 +1,4 @@
-"""The outputs of a model for photos."""
+"""The outputs of a model for a set of photos."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ Floats = npt.NDArray[np.floating[Any]]
 
 @dataclass(frozen=True, slots=True)
 class ModelOutputs:
-    """The outputs of a model for photos."""
+    """The outputs of a model for a set of photos."""
 
     photos: PhotoSet
     name: str
     """The split of the photos, or "all"."""
     distribution: Floats
-    """Shape (photos, quantities), in the order of `photos`."""
+    """Probabilities of the quantities, shape (photos, quantities), in the order of `photos`."""
     embeddings: Floats
     """Shape (photos, embedding)."""
     classes: tuple[int, ...] = CLASS_INDEXES
-    """Indexes of the classes that the model can predict."""
+    """Indices of the classes that the model can predict."""
     rule: CountRule = CountRule.MODE
 
     @property

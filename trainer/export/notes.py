@@ -1,4 +1,4 @@
-"""Removes the exporter's notes from an ONNX file. They contain stack traces, which name folders of this machine."""
+"""Removes the exporter's metadata from an ONNX file. It contains stack traces, which name folders of this machine."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import onnx
 
 
 def remove_notes(file: Path) -> None:
-    """Clear the notes of the graph, its nodes and its values. The computation stays as it is."""
+    """Clear metadata and documentation of the graph, its nodes and its values. The computation stays the same."""
     model = onnx.load(file)
     graph = model.graph
-    for part in (graph, *graph.node, *graph.value_info, *graph.initializer, *graph.input, *graph.output):
-        del part.metadata_props[:]
-        part.doc_string = ""
+    for element in (graph, *graph.node, *graph.value_info, *graph.initializer, *graph.input, *graph.output):
+        del element.metadata_props[:]
+        element.doc_string = ""
     onnx.save(model, file)

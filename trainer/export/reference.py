@@ -1,4 +1,4 @@
-"""The drift reference, with which the monitor compares later photos. The model was not trained on its photos."""
+"""The drift reference, with which the monitor compares later photos. It is made of photos not used for training."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from trainer.evaluation.onnx_model import decoded_batches
 from trainer.export.model_outputs import ModelOutputs
 
 
-def reference_of(found: ModelOutputs) -> Reference:
-    """The drift reference that follows from a model's outputs and its photos.
+def reference_of(outputs: ModelOutputs) -> Reference:
+    """Make the drift reference from a model's outputs and its photos.
 
-    Shape and size of the files are left out, because training photos are often squashed copies. For copies
-    (PhotoSet.jpeg_quality), sharpness is left out, too: when 122 originals were squashed and stored in the same way,
+    It has no shapes and sizes of files, because training photos are often squashed copies. For copies
+    (PhotoSet.jpeg_quality), it has no sharpness either: when 122 originals were squashed and stored in the same way,
     brightness, contrast and embedding stayed the same, but sharpness did not (KS distance 0.28).
     """
-    photos = found.photos
+    photos = outputs.photos
     stats = [photo_stats(pixels) for batch in decoded_batches(photos) for pixels in batch]
     signals = [Signal.BRIGHTNESS, Signal.CONTRAST, *([Signal.SHARPNESS] if photos.jpeg_quality is None else [])]
     observed = ReferenceData(
-        probabilities=found.probabilities,
+        probabilities=outputs.probabilities,
         labels=photos.labels,
-        embeddings=found.embeddings,
+        embeddings=outputs.embeddings,
         properties={signal: np.array([getattr(each, signal.value) for each in stats]) for signal in signals},
         groups=len(set(photos.groups)),
-        rule=found.rule,
+        rule=outputs.rule,
     )
     return make_reference(observed)
 
 
-def small_reference(reference: Reference) -> list[str]:
-    """A note for the card, if the reference has too few bins for judging drift."""
+def small_reference_notes(reference: Reference) -> list[str]:
+    """Return a note for the card if the reference has too few bins to judge drift."""
     bins = effective_sample_size(reference)
     if bins >= MIN_REFERENCE_BINS:
         return []

@@ -1,1 +1,1 @@
-"""Photos and metadata from a bucket or a folder → a folder to train from, with labels, splits and a report."""
+"""`prepare`: turns photos and metadata of a bucket or folder into a data set with labels, splits and a report."""

@@ -1,4 +1,4 @@
-"""Files that `prepare` reads: lists of keys, the challenge's validation photos, audits."""
+"""Readers of the files that `prepare` accepts: lists of keys, the challenge's validation photos, audits."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from trainer.errors import DataError
 
 
 class LabelOmission(StrEnum):
-    """Why an audit whose answer is a number cannot be the label of the photo in the bucket."""
+    """Why an audit that gives a number cannot label the photo in the bucket."""
 
     SIGHTED = "made with the numbers in sight; --sighted-audits uses these, too"
     CORRECTED = "corrected by a later audit"
@@ -27,65 +27,68 @@ class LabelOmission(StrEnum):
 
 
 def read_keys(file: Path) -> list[str]:
-    """Keys from a JSON of classes (the Udacity capstone's file_list.json) or a text file with one per line."""
+    """Read keys from a JSON of classes (the Udacity capstone's file_list.json) or a text file with one key per line."""
     if file.suffix.lower() == class_lists.SUFFIX:
         return list(class_lists.read_class_list(file))
-    lines = (line.strip() for line in _text(file).splitlines())
+    lines = (line.strip() for line in _read_text(file).splitlines())
     return list(dict.fromkeys(class_lists.key_of(line) for line in lines if line))
 
 
 def read_challenge(file: Path) -> frozenset[str]:
-    """Keys of the ABID challenge's random_val.txt: one number per line, which it pads with zeros to five digits."""
-    found = []
-    for number, line in enumerate(_text(file).splitlines(), start=1):
+    """Read the keys in the ABID challenge's random_val.txt, which has one number per line.
+
+    A photo's key is its number, padded with zeros to five digits.
+    """
+    keys = []
+    for line_number, line in enumerate(_read_text(file).splitlines(), start=1):
         if line.strip():
             photo = parse_int(line)
             if photo is None or photo < 0:
-                raise DataError(f"{file}, line {number}: {quote_value(line.strip())} is not the number of a photo")
-            found.append(f"{photo:05}")
-    if not found:
+                raise DataError(f"{file}, line {line_number}: {quote_value(line.strip())} is not the number of a photo")
+            keys.append(f"{photo:05}")
+    if not keys:
         raise DataError(f"{file}: lists no photos")
-    return frozenset(found)
+    return frozenset(keys)
 
 
 @dataclass(frozen=True)
 class AuditLabels:
-    """Labels from a file of audits, and why other audits are not labels."""
+    """Labels from a file of audits, and the reasons why other audits are not labels."""
 
     quantities: dict[str, int]
-    """Bin → items."""
+    """Bin → number of items."""
     left_out: Counter[str]
-    """Reason → audits."""
+    """Reason → number of audits that are not labels."""
 
 
 def read_audits(file: Path, *, sighted: bool = False) -> AuditLabels:
-    """Labels from a CSV with the columns `bin` and `quantity`, as people write it, or of `monitor audits export`.
+    """Read labels from a CSV with the columns `bin` and `quantity`, written by hand or by `monitor audits export`.
 
-    A bin's label is the last number among its blind audits (or with `sighted` among all its audits), unless the same
+    A bin's label is the last number among its blind audits (or with `sighted`, among all its audits), unless the same
     auditor withdrew it with a later answer that is not a number. Raises BinwatchError.
     """
     rows = read_audit_file(file, ("bin", "quantity"), "an audit is a bin and the quantity found in it")
     _check_bucket(file, rows)
-    of_bin: dict[str, list[AuditFileRow]] = {}
+    audits_of_bin: dict[str, list[AuditFileRow]] = {}
     for row in rows:
         if row.text("kind") in (None, RowKind.AUDIT):
-            of_bin.setdefault(row.bin_id, []).append(row)
+            audits_of_bin.setdefault(row.bin_id, []).append(row)
     quantities, left_out = dict[str, int](), Counter[str]()
-    for name, audits in of_bin.items():
-        wanted = audits if sighted else [row for row in audits if row.text("blind") is None or row.flag("blind")]
-        left_out[LabelOmission.SIGHTED] += len(audits) - len(wanted)
-        if not wanted:
+    for bin_id, audits in audits_of_bin.items():
+        eligible = audits if sighted else [row for row in audits if row.text("blind") is None or row.flag("blind")]
+        left_out[LabelOmission.SIGHTED] += len(audits) - len(eligible)
+        if not eligible:
             continue
-        last = _last(wanted)
-        for row in wanted:
-            if row is last:
-                why = _unfit(last, _last(audits))
+        decisive = _decisive_audit(eligible)
+        for row in eligible:
+            if row is decisive:
+                reason = _why_no_label(decisive, _decisive_audit(audits))
             else:
-                why = _no_number(row) if row.line > last.line else LabelOmission.CORRECTED
-            if why is not None:
-                left_out[why] += 1
+                reason = _why_no_number(row) if row.line > decisive.line else LabelOmission.CORRECTED
+            if reason is not None:
+                left_out[reason] += 1
             else:
-                quantities[name] = last.quantity("quantity")
+                quantities[bin_id] = decisive.quantity("quantity")
     return AuditLabels(quantities, +left_out)
 
 
@@ -95,41 +98,46 @@ def _check_bucket(file: Path, rows: list[AuditFileRow]) -> None:
         raise DataError(f"{file}: has bins of several buckets ({', '.join(buckets)}); export one of them with --bucket")
 
 
-def _last(audits: Sequence[AuditFileRow]) -> AuditFileRow:
-    """The last number, or the answer by which its auditor withdrew it; the last answer if there is no number."""
-    withdrawn_by = dict[str | None, AuditFileRow]()
+def _decisive_audit(audits: Sequence[AuditFileRow]) -> AuditFileRow:
+    """Return the audit that decides a bin's label.
+
+    This is the last one that gives a number, or the later answer by which the same auditor withdrew that number. If no
+    audit gives a number, it is the last audit.
+    """
+    withdrawals = dict[str | None, AuditFileRow]()
     for row in reversed(audits):
-        if _no_number(row) is None:
-            return withdrawn_by.get(row.text("auditor"), row)
+        if _why_no_number(row) is None:
+            return withdrawals.get(row.text("auditor"), row)
         if row.text("auditor"):
-            withdrawn_by.setdefault(row.text("auditor"), row)
+            withdrawals.setdefault(row.text("auditor"), row)
     return audits[-1]
 
 
-def _no_number(row: AuditFileRow) -> str | None:
-    """The reason if an answer is not the number of all items; None if it is."""
+def _why_no_number(row: AuditFileRow) -> str | None:
+    """Return why an answer is not the number of all items; None if it is."""
     answer = row.choice("answer", AuditAnswer) if row.text("answer") else AuditAnswer.COUNT
     return None if answer is AuditAnswer.COUNT else f"the answer is {answer}, which is not a number of all items"
 
 
-def _unfit(last: AuditFileRow, very_last: AuditFileRow) -> str | None:
-    """Why the last audit of a bin cannot be the label of the photo in the bucket; None if it can.
+def _why_no_label(audit: AuditFileRow, decisive_of_all: AuditFileRow) -> str | None:
+    """Return why the decisive audit of a bin cannot label the photo in the bucket; None if it can.
 
-    If a mistyped blind answer was corrected by somebody who had seen the numbers, neither answer is a label.
+    `decisive_of_all` is the decisive one among all audits of the bin, sighted ones included. If somebody who had seen
+    the numbers corrected a mistyped blind answer, neither answer is a label.
     """
-    if why := _no_number(last):
-        return why
-    if "key" in last.cells and last.text("key") is None:
+    if reason := _why_no_number(audit):
+        return reason
+    if "key" in audit.cells and audit.text("key") is None:
         return LabelOmission.NO_COUNT
-    if last.text("latest_photo") and not last.flag("latest_photo"):
+    if audit.text("latest_photo") and not audit.flag("latest_photo"):
         return LabelOmission.REPLACED
-    compared = ("answer", "quantity", "key", "etag")
-    if very_last.text("key") and any(last.text(name) != very_last.text(name) for name in compared):
+    columns = ("answer", "quantity", "key", "etag")
+    if decisive_of_all.text("key") and any(audit.text(name) != decisive_of_all.text(name) for name in columns):
         return LabelOmission.CONTRADICTED
     return None
 
 
-def _text(file: Path) -> str:
+def _read_text(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8-sig")
     except OSError as error:

@@ -1,1 +1,1 @@
-"""`profile`: the duration of each part of a training step, the limit of the machine, and the cost of training on it."""
+"""`profile`: measures each part of a training step, what limits training on this machine, and what it costs."""

@@ -1,4 +1,4 @@
-"""The measurements, with the loop of `fit` itself, on a sample of its photos."""
+"""The measurements of `profile`. They use the training loop of `fit`, on a sample of the photos."""
 
 from __future__ import annotations
 
@@ -33,20 +33,21 @@ from trainer.train.loop import TrainingRun
 from trainer.train.network import check_compiler
 from trainer.train.step_timer import Stage, Stopwatch, untimed
 
-SAMPLE, SAMPLE_FROZEN = 2048, 256
-"""Photos of the training split to measure with (at least a step's), and fewer if their features must be computed."""
-TIMED_FEATURES = 64
-"""Photos for which the computation of features is timed: a multiple of its batch size."""
-VALIDATION = 256
-"""Largest number of photos of the validation split."""
-WARM_UP = 3
+MAX_TRAIN_PHOTOS, MAX_TRAIN_PHOTOS_FROZEN = 2048, 256
+"""Maximum number of training photos in the sample, and the smaller one if features of frozen layers must be computed.
+A sample always has enough photos for one step."""
+TIMED_FEATURE_PHOTOS = 64
+"""Photos for which the computation of features is timed. A multiple of its batch size."""
+MAX_VALIDATION_PHOTOS = 256
+"""Maximum number of validation photos in the sample."""
+WARM_UP_STEPS = 3
 """Steps before the first timed one: memory is allocated, the network is compiled, and photos are read ahead."""
-FEWEST, MOST = 3, 1000
-"""Smallest and largest number of steps of a measurement."""
-KEPT = 4
-"""Batches in memory for measuring the network alone."""
-READ_TOGETHER = 8
-"""Photos in a batch for measuring reading alone."""
+MIN_STEPS, MAX_STEPS = 3, 1000
+"""Minimum and maximum number of steps of a measurement."""
+MIN_BATCHES_IN_MEMORY = 4
+"""Minimum number of batches in memory for measuring the network alone."""
+READING_BATCH_SIZE = 8
+"""Maximum photos per batch for measuring reading alone. A small batch leaves few photos unfinished at the end."""
 
 
 @dataclass
@@ -55,35 +56,35 @@ class Profile:
 
     machine: Machine
     config: dict[str, Any]
-    """The options on which the speeds depend."""
+    """The options that affect the speeds."""
     photos: dict[str, int]
-    """Number of photos of each split."""
+    """Split → number of photos."""
     mean_bytes: float
     """Mean size of a photo's file."""
     training: float = 0.0
     """Speed of training with photos from files."""
     network: float = 0.0
-    """Speed of the same loop on photos in memory."""
+    """Speed of the same training loop with photos in memory."""
     readers: dict[int, float] = field(default_factory=dict)
-    """Number of reading threads in each process → speed of reading alone."""
+    """Reading threads per process → speed of reading alone."""
     wait: float = 0.0
     """Share of the training time that is spent waiting for photos."""
     stages: dict[str, float] = field(default_factory=dict)
-    """Seconds of a step in each stage."""
+    """Stage → seconds per step."""
     steps: int = 0
     """Number of timed steps."""
     checking: float = 0.0
     """Speed of decoding every photo once before a run."""
     features: float | None = None
-    """Speed of computing features of frozen layers, for a photo and view. None: no layer is frozen."""
+    """Speed of computing the features of frozen layers, in views of photos per second. None: no layer is frozen."""
     feature_bytes: float = 0.0
-    """Size of the features on the disk, for a photo and view."""
+    """Size of the features of one view of a photo on the disk."""
     scoring: float = 0.0
     """Speed of scoring validation photos."""
     saving_seconds: float = 0.0
     """Duration of writing an epoch's checkpoints."""
     usage: Usage = field(default_factory=Usage)
-    """Usage of the machine, and by this process, during training."""
+    """Usage of the machine by all processes and by this one, during training."""
 
     @property
     def epoch_seconds(self) -> float:
@@ -93,17 +94,17 @@ class Profile:
 
     @property
     def once_seconds(self) -> float:
-        """Duration before the first epoch: decoding of every photo, and the frozen layers' features."""
+        """Duration before the first epoch: decoding every photo, and computing the features of frozen layers."""
         seconds = sum(self.photos.values()) / self.checking
         return seconds if self.features is None else seconds + self.views / self.features
 
     @property
     def views(self) -> int:
-        """Number of views of all photos for which features are computed."""
+        """Total number of photo views for which features are computed."""
         return int(self.config["augment.views"] * self.photos[Split.TRAIN] + self.photos[Split.VALIDATION])
 
     def as_json(self) -> dict[str, Any]:
-        """All figures."""
+        """All figures, measured and derived."""
         return asdict(self) | {"epoch_seconds": self.epoch_seconds, "once_seconds": self.once_seconds}
 
 
@@ -112,122 +113,126 @@ def profile(
 ) -> Profile:
     """Measure reading alone, the network alone, and training, for about `seconds` each.
 
-    Nothing is stored. Raises the errors of `fit`.
+    Stores nothing. Raises the same errors as `fit`.
     """
     config = config.model_copy(update={"train": devices.resolve(config.train, display, context)})
     devices.set_up(config.train, context)
     check_compiler(config.train)
     check_jpeg_quality(config.data)
-    every, _ = find_photos(config.data, context)
-    sizes = every.source.sizes()
-    found = Profile(
-        machine(config.train.device), _facts(config, context),
-        {split.value: len(every.select(split)) for split in Split},
-        mean_bytes=sum(sizes[key] for key in every.keys) / len(every),
+    photos, _ = find_photos(config.data, context)
+    sizes = photos.source.sizes()
+    result = Profile(
+        machine(config.train.device), _facts(config, context), {split.value: len(photos.select(split)) for split in Split},
+        mean_bytes=sum(sizes[key] for key in photos.keys) / len(photos),
     )  # fmt: skip
-    data = _sample(config, every, found, display, context)
+    data = _check_sample(config, photos, result, display, context)
     with TemporaryDirectory() as folder:
-        run = _run(config, data, Path(folder), found, display, context)
-        _Measuring(run, data, found, display, seconds).all()
-    return found
+        run = _make_run(config, data, Path(folder), result, display, context)
+        _Profiler(run, data, result, display, seconds).measure()
+    return result
 
 
-class _Measuring:
-    """The measurements, one after the other, so that they do not disturb each other."""
+class _Profiler:
+    """Fills in a `Profile`. The measurements run one after the other, so that they do not disturb each other."""
 
-    def __init__(self, run: TrainingRun, data: DataSet, found: Profile, display: Display, seconds: float) -> None:
+    def __init__(self, run: TrainingRun, data: DataSet, result: Profile, display: Display, seconds: float) -> None:
         self._run = run
         self._data = data
-        self._found = found
+        self._result = result
         self._display = display
         self._seconds = seconds
         self._train = run.config.train
         self._stopwatch = Stopwatch(self._train.device)
 
-    def all(self) -> None:
-        found = self._found
-        own = self._train.readers
-        # Other numbers of readers, too: only those that were faster in the measurement are recommended.
-        tried = {own} if self._run.train.features else {max(own // 2, 1), own, own * 2, own * 4}
-        found.readers = {readers: self._reading(readers) for readers in sorted(tried)}
-        found.network = self._network()
-        self._training()
-        self._scoring_and_saving()
+    def measure(self) -> None:
+        result = self._result
+        configured = self._train.readers
+        # Also measure other numbers of readers, because only those that were faster are recommended.
+        candidates = {configured}
+        if not self._run.train.features:
+            candidates |= {max(configured // 2, 1), configured * 2, configured * 4}
+        result.readers = {readers: self._measure_reading(readers) for readers in sorted(candidates)}
+        result.network = self._measure_network()
+        self._measure_training()
+        self._measure_scoring_and_saving()
 
-    def _reading(self, readers: int) -> float:
+    def _measure_reading(self, readers: int) -> float:
+        """Measure the photos per second that `readers` threads read, as the mean of all processes."""
         self._say(f"reading alone, {count_noun(readers, 'thread')}")
-        with closing(endless(self._batches(readers))) as source:
-            for _ in range(max(MIN_READ_AHEAD, readers) + 1):  # batches that were read ahead before the clock started
+        with closing(endless(self._reading_loader(readers))) as source:
+            for _ in range(max(MIN_READ_AHEAD, readers) + 1):  # skip batches that were read ahead before the clock started
                 next(source)
-            photos, began = 0, time.perf_counter()
-            while (passed := time.perf_counter() - began) < self._seconds / 2 or not photos:
+            photos, start = 0, time.perf_counter()
+            while (elapsed := time.perf_counter() - start) < self._seconds / 2 or not photos:
                 photos += next(source).photos
-        speeds = self._run.context.all_gather(photos / passed)
+        speeds = self._run.context.all_gather(photos / elapsed)
         return float(sum(speeds) / len(speeds))
 
-    def _batches(self, readers: int) -> Loader:
-        """The run's photos, read by `readers` threads; in small batches, so that few are unfinished at the end."""
+    def _reading_loader(self, readers: int) -> Loader:
+        """Return a loader of the run's photos with `readers` threads and small batches."""
         run, train, augment = self._run, self._train, self._run.config.augment
         if run.train.features:
             return run.train
         return PhotoLoader(
-            self._data[Split.TRAIN], min(READ_TOGETHER, train.batch_size), seed=train.seed, augment=augment,
+            self._data[Split.TRAIN], min(READING_BATCH_SIZE, train.batch_size), seed=train.seed, augment=augment,
             shuffle=True, threads=readers, context=run.context, deferred=augments_on_device(augment, train.device),
         )  # fmt: skip
 
-    def _network(self) -> float:
-        """Speed of training on a few batches in memory. Augmentation on the device is included, if it is used."""
+    def _measure_network(self) -> float:
+        """Measure training on a few batches in memory. This includes augmentation if it runs on the device."""
         self._say("network alone, on photos in memory")
+        accumulated = self._run.train.accumulation_steps
         with closing(endless(self._run.train)) as source:
-            kept = list(islice(source, max(KEPT, self._run.train.accumulation_steps)))
-        kept = kept[: len(kept) // self._run.train.accumulation_steps * self._run.train.accumulation_steps]
-        steps = self._warm_up(cycle(kept))
-        return self._timed(islice(cycle(kept), steps * self._run.train.accumulation_steps))
+            batches = list(islice(source, max(MIN_BATCHES_IN_MEMORY, accumulated)))
+        batches = batches[: len(batches) // accumulated * accumulated]
+        steps = self._warm_up(cycle(batches))
+        return self._time_steps(islice(cycle(batches), steps * accumulated))
 
-    def _training(self) -> None:
+    def _measure_training(self) -> None:
+        """Measure training with photos from files: its speed, the machine's usage, and the stages of a step."""
         self._say("training")
-        found, run = self._found, self._run
+        result, run = self._result, self._run
         with closing(endless(run.train)) as source:
-            found.steps = self._warm_up(source)
+            result.steps = self._warm_up(source)
             run.step.timer = self._stopwatch.waits_only if self._on_gpu else self._stopwatch
             with UsageWatch(self._train.device) as watch:
-                found.training = self._timed(islice(source, found.steps * run.train.accumulation_steps))
-            found.usage = watch.usage
-            found.wait = self._stopwatch.seconds[Stage.WAIT] / found.usage.seconds
-            if self._on_gpu:  # the stages one by one, with a wait for the GPU after each
+                result.training = self._time_steps(islice(source, result.steps * run.train.accumulation_steps))
+            result.usage = watch.usage
+            result.wait = self._stopwatch.seconds[Stage.WAIT] / result.usage.seconds
+            if self._on_gpu:  # measure the stages separately, because timing them waits for the GPU after each
                 run.step.timer = self._stopwatch = Stopwatch(self._train.device)
-                self._timed(islice(source, found.steps * run.train.accumulation_steps))
+                self._time_steps(islice(source, result.steps * run.train.accumulation_steps))
         run.step.timer = untimed
-        found.stages = {stage.value: seconds / found.steps for stage, seconds in self._stopwatch.seconds.items()}
+        result.stages = {stage.value: seconds / result.steps for stage, seconds in self._stopwatch.seconds.items()}
 
-    def _scoring_and_saving(self) -> None:
+    def _measure_scoring_and_saving(self) -> None:
         self._say("scoring")
-        began = time.perf_counter()
+        start = time.perf_counter()
         row = self._run.validate()
-        self._found.scoring = len(self._data[Split.VALIDATION]) / (time.perf_counter() - began)
+        self._result.scoring = len(self._data[Split.VALIDATION]) / (time.perf_counter() - start)
         self._run.history.append({"epoch": 1, "seconds": 0.0, **row})
         self._run.epoch = 1
-        began = time.perf_counter()
+        start = time.perf_counter()
         if self._run.context.is_main:
             self._run.save()
-        self._found.saving_seconds = time.perf_counter() - began
+        self._result.saving_seconds = time.perf_counter() - start
 
     @property
     def _on_gpu(self) -> bool:
-        return bool(self._found.machine.gpu)
+        return bool(self._result.machine.gpu)
 
     def _warm_up(self, batches: Iterator[Batch]) -> int:
         """Take some steps. Returns the number of steps that take about `seconds`, the same in each process."""
-        self._run.train_steps(islice(batches, WARM_UP * self._run.train.accumulation_steps), 0)
+        self._run.train_steps(islice(batches, WARM_UP_STEPS * self._run.train.accumulation_steps), 0)
         self._stopwatch.wait()
-        began = time.perf_counter()
+        start = time.perf_counter()
         self._run.train_steps(islice(batches, self._run.train.accumulation_steps), 0)
         self._stopwatch.wait()
-        wanted = self._seconds / (time.perf_counter() - began)
-        return int(self._run.context.broadcast(min(max(round(wanted), FEWEST), MOST)))
+        steps = round(self._seconds / (time.perf_counter() - start))
+        return int(self._run.context.broadcast(min(max(steps, MIN_STEPS), MAX_STEPS)))
 
-    def _timed(self, batches: Iterable[Batch]) -> float:
-        """Photos per second of training on `batches`."""
+    def _time_steps(self, batches: Iterable[Batch]) -> float:
+        """Train on `batches`, and return the photos per second."""
         photos = 0
 
         def counted() -> Iterator[Batch]:
@@ -236,86 +241,91 @@ class _Measuring:
                 photos += batch.photos
                 yield batch
 
-        began = time.perf_counter()
+        start = time.perf_counter()
         self._run.train_steps(counted(), 0)
         self._stopwatch.wait()
-        return photos / (time.perf_counter() - began)
+        return photos / (time.perf_counter() - start)
 
     def _say(self, what: str) -> None:
         self._display.say(f"measuring: {what}")
 
 
 def endless(batches: Loader) -> Generator[Batch]:
-    """The batches of one epoch after another."""
-    for number in count():
-        yield from batches.epoch(number)
+    """Yield the batches of one epoch after another, without end."""
+    for epoch in count():
+        yield from batches.epoch(epoch)
 
 
-def _sample(config: Config, every: PhotoSet, found: Profile, display: Display, context: DistributedContext) -> DataSet:
-    """Some photos of each split. Each is decoded once, as `fit` does with all photos before training."""
-    train = _some(
-        every.select(Split.TRAIN), max(SAMPLE_FROZEN if config.model.freeze else SAMPLE, _step(config, context))
-    )
-    validation = _some(every.select(Split.VALIDATION), VALIDATION)
-    chosen = replace(every, rows=train.rows + validation.rows)
+def _check_sample(
+    config: Config, photos: PhotoSet, result: Profile, display: Display, context: DistributedContext
+) -> DataSet:
+    """Select a sample select the photos, and measure their check: `fit` decodes every photo once before training."""
+    step = _photos_per_step(config, context)
+    max_train = max(MAX_TRAIN_PHOTOS_FROZEN if config.model.freeze else MAX_TRAIN_PHOTOS, step)
+    train = _evenly_spaced(photos.select(Split.TRAIN), max_train)
+    validation = _evenly_spaced(photos.select(Split.VALIDATION), MAX_VALIDATION_PHOTOS)
+    sample = replace(photos, rows=train.rows + validation.rows)
 
     def bar(keys: Any) -> Any:
-        return display.follow(keys, len(keys), "checking a sample of the photos")
+        return display.track(keys, len(keys), "checking a sample of the photos")
 
-    began = time.perf_counter()
-    decoded = decode_photos(config.data, chosen, bar, context)
-    found.checking = len(chosen) / (time.perf_counter() - began)
+    start = time.perf_counter()
+    decoded = decode_photos(config.data, sample, bar, context)
+    result.checking = len(sample) / (time.perf_counter() - start)
     report_left_out(config.data, (), decoded.unreadable, display)
-    parts = {split: decoded.readable.of(split) for split in Split}
+    splits = {split: decoded.readable.of(split) for split in Split}
     for split in (Split.TRAIN, Split.VALIDATION):
-        if not parts[split]:
+        if not splits[split]:
             raise DataError(f"{config.data.labels}: no photo falls into the {split} split; more photos are needed")
-    parts[Split.TRAIN] = _whole_steps(parts[Split.TRAIN], _step(config, context), repeat=not config.model.freeze)
-    return DataSet(parts, (), decoded.unreadable)
+    splits[Split.TRAIN] = _whole_steps(splits[Split.TRAIN], step, repeat=not config.model.freeze)
+    return DataSet(splits, (), decoded.unreadable)
 
 
-def _step(config: Config, context: DistributedContext) -> int:
+def _photos_per_step(config: Config, context: DistributedContext) -> int:
     return config.train.batch_size * config.train.accumulate * context.world_size
 
 
 def _whole_steps(photos: PhotoSet, step: int, *, repeat: bool) -> PhotoSet:
-    """The photos of whole steps, so that all batches have the same size.
+    """Trim the photos to a multiple of `step`, the photos per step, so that all batches have the same size.
 
-    With `repeat`, one epoch is long enough for all measurements, so that readers start only once.
+    With `repeat`, the photos are repeated until one epoch suffices for all measurements, so that readers start once.
     """
-    rows = photos.rows * (1 + 3 * MOST * step // len(photos)) if repeat else photos.rows
+    rows = photos.rows * (1 + 3 * MAX_STEPS * step // len(photos)) if repeat else photos.rows
     return replace(photos, rows=rows[: max(len(rows) // step, 1) * step])
 
 
-def _some(photos: PhotoSet, most: int) -> PhotoSet:
-    """Up to `most` photos, spread evenly over the set."""
-    if len(photos) <= most:
+def _evenly_spaced(photos: PhotoSet, max_photos: int) -> PhotoSet:
+    """Select up to `max_photos` photos, spread evenly over the set."""
+    if len(photos) <= max_photos:
         return photos
-    chosen = np.linspace(0, len(photos) - 1, most).astype(int)
-    return replace(photos, rows=tuple(photos.rows[place] for place in chosen))
+    positions = np.linspace(0, len(photos) - 1, max_photos).astype(int)
+    return replace(photos, rows=tuple(photos.rows[position] for position in positions))
 
 
-def _run(
-    config: Config, data: DataSet, folder: Path, found: Profile, display: Display, context: DistributedContext
+def _make_run(
+    config: Config, data: DataSet, folder: Path, result: Profile, display: Display, context: DistributedContext
 ) -> TrainingRun:
-    """A run as made by `fit`. Features of frozen layers are computed now, and some of them again for timing."""
+    """Make a run as `fit` does. This computes the features of frozen layers; some are computed again to time them."""
     run = create_run(config, data, folder, folder / "features", display, context)
     if run.train.features:
-        some, views = _some(data[Split.TRAIN], TIMED_FEATURES), min(config.augment.views, 2)  # unchanged and augmented
+        sample = _evenly_spaced(data[Split.TRAIN], TIMED_FEATURE_PHOTOS)
+        views = min(config.augment.views, 2)  # the unchanged view and an augmented one
+        cache = folder / "again"
 
         def bar(batches: Iterator[Batch], photos: int, what: str) -> Iterator[Batch]:
             return follow(display, batches, photos, f"again: {what}")
 
         with context.local_main_first():
-            began = time.perf_counter()
-            FeatureCache(folder / "again", config.augment, config.train, bar).frozen_features(run.model, some, views)
-            found.features = views * len(some) / (time.perf_counter() - began)
-            files = (file.stat().st_size for file in (folder / "again").glob("*.npy"))
-            found.feature_bytes = sum(files) / (views * len(some))
+            start = time.perf_counter()
+            FeatureCache(cache, config.augment, config.train, bar).frozen_features(run.model, sample, views)
+            result.features = views * len(sample) / (time.perf_counter() - start)
+            n_bytes = sum(file.stat().st_size for file in cache.glob("*.npy"))
+            result.feature_bytes = n_bytes / (views * len(sample))
     return run
 
 
 def _facts(config: Config, context: DistributedContext) -> dict[str, Any]:
+    """Return the options and facts that affect the speeds."""
     model, train = config.model, config.train
     return {
         "model.architecture": model.architecture,

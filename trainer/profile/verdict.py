@@ -1,4 +1,4 @@
-"""Conclusions from the measurements, as sentences with the measured figures."""
+"""Conclusions from a profile, as sentences with the measured figures."""
 
 from __future__ import annotations
 
@@ -7,96 +7,105 @@ from collections.abc import Iterator
 from binwatch.text import count_noun
 from trainer.profile.measure import Profile
 
-WAITS = 0.1
-"""Share of the time spent waiting for photos above which training is data-bound."""
-BETTER = 1.1
-"""Factor by which reading must be faster with another number of threads to recommend it: less may be chance."""
-OTHERS = 0.25
-"""Share of the cores kept busy by other programs above which the measurement is disturbed."""
-FULL = 0.9
-"""Share of the cores, or of the memory, above which the machine has none to spare."""
+MAX_WAIT_SHARE = 0.1
+"""Share of the training time spent waiting for photos above which training is data-bound."""
+MIN_SPEEDUP = 1.1
+"""Minimum speed-up of reading for which another number of threads is recommended. A smaller one may be chance."""
+MAX_OTHER_PROGRAMS_SHARE = 0.25
+"""Share of the cores kept busy by other programs above which the measurement is unreliable."""
+FULL_SHARE = 0.9
+"""Share of the cores or memory in use above which the machine has none to spare."""
 
 
-def verdict(found: Profile) -> list[str]:
-    """The limit of the training, and the usage of the machine."""
-    said = [*_others(found), _limit(found), *_readers(found), _cores(found), _memory(found)]
-    return [*said, *_gpu(found), *_disk(found)]
+def verdict(profile: Profile) -> list[str]:
+    """Describe what limits the training, and how much of the machine it uses."""
+    return [
+        *_other_programs(profile),
+        _limit(profile),
+        *_readers(profile),
+        _cores(profile),
+        _memory(profile),
+        *_gpu(profile),
+        *_disk(profile),
+    ]
 
 
-def speed(photos_per_second: float) -> str:
-    """A speed with significant digits only."""
+def format_speed(photos_per_second: float) -> str:
+    """Format a speed with significant digits only."""
     return f"{photos_per_second:,.0f}" if photos_per_second >= 20 else f"{photos_per_second:.1f}"
 
 
-def data_bound(found: Profile) -> bool:
-    """Whether reading photos limits the training."""
-    return found.wait > WAITS
+def is_data_bound(profile: Profile) -> bool:
+    """Return whether reading photos limits the training."""
+    return profile.wait > MAX_WAIT_SHARE
 
 
-def _limit(found: Profile) -> str:
-    read = found.readers[found.config["train.readers"]]
-    what = "photos" if found.features is None else "features"
-    alone = f"the network alone processes {speed(found.network)} a second, reading alone reaches {speed(read)}"
-    if data_bound(found):
-        return f"data-bound: {found.wait:.0%} of a step is spent waiting for {what}; {alone}"
-    share = found.training / found.network
+def _limit(profile: Profile) -> str:
+    reading = format_speed(profile.readers[profile.config["train.readers"]])
+    what = "photos" if profile.features is None else "features"
+    alone = f"the network alone processes {format_speed(profile.network)} a second, reading alone reaches {reading}"
+    if is_data_bound(profile):
+        return f"data-bound: {profile.wait:.0%} of a step is spent waiting for {what}; {alone}"
+    share = profile.training / profile.network
     slowed = f"; reading at the same time slows the network to {share:.0%} of its speed" if share < 1 else ""
-    return f"compute-bound: {found.wait:.0%} of a step is spent waiting for {what}; {alone}{slowed}"
+    return f"compute-bound: {profile.wait:.0%} of a step is spent waiting for {what}; {alone}{slowed}"
 
 
-def _readers(found: Profile) -> Iterator[str]:
-    if not data_bound(found) or found.features is not None:
+def _readers(profile: Profile) -> Iterator[str]:
+    if not is_data_bound(profile) or profile.features is not None:
         return
-    own = found.config["train.readers"]
-    best = max(found.readers, key=lambda readers: found.readers[readers])
-    if found.readers[best] > BETTER * found.readers[own]:
+    configured = profile.config["train.readers"]
+    best = max(profile.readers, key=lambda readers: profile.readers[readers])
+    if profile.readers[best] > MIN_SPEEDUP * profile.readers[configured]:
         yield (
-            f"{count_noun(best, 'reader')} instead of {own}: {speed(found.readers[best])} photos/s alone; try"
+            f"{count_noun(best, 'reader')} instead of {configured}: {format_speed(profile.readers[best])} photos/s alone; try"
             f" --set train.readers={best}"
         )
     else:
-        tried = ", ".join(f"{readers}: {speed(each)}" for readers, each in sorted(found.readers.items()))
-        yield f"another number of readers is hardly faster (photos/s by readers: {tried})"
+        speeds = ", ".join(f"{readers}: {format_speed(speed)}" for readers, speed in sorted(profile.readers.items()))
+        yield f"another number of readers is hardly faster (photos/s by readers: {speeds})"
 
 
-def _cores(found: Profile) -> str:
-    used, cores = found.usage, found.machine.cores
-    full = "; there is none to spare" if used.busy_cores > FULL * cores else ""
-    each = 1000 * used.own_cores * found.config["processes"] / found.training
+def _cores(profile: Profile) -> str:
+    usage, cores = profile.usage, profile.machine.cores
+    full = "; there is none to spare" if usage.busy_cores > FULL_SHARE * cores else ""
+    ms_per_photo = 1000 * usage.own_cores * profile.config["processes"] / profile.training
     return (
-        f"cores: {used.busy_cores:.1f} of {cores} were busy, {used.own_cores:.1f} of them by this process{full};"
-        f" a photo takes {each:.1f} ms of processor time"
+        f"cores: {usage.busy_cores:.1f} of {cores} were busy, {usage.own_cores:.1f} of them by this process{full};"
+        f" a photo takes {ms_per_photo:.1f} ms of processor time"
     )
 
 
-def _memory(found: Profile) -> str:
-    used, there = found.usage.memory_gb, found.machine.memory_gb
-    full = "; there is none to spare" if used > FULL * there else ""
-    return f"memory: at most {used:.1f} of {there:.1f} GB, in this process{full}"
+def _memory(profile: Profile) -> str:
+    used, total = profile.usage.memory_gb, profile.machine.memory_gb
+    full = "; there is none to spare" if used > FULL_SHARE * total else ""
+    return f"memory: at most {used:.1f} of {total:.1f} GB, in this process{full}"
 
 
-def _gpu(found: Profile) -> Iterator[str]:
-    if not found.machine.gpu:
+def _gpu(profile: Profile) -> Iterator[str]:
+    if not profile.machine.gpu:
         yield "no GPU was used"
         return
-    share = found.usage.gpu
+    share = profile.usage.gpu
     busy = "utilisation not known (pip install nvidia-ml-py)" if share is None else f"busy {share:.0%} of the time"
-    memory = f"at most {found.usage.gpu_memory_gb:.1f} of {found.machine.gpu_memory_gb:.1f} GB of its memory"
-    yield f"GPU ({found.machine.gpu}): {busy}; {memory}"
+    memory = f"at most {profile.usage.gpu_memory_gb:.1f} of {profile.machine.gpu_memory_gb:.1f} GB of its memory"
+    yield f"GPU ({profile.machine.gpu}): {busy}; {memory}"
 
 
-def _disk(found: Profile) -> Iterator[str]:
-    if found.features is not None:
-        yield f"disk: the features of all photos take {found.views * found.feature_bytes / 1e9:.2f} GB"
+def _disk(profile: Profile) -> Iterator[str]:
+    if profile.features is not None:
+        yield f"disk: the features of all photos take {profile.views * profile.feature_bytes / 1e9:.2f} GB"
         return
-    needs = found.training * found.mean_bytes / 1e6
-    whole = sum(found.photos.values()) * found.mean_bytes / 1e9
-    yield f"disk: training reads {needs:.1f} MB/s of photos; all photos are {whole:.2f} GB"
-    if whole > found.machine.memory_gb:
-        yield f"disk: the photos do not fit into memory, so the disk must read these {needs:.1f} MB/s, in small files"
+    mb_per_second = profile.training * profile.mean_bytes / 1e6
+    total_gb = sum(profile.photos.values()) * profile.mean_bytes / 1e9
+    yield f"disk: training reads {mb_per_second:.1f} MB/s of photos; all photos are {total_gb:.2f} GB"
+    if total_gb > profile.machine.memory_gb:
+        speed = f"{mb_per_second:.1f} MB/s"
+        yield f"disk: the photos do not fit into memory, so the disk must read these {speed}, in small files"
 
 
-def _others(found: Profile) -> Iterator[str]:
-    other = found.usage.busy_cores - found.usage.own_cores * found.config["processes"]
-    if other > OTHERS * found.machine.cores:
-        yield f"NOT A QUIET MACHINE: other programs kept {other:.1f} of {found.machine.cores} cores busy; measure again"
+def _other_programs(profile: Profile) -> Iterator[str]:
+    cores = profile.machine.cores
+    busy = profile.usage.busy_cores - profile.usage.own_cores * profile.config["processes"]
+    if busy > MAX_OTHER_PROGRAMS_SHARE * cores:
+        yield f"NOT A QUIET MACHINE: other programs kept {busy:.1f} of {cores} cores busy; measure again"

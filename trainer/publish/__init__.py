@@ -1,1 +1,1 @@
-"""Which model the workers use."""
+"""Promotion of models: decides which model the workers use."""

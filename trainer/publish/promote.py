@@ -1,4 +1,4 @@
-"""`promote` and `rollback`: change the model that workers use, if the new one is better."""
+"""`promote` puts a model into use if it is better than the current one; `rollback` returns to the previous model."""
 
 from __future__ import annotations
 
@@ -19,12 +19,14 @@ from trainer.evaluation.compare import VARIANT_PREFERENCE, ModelComparison, comp
 
 @dataclass(frozen=True)
 class Decision:
-    """What `promote` did, or with `dry_run` would do."""
+    """What `promote` has done, or would do without `dry_run`."""
 
     version: str
     replaced: str | None
+    """Version of the model that was in use; None if there was none to compare with."""
     comparison: ModelComparison | None
     forced: bool
+    """Whether the model was promoted although it is not better."""
 
 
 def promote(
@@ -35,25 +37,26 @@ def promote(
     *,
     force: bool = False,
     dry_run: bool = False,
-    bundled: Path | None = None,
+    initial: Path | None = None,
     show: Callable[[ModelComparison], None] = lambda _: None,
 ) -> Decision:
     """Promote `model` (a bundle's folder, or a published version) if it is better than the model in use.
 
-    `bundled` is the model that workers use until one is promoted. The first model that is promoted must beat it, and it
-    is published then, so that `rollback` can return to it. Without `bundled`, the first model has nothing to beat.
-    `force` promotes in any case, with a note in the card. Raises PromotionError if the model is not better,
-    PromotionConflictError if another one was promoted meanwhile.
+    `initial` is the folder of the model that workers use until one is promoted. The first promoted model must beat it,
+    and `promote` then publishes it, so that `rollback` can return to it. Without `initial`, the first model has nothing
+    to beat. `force` promotes in any case, with a note in the card. `show` is called with the comparison. Raises
+    PromotionError if the model is not better, and PromotionConflictError if another model was promoted in the meantime.
     """
-    with TemporaryDirectory(prefix="binwatch-models-") as name:
-        candidate = _bundle(model, registry, Path(name))
+    with TemporaryDirectory(prefix="binwatch-models-") as temporary:
+        cache = Path(temporary)
+        candidate = _open_candidate(model, registry, cache)
         version = candidate.card.version
         before = registry.current()
         if before and before.version == version:
             raise PromotionError(f"{version} is in use already")
         comparison = None
-        first = None if before or bundled is None else _bundled(bundled, display)
-        current = registry.fetch(before.version, list(VARIANT_PREFERENCE), Path(name)) if before else first
+        first = None if before or initial is None else _open_initial(initial, display)
+        current = registry.fetch(before.version, list(VARIANT_PREFERENCE), cache) if before else first
         if current and current.card.version != version:
             # If the current model was trained on some of these photos, it only becomes harder to beat.
             comparison = compare(
@@ -79,7 +82,7 @@ def promote(
 def rollback(registry: Registry, to: str | None = None) -> CurrentModel:
     """Promote the previous model, or the version `to`, again.
 
-    It then has no previous one: a rollback that runs twice must not bring the bad model back.
+    The result has no previous model, so that a second rollback does not bring the bad model back.
     """
     before = registry.current()
     if before is None:
@@ -96,14 +99,14 @@ def rollback(registry: Registry, to: str | None = None) -> CurrentModel:
     return current
 
 
-def _bundled(folder: Path, display: Display) -> Bundle | None:
+def _open_initial(folder: Path, display: Display) -> Bundle | None:
     if (folder / CARD_FILE).is_file():
         return Bundle(folder)
     display.warn(f"{folder}: no model here (BINWATCH_MODEL_DIR), so the first promoted model has nothing to beat")
     return None
 
 
-def _bundle(model: str, registry: Registry, cache: Path) -> Bundle:
+def _open_candidate(model: str, registry: Registry, cache: Path) -> Bundle:
     folder = Path(model)
     if (folder / CARD_FILE).is_file():
         return Bundle(folder)

@@ -1,4 +1,4 @@
-"""Clients of AWS for one region, and requests that may be repeated."""
+"""AWS clients for one region, and requests that may be repeated."""
 
 from __future__ import annotations
 
@@ -15,33 +15,35 @@ from binwatch.settings import Settings
 
 
 class Aws:
-    """Clients of one region. They send no request before the first call."""
+    """AWS clients of one region. They send no request before the first call."""
 
     def __init__(self, settings: Settings) -> None:
         self.region = settings.region
-        self.serving = environment(settings, "region", "bucket", "models_prefix", "nightly_prefix", "serve_prefixes")
-        """Environment of a serving container: the places in S3 from which it may read."""
+        self.serving_environment = container_environment(
+            settings, "region", "bucket", "models_prefix", "nightly_prefix", "serve_prefixes"
+        )
+        """Environment variables of a serving container: the prefixes in S3 from which it may read."""
         self._sagemaker_url = settings.sagemaker.endpoint_url
 
     @cached_property
     def sagemaker(self) -> Any:
-        """Jobs, pipelines, models and endpoints."""
+        """Client for jobs, pipelines, models and endpoints."""
         return aws_client("sagemaker", self.region, self._sagemaker_url)
 
     @cached_property
     def scaling(self) -> Any:
-        """Application Auto Scaling, which SageMaker's SDK does not cover."""
+        """Client of Application Auto Scaling, which SageMaker's SDK does not cover."""
         return aws_client("application-autoscaling", self.region)
 
 
-def environment(settings: Settings, *names: str) -> dict[str, str]:
-    """Environment variables of those of the named settings that are not empty, for a container."""
+def container_environment(settings: Settings, *names: str) -> dict[str, str]:
+    """Return a container's environment variables for the named settings, without empty ones."""
     return {PREFIX + name.upper(): value for name in names if (value := getattr(settings, name))}
 
 
 @contextmanager
-def idempotent() -> Iterator[None]:
-    """Ignores the error that something exists: names follow from the content (`models.named`), so it is the same."""
+def ignore_existing() -> Iterator[None]:
+    """Ignore the error that a resource exists. Its name follows from its content (`models.unique_name`)."""
     try:
         yield
     except ClientError as error:

@@ -1,4 +1,4 @@
-"""`python -m trainer sagemaker …`."""
+"""The commands `python -m trainer sagemaker …`."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import json
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from binwatch.console import progress_console
 from binwatch.settings import load_settings
 from binwatch.text import count_noun
-from trainer.config import assignment
+from trainer.config import parse_assignment
 
 if TYPE_CHECKING:
     from trainer.sagemaker.options import SagemakerConfig
@@ -41,28 +41,28 @@ def train(
     wait: Wait = True,
     name: Annotated[str, typer.Option(help="The job's name; default: binwatch-train- and the time.")] = "",
 ) -> None:
-    """Start a training job; its model.tar.gz is a bundle."""
+    """Start a training job, whose model.tar.gz is a bundle."""
     from trainer.sagemaker import jobs, sdk
     from trainer.sagemaker.client import Aws
 
-    options, ours = _read(config, settings), load_settings()
-    data, weights = _places(data, weights)
-    sdk.prepare(ours)
+    options, env_settings = _read(config, settings), load_settings()
+    data, weights = _check_uris(data, weights)
+    sdk.prepare(env_settings)
     from trainer.sagemaker.training import training_request
 
-    aws, name = Aws(ours), name or jobs.job_name("train", _now())
+    aws, name = Aws(env_settings), name or jobs.job_name("train", _now())
     request = training_request(options, data, weights, f"{options.job.output.rstrip('/')}/checkpoints/{name}")
     jobs.create(aws, "create_training_job", f"training job {name}", {"TrainingJobName": name, **request})
     _say(f"training job {name}: started on {options.job.instances} × {options.job.instance_type}")
     if not wait:
         return
-    done = jobs.follow(
+    job = jobs.follow(
         aws, f"training job {name}", "describe_training_job", "TrainingJobStatus", _say,
         stop="stop-training-job --training-job-name", TrainingJobName=name,
     )  # fmt: skip
-    _say(f"model: {done['ModelArtifacts']['S3ModelArtifacts']}")
-    if "BillableTimeInSeconds" in done:
-        _say(f"billed: {count_noun(done['BillableTimeInSeconds'] * options.job.instances, 'machine second')}")
+    _say(f"model: {job['ModelArtifacts']['S3ModelArtifacts']}")
+    if "BillableTimeInSeconds" in job:
+        _say(f"billed: {count_noun(job['BillableTimeInSeconds'] * options.job.instances, 'machine second')}")
 
 
 @app.command()
@@ -78,12 +78,12 @@ def tune(
     from trainer.sagemaker import jobs, sdk
     from trainer.sagemaker.client import Aws
 
-    options, ours = _read(config, settings), load_settings()
-    data, weights = _places(data, weights)
-    sdk.prepare(ours)
+    options, env_settings = _read(config, settings), load_settings()
+    data, weights = _check_uris(data, weights)
+    sdk.prepare(env_settings)
     from trainer.sagemaker.training import tuning_request
 
-    aws, name = Aws(ours), name or f"bw-tune-{_now():%Y%m%d-%H%M%S}"  # 32 characters at most
+    aws, name = Aws(env_settings), name or f"bw-tune-{_now():%Y%m%d-%H%M%S}"  # 32 characters at most
     jobs.create(
         aws, "create_hyper_parameter_tuning_job", f"tuning job {name}",
         {"HyperParameterTuningJobName": name, **tuning_request(options, data, weights)},
@@ -91,11 +91,11 @@ def tune(
     _say(f"tuning job {name}: {count_noun(options.tuning.trials, 'training job')}, {options.tuning.parallel} at a time")
     if not wait:
         return
-    done = jobs.follow(
+    job = jobs.follow(
         aws, f"tuning job {name}", "describe_hyper_parameter_tuning_job", "HyperParameterTuningJobStatus", _say,
         stop="stop-hyper-parameter-tuning-job --hyper-parameter-tuning-job-name", HyperParameterTuningJobName=name,
     )  # fmt: skip
-    best = done.get("BestTrainingJob")
+    best = job.get("BestTrainingJob")
     if best:
         value = best.get("FinalHyperParameterTuningJobObjectiveMetric", {}).get("Value")
         _say(f"best: {best['TrainingJobName']}, validation accuracy {value:.1%}" if value else f"best: {best}")
@@ -116,21 +116,21 @@ def pipeline(
     from trainer.sagemaker import jobs, sdk
     from trainer.sagemaker.client import Aws
 
-    options, ours = _read(config, settings), load_settings()
-    sdk.prepare(ours)
+    options, env_settings = _read(config, settings), load_settings()
+    sdk.prepare(env_settings)
     from trainer.sagemaker import pipeline
 
-    aws = Aws(ours)
-    files = {} if show else pipeline.upload_files(name, options, Objects(ours))
-    made = pipeline.make_pipeline(aws, name, options, ours, files)
+    aws = Aws(env_settings)
+    files = {} if show else pipeline.upload_files(name, options, Objects(env_settings))
+    definition = pipeline.make_pipeline(aws, name, options, env_settings, files)
     if show:
-        print(json.dumps(json.loads(made.definition()), indent=2))
+        print(json.dumps(json.loads(definition.definition()), indent=2))
         return
-    pipeline.upsert(aws, made, options)
-    _say(f"pipeline {name}: {count_noun(len(made.steps), 'step')}")
+    pipeline.upsert(aws, definition, options)
+    _say(f"pipeline {name}: {count_noun(len(definition.steps), 'step')}")
     if not start:
         return
-    arn = pipeline.start(aws, made)
+    arn = pipeline.start(aws, definition)
     _say(f"started: {arn}")
     if wait:
         jobs.follow(
@@ -147,13 +147,13 @@ def deploy(
         str | None, typer.Option(help="Published version, or s3://…/model.tar.gz; default: the model in use.")
     ] = None,
 ) -> None:
-    """Serve a model at a real-time endpoint, with data capture and autoscaling; creates or updates it."""
+    """Create or update a real-time endpoint that serves a model, with data capture and autoscaling."""
     from trainer.sagemaker import endpoint
     from trainer.sagemaker.client import Aws
     from trainer.sagemaker.models import source_of
 
-    ours = load_settings()
-    endpoint.deploy(Aws(ours), _read(config, settings), source_of(model, ours), _say)
+    env_settings = load_settings()
+    endpoint.deploy(Aws(env_settings), _read(config, settings), source_of(model, env_settings), _say)
 
 
 @app.command()
@@ -172,15 +172,15 @@ def compare(
     out: Annotated[Path | None, typer.Option("--out", help="Folder for comparison.json.")] = None,
     promote: Annotated[bool, typer.Option("--promote", help="Promote the model if it is better, else fail.")] = False,
 ) -> None:
-    """Run a step of the pipeline: compare a trained model with the one in use. With --promote: promote it."""
+    """Run a step of the pipeline: compare a trained model with the one in use, and with --promote, promote it."""
     from trainer.cli.models import open_registry
     from trainer.display import Display
     from trainer.sagemaker import compare
 
-    answer = compare.compare(model, data, open_registry(), load_settings().model_dir, Display(), put_in_use=promote)
-    _say(answer.why)
+    result = compare.compare(model, data, open_registry(), load_settings().model_dir, Display(), promote_better=promote)
+    _say(result.why)
     if out:
-        compare.write_answer(answer, out)
+        compare.write_result(result, out)
 
 
 @app.command()
@@ -195,18 +195,18 @@ def container(
 
 
 def _read(file: Path | None, changes: list[str] | None) -> SagemakerConfig:
-    from trainer.sagemaker.options import read
+    from trainer.sagemaker.options import read_config
 
-    given: dict[str, Any] = dict(assignment(text) for text in changes or [])
-    return read(file, given)
+    return read_config(file, dict(parse_assignment(text) for text in changes or []))
 
 
-def _places(data: str, weights: str | None) -> tuple[str, str | None]:
-    from trainer.sagemaker.options import s3_uri
+def _check_uris(data: str, weights: str | None) -> tuple[str, str | None]:
+    """Check the S3 URIs of --data and --weights."""
+    from trainer.sagemaker.options import check_s3_uri
 
-    # With the slash. Without it, the prefix would also match folders whose names only begin with this one's.
-    folder = s3_uri("--data", data).rstrip("/") + "/"
-    return folder, s3_uri("--weights", weights) if weights else None
+    # Without the final slash, the prefix would also match folders whose names start with this folder's name.
+    folder = check_s3_uri("--data", data).rstrip("/") + "/"
+    return folder, check_s3_uri("--weights", weights) if weights else None
 
 
 def _say(text: str) -> None:

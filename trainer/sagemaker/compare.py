@@ -1,4 +1,4 @@
-"""A step of the pipeline: compares the model of a training job with the one in use."""
+"""A step of the pipeline: compares a training job's model with the model in use."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from trainer.disk import make_folder, write_json
 from trainer.display import Display
 from trainer.errors import PromotionError
 from trainer.prepare.outputs import MANIFEST
-from trainer.prepare.place import PHOTOS
+from trainer.prepare.photo_store import PHOTOS
 from trainer.publish.promote import promote
 from trainer.sagemaker.errors import SagemakerError
 
 ARCHIVE = "model.tar.gz"
-ANSWER = "comparison.json"
+RESULT_FILE = "comparison.json"
 
 
 class ComparisonResult(BaseModel):
@@ -32,42 +32,44 @@ class ComparisonResult(BaseModel):
 
 
 def compare(
-    model: Path, data: Path, registry: Registry, bundled: Path, display: Display, *, put_in_use: bool = False
+    model: Path, data: Path, registry: Registry, initial: Path, display: Display, *, promote_better: bool = False
 ) -> ComparisonResult:
     """Compare the bundle in `model` (or in its model.tar.gz) with the model in use, on its test photos in `data`.
 
-    `bundled` is the model that workers use until one is promoted. With `put_in_use`, the bundle is promoted if it is
-    better; if not, PromotionError is raised. Raises SagemakerError if there is no bundle.
+    `initial` is the folder of the model that workers use until one is promoted. With `promote_better`, promote the
+    bundle if it is better, and raise PromotionError if it is not. Raises SagemakerError if there is no bundle.
     """
-    with TemporaryDirectory(prefix="binwatch-") as name:
-        bundle = _unpacked(model, Path(name))
+    with TemporaryDirectory(prefix="binwatch-") as temporary:
+        bundle = _unpack(model, Path(temporary))
         photos = {"photos": data / PHOTOS, "index": data / MANIFEST}
         version = Bundle(bundle).card.version
         try:
-            done = promote(str(bundle), registry, photos, display, dry_run=not put_in_use, bundled=bundled)
+            decision = promote(str(bundle), registry, photos, display, dry_run=not promote_better, initial=initial)
         except PromotionError as error:
-            if put_in_use:
+            if promote_better:
                 raise
             return ComparisonResult(better=False, version=version, why=str(error))
-    verdict = done.comparison.verdict() if done.comparison else "no model is in use: the first one has nothing to beat"
+    verdict = "no model is in use: the first one has nothing to beat"
+    if decision.comparison:
+        verdict = decision.comparison.verdict()
     return ComparisonResult(better=True, version=version, why=verdict)
 
 
-def write_answer(answer: ComparisonResult, folder: Path) -> None:
+def write_result(result: ComparisonResult, folder: Path) -> None:
     """Write the step's property file."""
     make_folder(folder)
-    write_json(folder / ANSWER, answer.model_dump())
+    write_json(folder / RESULT_FILE, result.model_dump())
 
 
-def _unpacked(model: Path, work: Path) -> Path:
-    """The folder of the bundle: `model`, or `work` with the content of its archive."""
+def _unpack(model: Path, work: Path) -> Path:
+    """Return the bundle's folder: `model`, or `work` after unpacking the archive in `model` into it."""
     archive = model / ARCHIVE
     if archive.is_file():
-        with tarfile.open(archive) as opened:
-            for member in opened:
-                content = opened.extractfile(member) if member.isfile() else None
+        with tarfile.open(archive) as tar:
+            for member in tar:
+                content = tar.extractfile(member) if member.isfile() else None
                 if content is not None:
-                    # By its bare name, so that no file is outside the folder. Python 3.11.2 has no `filter` for this.
+                    # By its base name only, so that no file lands outside `work`. Python 3.11.2 has no `filter`.
                     with (work / Path(member.name).name).open("wb") as file:
                         shutil.copyfileobj(content, file)
         model = work

@@ -1,7 +1,7 @@
 """The training container: SageMaker runs `IMAGE train`, and the exit status is the job's result.
 
-A spot instance that is interrupted gets SIGTERM, and 120 seconds later SIGKILL. A complete checkpoint is written after
-each epoch, so the container just stops; the next start continues from the last checkpoint.
+When a spot instance is interrupted, the container gets SIGTERM, and 120 seconds later SIGKILL. A complete checkpoint is
+written after each epoch, so the container just stops, and the next start continues from the last checkpoint.
 """
 
 from __future__ import annotations
@@ -22,16 +22,17 @@ from trainer.display import Display
 from trainer.sagemaker import fitting
 from trainer.sagemaker.layout import Cluster, Layout
 
-PORT = 29_500
-"""The port by which the machines of a job connect. SageMaker lets them reach each other on all ports."""
-STOPPED = 128 + signal.SIGTERM
+MASTER_PORT = 29_500
+"""The port on which the machines of a job connect. SageMaker opens all ports between them."""
+SIGTERM_STATUS = 128 + signal.SIGTERM
+"""Exit status after SIGTERM."""
 
 
 def train(layout: Layout) -> int:
-    """Run the job that `layout` describes; returns the exit status."""
+    """Run the training job that `layout` describes. Returns the exit status."""
     try:
-        with _stoppable():
-            fitting.configuration(layout)  # before any process is started
+        with _exit_on_sigterm():
+            fitting.configuration(layout)  # report mistakes before any process is started
             cluster = layout.cluster()
             gpus = torch.cuda.device_count()
             if len(cluster.hosts) > 1 or gpus > 1:
@@ -49,14 +50,14 @@ def train(layout: Layout) -> int:
 
 
 def launch_command(layout: Layout, cluster: Cluster, gpus: int) -> list[str]:
-    """The command of torchrun on one machine, with a process for each GPU, or one process without a GPU."""
-    # The interface that reaches the other machines must be named, or gloo and NCCL may take another one.
+    """Return the torchrun command for one machine, with a process for each GPU, or one process if it has no GPU."""
+    # gloo and NCCL are told the interface to the other machines, because they may choose another one.
     interface = cluster.network_interface_name
     return [
         "env", f"NCCL_SOCKET_IFNAME={interface}", f"GLOO_SOCKET_IFNAME={interface}",
         sys.executable, "-m", "torch.distributed.run",
         "--nnodes", str(len(cluster.hosts)), "--node_rank", str(cluster.rank), "--nproc_per_node", str(max(gpus, 1)),
-        "--master_addr", cluster.master, "--master_port", str(PORT),
+        "--master_addr", cluster.master, "--master_port", str(MASTER_PORT),
         "-m", "trainer.sagemaker.fitting", str(layout.root),
     ]  # fmt: skip
 
@@ -64,11 +65,11 @@ def launch_command(layout: Layout, cluster: Cluster, gpus: int) -> list[str]:
 def _launch(command: list[str], layout: Layout) -> int:
     with subprocess.Popen(command) as process:  # noqa: S603 (our own command line)
         try:
-            # Not wait(): a SIGTERM that comes just before it would be handled only after the end of the training.
+            # Not wait(): a SIGTERM that arrives just before it would be handled only after the training has ended.
             while (status := process.poll()) is None:
                 time.sleep(1)
         except SystemExit:
-            process.terminate()  # torchrun stops its processes in turn
+            process.terminate()  # torchrun then stops its own processes
             process.wait()
             raise
     if status:
@@ -78,15 +79,15 @@ def _launch(command: list[str], layout: Layout) -> int:
 
 
 @contextmanager
-def _stoppable() -> Iterator[None]:
-    """SIGTERM ends the process. The kernel ignores it for a container's first process unless there is a handler."""
+def _exit_on_sigterm() -> Iterator[None]:
+    """Exit on SIGTERM. Without a handler, the kernel ignores the signal for a container's first process."""
 
     def stop(_: int, __: FrameType | None) -> None:
         print("stopped by SIGTERM; the last epoch's checkpoint is whole", file=sys.stderr, flush=True)
-        sys.exit(STOPPED)
+        sys.exit(SIGTERM_STATUS)
 
-    before = signal.signal(signal.SIGTERM, stop)
+    previous = signal.signal(signal.SIGTERM, stop)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, previous)

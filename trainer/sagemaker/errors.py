@@ -1,4 +1,4 @@
-"""Errors of jobs and endpoints in AWS. For refused requests see binwatch.sagemaker.requests."""
+"""Errors of jobs and endpoints in AWS. Errors of single requests are in binwatch.sagemaker.requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Requests that start jobs, and waiting for their end. They do not use the SDK, which the trainer's image lacks."""
+"""Starts jobs and waits for their end. Does not use the SDK, which is not in the trainer's image."""
 
 from __future__ import annotations
 
@@ -12,20 +12,23 @@ from trainer.sagemaker.client import Aws
 from trainer.sagemaker.errors import SagemakerError
 from trainer.sagemaker.options import JobConfig
 
-HOUR = 3600
+SECONDS_PER_HOUR = 3600
 POLL_S = 20.0
-DONE = frozenset({"Completed", "InService", "Succeeded"})
-GOING_ON = frozenset({"InProgress", "Stopping", "Creating", "Updating", "SystemUpdating", "RollingBack", "Executing"})
-"""States of jobs, endpoints and pipelines that are not final. Every state that is in neither set is a failure."""
+"""Seconds between two requests for the state of a job."""
+SUCCESS_STATES = frozenset({"Completed", "InService", "Succeeded"})
+PENDING_STATES = frozenset(
+    {"InProgress", "Stopping", "Creating", "Updating", "SystemUpdating", "RollingBack", "Executing"}
+)
+"""States of jobs, endpoints and pipelines that are not final. A state that is in neither set is a failure."""
 
 
 def job_name(kind: str, now: datetime) -> str:
-    """A name that sorts by time and is recognised on a bill."""
+    """Return a job name that sorts by time and is recognisable on a bill."""
     return f"binwatch-{kind}-{now:%Y%m%d-%H%M%S}"
 
 
 def tags(job: JobConfig) -> list[dict[str, str]]:
-    """Tags as AWS wants them."""
+    """Return the tags of a job's resources in the format of AWS."""
     return [{"Key": key, "Value": value} for key, value in ({"project": "binwatch"} | job.tags).items()]
 
 
@@ -36,51 +39,54 @@ def wait(
     *,
     poll_s: float = POLL_S,
 ) -> dict[str, Any]:
-    """Call `describe` until the state `status` is final, and print each new state. Raises SagemakerError on failure."""
+    """Call `describe` until its field `status` is a final state, and report each new state with `say`.
+
+    Returns the last description. Raises SagemakerError on failure.
+    """
     last = ""
     while True:
-        found = describe()
-        state = found[status]
-        detail = found.get("SecondaryStatus", "")
-        now = f"{state}{f': {detail}' if detail and detail != state else ''}"
-        if now != last:
-            say(now)
-            last = now
-        if state in DONE:
-            return found
-        if state not in GOING_ON:
-            reason = found.get("FailureReason") or "no reason given; see its log in CloudWatch"
+        description = describe()
+        state = description[status]
+        detail = description.get("SecondaryStatus", "")
+        text = f"{state}{f': {detail}' if detail and detail != state else ''}"
+        if text != last:
+            say(text)
+            last = text
+        if state in SUCCESS_STATES:
+            return description
+        if state not in PENDING_STATES:
+            reason = description.get("FailureReason") or "no reason given; see its log in CloudWatch"
             raise SagemakerError(f"{state}: {reason}")
         time.sleep(poll_s)
 
 
 def create(aws: Aws, operation: str, what: str, request: dict[str, Any]) -> dict[str, Any]:
-    """Send a request that creates something. Raises AwsError."""
+    """Send a request that creates the resource `what`. Raises AwsError."""
     with translate_errors(what, aws.region):
-        answer: dict[str, Any] = getattr(aws.sagemaker, operation)(**request)
-        return answer
+        response: dict[str, Any] = getattr(aws.sagemaker, operation)(**request)
+        return response
 
 
-def describe(aws: Aws, operation: str, what: str, **which: str) -> Callable[[], dict[str, Any]]:
-    """A function that requests a description."""
+def describe(aws: Aws, operation: str, what: str, **identifier: str) -> Callable[[], dict[str, Any]]:
+    """Return a function that requests the description of the resource `what`."""
 
-    def ask() -> dict[str, Any]:
+    def request() -> dict[str, Any]:
         with translate_errors(what, aws.region):
-            answer: dict[str, Any] = getattr(aws.sagemaker, operation)(**which)
-            return answer
+            response: dict[str, Any] = getattr(aws.sagemaker, operation)(**identifier)
+            return response
 
-    return ask
+    return request
 
 
 def follow(
-    aws: Aws, what: str, operation: str, status: str, say: Callable[[str], None], *, stop: str, **which: str
+    aws: Aws, what: str, operation: str, status: str, say: Callable[[str], None], *, stop: str, **identifier: str
 ) -> dict[str, Any]:
-    """Wait for the end of a job, and print each new state.
+    """Wait for the end of a job, and report each new state with `say`.
 
-    `which` is the job's name or ARN. After Ctrl-C the error says that the job continues, and how to `stop` it.
+    `identifier` is the job's name or ARN. On Ctrl-C, the error says that the job continues, and how to `stop` it.
     """
     try:
-        return wait(describe(aws, operation, what, **which), status, lambda state: say(f"{what}: {state}"))
+        return wait(describe(aws, operation, what, **identifier), status, lambda state: say(f"{what}: {state}"))
     except KeyboardInterrupt as error:
-        (name,) = which.values()
+        (name,) = identifier.values()
         raise SagemakerError(f"{what} continues, and costs money; to stop it: aws sagemaker {stop} {name}") from error

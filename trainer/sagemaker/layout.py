@@ -1,4 +1,4 @@
-"""The folders of a training container, below /opt/ml, in which SageMaker expects input and output."""
+"""The folders of a training container below /opt/ml, which SageMaker uses for input and output."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from trainer.config import assignment
+from trainer.config import parse_assignment
 from trainer.errors import ConfigError
 
 ROOT = Path("/opt/ml")
@@ -17,12 +17,12 @@ DATA = "data"
 """The channel with the output of `prepare`: manifest.csv and photos."""
 WEIGHTS = "weights"
 """The optional channel with one file of initial weights."""
-MAX_REASON = 1024
-"""SageMaker shows this many characters of a failure file."""
+MAX_REASON_CHARS = 1024
+"""Number of characters of the failure file that SageMaker shows."""
 
 
 class Cluster(BaseModel):
-    """input/config/resourceconfig.json: the machines of the job. New releases of SageMaker add fields."""
+    """The machines of the job, from input/config/resourceconfig.json. New releases of SageMaker add fields."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -32,12 +32,12 @@ class Cluster(BaseModel):
 
     @property
     def rank(self) -> int:
-        """Rank of this machine among all, by name."""
+        """Rank of this machine among the machines, sorted by name."""
         return sorted(self.hosts).index(self.current_host)
 
     @property
     def master(self) -> str:
-        """The machine to which the others connect, and which writes the model."""
+        """Name of the machine to which the others connect, and which writes the model."""
         return sorted(self.hosts)[0]
 
 
@@ -63,35 +63,36 @@ class Layout:
         return self.root / "output" / "data"
 
     def channel(self, name: str) -> Path:
-        """The folder of an input channel."""
+        """Return the folder of an input channel."""
         return self.root / "input" / "data" / name
 
     def cluster(self) -> Cluster:
-        """The machines of the job; a single one if SageMaker has written no file."""
-        found = self._read("resourceconfig.json")
-        if not found:
+        """Read the machines of the job. Returns a single machine if SageMaker has written no file."""
+        content = self._read("resourceconfig.json")
+        if not content:
             return Cluster(current_host="algo-1", hosts=["algo-1"])
         try:
-            return Cluster.model_validate(found)
+            return Cluster.model_validate(content)
         except ValidationError as error:
-            raise ConfigError(f"resourceconfig.json: {error.errors()[0]['msg']}: {found}") from error
+            raise ConfigError(f"resourceconfig.json: {error.errors()[0]['msg']}: {content}") from error
 
     def changes(self) -> dict[str, Any]:
-        """Hyperparameters as changes of the configuration ("train.epochs" → 3). Their values arrive as text.
+        """Read the hyperparameters as changes of the configuration ("train.epochs" → 3). Their values are text.
 
-        SageMaker's own, such as a tuning job's objective, start with an underscore or `sagemaker_`.
+        Those of SageMaker itself, such as a tuning job's objective, start with an underscore or `sagemaker_`, and are
+        ignored.
         """
-        own = ("_", "sagemaker_")
-        given = {name: value for name, value in self._read("hyperparameters.json").items() if not name.startswith(own)}
-        return dict(assignment(f"{name}={value}") for name, value in given.items())
+        hyperparameters = self._read("hyperparameters.json")
+        own = {name: text for name, text in hyperparameters.items() if not name.startswith(("_", "sagemaker_"))}
+        return dict(parse_assignment(f"{name}={text}") for name, text in own.items())
 
     def fail(self, reason: str) -> None:
-        """Write the reason of the job's failure, unless another process has written one."""
+        """Write why the job has failed, unless another process has already written a reason."""
         file = self.root / "output" / "failure"
         file.parent.mkdir(parents=True, exist_ok=True)
         try:
             with file.open("x", encoding="utf-8") as out:
-                out.write(reason[:MAX_REASON])
+                out.write(reason[:MAX_REASON_CHARS])
         except FileExistsError:
             return
 
@@ -100,9 +101,9 @@ class Layout:
         if not file.exists():
             return {}
         try:
-            found = json.loads(file.read_text(encoding="utf-8"))
+            content = json.loads(file.read_text(encoding="utf-8"))
         except ValueError as error:
             raise ConfigError(f"{file}: is not JSON ({error})") from error
-        if not isinstance(found, dict):
-            raise ConfigError(f"{file}: expected an object, found {type(found).__name__}")
-        return found
+        if not isinstance(content, dict):
+            raise ConfigError(f"{file}: expected an object, found {type(content).__name__}")
+        return content

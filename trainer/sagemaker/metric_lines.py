@@ -1,4 +1,4 @@
-"""Figures of each epoch as lines of the log, and the regular expressions by which SageMaker reads them."""
+"""Log lines with the metrics of each epoch, and the regular expressions with which SageMaker reads them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 OBJECTIVE: Final = "validation:accuracy"
 """The metric that a tuning job maximises."""
 
-_NAMES: Final = {
+_METRIC_NAMES: Final = {
     "train_loss": "train:loss",
     "val_loss": "validation:loss",
     "val_accuracy": OBJECTIVE,
@@ -21,13 +21,14 @@ _NAMES: Final = {
     "test_mae": "test:mae",
     "test_rmse": "test:rmse",
 }
-"""Column of the log → name of the metric."""
+"""Column of the training log → name of the metric in SageMaker."""
 
-DEFINITIONS: Final = [{"Name": name, "Regex": rf"\b{name}=([0-9.eE+-]+)"} for name in _NAMES.values()]
+DEFINITIONS: Final = [{"Name": name, "Regex": rf"\b{name}=([0-9.eE+-]+)"} for name in _METRIC_NAMES.values()]
 """MetricDefinitions of a training job."""
 
 
 def line(figures: Mapping[str, float]) -> str:
-    """`epoch=3 train:loss=1.204512 validation:accuracy=0.412500 …`, of the figures that have a name."""
+    """Format the figures that are metrics as `epoch=3 train:loss=1.204512 validation:accuracy=0.412500 …`."""
     epoch = [f"epoch={figures['epoch']:.0f}"] if "epoch" in figures else []
-    return " ".join([*epoch, *(f"{name}={figures[of]:.6f}" for of, name in _NAMES.items() if of in figures)])
+    metrics = [f"{name}={figures[column]:.6f}" for column, name in _METRIC_NAMES.items() if column in figures]
+    return " ".join([*epoch, *metrics])

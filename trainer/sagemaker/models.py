@@ -1,4 +1,4 @@
-"""SageMaker models: a container image and a bundle, with a name that follows from both."""
+"""SageMaker models: a container image and a bundle, with a name that is derived from both."""
 
 from __future__ import annotations
 
@@ -13,32 +13,37 @@ from binwatch.registry import Registry
 from binwatch.sagemaker.requests import translate_errors
 from binwatch.settings import Settings
 from trainer.errors import ConfigError
-from trainer.sagemaker.client import Aws, idempotent
+from trainer.sagemaker.client import Aws, ignore_existing
 from trainer.sagemaker.jobs import tags
 from trainer.sagemaker.options import SagemakerConfig
 
-NAMES = "binwatch-"
-"""Prefix of all names that Binwatch gives. Nothing without it is ever removed."""
+NAME_PREFIX = "binwatch-"
+"""Prefix of the names of all resources that Binwatch creates. A resource without it is never removed."""
+DIGEST_LENGTH = 8
+"""Number of hexadecimal digits at the end of a name."""
 
 
 @dataclass(frozen=True)
 class ModelSource:
-    """Where a bundle lies in S3: a folder of its files, or a training job's model.tar.gz."""
+    """The location of a bundle in S3: a folder of its files, or a training job's model.tar.gz."""
 
     version: str
     uri: str
 
     @property
     def container(self) -> dict[str, Any]:
-        """The part of CreateModel that says where the bundle is."""
+        """The fields of CreateModel that locate the bundle."""
         if self.uri.endswith(".tar.gz"):
             return {"ModelDataUrl": self.uri}
-        place = {"S3Uri": self.uri, "S3DataType": "S3Prefix", "CompressionType": "None"}
-        return {"ModelDataSource": {"S3DataSource": place}}
+        location = {"S3Uri": self.uri, "S3DataType": "S3Prefix", "CompressionType": "None"}
+        return {"ModelDataSource": {"S3DataSource": location}}
 
 
 def source_of(model: str | None, settings: Settings) -> ModelSource:
-    """A published version, an s3://…/model.tar.gz, or by default the model in use. Raises ConfigError."""
+    """Locate a model: a published version, an s3://…/model.tar.gz, or by default the model in use.
+
+    Raises ConfigError.
+    """
     if model and model.startswith("s3://"):
         if not model.endswith(".tar.gz"):
             raise ConfigError(f"{model}: expected a training job's model.tar.gz, or the version of a published model")
@@ -55,15 +60,19 @@ def source_of(model: str | None, settings: Settings) -> ModelSource:
     return ModelSource(model, f"s3://{settings.bucket}/{settings.models_prefix}{model}/")
 
 
-def ensure(aws: Aws, config: SagemakerConfig, source: ModelSource) -> str:
-    """Create the endpoint's SageMaker model unless it exists; returns its name.
+def ensure_model(aws: Aws, config: SagemakerConfig, source: ModelSource) -> str:
+    """Create the endpoint's SageMaker model unless it exists. Returns its name.
 
     Two endpoints never share a model, because removing one endpoint would remove the other's model.
     """
     if not config.endpoint.image:
         raise ConfigError("endpoint.image: the URI of the worker's image in ECR is needed")
     request: dict[str, Any] = {
-        "PrimaryContainer": {"Image": config.endpoint.image, "Environment": aws.serving, **source.container},
+        "PrimaryContainer": {
+            "Image": config.endpoint.image,
+            "Environment": aws.serving_environment,
+            **source.container,
+        },
         "ExecutionRoleArn": config.endpoint.role or config.job.role,
     }
     if config.job.subnets:
@@ -71,14 +80,14 @@ def ensure(aws: Aws, config: SagemakerConfig, source: ModelSource) -> str:
             "Subnets": list(config.job.subnets),
             "SecurityGroupIds": list(config.job.security_groups),
         }
-    name = named(source.version, request | {"endpoint": config.endpoint.name})
-    with translate_errors(f"model {name}", aws.region), idempotent():
+    name = unique_name(source.version, request | {"endpoint": config.endpoint.name})
+    with translate_errors(f"model {name}", aws.region), ignore_existing():
         aws.sagemaker.create_model(ModelName=name, Tags=tags(config.job), **request)
     return name
 
 
-def named(what: str, request: dict[str, Any]) -> str:
-    """A name of at most 63 characters that follows from the request, so that the same request is never made twice."""
-    digest = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()[:8]
-    plain = re.sub(r"[^a-zA-Z0-9]+", "-", what).strip("-")
-    return f"{NAMES}{plain[:43]}".rstrip("-") + f"-{digest}"
+def unique_name(label: str, request: dict[str, Any]) -> str:
+    """Derive a name of at most 63 characters from the request, so that repeating a request creates nothing new."""
+    digest = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()[:DIGEST_LENGTH]
+    plain = re.sub(r"[^a-zA-Z0-9]+", "-", label).strip("-")
+    return f"{NAME_PREFIX}{plain[:43]}".rstrip("-") + f"-{digest}"

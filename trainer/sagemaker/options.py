@@ -1,4 +1,4 @@
-"""The configuration of jobs and endpoints on SageMaker, from a TOML file and flags. Unknown keys are errors."""
+"""The configuration of jobs and endpoints on SageMaker, from a TOML file and flags. Rejects unknown options."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from trainer.config import AugmentConfig, ModelConfig, TrainConfig, mistake, read_tree, with_changes
+from trainer.config import AugmentConfig, ModelConfig, TrainConfig, apply_changes, first_mistake, read_toml
 from trainer.errors import ConfigError
 from trainer.pipeline import ExportConfig, SplitConfig
 from trainer.prepare.config import PrepareConfig
@@ -22,7 +22,7 @@ class _OptionTable(BaseModel):
 
 
 class JobConfig(_OptionTable):
-    """Machines, role and limits of jobs."""
+    """The table [job]: machines, role and limits of jobs."""
 
     role: str = Field(pattern=ROLE_ARN, description="ARN of the role that SageMaker assumes")
     image: str = Field(min_length=1, description="URI of the trainer's image in ECR")
@@ -45,14 +45,14 @@ class JobConfig(_OptionTable):
     tags: dict[str, str] = Field({}, description="tags of all created resources, for billing")
 
     @model_validator(mode="after")
-    def _network_is_whole(self) -> Self:
+    def _check_network(self) -> Self:
         if bool(self.subnets) != bool(self.security_groups):
             raise ValueError("subnets and security_groups go together: give both, or none")
         return self
 
 
 class TuningConfig(_OptionTable):
-    """A tuning job: each trial is a training job."""
+    """The table [tuning]: a tuning job, in which each trial is a training job."""
 
     preset: str = Field("default", description="search space: default, or capstone")
     trials: int = Field(20, ge=1, le=750, description="total number of training jobs")
@@ -63,7 +63,7 @@ class TuningConfig(_OptionTable):
 
 
 class EndpointConfig(_OptionTable):
-    """A real-time endpoint."""
+    """The table [endpoint]: a real-time endpoint."""
 
     name: str = Field(
         "", pattern=r"^([a-zA-Z0-9](-*[a-zA-Z0-9]){0,62})?$", description="name of the endpoint; empty: no endpoint"
@@ -87,7 +87,7 @@ class EndpointConfig(_OptionTable):
 
 
 class SagemakerConfig(_OptionTable):
-    """One TOML file: [job], [endpoint] and [tuning], and beside them the tables of `fit` and of `pipeline`."""
+    """The TOML file: [job], [endpoint] and [tuning], and the tables of `fit` and `pipeline`."""
 
     job: JobConfig
     endpoint: EndpointConfig = EndpointConfig()
@@ -100,40 +100,42 @@ class SagemakerConfig(_OptionTable):
     export: ExportConfig = ExportConfig()
 
     def hyperparameters(self) -> dict[str, str]:
-        """The hyperparameters of a training job: every option that is set, as text."""
+        """Return the hyperparameters of a training job: every option that is set, as text."""
         sections = {name: getattr(self, name) for name in ("data", "model", "augment", "train")}
-        chosen = {
+        set_options = {
             f"{section}.{option}": _text(value)
             for section, table in sections.items()
             for option, value in table.model_dump(exclude_unset=True).items()
         }
         variants = ",".join(self.export.variants)
-        return chosen | {"export.variants": variants, "export.max_loss": _text(self.export.max_loss)}
+        return set_options | {"export.variants": variants, "export.max_loss": _text(self.export.max_loss)}
 
 
-def read(file: Path | None, changes: dict[str, Any]) -> SagemakerConfig:
-    """The configuration of `file` with `changes` ("job.role" → …) on top. Raises ConfigError that names the option."""
-    given = {"job": {}} | with_changes(
-        read_tree(file) if file else {}, changes, SagemakerConfig
-    )  # what [job] lacks is named one by one
+def read_config(file: Path | None, changes: dict[str, Any]) -> SagemakerConfig:
+    """Read the configuration in `file` and apply `changes` ("job.role" → …).
+
+    Raises ConfigError, which names the wrong option.
+    """
+    # The table [job] always exists, so that the error for a missing option names the option.
+    tables = {"job": {}} | apply_changes(read_toml(file) if file else {}, changes, SagemakerConfig)
     try:
-        return SagemakerConfig.model_validate(given)
+        return SagemakerConfig.model_validate(tables)
     except ValidationError as error:
-        found = mistake(error, SagemakerConfig)
+        mistake = first_mistake(error, SagemakerConfig)
         raise ConfigError(
-            f"{found.text}; set it in the --config file or by --set {found.option}=VALUE (docs/aws.md)"
+            f"{mistake.text}; set it in the --config file or by --set {mistake.option}=VALUE (docs/aws.md)"
         ) from error
 
 
-def s3_uri(option: str, given: str) -> str:
-    """`given`, if it is an S3 URI. Raises ConfigError that names the option."""
-    if not re.match(S3_URI, given):
-        raise ConfigError(f"{option}: {given!r}: expected s3://BUCKET/PREFIX; SageMaker reads only from S3")
-    return given
+def check_s3_uri(option: str, value: str) -> str:
+    """Return `value` if it is an S3 URI. Raises ConfigError, which names the option."""
+    if not re.match(S3_URI, value):
+        raise ConfigError(f"{option}: {value!r}: expected s3://BUCKET/PREFIX; SageMaker reads only from S3")
+    return value
 
 
 def _text(value: object) -> str:
-    """A value as TOML, but strings without quotation marks."""
+    """Format a value as TOML, but strings without quotation marks."""
     if isinstance(value, tuple):
         return str(list(value))
     return str(value).lower() if isinstance(value, bool) else str(value)

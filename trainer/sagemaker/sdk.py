@@ -1,7 +1,7 @@
-"""Preparation of SageMaker's SDK before it is imported, and its sessions.
+"""Prepares the import of SageMaker's SDK, and creates its sessions.
 
-The SDK is in the extra `sagemaker`, for those who start jobs, and the trainer's image has none of its 90 packages.
-So the modules that import it (`training`, `space`, `pipeline`) are imported only by the commands `train`, `tune` and
+The SDK is in the extra `sagemaker`, for those who start jobs. The trainer's image has none of its 90 packages. So the
+modules that import it (`training`, `space`, `pipeline`) are imported only by the commands `train`, `tune` and
 `pipeline`, after `prepare`.
 """
 
@@ -18,21 +18,21 @@ from binwatch.settings import Settings
 if TYPE_CHECKING:
     from sagemaker.core.workflow.pipeline_context import PipelineSession
 
-_CONFIG = {
+_SDK_CONFIG = {
     "SchemaVersion": "1.0",
     "SageMaker": {"PythonSDK": {"Modules": {"TelemetryOptOut": True}}},
 }
-"""The SDK would report each call to AWS."""
+"""Configuration of the SDK. Without it, the SDK would report each call to AWS."""
 
 
 def prepare(settings: Settings) -> None:
-    """Make the SDK importable, without its own log lines. Raises ModuleNotFoundError if it is not installed."""
-    # The SDK creates clients of the default session, the first one on import, which need a region.
+    """Import the SDK without its warnings and log lines. Raises ModuleNotFoundError if it is not installed."""
+    # The SDK creates clients of the default session, the first one on import, and these need a region.
     os.environ.setdefault("AWS_DEFAULT_REGION", settings.region)
-    # The SDK would simulate the role's policies before each job, which needs permissions in IAM. SageMaker checks the
-    # role in any case, and its error names what is missing.
+    # The SDK would simulate the role's policies before each job, which needs IAM permissions. SageMaker checks the role
+    # anyway, and its error names the missing permission.
     os.environ.setdefault("SAGEMAKER_VALIDATE_ROLE", "false")
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")  # else the SDK does it, with level INFO
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")  # otherwise the SDK sets the level INFO
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the SDK's own warnings on import
         import sagemaker.mlops.workflow.pipeline
@@ -42,17 +42,17 @@ def prepare(settings: Settings) -> None:
 
 
 def session(bucket: str | None = None, client: Any = None) -> PipelineSession:
-    """A session in which `train`, `tune` and `run` send nothing, but return the request of a step.
+    """Create a session in which `train`, `tune` and `run` do not send their request, but return it for a step.
 
     `client` sends the pipeline itself.
     """
     from sagemaker.core.workflow.pipeline_context import PipelineSession
 
-    return PipelineSession(sagemaker_client=client, default_bucket=bucket, sagemaker_config=_CONFIG)
+    return PipelineSession(sagemaker_client=client, default_bucket=bucket, sagemaker_config=_SDK_CONFIG)
 
 
 def step_arguments(call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-    """The arguments of a step, as returned by `call` (`train`, `tune` or `run`)."""
+    """Return the arguments of a step, as returned by `call` (`train`, `tune` or `run`)."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Running within a PipelineSession")  # this is intended
         return call(*arguments, **options)

@@ -1,4 +1,4 @@
-"""The search spaces of `tune` as the SDK's parameter ranges, so that each is defined only once."""
+"""Converts the search spaces of `tune` to the SDK's parameter ranges, so that each is defined only once."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from trainer.errors import ConfigError
 from trainer.train.tune import SPACES
 
 
-class _Recorder:
-    """Stands in for an Optuna trial: an option gets its range instead of a value."""
+class _RangeRecorder:
+    """A stand-in for an Optuna trial that returns the range of an option instead of a value."""
 
     def suggest_float(self, _: str, low: float, high: float, *, log: bool = False) -> ParameterRange:
         return ContinuousParameter(low, high, "Logarithmic" if log else "Linear")
@@ -26,9 +26,9 @@ class _Recorder:
 
 
 def parameter_ranges(preset: str) -> tuple[dict[str, ParameterRange], dict[str, str]]:
-    """The ranges that a preset searches, and the options that it fixes. Raises ConfigError."""
+    """Return the ranges that a preset searches, and the options that it fixes. Raises ConfigError."""
     if preset not in SPACES:
         raise ConfigError(f"tuning.preset: {preset!r}; choose from {', '.join(SPACES)}")
-    chosen = SPACES[preset](cast(Trial, _Recorder()))
-    searched = {option: value for option, value in chosen.items() if isinstance(value, ParameterRange)}
-    return searched, {option: str(value) for option, value in chosen.items() if option not in searched}
+    options = SPACES[preset](cast(Trial, _RangeRecorder()))
+    ranges = {option: value for option, value in options.items() if isinstance(value, ParameterRange)}
+    return ranges, {option: str(value) for option, value in options.items() if option not in ranges}

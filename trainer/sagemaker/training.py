@@ -1,8 +1,8 @@
-"""Training and tuning jobs, as the SDK's ModelTrainer and HyperparameterTuner describe them.
+"""Requests of training and tuning jobs, made with the SDK's ModelTrainer and HyperparameterTuner.
 
-In a PipelineSession they send nothing, but return the request for a step. Training jobs, tuning jobs and the pipeline
-use the same request. boto3 sends it (`jobs.create`), because ModelTrainer generates the name of a job itself. Here the
-name is given (--name), and the checkpoints of an interrupted job are found by it.
+In a PipelineSession, these do not send a request, but return it for a step. Training jobs, tuning jobs and the pipeline
+use the same request. boto3 sends it (`jobs.create`), because ModelTrainer generates a job's name itself. Here the user
+may choose the name (--name), by which the checkpoints of an interrupted job are found.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sagemaker.train.model_trainer import ModelTrainer
 from sagemaker.train.tuner import HyperparameterTuner
 
 from trainer.sagemaker import metric_lines, sdk
-from trainer.sagemaker.jobs import HOUR, tags
+from trainer.sagemaker.jobs import SECONDS_PER_HOUR, tags
 from trainer.sagemaker.layout import DATA, ROOT, WEIGHTS
 from trainer.sagemaker.options import JobConfig, SagemakerConfig
 from trainer.sagemaker.space import parameter_ranges
@@ -31,10 +31,10 @@ from trainer.sagemaker.space import parameter_ranges
 def training_step(
     config: SagemakerConfig, data: Any, weights: str | None = None, checkpoints: Any = None
 ) -> TrainingStep:
-    """The step `Train` of a pipeline.
+    """Define the step `Train` of a pipeline.
 
-    `data` is the S3 prefix of the output of `prepare`, or a pipeline's reference to it; `weights` that of a file of
-    initial weights. `checkpoints` is the S3 prefix of this job's checkpoints, from which it continues after an
+    `data` is the S3 prefix of the output of `prepare`, or a pipeline's reference to it. `weights` is the S3 prefix of a
+    file of initial weights. `checkpoints` is the S3 prefix of this job's checkpoints, from which it continues after an
     interruption.
     """
     trainer = _model_trainer(config, config.hyperparameters(), checkpoints)
@@ -44,24 +44,24 @@ def training_step(
 def training_request(
     config: SagemakerConfig, data: str, weights: str | None = None, checkpoints: str | None = None
 ) -> dict[str, Any]:
-    """CreateTrainingJob without a name."""
+    """Return the request CreateTrainingJob, without a name."""
     request: dict[str, Any] = training_step(config, data, weights, checkpoints).arguments
     return request
 
 
 def tuning_request(config: SagemakerConfig, data: str, weights: str | None = None) -> dict[str, Any]:
-    """CreateHyperParameterTuningJob without a name. The search spaces are those of `tune`."""
+    """Return the request CreateHyperParameterTuningJob, without a name. The search spaces are those of `tune`."""
     tuning = config.tuning
-    searched, fixed = parameter_ranges(tuning.preset)
+    ranges, fixed = parameter_ranges(tuning.preset)
     tuner = HyperparameterTuner(
         _model_trainer(config, config.hyperparameters() | fixed),
         objective_metric_name=metric_lines.OBJECTIVE,
         metric_definitions=metric_lines.DEFINITIONS,
-        hyperparameter_ranges=searched,
+        hyperparameter_ranges=ranges,
         max_jobs=tuning.trials,
         max_parallel_jobs=tuning.parallel,
         strategy=tuning.strategy,
-        **_stopping_of_trials(config, searched),
+        **_trial_stopping(config, ranges),
     )
     request: dict[str, Any] = TuningStep("Tune", sdk.step_arguments(tuner.tune, _inputs(data, weights))).arguments
     return request
@@ -82,7 +82,7 @@ def _model_trainer(config: SagemakerConfig, hyperparameters: dict[str, str], che
         networking=Networking(subnets=list(job.subnets), security_group_ids=list(job.security_groups))
         if job.subnets
         else None,
-        stopping_condition=_stopping(job),
+        stopping_condition=_stopping_condition(job),
         output_data_config=OutputDataConfig(s3_output_path=job.output.rstrip("/") + "/models"),
         checkpoint_config=CheckpointConfig(s3_uri=checkpoints, local_path=str(ROOT / "checkpoints"))
         if checkpoints
@@ -100,20 +100,21 @@ def _inputs(data: Any, weights: str | None) -> list[InputData]:
     return [InputData(channel_name=name, data_source=uri) for name, uri in channels.items()]
 
 
-def _stopping(job: JobConfig) -> StoppingCondition:
-    run = round(job.max_hours * HOUR)
-    waiting = max(round(job.spot_wait_hours * HOUR), run) if job.spot else None
-    return StoppingCondition(max_runtime_in_seconds=run, max_wait_time_in_seconds=waiting)
+def _stopping_condition(job: JobConfig) -> StoppingCondition:
+    max_runtime_s = round(job.max_hours * SECONDS_PER_HOUR)
+    max_wait_s = max(round(job.spot_wait_hours * SECONDS_PER_HOUR), max_runtime_s) if job.spot else None
+    return StoppingCondition(max_runtime_in_seconds=max_runtime_s, max_wait_time_in_seconds=max_wait_s)
 
 
-def _stopping_of_trials(config: SagemakerConfig, searched: dict[str, ParameterRange]) -> dict[str, Any]:
+def _trial_stopping(config: SagemakerConfig, ranges: dict[str, ParameterRange]) -> dict[str, Any]:
+    """Return the arguments of HyperparameterTuner for stopping bad trials early."""
     if config.tuning.strategy != "Hyperband":
         return {"early_stopping_type": "Auto"}
-    epochs = searched.get("train.epochs")
-    most = epochs.max_value if isinstance(epochs, IntegerParameter) else config.train.epochs
+    epochs = ranges.get("train.epochs")
+    max_epochs = epochs.max_value if isinstance(epochs, IntegerParameter) else config.train.epochs
     # Hyperband stops trials itself and refuses other early stopping. It also stops a trial that has reported its metric
-    # `max_resource` times. That must not happen: a trial reports it after each epoch and once more, and then exports.
-    resources = HyperbandStrategyConfig(max_resource=most + 2)
+    # `max_resource` times. A trial reports it after each epoch and once more, and then exports, which must not be cut.
+    resources = HyperbandStrategyConfig(max_resource=max_epochs + 2)
     return {
         "early_stopping_type": "Off",
         "strategy_config": HyperParameterTuningJobStrategyConfig(hyperband_strategy_config=resources),

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from binwatch.counts import CLASS_INDEXES, MAX_EXACT_COUNT
 from trainer.config import Config
-from trainer.disk import sync
+from trainer.disk import flush_to_disk
 from trainer.distributed.context import SINGLE_PROCESS, DistributedContext
 from trainer.errors import CheckpointError
 from trainer.models import build
@@ -73,7 +73,7 @@ def save(file: Path, checkpoint: Checkpoint) -> None:
     try:
         torch.save(content, partial)
         with partial.open("rb+") as stream:
-            sync(stream)
+            flush_to_disk(stream)
     except (OSError, RuntimeError) as error:  # torch's own writer raises RuntimeError
         partial.unlink(missing_ok=True)
         reason = str(error).splitlines()[0]

@@ -26,7 +26,7 @@ from trainer.data.dataset import PhotoSet
 from trainer.data.loader import BaseLoader, Batch, Inputs, LoaderOptions
 from trainer.data.photo_loader import PhotoLoader
 from trainer.data.sampler import Shard
-from trainer.disk import LOCK, check_room, make_folder, sync
+from trainer.disk import LOCK_FILE, check_free_space, flush_to_disk, make_folder
 from trainer.distributed.devices import autocast
 from trainer.errors import DiskError
 from trainer.models.counter import Counter
@@ -82,7 +82,7 @@ class FeatureCache:
         make_folder(self._folder)
         files = [self._folder / f"{self._digest(extractor, photos, view)}-{view}.npy" for view in range(views)]
         if not all(file.exists() for file in files):
-            with (self._folder / LOCK).open("w") as lock:
+            with (self._folder / LOCK_FILE).open("w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)  # wait for other runs that share the folder
                 self._compute_missing(extractor, photos, files)
         return [np.load(file, mmap_mode="r", allow_pickle=False) for file in files]
@@ -94,7 +94,7 @@ class FeatureCache:
         blank = torch.zeros(1, photos.size, photos.size, 3, dtype=torch.uint8, device=self._train.device)
         row = _extract(extractor, blank)[0]
         description = f"{extractor.name} of {count_noun(len(photos), 'photo')} in {count_noun(len(missing), 'view')}"
-        check_room(self._folder, row.nbytes * len(photos) * len(missing), description, DISK_FULL_ADVICE)
+        check_free_space(self._folder, row.nbytes * len(photos) * len(missing), description, DISK_FULL_ADVICE)
         for view in missing:
             partial = files[view].with_suffix(".partial")
             try:
@@ -136,7 +136,7 @@ def _write_npy(file: Path, batches: Iterable[npt.NDArray[Any]], shape: tuple[int
         for rows in batches:
             stream.write(rows.tobytes())
             written += len(rows)
-        sync(stream)
+        flush_to_disk(stream)
     assert written == shape[0]
 
 

@@ -20,10 +20,10 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from binwatch.cores import usable_cores
 from binwatch.records.engine import sqlite_url
 from binwatch.text import count_noun
-from trainer.config import Config, read
+from trainer.config import Config, read_config
 from trainer.data.dataset import find_photos
-from trainer.disk import sole_process, write_csv, write_png
-from trainer.display import Display, silent
+from trainer.disk import exclusive_lock, write_csv, write_png
+from trainer.display import Display, silent_display
 from trainer.errors import ConfigError, DivergedError, TuneError
 from trainer.train.fit import fit
 from trainer.train.run_files import FEATURES_FOLDER, LAST_CHECKPOINT, STUDY_FILE, check_study
@@ -86,9 +86,9 @@ def tune(tuning: Tuning, display: Display) -> FrozenTrial:
 
     A trial that was killed in an earlier run is repeated. Raises TuneError if a trial is killed in this run.
     """
-    config = read(tuning.config, tuning.changes)  # report mistakes before the first trial
+    config = read_config(tuning.config, tuning.changes)  # report mistakes before the first trial
     # With one command at a time, a trial in the state RUNNING at the start is one that was killed.
-    with sole_process(tuning.folder, "another tune is running here; wait for it, or use its --jobs"):
+    with exclusive_lock(tuning.folder, "another tune is running here; wait for it, or use its --jobs"):
         study = _open_study(tuning.folder, create=True)
         space = study.user_attrs.get("space", tuning.space)
         if space != tuning.space:
@@ -201,7 +201,7 @@ def _run_trial(tuning: Tuning, display: Display | None = None) -> FrozenTrial:
     finished: list[FrozenTrial] = []
     study = _open_study(tuning.folder, create=False)
     study.optimize(
-        lambda trial: _train_trial(trial, tuning, display or silent()),
+        lambda trial: _train_trial(trial, tuning, display or silent_display()),
         n_trials=1,
         callbacks=[lambda _, trial: finished.append(trial)],
     )
@@ -218,7 +218,7 @@ def _trial_folder(study: Path, trial: int) -> Path:
 
 def _train_trial(trial: Trial, tuning: Tuning, display: Display) -> float:
     """Train with the options of a trial. Return the best validation accuracy. All trials share stored features."""
-    config = read(tuning.config, tuning.changes | SPACES[tuning.space](trial))
+    config = read_config(tuning.config, tuning.changes | SPACES[tuning.space](trial))
     trial.set_user_attr(CONFIG_ATTR, config.model_dump_json())
     folder = _trial_folder(tuning.folder, trial.number)
     best = 0.0

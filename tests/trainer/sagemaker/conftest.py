@@ -1,4 +1,4 @@
-"""Fixtures of the tests of what runs on SageMaker."""
+"""Fixtures of the SageMaker tests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from testing.services.aws_shapes import check_every_request
 from tests.trainer.drawn import Data
 from tests.trainer.sagemaker.player import Container
 from trainer.prepare.outputs import MANIFEST
-from trainer.prepare.place import PHOTOS
+from trainer.prepare.photo_store import PHOTOS
 
 CliError = Callable[..., str]
 ROLE = "arn:aws:iam::123456789012:role/binwatch"

@@ -1,4 +1,4 @@
-"""Does what SageMaker does with a training job and a pipeline, as far as Binwatch relies on it.
+"""Runs training jobs and pipelines as SageMaker does, as far as Binwatch relies on it.
 
 moto takes the requests and runs nothing. Here are the folders below /opt/ml, channels and inputs from S3, the command
 of a container, its exit status and failure file, model.tar.gz and outputs to S3, and references between steps. Each

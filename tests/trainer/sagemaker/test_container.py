@@ -1,4 +1,4 @@
-"""The training container as SageMaker starts it: folders, hyperparameters, interruption, failure."""
+"""The training container, started as by SageMaker: folders, hyperparameters, interruption, failure."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def metrics(said: str) -> dict[str, list[float]]:
     }
 
 
-def test_a_job_leaves_a_bundle_its_figures_and_metrics(container: Container) -> None:
+def test_job_writes_bundle_evaluation_and_metrics(container: Container) -> None:
     container.configure(OPTIONS | {"train.epochs": "2", "_tuning_objective_metric": "validation:accuracy"})
     ended = container.run(TRAIN)
     assert ended.status == 0, ended.said
@@ -48,7 +48,7 @@ def test_a_job_leaves_a_bundle_its_figures_and_metrics(container: Container) -> 
     assert found["test:rmse"] == [pytest.approx(evaluated["rmse"]["value"], abs=1e-6)]
 
 
-def test_an_interrupted_job_continues_from_its_last_epoch(container: Container) -> None:
+def test_interrupted_job_continues_from_its_last_epoch(container: Container) -> None:
     small = {"model.architecture": "resnet50v2", "model.width": "0.125", "model.freeze": ""}
     container.configure(OPTIONS | small | {"train.epochs": "40"})
     process = container.start(TRAIN)
@@ -82,7 +82,7 @@ def test_an_interrupted_job_continues_from_its_last_epoch(container: Container) 
         ({"export.variants": "int4"}, "'int4' is not a valid Precision; choose from fp32, fp16, int8"),
     ],
 )
-def test_a_mistake_is_the_jobs_failure_before_the_first_epoch(
+def test_mistake_fails_the_job_before_the_first_epoch(
     given: dict[str, str], expected: str, container: Container, capfd: pytest.CaptureFixture[str]
 ) -> None:
     container.configure(OPTIONS | given)
@@ -91,7 +91,7 @@ def test_a_mistake_is_the_jobs_failure_before_the_first_epoch(
     assert "epoch=" not in capfd.readouterr().out
 
 
-def test_a_channel_without_a_manifest_says_what_it_must_hold(tmp_path: Path) -> None:
+def test_channel_without_a_manifest_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "input" / "data" / "data").mkdir(parents=True)
     Container(tmp_path).configure(OPTIONS)
     assert train(Layout(tmp_path)) == 1
@@ -100,7 +100,7 @@ def test_a_channel_without_a_manifest_says_what_it_must_hold(tmp_path: Path) -> 
     )
 
 
-def test_what_no_one_foresaw_is_a_failure_with_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unexpected_exception_fails_the_job_with_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(_: Layout) -> None:
         raise ZeroDivisionError("division by zero")
 
@@ -111,7 +111,7 @@ def test_what_no_one_foresaw_is_a_failure_with_its_name(tmp_path: Path, monkeypa
     )
 
 
-def test_hyperparameters_arrive_as_text_and_sagemakers_own_are_left_alone(tmp_path: Path) -> None:
+def test_hyperparameters_are_parsed_and_those_of_sagemaker_ignored(tmp_path: Path) -> None:
     Container(tmp_path).configure(
         {
             "train.epochs": "3", "train.learning_rate": "0.001", "train.compile": "true", "model.head": "capstone",
@@ -124,7 +124,7 @@ def test_hyperparameters_arrive_as_text_and_sagemakers_own_are_left_alone(tmp_pa
     }  # fmt: skip
 
 
-def test_every_variant_is_exported_unless_the_job_says_otherwise(tmp_path: Path) -> None:
+def test_all_variants_are_exported_by_default(tmp_path: Path) -> None:
     assert export_options(Layout(tmp_path)).variants == ("fp32", "fp16", "int8")
     Container(tmp_path).configure({"export.variants": "int8", "export.max_loss": "0.01", "export.version": "mine"})
     chosen = export_options(Layout(tmp_path))
@@ -134,7 +134,7 @@ def test_every_variant_is_exported_unless_the_job_says_otherwise(tmp_path: Path)
         assert export_options(Layout(tmp_path)).version == version
 
 
-def test_each_machine_starts_its_processes_and_meets_the_first(tmp_path: Path) -> None:
+def test_each_machine_starts_processes_that_connect_to_the_first(tmp_path: Path) -> None:
     cluster = Cluster(current_host="algo-2", hosts=["algo-2", "algo-1"], network_interface_name="eth1")
     command = launch_command(Layout(tmp_path), cluster, gpus=4)
     assert command[1:3] == ["NCCL_SOCKET_IFNAME=eth1", "GLOO_SOCKET_IFNAME=eth1"]
@@ -163,7 +163,7 @@ def test_two_machines_train_one_model(container: Container, prepared: Path, tmp_
     assert not (second.root / "model").exists()
 
 
-def test_the_first_reason_of_a_failure_stays(tmp_path: Path) -> None:
+def test_first_failure_reason_is_kept(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
     layout.fail("the disk is full")
     layout.fail("training ended with status 1")

@@ -1,4 +1,4 @@
-"""docs/aws.md has every option and command, and its example is a configuration."""
+"""docs/aws.md documents every option and command, and its example configuration is valid."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ def _default(value: object) -> str:
         for name, option in options.model_fields.items()
     ],
 )
-def test_every_option_is_documented_with_its_default_and_meaning(row: str) -> None:
+def test_every_option_is_documented(row: str) -> None:
     assert row in PAGE
 
 
-def test_every_command_for_people_is_documented() -> None:
+def test_every_user_command_is_documented() -> None:
     steps = {"compare", "container"}  # what SageMaker runs
     names = {command.callback.__name__ for command in app.registered_commands if command.callback} - steps
     assert names == {"train", "tune", "pipeline", "deploy", "undeploy"}
     assert names <= set(re.findall(r"python -m trainer sagemaker (\w+)", PAGE))
 
 
-def test_the_example_is_a_configuration() -> None:
+def test_example_configuration_is_valid() -> None:
     (text,) = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
     filled = text.replace("arn:aws:iam::…:role/binwatch-SagemakerRole-…", "arn:aws:iam::123456789012:role/x")
     config = SagemakerConfig.model_validate(tomllib.loads(filled.replace("s3://binwatch-…/", "s3://binwatch-1/")))

@@ -1,4 +1,4 @@
-"""The endpoint, made and removed on moto; what moto does not do is played by botocore's stubs."""
+"""The endpoint, created and removed on moto. Botocore's stubs simulate what moto does not implement."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from tests.trainer.sagemaker.conftest import ROLE, CliError
 from trainer.sagemaker import endpoint
 from trainer.sagemaker.client import Aws
 from trainer.sagemaker.errors import SagemakerError
-from trainer.sagemaker.models import ModelSource, named
-from trainer.sagemaker.options import SagemakerConfig, read
+from trainer.sagemaker.models import ModelSource, unique_name
+from trainer.sagemaker.options import SagemakerConfig, read_config
 
 CHANGES = {
     "job.role": ROLE, "job.image": "trainer:1", "job.output": "s3://binwatch/sagemaker",
@@ -81,7 +81,7 @@ def registry(s3: S3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Registr
     return found
 
 
-def test_an_endpoint_is_made_scaled_and_removed(
+def test_endpoint_is_created_scaled_and_removed(
     registry: Registry, s3: S3, account: Account, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run_cli("sagemaker", "deploy", *FLAGS, "--set", "endpoint.capture_percent=20", "--set", "endpoint.max_instances=3")
@@ -129,7 +129,7 @@ def test_an_endpoint_is_made_scaled_and_removed(
 
 
 @pytest.mark.usefixtures("registry")
-def test_two_endpoints_of_one_model_are_removed_one_by_one(account: Account) -> None:
+def test_endpoints_of_one_model_are_removed_independently(account: Account) -> None:
     second = [*FLAGS, "--set", "endpoint.name=bins-2"]
     run_cli("sagemaker", "deploy", *FLAGS)
     run_cli("sagemaker", "deploy", *second)
@@ -141,7 +141,7 @@ def test_two_endpoints_of_one_model_are_removed_one_by_one(account: Account) -> 
     assert account.models == []
 
 
-def test_there_must_be_a_model_to_serve(s3: S3, aws: str, cli_error: CliError, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deploy_needs_a_model(s3: S3, aws: str, cli_error: CliError, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BINWATCH_BUCKET", s3.bucket)
     monkeypatch.setenv("BINWATCH_S3_ENDPOINT_URL", s3.endpoint_url)
     assert cli_error("sagemaker", "deploy", *FLAGS) == (
@@ -155,17 +155,17 @@ def test_there_must_be_a_model_to_serve(s3: S3, aws: str, cli_error: CliError, m
     )
 
 
-def test_a_model_archive_is_served_as_it_is() -> None:
+def test_model_archive_is_served_unchanged() -> None:
     source = ModelSource("binwatch-train-1", "s3://b/models/binwatch-train-1/output/model.tar.gz")
     assert source.container == {"ModelDataUrl": "s3://b/models/binwatch-train-1/output/model.tar.gz"}
 
 
-def test_a_name_follows_from_the_request_and_fits() -> None:
-    long = named("resnet50_" + "x" * 100, {"a": 1})
+def test_unique_name_depends_on_the_request_and_is_short() -> None:
+    long = unique_name("resnet50_" + "x" * 100, {"a": 1})
     assert len(long) <= 63
-    assert long == named("resnet50_" + "x" * 100, {"a": 1})
-    assert named("m", {"a": 1}) != named("m", {"a": 2})
-    assert named("résumé.v1", {}).startswith("binwatch-r-sum-v1-")
+    assert long == unique_name("resnet50_" + "x" * 100, {"a": 1})
+    assert unique_name("m", {"a": 1}) != unique_name("m", {"a": 2})
+    assert unique_name("résumé.v1", {}).startswith("binwatch-r-sum-v1-")
 
 
 class Played:
@@ -173,7 +173,7 @@ class Played:
 
     def __init__(self) -> None:
         self.aws = Aws(Settings())
-        self.config: SagemakerConfig = read(None, CHANGES | {"endpoint.capture_percent": 0})
+        self.config: SagemakerConfig = read_config(None, CHANGES | {"endpoint.capture_percent": 0})
         self.stub = Stubber(self.aws.sagemaker)
         self.stub.add_response("create_model", {"ModelArn": "arn:aws:sagemaker:x" + "x" * 20})
         self.stub.add_response("create_endpoint_config", {"EndpointConfigArn": "arn:aws:sagemaker:x" + "x" * 20})
@@ -212,7 +212,7 @@ class Played:
             endpoint.deploy(self.aws, self.config, ModelSource("m-2", "s3://b/models/m-2/"), self.said.append, poll_s=0)
 
 
-def test_an_update_that_is_taken_back_is_an_error_that_says_who_answers() -> None:
+def test_rolled_back_update_is_an_error() -> None:
     played = Played()
     played.update("ml.c5.xlarge")
     played.answer("old", "Updating")
@@ -224,7 +224,7 @@ def test_an_update_that_is_taken_back_is_an_error_that_says_who_answers() -> Non
     played.stub.assert_no_pending_responses()
 
 
-def test_another_type_of_machine_is_taken_while_nothing_scales() -> None:
+def test_autoscaling_is_removed_before_the_instance_type_changes() -> None:
     played = Played()
     played.update("ml.m5.large")
     played.scaling.add_response("deregister_scalable_target", {})
@@ -236,7 +236,7 @@ def test_another_type_of_machine_is_taken_while_nothing_scales() -> None:
     played.scaling.assert_no_pending_responses()
 
 
-def test_a_new_endpoint_that_fails_is_said_to_cost_money() -> None:
+def test_failed_new_endpoint_is_reported_to_cost_money() -> None:
     played = Played()
     played.stub.add_client_error("describe_endpoint", "ValidationException", 'Could not find endpoint "bins".')
     played.stub.add_response("create_endpoint", {"EndpointArn": "arn:aws:sagemaker:x" + "x" * 20})
@@ -249,7 +249,7 @@ def test_a_new_endpoint_that_fails_is_said_to_cost_money() -> None:
 
 
 @pytest.mark.usefixtures("registry")
-def test_what_could_not_be_removed_is_named(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resources_that_could_not_be_removed_are_named(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
     run_cli("sagemaker", "deploy", *FLAGS)
     aws, said = Aws(Settings()), list[str]()
 
@@ -260,7 +260,7 @@ def test_what_could_not_be_removed_is_named(account: Account, monkeypatch: pytes
     with pytest.raises(
         SagemakerError, match="not everything was removed, and an endpoint costs money while it exists: endpoint"
     ):
-        endpoint.undeploy(aws, read(None, CHANGES), said.append)
+        endpoint.undeploy(aws, read_config(None, CHANGES), said.append)
     assert "bins" in account.endpoints
     run_cli("sagemaker", "undeploy", *FLAGS)
     assert (account.endpoints, account.configs, account.models) == ([], [], [])

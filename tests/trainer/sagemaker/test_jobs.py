@@ -1,4 +1,4 @@
-"""Training and tuning jobs: what is asked of SageMaker, and what a person reads when it refuses."""
+"""Training and tuning jobs: the requests to SageMaker, and the messages when it refuses them."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from binwatch.settings import Settings
 from testing.services.aws_shapes import choices, complaints
 from tests.trainer.drawn import run_cli
 from tests.trainer.sagemaker.conftest import ROLE, CliError
-from trainer.config import DataConfig, assignment
+from trainer.config import DataConfig, parse_assignment
 from trainer.errors import ConfigError
 from trainer.sagemaker import jobs, sdk
 from trainer.sagemaker.client import Aws
 from trainer.sagemaker.errors import SagemakerError
 from trainer.sagemaker.jobs import wait
-from trainer.sagemaker.options import SagemakerConfig, read
+from trainer.sagemaker.options import SagemakerConfig, read_config
 
 CONFIG = f"""
 [job]
@@ -46,7 +46,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def config(file: Path, *changes: str) -> SagemakerConfig:
-    return read(file, dict(assignment(change) for change in changes))
+    return read_config(file, dict(parse_assignment(change) for change in changes))
 
 
 @pytest.fixture
@@ -60,16 +60,16 @@ def sagemaker(url: str) -> Any:
     return boto3.client("sagemaker", region_name="us-east-1", endpoint_url=url)
 
 
-def test_a_list_reaches_the_training_container_as_it_was_given(file: Path) -> None:
+def test_list_option_reaches_the_container_unchanged(file: Path) -> None:
     """As text, from which the container reads it with the function that reads it on a command line."""
     shares = "[1.8, 7.6, 14.3, 16.8, 15, 11.7, 32.7]"
     told = config(file, f"data.class_shares={shares}").hyperparameters()["data.class_shares"]
-    name, value = assignment(f"data.class_shares={told}")
+    name, value = parse_assignment(f"data.class_shares={told}")
     found = DataConfig.model_validate({"photos": "photos", "index": "index.csv", name.partition(".")[2]: value})
     assert found.class_shares == (1.8, 7.6, 14.3, 16.8, 15.0, 11.7, 32.7)
 
 
-def test_a_training_job_is_started_and_waited_for(
+def test_training_job_is_started_and_followed(
     file: Path, aws: str, capsys: pytest.CaptureFixture[str]
 ) -> None:  # fmt: skip
     run_cli(
@@ -99,7 +99,7 @@ def test_a_training_job_is_started_and_waited_for(
     assert f"model: {found['ModelArtifacts']['S3ModelArtifacts']}" in said
 
 
-def test_the_sdk_asks_no_one_and_reports_to_no_one(
+def test_sdk_sends_no_requests_and_no_telemetry(
     file: Path, training: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It would simulate the role's policies in IAM, and tell AWS of each call."""
@@ -112,21 +112,21 @@ def test_the_sdk_asks_no_one_and_reports_to_no_one(
     assert asked == []
 
 
-def test_without_spot_nothing_waits_for_a_spare_machine(file: Path, training: ModuleType) -> None:
+def test_job_without_spot_has_no_waiting_time(file: Path, training: ModuleType) -> None:
     request = training.training_request(config(file), "s3://b/p/")
     assert request["EnableManagedSpotTraining"] is False
     assert request["StoppingCondition"] == {"MaxRuntimeInSeconds": 43_200}
     assert "VpcConfig" not in request
 
 
-def test_a_job_runs_in_the_network_that_is_named(file: Path, training: ModuleType) -> None:
+def test_job_runs_in_the_configured_network(file: Path, training: ModuleType) -> None:
     request = training.training_request(
         config(file, 'job.subnets=["subnet-1"]', 'job.security_groups=["sg-1"]'), "s3://b/p/"
     )
     assert request["VpcConfig"] == {"Subnets": ["subnet-1"], "SecurityGroupIds": ["sg-1"]}
 
 
-def test_a_tuning_job_searches_the_capstones_space(file: Path, aws: str) -> None:
+def test_tuning_job_searches_the_capstone_space(file: Path, aws: str) -> None:
     run_cli(
         "sagemaker", "tune", "--config", file, "--data", "s3://binwatch/prepared/", "--name", "bw-tune-1",
         "--set", "tuning.preset=capstone", "--set", "tuning.trials=8", "--set", "tuning.parallel=4", "--no-wait",
@@ -151,7 +151,7 @@ def test_a_tuning_job_searches_the_capstones_space(file: Path, aws: str) -> None
     }  # fmt: skip
 
 
-def test_hyperband_stops_trials_itself_and_must_know_how_long_they_are(file: Path, training: ModuleType) -> None:
+def test_hyperband_gets_the_length_of_trials(file: Path, training: ModuleType) -> None:
     def asked(*changes: str) -> tuple[str, int | None]:
         request = training.tuning_request(config(file, *changes), "s3://b/p/")
         assert (
@@ -179,28 +179,28 @@ def test_hyperband_stops_trials_itself_and_must_know_how_long_they_are(file: Pat
         ("train.epochs=0", "train.epochs: Input should be greater than or equal to 1"),
     ],
 )
-def test_a_wrong_option_is_named(change: str, expected: str, file: Path) -> None:
+def test_error_names_the_wrong_option(change: str, expected: str, file: Path) -> None:
     with pytest.raises(ConfigError, match=r"docs/aws\.md") as caught:
         config(file, change)
     assert str(caught.value).startswith(expected)
 
 
 @pytest.mark.parametrize("command", ["train", "tune"])
-def test_a_folder_of_this_machine_is_no_data(command: str, file: Path, cli_error: CliError) -> None:
+def test_local_data_folder_is_an_error(command: str, file: Path, cli_error: CliError) -> None:
     said = cli_error("sagemaker", command, "--config", file, "--data", "prepared/")
     assert said.startswith("error: --data: 'prepared/': expected s3://BUCKET/PREFIX")
     said = cli_error("sagemaker", command, "--config", file, "--data", "s3://b-1/p", "--weights", "w.pt")
     assert said.startswith("error: --weights: 'w.pt': expected s3://BUCKET/PREFIX")
 
 
-def test_what_every_command_needs_is_named(tmp_path: Path) -> None:
+def test_error_names_the_missing_option(tmp_path: Path) -> None:
     file = tmp_path / "aws.toml"
     file.write_text("[train]\nepochs = 3\n", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"^job\.role: Field required; set it .* by --set job\.role=VALUE"):
-        read(file, {})
+        read_config(file, {})
 
 
-def test_a_preset_that_is_not_there_is_named(file: Path, training: ModuleType) -> None:
+def test_unknown_preset_is_an_error(file: Path, training: ModuleType) -> None:
     with pytest.raises(ConfigError, match=r"tuning\.preset: 'best'; choose from default, capstone"):
         training.tuning_request(config(file, "tuning.preset=best"), "s3://b/p/")
 
@@ -224,7 +224,7 @@ def test_a_preset_that_is_not_there_is_named(file: Path, training: ModuleType) -
         ("ValidationException", "1 validation error", "1 validation error (ValidationException)"),
     ],
 )
-def test_what_aws_refuses_is_explained(code: str, says: str, expected: str, file: Path, training: ModuleType) -> None:
+def test_refused_request_is_explained(code: str, says: str, expected: str, file: Path, training: ModuleType) -> None:
     aws = Aws(Settings())
     with Stubber(aws.sagemaker) as stub:
         stub.add_client_error("create_training_job", code, says)
@@ -234,7 +234,7 @@ def test_what_aws_refuses_is_explained(code: str, says: str, expected: str, file
     assert str(caught.value).startswith(f"training job t: {expected}")
 
 
-def test_without_credentials_it_says_how_to_get_some(
+def test_missing_credentials_are_explained(
     file: Path, cli_error: CliError, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
@@ -247,7 +247,7 @@ def test_without_credentials_it_says_how_to_get_some(
     assert "log in, or give the machine a role" in said
 
 
-def test_a_region_that_does_not_answer_is_named(
+def test_unreachable_region_is_named(
     file: Path, cli_error: CliError, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
     monkeypatch.setenv("BINWATCH_REGION", "eu-west-9")
@@ -257,7 +257,7 @@ def test_a_region_that_does_not_answer_is_named(
     assert "check BINWATCH_REGION" in said
 
 
-def test_a_job_that_fails_on_the_way_says_why() -> None:
+def test_failed_job_gives_the_reason() -> None:
     states = iter(
         [
             {"TrainingJobStatus": "InProgress", "SecondaryStatus": "Downloading"},
@@ -276,7 +276,7 @@ def test_a_job_that_fails_on_the_way_says_why() -> None:
     "shape",
     ["TrainingJobStatus", "HyperParameterTuningJobStatus", "PipelineExecutionStatus", "EndpointStatus"],
 )
-def test_waiting_ends_in_every_state_in_which_nothing_goes_on(shape: str) -> None:
+def test_waiting_ends_in_every_final_state(shape: str) -> None:
     """Else a state that nobody thought of would be waited in for ever."""
     states = set(choices("sagemaker", shape))
     ends = {
@@ -288,13 +288,13 @@ def test_waiting_ends_in_every_state_in_which_nothing_goes_on(shape: str) -> Non
         "OutOfService",
         "UpdateRollbackFailed",
     }
-    assert states <= jobs.DONE | jobs.GOING_ON | ends
+    assert states <= jobs.SUCCESS_STATES | jobs.PENDING_STATES | ends
     for state in states & ends:
         with pytest.raises(SagemakerError, match=f"^{state}: no reason given"):
             wait(lambda state=state: {shape: state}, shape, lambda _: None)  # type: ignore[misc]
 
 
-def test_who_stops_waiting_is_told_how_to_stop_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_wait_explains_how_to_stop_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 

@@ -1,4 +1,4 @@
-"""The pipeline's definition, put on moto and then played with the real commands, from a bucket to a served model."""
+"""The pipeline's definition, created on moto and then run with the real commands, from a bucket to an endpoint."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def definition(name: str = "binwatch") -> dict[str, object]:
     return found
 
 
-def test_from_photos_in_a_bucket_to_an_endpoint(s3: S3, file: Path, tmp_path: Path) -> None:
+def test_pipeline_from_a_bucket_to_an_endpoint(s3: S3, file: Path, tmp_path: Path) -> None:
     run_cli("sagemaker", "pipeline", "--config", file, "--no-wait")
     registry = Registry(Objects(Settings(s3_endpoint_url=s3.endpoint_url)), s3.bucket, "models/")
     assert registry.current() is None
@@ -106,7 +106,7 @@ def test_from_photos_in_a_bucket_to_an_endpoint(s3: S3, file: Path, tmp_path: Pa
     run_cli("sagemaker", "undeploy", "--config", file)
 
 
-def test_the_pipeline_is_shown_without_asking_anyone(
+def test_show_sends_no_requests(
     file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # no one is there
@@ -118,7 +118,7 @@ def test_the_pipeline_is_shown_without_asking_anyone(
     ]  # fmt: skip
 
 
-def test_each_steps_request_is_one_that_aws_takes(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_requests_of_all_steps_are_valid(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     changes = ["job.max_hours=600", "job.spot=true", 'job.subnets=["subnet-1"]', 'job.security_groups=["sg-1"]']
     flags = [part for each in changes for part in ("--set", each)]
     run_cli("sagemaker", "pipeline", "--config", file, "--show", *flags)
@@ -132,7 +132,7 @@ def test_each_steps_request_is_one_that_aws_takes(file: Path, capsys: pytest.Cap
         assert complaints("sagemaker", made[kind], request) == [], step["Name"]
 
 
-def test_without_an_image_that_serves_no_model_is_registered(
+def test_no_model_is_registered_without_an_endpoint_image(
     file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:  # fmt: skip
     changes = ("--set", "endpoint.image=", "--set", "endpoint.name=")
@@ -141,19 +141,19 @@ def test_without_an_image_that_serves_no_model_is_registered(
     assert [step["Name"] for step in decide["Arguments"]["IfSteps"]] == ["Promote"]
 
 
-def test_a_second_definition_replaces_the_first(file: Path) -> None:
+def test_new_definition_replaces_the_old_one(file: Path) -> None:
     run_cli("sagemaker", "pipeline", "--config", file, "--name", "twice", "--no-start")
     run_cli("sagemaker", "pipeline", "--config", file, "--name", "twice", "--no-start", "--set", "job.instances=3")
     train = definition("twice")["Steps"][1]  # type: ignore[index]
     assert train["Arguments"]["ResourceConfig"]["InstanceCount"] == 3
 
 
-def test_a_pipeline_without_photos_to_prepare_is_refused(cli_error: CliError, aws: str) -> None:
+def test_pipeline_needs_a_prepare_table(cli_error: CliError, aws: str) -> None:
     changes = {"job.role": ROLE, "job.image": "t:1", "job.output": "s3://binwatch/x"}
     flags = [part for name, value in changes.items() for part in ("--set", f"{name}={value}")]
     assert "prepare: the pipeline needs a table [prepare]" in cli_error("sagemaker", "pipeline", *flags)
 
 
-def test_a_list_that_is_not_there_is_named(file: Path, cli_error: CliError) -> None:
+def test_missing_list_is_an_error(file: Path, cli_error: CliError) -> None:
     said = cli_error("sagemaker", "pipeline", "--config", file, "--set", "prepare.list=/none/keys.txt")
     assert said == "error: prepare.list: /none/keys.txt: cannot be read (No such file or directory)"
