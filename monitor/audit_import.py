@@ -83,7 +83,9 @@ def _write_refused(file: Path, rows: list[tuple[AuditFileRow, ImportOutcome]]) -
         with file.open("w", encoding="utf-8", newline="") as opened:
             writer = SafeCsvWriter(opened)
             writer.writerow([*AUDIT_FILE_COLUMNS, "line", "refused"])
-            writer.writerows([*(row.cells[name] for name in AUDIT_FILE_COLUMNS), row.line, outcome] for row, outcome in rows)
+            writer.writerows(
+                [*(row.cells[name] for name in AUDIT_FILE_COLUMNS), row.line, outcome] for row, outcome in rows
+            )
     except OSError as error:
         raise BinwatchError(
             f"{file}: the refused rows cannot be written there ({error.strerror}); name another file with --refused,"

@@ -105,7 +105,10 @@ def _items(records: Records, read: Callable[..., Any]) -> Iterator[Any]:
 def _document(title: str, slug: str, columns: Iterable[str], rows: Iterable[Iterable[object]]) -> Document:
     sheet_rows = [tuple(map(_cell, row)) for row in islice(rows, MAX_ROWS)]
     is_truncated = len(sheet_rows) == MAX_ROWS
-    summary = [count_noun(len(sheet_rows), "row") + (", which is the limit of a file: there may be more" if is_truncated else "")]
+    summary = [
+        count_noun(len(sheet_rows), "row")
+        + (", which is the limit of a file: there may be more" if is_truncated else "")
+    ]
     return Document(title, summary, [Sheet(title, slug, tuple(columns), sheet_rows)])
 
 

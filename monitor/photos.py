@@ -115,7 +115,9 @@ class Photos:
         try:
             fetched = self._source.fetch(upload.bucket, upload.key, max_bytes=max_bytes, version_id=version_id)
         except ObjectRefused as error:
-            raise NoPhoto(str(error), Unavailable.GONE if error.reason == "missing" else Unavailable.UNREADABLE) from error
+            raise NoPhoto(
+                str(error), Unavailable.GONE if error.reason == "missing" else Unavailable.UNREADABLE
+            ) from error
         if fetched.etag != upload.etag:
             raise NoPhoto(f"{upload.key!r} has been replaced since it was counted", Unavailable.REPLACED)
         return fetched.data

@@ -255,7 +255,9 @@ def _delete_letters(queues: list[DeadLetterQueue], ids: Collection[str], *, dele
             n_deleted += 1
             print(f"deleted: {_format_letter(letter, len(letter.body))}", file=out)
     if missing:
-        raise BinwatchError(f"no message has the id {', '.join(map(escape_unprintable, sorted(missing)))}; list them again")
+        raise BinwatchError(
+            f"no message has the id {', '.join(map(escape_unprintable, sorted(missing)))}; list them again"
+        )
     return n_deleted
 
 

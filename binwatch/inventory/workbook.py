@@ -17,7 +17,6 @@ from binwatch.errors import BinwatchError
 from binwatch.inventory import unpack
 from binwatch.inventory.columns import ColumnNames, columns_error
 from binwatch.inventory.tables import Row, Table, find_header, rows_below
-from binwatch.text import escape_unprintable
 
 
 class _Sheet(NamedTuple):
@@ -52,8 +51,8 @@ def open_workbook(file: Path, names: ColumnNames) -> Table:
     sheet, header = suitable[0]
     columns = header.columns
     assert columns is not None
-    ignored = "".join(f", not '{visible(other.name)}'" for other, _ in suitable[1:])
-    sheet_description = f" of sheet '{visible(sheet.name)}'{ignored}" if len(sheets) > 1 else ""
+    ignored = "".join(f", not '{escape_unprintable(other.name)}'" for other, _ in suitable[1:])
+    sheet_description = f" of sheet '{escape_unprintable(sheet.name)}'{ignored}" if len(sheets) > 1 else ""
     return Table(
         f"{columns.description}{sheet_description}",
         lambda: rows_below(unpacked.rows(sheet), header.row, columns),

@@ -57,7 +57,9 @@ class QueueQuery(BaseModel):
     )
     recount: bool = Field(False, description="only bins with an open variance, which another person has to recount")
     auditor: str | None = Field(
-        None, max_length=MAX_NAME_LENGTH, description="name of the person who recounts; ignored if the request has a user"
+        None,
+        max_length=MAX_NAME_LENGTH,
+        description="name of the person who recounts; ignored if the request has a user",
     )
     limit: int = Field(50, ge=1, le=MAX_PAGE_SIZE, description="maximum number of bins")
 
@@ -174,7 +176,9 @@ def draw_next(
     name, skipped = writer.name or auditor, None
     if skip is not None:
         skipped = (bucket or services.settings.bucket, normalize_bin_id(skip))
-    bin_ = services.writable.write(lambda engine: next_bin_to_audit(engine, name, repeats, by_doubt=by_doubt, skipped=skipped))
+    bin_ = services.writable.write(
+        lambda engine: next_bin_to_audit(engine, name, repeats, by_doubt=by_doubt, skipped=skipped)
+    )
     return DrawnPhoto(bucket=bin_.bucket, bin=bin_.bin_id, photo=bin_.count_id)
 
 

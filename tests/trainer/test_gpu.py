@@ -39,7 +39,9 @@ def config_of(data: Data, *more: str) -> Config:
 def test_no_step_waits_for_the_gpu(data: Data, tmp_path: Path, options: list[str]) -> None:
     """Whoever waits for it leaves it without work until the next is handed over. PyTorch names the line that does."""
     config = config_of(data, *options)
-    run = create_run(config, read_data(config.data, silent_display()), tmp_path, tmp_path / "features", silent_display())
+    run = create_run(
+        config, read_data(config.data, silent_display()), tmp_path, tmp_path / "features", silent_display()
+    )
     batches = endless(run.train)
     steps = 2 * run.train.accumulation_steps
     run.train_steps(islice(batches, steps), 0)

@@ -64,7 +64,9 @@ class Undecided:
         return ModelOutput(numbers, np.zeros((len(photos), 1), np.float32), self.rule)
 
 
-@pytest.mark.parametrize(("rule", "items", "confidence"), [(CountRule.MODE, MORE_THAN_5, 0.45), (CountRule.MEDIAN, 5, 0.25)])
+@pytest.mark.parametrize(
+    ("rule", "items", "confidence"), [(CountRule.MODE, MORE_THAN_5, 0.45), (CountRule.MEDIAN, 5, 0.25)]
+)
 def test_count_follows_the_count_rule(rule: CountRule, items: int, confidence: float) -> None:
     (found,) = infer_photos(Undecided(rule), [np.zeros((224, 224, 3), np.uint8)])
     assert isinstance(found, Prediction)

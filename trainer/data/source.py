@@ -58,7 +58,11 @@ class TarSource:
         except (tarfile.TarError, OSError) as error:
             raise DataError(f"{file}: is not an uncompressed tar ({error}); unpack it and give the folder") from error
         names = ((PurePosixPath(member.name), member) for member in members)
-        photos = ((normalize_bin_id(name.stem), name, member) for name, member in names if name.suffix.lower() in PHOTO_SUFFIXES)
+        photos = (
+            (normalize_bin_id(name.stem), name, member)
+            for name, member in names
+            if name.suffix.lower() in PHOTO_SUFFIXES
+        )
         self._members = _index_by_key(file, photos)
         self._file = file
 

@@ -80,7 +80,9 @@ def check_accuracy(
     rule: CountRule = CountRule.MODE,
 ) -> float:
     """Return the loss of accuracy against the trained network, as a share. Raises ExportError above `max_loss`."""
-    before, after = (float((predict_counts(rule, class_probabilities(each)) == labels).mean()) for each in (expected, actual))
+    before, after = (
+        float((predict_counts(rule, class_probabilities(each)) == labels).mean()) for each in (expected, actual)
+    )
     if before - after > max_loss + 1e-9:  # a loss of exactly the limit is allowed, despite rounding
         raise ExportError(
             f"{file.name}: counts {after:.2%} of {len(labels)} validation photos right, the trained network"

@@ -113,7 +113,10 @@ def render_report(report: Report) -> str:
         f"- labels from audits: {len(audits):,}; the others are expected quantities of the inventory",
         *(f"- audits left out: {count:,}: {reason}" for reason, count in sorted(report.audits_left_out.items())),
         f"- left out: {len(report.left_out):,} (left-out.csv)",
-        *(f"- not found: {count_noun(missing, 'photo')} of {label} items" for label, missing in report.not_found.items()),
+        *(
+            f"- not found: {count_noun(missing, 'photo')} of {label} items"
+            for label, missing in report.not_found.items()
+        ),
         "",
         "| label | train | validation | test |",
         "| --- | --- | --- | --- |",

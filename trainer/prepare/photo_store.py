@@ -17,7 +17,7 @@ from binwatch.errors import ObjectsError
 from binwatch.keys import METADATA_SUFFIX, ObjectKind, bin_of_key, kind_of
 from binwatch.objects import ObjectRefused, Objects
 from binwatch.settings import Settings
-from binwatch.text import is_valid_unicode, escape_unprintable
+from binwatch.text import escape_unprintable, is_valid_unicode
 from trainer.errors import ConfigError
 
 PHOTOS, METADATA = "bin-images", "metadata"
@@ -236,7 +236,9 @@ def open_store(source: str, settings: Settings, endpoint: str | None = None, *, 
     address = endpoint or (None if public else settings.s3_endpoint_url)
     objects = Objects(settings.model_copy(update={"s3_endpoint_url": address}), anonymous=anonymous or public)
     prefix = parts.path.strip("/")
-    return BucketStore(objects, parts.netloc, f"{prefix}/" if prefix else "", settings, BY_FILE_NAME if public else naming)
+    return BucketStore(
+        objects, parts.netloc, f"{prefix}/" if prefix else "", settings, BY_FILE_NAME if public else naming
+    )
 
 
 def _matches_etag(data: bytes, etag: str) -> bool:

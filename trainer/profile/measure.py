@@ -160,7 +160,9 @@ class _Profiler:
         """Measure the photos per second that `readers` threads read, as the mean of all processes."""
         self._say(f"reading alone, {count_noun(readers, 'thread')}")
         with closing(endless(self._reading_loader(readers))) as source:
-            for _ in range(max(MIN_READ_AHEAD, readers) + 1):  # skip batches that were read ahead before the clock started
+            for _ in range(
+                max(MIN_READ_AHEAD, readers) + 1
+            ):  # skip batches that were read ahead before the clock started
                 next(source)
             photos, start = 0, time.perf_counter()
             while (elapsed := time.perf_counter() - start) < self._seconds / 2 or not photos:

@@ -34,7 +34,10 @@ def stages(profile: Profile) -> Table:
     photos = profile.config["train.batch_size"] * profile.config["train.accumulate"] * profile.config["processes"]
     awaited = ", each stage awaited" if profile.machine.gpu else ""
     table = _table(
-        f"a step of {count_noun(photos, 'photo')} (mean of {count_noun(profile.steps, 'step')}{awaited})", "", "ms", "share"
+        f"a step of {count_noun(photos, 'photo')} (mean of {count_noun(profile.steps, 'step')}{awaited})",
+        "",
+        "ms",
+        "share",
     )
     total = sum(profile.stages.values())
     for stage, seconds in profile.stages.items():

@@ -73,7 +73,9 @@ def fit(
     if saved:
         restore_best(saved, folder, display, context)
     if saved and saved.epoch >= config.train.epochs:  # before photos are read
-        display.say(f"{count_noun(saved.epoch, 'epoch is', 'epochs are')} done already; a larger --epochs continues the run")
+        display.say(
+            f"{count_noun(saved.epoch, 'epoch is', 'epochs are')} done already; a larger --epochs continues the run"
+        )
         _plot_curves(saved.history, folder, context)
         return folder / BEST_CHECKPOINT
     config = config.model_copy(update={"train": devices.resolve(config.train, display, context)})

@@ -137,7 +137,9 @@ def _comparison_summary(result: CheckResult, settings: Settings, card: Card) -> 
     if differing and "test" in metrics:
         share = metrics["test"].accuracy.value
         accuracy = f"; the model counts {share:.0%} of its test photos right, so it is wrong about count_noun of these"
-    lines = [f"{count_noun(compared, 'photo')} compared: {compared - differing:,} as expected, {differing:,} not{accuracy}"]
+    lines = [
+        f"{count_noun(compared, 'photo')} compared: {compared - differing:,} as expected, {differing:,} not{accuracy}"
+    ]
     if card.calibration is None:
         return [*lines, "the model has no calibration: bins are ranked by its probability of the expected quantity"]
     lines.append(_flag_summary(findings.flagged_count, judged, settings))

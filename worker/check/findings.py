@@ -13,7 +13,6 @@ from binwatch.counts import (
     Suspicion,
     describe_count,
     describe_difference,
-    estimate_large_count,
     is_suspect,
     item_difference,
 )

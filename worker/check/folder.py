@@ -10,8 +10,8 @@ from pathlib import Path
 from binwatch.bin_naming import BY_FILE_NAME, BinNaming
 from binwatch.errors import BinwatchError
 from binwatch.file_versions import file_version
-from binwatch.keys import PHOTO_SUFFIXES_TEXT, ObjectKind, SkipReason, kind_of, skip_reason
-from binwatch.text import count_noun, is_valid_unicode
+from binwatch.keys import PHOTO_SUFFIXES_TEXT, ObjectKind, SkipReason, kind_of
+from binwatch.text import count_noun
 from worker.photo_inputs import files_below, has_photo
 
 

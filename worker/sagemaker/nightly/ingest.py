@@ -106,7 +106,12 @@ class Ingest:
             return Progress()
 
     def _record_chunk(
-        self, run: NightlyRun, part: RunPart, progress: Progress, photos: list[ListedObject], counts: list[NewCount | None]
+        self,
+        run: NightlyRun,
+        part: RunPart,
+        progress: Progress,
+        photos: list[ListedObject],
+        counts: list[NewCount | None],
     ) -> Progress:
         """Record the counts, have local workers count photos without one, and save the progress."""
         recorded = [count for count in counts if count is not None]

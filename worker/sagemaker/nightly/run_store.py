@@ -109,7 +109,9 @@ class RunStore:
         stored = self._objects.fetch(self._bucket, self._key(run), max_bytes=_MAX_RUN_BYTES)
         if self._parse(self._key(run), stored).ended is not None:
             return False
-        return self._objects.put_if_unchanged(self._bucket, self._key(run), run.model_dump_json(indent=1).encode(), stored)
+        return self._objects.put_if_unchanged(
+            self._bucket, self._key(run), run.model_dump_json(indent=1).encode(), stored
+        )
 
     def reload(self, run: NightlyRun) -> NightlyRun:
         """Read the stored state of a run, which another process may have advanced."""
