@@ -87,7 +87,9 @@ class Engine:
                 self.self_check = self._self_check_result(fell_back=first_error is not None)
                 if self.card.unlearned_classes:
                     unlearned_classes = column_names(self.card.unlearned_classes)
-                    logger.warning("model %s cannot predict %s: no training photo showed it", self.card.version, never)
+                    logger.warning(
+                        "model %s cannot predict %s: no training photo showed it", self.card.version, unlearned_classes
+                    )
                 return
         assert first_error is not None  # otherwise the loop has returned or raised
         raise first_error
@@ -119,10 +121,10 @@ class Engine:
         expected = self.card.variants[precision].self_check
         if expected is not None:
             output = self.infer(self_check.make_photos(self.card.input_size))
-            describe_mismatch = self_check.describe_mismatch(expected, output.distribution, output.embeddings)
-            if describe_mismatch is not None:
+            mismatch = self_check.describe_mismatch(expected, output.distribution, output.embeddings)
+            if mismatch is not None:
                 raise VariantError(
-                    f"{path}: fails its self-check on {provider}: {difference}; set BINWATCH_PRECISION to another"
+                    f"{path}: fails its self-check on {provider}: {mismatch}; set BINWATCH_PRECISION to another"
                     " variant of the bundle, or use another machine"
                 )
 

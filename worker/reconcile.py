@@ -95,8 +95,8 @@ def unrecorded_pages(
         for kind in (ObjectKind.PHOTO, ObjectKind.METADATA):
             kinds[kind] = list(grace.filter_older(kinds[kind]))
         with database.connect() as connection:
-            photos = unrecorded_photos(connection, bucket, kinds[ObjectKind.PHOTO], model, retry_all=retry_all)
-            metadata = unread_metadata(connection, bucket, kinds[ObjectKind.METADATA], naming, retry_all=retry_all)
+            photos = unrecorded_photos(connection, bucket, kinds[ObjectKind.PHOTO], model, retry_all=refused)
+            metadata = unread_metadata(connection, bucket, kinds[ObjectKind.METADATA], naming, retry_all=refused)
         yield UnrecordedPage(
             listed=len(kinds[ObjectKind.PHOTO]) + len(kinds[ObjectKind.METADATA]),
             photos=to_created_objects(bucket, photos),

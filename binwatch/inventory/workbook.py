@@ -17,6 +17,7 @@ from binwatch.errors import BinwatchError
 from binwatch.inventory import unpack
 from binwatch.inventory.columns import ColumnNames, columns_error
 from binwatch.inventory.tables import Row, Table, find_header, rows_below
+from binwatch.text import escape_unprintable
 
 
 class _Sheet(NamedTuple):

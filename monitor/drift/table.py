@@ -51,8 +51,8 @@ def render(report: DriftReport) -> RenderableType:
     if report.has_small_reference:
         parts.append(
             Text(
-                f"The reference of model {report.model} has {count_noun(report.reference_bins or 0, 'bin')}, too few to judge"
-                f" by: make one of {MIN_REFERENCE_BINS} bins or more (python -m trainer calibrate)."
+                f"The reference of model {report.model} has {count_noun(report.reference_bins or 0, 'bin')}, too few to"
+                f" judge by: make one of {MIN_REFERENCE_BINS} bins or more (python -m trainer calibrate)."
             )
         )
     return Group(*parts)

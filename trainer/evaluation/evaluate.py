@@ -234,8 +234,8 @@ def torch_logits(model: Counter, photos: PhotoSet, config: TrainConfig, display:
 
 def majority_classes(photos: PhotoSet) -> MajorityClasses:
     """Return the most common classes of `photos`."""
-    photos_per_class = np.bincount(photos.labels, minlength=MORE + 1)
-    return MajorityClasses(int(photos_per_class.argmax()), int(photos_per_class[:MORE].argmax()))
+    photos_per_class = np.bincount(photos.labels, minlength=MORE_THAN_5 + 1)
+    return MajorityClasses(int(photos_per_class.argmax()), int(photos_per_class[:MORE_THAN_5].argmax()))
 
 
 def measure_photo_sets(

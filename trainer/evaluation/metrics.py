@@ -59,13 +59,13 @@ def counts_of(
 
     "More than 5" counts as 6.
     """
-    class_probabilities: Floats = class_probabilities(probabilities).astype(np.float64)
-    predicted = predict_counts(rule, class_probabilities)
+    by_class: Floats = class_probabilities(probabilities).astype(np.float64)
+    predicted = predict_counts(rule, by_class)
     return Counts(
         predicted=predicted,
-        confidence=class_probabilities[np.arange(len(predicted)), predicted],
-        mean=class_probabilities @ np.arange(class_probabilities.shape[1]),
-        median_counts=median_counts(class_probabilities),
+        confidence=by_class[np.arange(len(predicted)), predicted],
+        mean=by_class @ np.arange(by_class.shape[1]),
+        median_counts=median_counts(by_class),
         labels=labels,
         groups=groups,
     )

@@ -122,7 +122,8 @@ def profile(
     photos, _ = find_photos(config.data, context)
     sizes = photos.source.sizes()
     result = Profile(
-        machine(config.train.device), _facts(config, context), {split.value: len(photos.select(split)) for split in Split},
+        machine(config.train.device), _facts(config, context),
+        {split.value: len(photos.select(split)) for split in Split},
         mean_bytes=sum(sizes[key] for key in photos.keys) / len(photos),
     )  # fmt: skip
     data = _check_sample(config, photos, result, display, context)

@@ -83,8 +83,8 @@ class Teachers:
             unknown = [index for index in classes if index not in teacher.model.class_mask.classes]
             if unknown:
                 raise ConfigError(
-                    f"distil.teachers: {teacher.name} cannot predict {column_names(unknown)}, which training photos show"
-                    " here; use a teacher that was trained on such photos"
+                    f"distil.teachers: {teacher.name} cannot predict {column_names(unknown)}, which training photos"
+                    " show here; use a teacher that was trained on such photos"
                 )
 
     def facts(self) -> list[dict[str, Any]]:

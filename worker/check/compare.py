@@ -91,7 +91,7 @@ def count_and_compare(
         for line in lines:
             print_line(line)
         for path in options.lists:
-            files = ", ".join(visible(str(file)) for file in write_document(document, path))
+            files = ", ".join(escape_unprintable(str(file)) for file in write_document(document, path))
             print_line(f"written, the oddest bins first: {files}")
         outdated_bins = count_outdated_bins(database, settings.bucket, folder.photos, expected)
         for line in _monitor_instructions(options, settings, outdated_bins):
@@ -106,8 +106,9 @@ def _summary(
     findings, photos = result.findings, len(folder.photos)
     failed = sum(failure.bin is not None for failure in findings.failed)
     lines = [
-        f"{count_noun(photos, 'photo')} in {escape_unprintable(str(folder.path))}: {result.counted:,} counted now with model"
-        f" {card.version}, {photos - result.counted - failed:,} before and kept in {escape_unprintable(str(options.records))}"
+        f"{count_noun(photos, 'photo')} in {escape_unprintable(str(folder.path))}: {result.counted:,} counted now with"
+        f" model {card.version}, {photos - result.counted - failed:,} before and kept in"
+        f" {escape_unprintable(str(options.records))}"
     ]
     failures = []
     if findings.failed_photo_count:
@@ -145,8 +146,8 @@ def _comparison_summary(result: CheckResult, settings: Settings, card: Card) -> 
     lines.append(_flag_summary(findings.flagged_count, judged, settings))
     if judged < compared:
         lines.append(
-            f"{count_noun(compared - judged, 'photo')} not judged: the model cannot predict the expected quantity, or has no"
-            " calibration photos of it, so check these bins yourself"
+            f"{count_noun(compared - judged, 'photo')} not judged: the model cannot predict the expected quantity, or has"
+            " no calibration photos of it, so check these bins yourself"
         )
     return lines
 
@@ -202,7 +203,7 @@ def _monitor_instructions(options: CheckOptions, settings: Settings, outdated_bi
     ]
     if outdated_bins:
         lines.append(
-            f"its pages also show {count_noun(outdated_bins, 'bin')} of earlier runs without a photo or a quantity now; to"
-            " leave them out, name a new folder with --records"
+            f"its pages also show {count_noun(outdated_bins, 'bin')} of earlier runs without a photo or a quantity now;"
+            " to leave them out, name a new folder with --records"
         )
     return lines

@@ -13,6 +13,7 @@ from binwatch.counts import (
     Suspicion,
     describe_count,
     describe_difference,
+    estimate_large_count,
     is_suspect,
     item_difference,
 )
@@ -166,7 +167,7 @@ def compare_counts(
                     flag_level=flag_level,
                     articles=quantity.contents or _read_articles(folder.metadata.get(photo.bin)),
                     kept=quantity.kept,
-                    beyond=beyond(count.predicted, count.distribution),
+                    beyond=estimate_large_count(count.predicted, count.distribution),
                 )
             )
     findings.compared.sort(key=_sort_key)

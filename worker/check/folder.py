@@ -10,8 +10,8 @@ from pathlib import Path
 from binwatch.bin_naming import BY_FILE_NAME, BinNaming
 from binwatch.errors import BinwatchError
 from binwatch.file_versions import file_version
-from binwatch.keys import PHOTO_SUFFIXES_TEXT, ObjectKind, SkipReason, kind_of
-from binwatch.text import count_noun
+from binwatch.keys import PHOTO_SUFFIXES_TEXT, ObjectKind, SkipReason, kind_of, skip_reason
+from binwatch.text import count_noun, is_valid_unicode
 from worker.photo_inputs import files_below, has_photo
 
 
@@ -52,14 +52,14 @@ def scan_folder(path: Path, is_own_file: Callable[[Path], bool], naming: BinNami
             continue
         key = file.relative_to(path).as_posix()
         kind = kind_of(key)
-        if not is_text(key):
-            folder.skipped.append((key, Skipped.NOT_UTF8))
+        if not is_valid_unicode(key):
+            folder.skipped.append((key, SkipReason.NOT_UTF8))
         elif kind is ObjectKind.PHOTO or (kind is ObjectKind.OTHER and has_photo(file)):
             folder.photos.append(PhotoFile(key, file, *_version(file), naming(key)))
         elif kind is ObjectKind.METADATA:
             folder.metadata[naming(key)] = file
         else:
-            folder.skipped.append((key, why_skipped(key) or Skipped.OTHER_ENDING))
+            folder.skipped.append((key, skip_reason(key) or SkipReason.OTHER_ENDING))
     if not folder.photos:
         others = f", only {count_noun(len(folder.skipped), 'other file')}" if folder.skipped else ""
         raise BinwatchError(f"{path}: no photos here ({PHOTO_SUFFIXES_TEXT}){others}; name the folder with the photos")

@@ -143,8 +143,8 @@ def declare(connection: Connection, queues: Sequence[Queue]) -> None:
     if missing:
         pronoun = pluralize(len(missing), "it", "them")
         raise QueueError(
-            f"{pluralize(len(missing), 'queue')} {', '.join(missing)} {pluralize(len(missing), 'does', 'do')} not exist, and"
-            f" RabbitMQ's user {connection.userid!r} lacks the permission to configure {pronoun}: grant the"
+            f"{pluralize(len(missing), 'queue')} {', '.join(missing)} {pluralize(len(missing), 'does', 'do')} not"
+            f" exist, and RabbitMQ's user {connection.userid!r} lacks the permission to configure {pronoun}: grant the"
             " permission, or run python -m worker setup as a user who has it"
         )
     for queue in refused:
