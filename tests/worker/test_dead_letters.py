@@ -263,7 +263,7 @@ def slow_queue(
             return get(channel, *arguments, **options)
 
         monkeypatch.setattr(Channel, "basic_get", fail)
-        monkeypatch.setattr(dead_letters_module, "_RETRY_S", 0.01)
+        monkeypatch.setattr(dead_letters_module, "_RETRY_INTERVAL_S", 0.01)
         return queue
 
     return fails

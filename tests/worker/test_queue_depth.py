@@ -92,7 +92,7 @@ def test_age_of_a_task_is_set_on_its_first_attempt_only(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     counting, ages = Scripted(keep_back(0), nothing_back), []
-    monkeypatch.setattr(counting.metrics, "oldest", lambda queue, age_s: ages.append((queue, age_s)))
+    monkeypatch.setattr(counting.metrics, "set_oldest_message_age", lambda queue, age_s: ages.append((queue, age_s)))
     app = make_app(settings)
     long_ago = time.time() - 100
     with monkeypatch.context() as patch:

@@ -136,7 +136,7 @@ def test_labels_have_no_bins_or_keys(counting: Counting, s3: S3, status: str) ->
 def test_health_follows_the_probes(
     status: str, parts: dict[str, Exception | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(health_module, "_FRESH_S", 0.0)
+    monkeypatch.setattr(health_module, "_CACHE_S", 0.0)
     assert get(status + "/healthz") == (200, '{"healthy": true, "problems": {}}')
     parts["objects"] = ObjectsError("s3://bins: no answer")
     code, body = get(status + "/healthz")
