@@ -122,8 +122,8 @@ class _PendingObjects:
         elif time.monotonic() - self._last_change > self._patience_s:
             raise BinwatchError(
                 f"nothing was recorded for {self._patience_s:.0f} s, and"
-                f" {count_noun(len(self), 'object has', 'objects have')} no record, such as {next(iter(self._objects))!r}:"
-                " is a worker running? Start one, and repeat this command"
+                f" {count_noun(len(self), 'object has', 'objects have')} no record, such as"
+                f" {next(iter(self._objects))!r}: is a worker running? Start one, and repeat this command"
             )
         else:
             time.sleep(_POLL_INTERVAL_S)

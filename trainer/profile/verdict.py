@@ -58,8 +58,8 @@ def _readers(profile: Profile) -> Iterator[str]:
     best = max(profile.readers, key=lambda readers: profile.readers[readers])
     if profile.readers[best] > MIN_SPEEDUP * profile.readers[configured]:
         yield (
-            f"{count_noun(best, 'reader')} instead of {configured}: {format_speed(profile.readers[best])} photos/s alone;"
-            f" try --set train.readers={best}"
+            f"{count_noun(best, 'reader')} instead of {configured}: {format_speed(profile.readers[best])} photos/s"
+            f" alone; try --set train.readers={best}"
         )
     else:
         speeds = ", ".join(f"{readers}: {format_speed(speed)}" for readers, speed in sorted(profile.readers.items()))

@@ -146,8 +146,8 @@ def _comparison_summary(result: CheckResult, settings: Settings, card: Card) -> 
     lines.append(_flag_summary(findings.flagged_count, judged, settings))
     if judged < compared:
         lines.append(
-            f"{count_noun(compared - judged, 'photo')} not judged: the model cannot predict the expected quantity, or has"
-            " no calibration photos of it, so check these bins yourself"
+            f"{count_noun(compared - judged, 'photo')} not judged: the model cannot predict the expected quantity, or"
+            " has no calibration photos of it, so check these bins yourself"
         )
     return lines
 
