@@ -132,7 +132,7 @@ def _summary(
 
 
 def _comparison_summary(result: CheckResult, settings: Settings, card: Card) -> list[str]:
-    findings, metrics = result.findings, card.measured(result.variant)
+    findings, metrics = result.findings, card.metrics_of(result.variant)
     compared, differing, judged = len(findings.compared), findings.differing_count, findings.judged_count
     accuracy = ""
     if differing and "test" in metrics:
