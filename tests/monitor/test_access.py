@@ -1,4 +1,4 @@
-"""Who may ask and who may write: host names, large bodies, tokens, sessions, forms, proxies."""
+"""Access control: host names, body limits, tokens, sessions, forms and proxies."""
 
 from __future__ import annotations
 

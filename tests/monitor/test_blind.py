@@ -1,4 +1,4 @@
-"""Blind audits: no number of a bin reaches its auditor before the answer, and none is called blind that was not."""
+"""Blind audits: auditors see no numbers before they answer, and sighted audits are never recorded as blind."""
 
 from __future__ import annotations
 

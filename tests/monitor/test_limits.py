@@ -1,4 +1,4 @@
-"""However many ask, or connect and ask nothing: whoever watches the monitor has its answer."""
+"""Probes and scrapes are answered under any number of requests or idle connections."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SILENT = MAX_TOTAL_REQUESTS + 156
 """More than the server keeps open."""
 
 
-def test_silent_connections_lock_nobody_out(monitor: Running) -> None:
+def test_idle_connections_do_not_block_others(monitor: Running) -> None:
     address = (monitor.client.base_url.host, monitor.client.base_url.port)
     silent = [socket.create_connection(address) for _ in range(SILENT)]
     try:
@@ -27,8 +27,8 @@ def test_silent_connections_lock_nobody_out(monitor: Running) -> None:
             client.close()
 
 
-def test_probes_do_not_wait_behind_what_others_ask_for(monitor: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every reader has its hands full, and every place is taken."""
+def test_probes_do_not_wait_for_other_requests(monitor: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All database readers are busy, and the request limit is reached."""
     monkeypatch.setattr(module, "DEADLINE_S", 60.0)
     release, begun = threading.Event(), threading.Semaphore(0)
 

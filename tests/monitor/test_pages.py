@@ -1,4 +1,4 @@
-"""The pages beside the overview: what they say of known records, of none, and of what is not there."""
+"""Pages other than the overview: with known records, with empty records, and for missing bins."""
 
 from __future__ import annotations
 
