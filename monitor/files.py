@@ -50,7 +50,7 @@ def list_document(records: Records, name: ListName, filters: ListFilters) -> Doc
     """Read a list, at most MAX_ROWS rows. The columns are the fields of the API."""
     listing = LISTS[name]
     items = _items(records, partial(read_list, listing=listing, filters=filters, limit=CHUNK_ROWS))
-    return _document(TITLES[name], name, listing.row.model_fields, (item.model_dump().values() for item in items))
+    return _document(TITLES[name], name, listing.item.model_fields, (item.model_dump().values() for item in items))
 
 
 def discrepancies_document(records: Records, filters: Filters, alpha: float) -> Document:

@@ -369,9 +369,7 @@ class Counting:
             return Outage(item, error)
         expectation = replace(expectation, etag=_etag(item, fetched), modified_at=fetched.modified)
         try:
-            return replace(
-                expectation, quantity=expected_quantity(fetched.data), parse_articles=parse_articles(fetched.data)
-            )
+            return replace(expectation, quantity=expected_quantity(fetched.data), contents=parse_articles(fetched.data))
         except MetadataError as error:
             return replace(expectation, reason=error.reason, detail=str(error))
 

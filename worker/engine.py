@@ -110,7 +110,7 @@ class Engine:
 
         Raises CudaUnavailableError, VariantError if another variant may work, or BundleError if the bundle is faulty.
         """
-        path = self._bundle.model(precision)
+        path = self._bundle.model_path(precision)
         self.precision = precision
         self._sessions: LoadedModel = (
             CudaModel(path, self._batch_size, self._cuda)

@@ -279,7 +279,7 @@ def _update_tried_at(
     if failed_again:
         columns = table.__table__.c
         is_row = [columns[name] == bindparam(f"of_{name}") for name in identity]
-        statement = update(table.__table__).where(*is_row, columns.reason.is_not(None)).values(tried_at=now)
+        statement = update(table).where(*is_row, columns.reason.is_not(None)).values(tried_at=now)
         parameter_names = [f"of_{name}" for name in identity]
         parameters = [dict(zip(parameter_names, values, strict=True)) for values in sorted(failed_again)]
         connection.execute(statement, parameters)

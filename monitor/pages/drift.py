@@ -51,7 +51,7 @@ def drift(
         page="Drift",
         context=context,
         view=view,
-        status=sentences.drift_status(summary),
+        verdict=sentences.drift_status(summary),
         window=window_view,
         windows=sentences.WINDOWS,
         alarms=[sentences.alarm_text(alarm) for alarm in view.alarms],

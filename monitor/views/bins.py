@@ -369,7 +369,7 @@ def _standing(row: RowMapping, alpha: float, direction: Suspicion, distribution:
     return Standing(
         comparison_id=row["comparison_id"],
         difference=row["difference"],
-        describe_difference=describe_difference(row["predicted"], row["expected"], estimate),
+        difference_in_words=describe_difference(row["predicted"], row["expected"], estimate),
         outcome=outcome_of_difference(row["difference"]),
         chance=expected_probability(row, distribution),
         p_value=row["p_value"],

@@ -424,9 +424,8 @@ def _has_selective_filter(connection: Connection, filters: Filters) -> bool:
     indexed += [list(_variance_conditions(filters))] if filters.variance or filters.recount_by is not None else []
     indexed += [[CurrentComparison.audit_id.is_not(None)]] if filters.audited else []
     for conditions in indexed if len(indexed) + sum(unindexed) > 1 else []:
-        matches = select(literal(1)).select_from(CurrentComparison).where(*conditions)
-        matches = matches.limit(MAX_SORTED_BINS + 1).subquery()
-        if connection.execute(select(func.count()).select_from(matches)).scalar_one() <= MAX_SORTED_BINS:
+        matches = select(literal(1)).select_from(CurrentComparison).where(*conditions).limit(MAX_SORTED_BINS + 1)
+        if connection.execute(select(func.count()).select_from(matches.subquery())).scalar_one() <= MAX_SORTED_BINS:
             return True
     return False
 
@@ -524,7 +523,7 @@ def _discrepancy(row: RowMapping, alpha: float, direction: Suspicion) -> Discrep
         count=describe_count(row["predicted"], estimate),
         expected=row["expected"],
         difference=row["difference"],
-        describe_difference=describe_difference(row["predicted"], row["expected"], estimate),
+        difference_in_words=describe_difference(row["predicted"], row["expected"], estimate),
         outcome=outcome_of_difference(row["difference"]),
         chance=expected_probability(row, row["distribution"]),
         p_value=row["p_value"],

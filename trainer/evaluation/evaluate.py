@@ -18,7 +18,7 @@ from trainer.config import DataConfig, TrainConfig
 from trainer.data import folders
 from trainer.data.dataset import PhotoSet
 from trainer.data.loader import Batch
-from trainer.data.loading import follow, read_data, read_photos
+from trainer.data.loading import read_data, read_photos, track
 from trainer.data.photo_loader import PhotoLoader
 from trainer.data.split import ALL_PHOTOS, Split
 from trainer.display import Display
@@ -227,7 +227,7 @@ def torch_logits(model: Counter, photos: PhotoSet, config: TrainConfig, display:
     loader = PhotoLoader(photos, 16, seed=0, augment=None, shuffle=False, threads=config.readers)
 
     def progress(batches: Iterator[Batch]) -> Iterator[Batch]:
-        return follow(display, batches, len(photos), "counting")
+        return track(display, batches, len(photos), "counting")
 
     return predict_logits(model.to(config.device), loader, config, progress)
 

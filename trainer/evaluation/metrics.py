@@ -65,7 +65,7 @@ def counts_of(
         predicted=predicted,
         confidence=by_class[np.arange(len(predicted)), predicted],
         mean=by_class @ np.arange(by_class.shape[1]),
-        median_counts=median_counts(by_class),
+        median=median_counts(by_class),
         labels=labels,
         groups=groups,
     )

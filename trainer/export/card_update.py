@@ -69,7 +69,7 @@ def outputs_of(bundle: Bundle, photos: Path, index: Path | None, split: Split | 
     if split is None:
         config = config.model_copy(update={"split_column": ""})
     all_photos, _, _ = read_photos(config, display)
-    selected = all_photos.of(split) if split else all_photos
+    selected = all_photos.select(split) if split else all_photos
     if not selected:
         raise DataError(
             f"{config.labels}: no photo of the {split} split; name another with --split, or take all with --every"

@@ -18,7 +18,7 @@ from trainer.config import Config
 from trainer.data.augment import augments_on_device
 from trainer.data.dataset import DataSet, PhotoSet, check_jpeg_quality, decode_photos, find_photos
 from trainer.data.loader import Batch, Loader
-from trainer.data.loading import follow, report_left_out
+from trainer.data.loading import report_left_out, track
 from trainer.data.photo_loader import PhotoLoader
 from trainer.data.read_ahead import MIN_READ_AHEAD
 from trainer.data.split import Split
@@ -276,7 +276,7 @@ def _check_sample(
     decoded = decode_photos(config.data, sample, bar, context)
     result.checking = len(sample) / (time.perf_counter() - start)
     report_left_out(config.data, (), decoded.unreadable, display)
-    splits = {split: decoded.readable.of(split) for split in Split}
+    splits = {split: decoded.readable.select(split) for split in Split}
     for split in (Split.TRAIN, Split.VALIDATION):
         if not splits[split]:
             raise DataError(f"{config.data.labels}: no photo falls into the {split} split; more photos are needed")
@@ -316,7 +316,7 @@ def _make_run(
         cache = folder / "again"
 
         def bar(batches: Iterator[Batch], photos: int, what: str) -> Iterator[Batch]:
-            return follow(display, batches, photos, f"again: {what}")
+            return track(display, batches, photos, f"again: {what}")
 
         with context.local_main_first():
             start = time.perf_counter()

@@ -16,7 +16,7 @@ from trainer.data import index, source
 from trainer.data.augment import augments_on_device
 from trainer.data.dataset import DataSet, check_jpeg_quality
 from trainer.data.loader import Batch, Loader
-from trainer.data.loading import follow, read_data, warn_about_absent_classes
+from trainer.data.loading import read_data, track, warn_about_absent_classes
 from trainer.data.photo_loader import PhotoLoader
 from trainer.data.sampler import MIN_BATCH_SIZE
 from trainer.data.split import Split
@@ -103,7 +103,7 @@ def fit(
     if config.train.tensorboard and context.is_main:
         writer = curves.TensorBoardWriter(folder / TENSORBOARD_FOLDER, run.history)
     while not run.finished():
-        row = run.run_epoch(lambda batches, photos, description: follow(display, batches, photos, description))
+        row = run.run_epoch(lambda batches, photos, description: track(display, batches, photos, description))
         display.say(_epoch_summary(row, best=run.best_epoch() == run.epoch))
         if writer:
             writer.add(row)
@@ -262,7 +262,7 @@ def _loaders(
     train_only: dict[str, Any] = {"accumulation_steps": options.accumulate, "context": context}
 
     def progress(batches: Iterator[Batch], photos: int, description: str) -> Iterator[Batch]:
-        return follow(display, batches, photos, description)
+        return track(display, batches, photos, description)
 
     feature_cache = FeatureCache(cache, config.augment, options, progress)
     if teachers:
