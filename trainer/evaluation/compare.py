@@ -84,7 +84,7 @@ def compare(
     photo_set = f"{split} photos" if split else "photos"
     return ModelComparison(
         candidate.name, current.name, metrics, paired_difference(new, old), tuple(sorted(untested)), photo_set,
-        identical=np.array_equal(*distributions),
+        identical=np.array_equal(distributions[0], distributions[1]),
     )  # fmt: skip
 
 
