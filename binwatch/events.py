@@ -62,7 +62,7 @@ class ObjectCreated:
 
 
 @dataclass(frozen=True, slots=True)
-class EventMessage:
+class ParsedMessage:
     """The contents of one message. Malformed records do not affect the others."""
 
     dialect: Dialect
@@ -87,7 +87,7 @@ class _MalformedRecord(ValueError):
     """A record of a message is invalid."""
 
 
-def parse_message(body: bytes | str) -> EventMessage:
+def parse_message(body: bytes | str) -> ParsedMessage:
     """Parse a message body. Raises EventError if it is not an S3 event in any dialect."""
     document = _load_json(body)
     if isinstance(document, dict) and isinstance(document.get("Message"), str) and "TopicArn" in document:
@@ -97,7 +97,7 @@ def parse_message(body: bytes | str) -> EventMessage:
     if not isinstance(document, dict):
         raise EventError(f"a JSON {type(document).__name__} is not an S3 event")
     if document.get("Event") == "s3:TestEvent":
-        return EventMessage(Dialect.TEST)
+        return ParsedMessage(Dialect.TEST)
     if document.get("source") == "aws.s3" and "detail" in document:
         return _parse_records(Dialect.EVENTBRIDGE, [document])
     records = document.get("Records")
@@ -125,8 +125,8 @@ def _detect_dialect(records: list[Any]) -> Dialect:
     return Dialect.VERSITYGW if is_versitygw else Dialect.S3
 
 
-def _parse_records(dialect: Dialect, records: list[Any]) -> EventMessage:
-    message = EventMessage(dialect)
+def _parse_records(dialect: Dialect, records: list[Any]) -> ParsedMessage:
+    message = ParsedMessage(dialect)
     parse = _parse_eventbridge if dialect is Dialect.EVENTBRIDGE else _parse_record
     unlisted = 0
     for position, record in enumerate(records):

@@ -61,7 +61,7 @@ class Size(StrEnum):
     LARGE = "large"
 
 
-class PhotoSource(Protocol):
+class PhotoFetcher(Protocol):
     """Where photos are stored: a bucket or a folder."""
 
     def fetch(self, bucket: str, key: str, *, max_bytes: int, version_id: str | None = None) -> FetchedObject:
@@ -71,7 +71,7 @@ class PhotoSource(Protocol):
 class Photos:
     """Photos by the id of their count, so that requests cannot name a key or bucket."""
 
-    def __init__(self, records: Records, source: PhotoSource, limits: ImageLimits) -> None:
+    def __init__(self, records: Records, source: PhotoFetcher, limits: ImageLimits) -> None:
         self._records = records
         self._source = source
         self._limits = limits

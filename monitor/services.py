@@ -16,7 +16,7 @@ from binwatch.settings import Settings
 from monitor.background_report import BackgroundReport
 from monitor.cards import Cards
 from monitor.drift.report import DriftReport, make_report, update_and_report
-from monitor.photos import Photos, PhotoSource
+from monitor.photos import PhotoFetcher, Photos
 from monitor.random_audits import RandomAudits, read_random_audits
 from monitor.records import Records, WritableRecords
 from monitor.views.discrepancies import Direction, Filters, FlagReport, read_flags
@@ -86,7 +86,7 @@ def make_services(settings: Settings) -> Services:
     records = Records(settings.database_url.get_secret_value())
     writable = WritableRecords(settings.database_url.get_secret_value())
     if settings.photo_dir is None:
-        source: PhotoSource = (objects := Objects(settings))
+        source: PhotoFetcher = (objects := Objects(settings))
         registry = Registry(objects, settings.bucket, settings.models_prefix)
     else:
         source, registry = PhotoFolder(settings.photo_dir), None

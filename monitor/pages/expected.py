@@ -37,7 +37,7 @@ _MAX_FILE_NAME_LENGTH = 60
 
 
 @dataclass(frozen=True, slots=True)
-class _Upload:
+class _UploadedFile:
     """A submitted form with its file."""
 
     name: str
@@ -54,14 +54,14 @@ class Imported:
     """The first MAX_SHOWN_ROWS refused rows."""
 
 
-async def _read_upload(request: Request) -> _Upload:
+async def _read_upload(request: Request) -> _UploadedFile:
     try:
         async with request.form(max_files=1, max_fields=len(_FIELDS)) as form:
             file = form.get("file")
             if not isinstance(file, UploadFile):
                 raise HTTPException(400, "the form has no file")
             fields = {name: value for name in _FIELDS if isinstance(value := form.get(name), str)}
-            return _Upload(_safe_file_name(file.filename or ""), await file.read(), fields)
+            return _UploadedFile(_safe_file_name(file.filename or ""), await file.read(), fields)
     except ValueError as error:
         raise HTTPException(400, "the form cannot be read") from error
 
@@ -78,7 +78,7 @@ def upload(
     services: CurrentServices,
     authenticator: CurrentAuthenticator,
     context: RequestContext,
-    file: Annotated[_Upload, Depends(_read_upload)],
+    file: Annotated[_UploadedFile, Depends(_read_upload)],
 ) -> Response:
     """Import a file and show the result of each row. Importing the same file again changes nothing.
 
@@ -122,7 +122,7 @@ def _render(
     )
 
 
-def _import(services: Services, file: _Upload) -> Imported:
+def _import(services: Services, file: _UploadedFile) -> Imported:
     """Import a file. Raises BinwatchError, with a message that has the file's name without its temporary folder."""
     bin_, quantity, article = (file.fields.get(name, "").strip() or None for name in _FIELDS[1:])
     columns = ColumnNames(bin_, quantity, article)

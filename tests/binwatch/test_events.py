@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from binwatch.errors import EventError
-from binwatch.events import MAX_BODY_BYTES, MAX_KEY_BYTES, Dialect, EventMessage, parse_message
+from binwatch.events import MAX_BODY_BYTES, MAX_KEY_BYTES, Dialect, ParsedMessage, parse_message
 from binwatch.keys import has_dot_segments
 
 FIXTURES = sorted((Path(__file__).parent / "events").glob("*.json"))
@@ -26,7 +26,7 @@ def _read(path: Path) -> tuple[str, dict[str, Any]]:
     return text, fixture["expect"]
 
 
-def _as_expected(message: EventMessage) -> dict[str, Any]:
+def _as_expected(message: ParsedMessage) -> dict[str, Any]:
     return {
         "dialect": message.dialect.value,
         "created": [[c.bucket, c.key, c.time.isoformat() if c.time else None] for c in message.created],
@@ -148,7 +148,7 @@ def test_more_records_than_any_store_sends() -> None:
     assert [created.key for created in message.created] == [f"{i}.jpg" for i in range(5000)]
 
 
-def _assert_storable(message: EventMessage) -> None:
+def _assert_storable(message: ParsedMessage) -> None:
     for created in message.created:
         for name in (created.bucket, created.key):
             assert 0 < len(name.encode()) <= MAX_KEY_BYTES
