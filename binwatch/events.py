@@ -214,7 +214,7 @@ def _event_time(record: object, name: str) -> datetime | None:
 
 
 def _check_storable(name: str) -> None:
-    """Raise _Malformed for a bucket or key that S3 or the database cannot store, such as one with lone surrogates."""
+    """Raise _MalformedRecord if S3 or the database cannot store a bucket or key, as with lone surrogates."""
     if not name:
         raise _MalformedRecord("the bucket's name or the key is empty")
     try:

@@ -172,7 +172,7 @@ def reconcile(
     printable_stdout()  # for keys that are not valid Unicode
     settings = load_settings()
     objects, records, publisher = Objects(settings), open_records(settings), open_publisher(settings)
-    remark(send_unrecorded(objects, records, settings, publisher, refused=refused))
+    remark(send_unrecorded(objects, records, settings, publisher, retry_all=refused))
 
 
 @cli.command()

@@ -77,11 +77,11 @@ def unrecorded_pages(
     prefix: str = "",
     grace: GracePeriod | None = None,
     model: str | None = None,
-    refused: bool = False,
+    retry_all: bool = False,
 ) -> Iterator[UnrecordedPage]:
     """Yield the objects without a record, a page of the bucket's listing at a time.
 
-    With `model`: only photos without a record of this model version, and no metadata files. With `refused`: also all
+    With `model`: only photos without a record of this model version, and no metadata files. With `retry_all`: also all
     objects that could not be fetched, however recent the last attempt.
     """
     grace, naming = grace or GracePeriod(0), settings.bin_naming
@@ -95,8 +95,8 @@ def unrecorded_pages(
         for kind in (ObjectKind.PHOTO, ObjectKind.METADATA):
             kinds[kind] = list(grace.filter_older(kinds[kind]))
         with database.connect() as connection:
-            photos = unrecorded_photos(connection, bucket, kinds[ObjectKind.PHOTO], model, retry_all=refused)
-            metadata = unread_metadata(connection, bucket, kinds[ObjectKind.METADATA], naming, retry_all=refused)
+            photos = unrecorded_photos(connection, bucket, kinds[ObjectKind.PHOTO], model, retry_all=retry_all)
+            metadata = unread_metadata(connection, bucket, kinds[ObjectKind.METADATA], naming, retry_all=retry_all)
         yield UnrecordedPage(
             listed=len(kinds[ObjectKind.PHOTO]) + len(kinds[ObjectKind.METADATA]),
             photos=to_created_objects(bucket, photos),
@@ -119,16 +119,16 @@ def send_unrecorded(
     publisher: Publisher,
     model: str | None = None,
     *,
-    refused: bool = False,
+    retry_all: bool = False,
 ) -> ReconcileResult:
-    """Send all objects of the bucket without a record to the workers; `model`, `refused`: see `unrecorded_pages`."""
+    """Send all objects of the bucket without a record to the workers; `model`, `retry_all`: see `unrecorded_pages`."""
     result = ReconcileResult()
     pages = unrecorded_pages(
         *(objects, database, settings),
         bucket=settings.bucket,
         grace=GracePeriod(settings.reconcile_grace_s),
         model=model,
-        refused=refused,
+        retry_all=retry_all,
     )
     on_trial = CrashCounts(database).started_since(settings.bucket, datetime.now(UTC) - _TRIAL_PERIOD)
     for page in pages:

@@ -324,11 +324,11 @@ def _confusion_changes(connection: Connection, row: Row, audited: RowMapping | R
         of_photo = and_(same_quantity, same_photo if row["count_id"] else Audit.count_id.is_(None))
         judged.append((INVENTORY, class_of(audited["quantity"]), of_photo))
     changes = []
-    for model, predicted, corrected in judged:
+    for model, predicted, of_photo in judged:
         is_count = row["answer"] == AuditAnswer.COUNT
         if is_count:
             changes.append(confusion_row(reference, model, class_of(row["quantity"]), predicted))
-        previous = _last_valid_count(connection, row, corrected)
+        previous = _last_valid_count(connection, row, of_photo)
         if previous is not None and (is_count or previous["auditor"] == row["auditor"] is not None):
             changes.append(confusion_row(reference, model, class_of(previous["quantity"]), predicted, weight=-1))
     return changes

@@ -152,8 +152,8 @@ def _import_audit_or_draw(connection: Connection, event: PastAudit | PastDraw, l
 
 
 def _import_repeat(connection: Connection, event: PastRepeat) -> ImportOutcome:
-    is_blind_count = (Audit.blind.is_(True), Audit.answer == AuditAnswer.COUNT)
-    first_id = _find_audit(connection, event, event.audited_at, *is_blind_count)
+    blind_count_conditions = (Audit.blind.is_(True), Audit.answer == AuditAnswer.COUNT)
+    first_id = _find_audit(connection, event, event.audited_at, *blind_count_conditions)
     if first_id is None:
         return ImportOutcome.UNKNOWN_AUDIT
     second_auditor = select(AuditRepeat.auditor).where(AuditRepeat.audit_id == first_id)
@@ -170,8 +170,8 @@ def _import_variance(connection: Connection, event: PastVariance, expected_now: 
     for step in event.steps:
         audit_id = None
         if step.entry.step is VarianceStep.COUNTED:
-            is_same_audit = (Audit.quantity == step.entry.quantity, Audit.auditor == step.entry.person)
-            audit_id = _find_audit(connection, event, step.at, *is_same_audit)
+            same_audit_conditions = (Audit.quantity == step.entry.quantity, Audit.auditor == step.entry.person)
+            audit_id = _find_audit(connection, event, step.at, *same_audit_conditions)
             if audit_id is None:
                 return ImportOutcome.UNKNOWN_AUDIT
         steps.append(replace(step, audit_id=audit_id))
@@ -187,8 +187,10 @@ def _import_known_answer(connection: Connection, event: PastKnownAnswer) -> Impo
     if _find_count(connection, event) is None:
         return ImportOutcome.UNKNOWN_PHOTO
     photo = {"bucket": event.bucket, "key": event.key, "etag": event.etag}
-    is_photo = (getattr(KnownAnswer, name) == value for name, value in photo.items())
-    recorded = connection.execute(select(KnownAnswer.quantity, KnownAnswer.loaded_at).where(*is_photo)).one_or_none()
+    photo_conditions = tuple(getattr(KnownAnswer, name) == value for name, value in photo.items())
+    recorded = connection.execute(
+        select(KnownAnswer.quantity, KnownAnswer.loaded_at).where(*photo_conditions)
+    ).one_or_none()
     if recorded and recorded.quantity == event.quantity:
         return ImportOutcome.ALREADY_RECORDED
     if recorded and recorded.loaded_at > event.at:
@@ -215,8 +217,12 @@ def _is_recorded(connection: Connection, event: PastAudit | PastDraw) -> bool:
             AuditDraw.bucket == event.bucket, AuditDraw.bin_id == event.bin_id, AuditDraw.drawn_at == event.at
         )
         return connection.execute(same_draw.limit(1)).one_or_none() is not None
-    is_same_audit = (Audit.answer == event.answer, Audit.quantity == event.quantity, Audit.auditor == event.auditor)
-    return _find_audit(connection, event, event.at, *is_same_audit) is not None
+    same_audit_conditions = (
+        Audit.answer == event.answer,
+        Audit.quantity == event.quantity,
+        Audit.auditor == event.auditor,
+    )
+    return _find_audit(connection, event, event.at, *same_audit_conditions) is not None
 
 
 def _has_later_audit(connection: Connection, event: PastAudit) -> bool:
@@ -228,9 +234,9 @@ def _find_count(connection: Connection, event: PastEvent) -> RowMapping | None:
     """Return the same model's count of the event's photo, or else its last count; None if it was never counted."""
     if event.key is None:
         return None
-    is_photo = (Count.bucket == event.bucket, Count.key == event.key, Count.etag == event.etag)
+    photo_conditions = (Count.bucket == event.bucket, Count.key == event.key, Count.etag == event.etag)
     counts = select(Count.id, Count.key, Count.etag, Count.predicted, Count.model_version).where(
-        *is_photo, Count.bin_id == event.bin_id, Count.predicted.is_not(None)
+        *photo_conditions, Count.bin_id == event.bin_id, Count.predicted.is_not(None)
     )
     same_model_first = counts.order_by((Count.model_version == event.model).desc(), Count.id.desc())
     return connection.execute(same_model_first.limit(1)).mappings().one_or_none()

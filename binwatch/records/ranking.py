@@ -33,7 +33,7 @@ def update_p_values(engine: Engine, models: Sequence[str] | None = None) -> int:
         versions = connection.execute(calibrated).scalars().all()
         count = select(func.count()).select_from(CurrentComparison)
         outdated = {
-            version: connection.execute(count.where(*_is_outdated(version))).scalar_one()
+            version: connection.execute(count.where(*_outdated_conditions(version))).scalar_one()
             for version in versions
             if models is None or version in models
         }
@@ -63,7 +63,7 @@ def _update_model(engine: Engine, version: str, outdated: int) -> int:
             logger.info("model %s: p-values of %d of %d bins updated", version, updated, outdated)
 
 
-def _is_outdated(version: str) -> tuple[ColumnElement[bool], ...]:
+def _outdated_conditions(version: str) -> tuple[ColumnElement[bool], ...]:
     current_number = select(Model.calibrations).where(Model.model_version == version).scalar_subquery()
     return CurrentComparison.model_version == version, CurrentComparison.calibration < current_number
 
@@ -72,7 +72,7 @@ def _next_outdated(connection: Connection, version: str, position: tuple[int, in
     """Return the next outdated bins after a position in the order of calibration and comparison."""
     order = (CurrentComparison.calibration, CurrentComparison.comparison_id)
     statement = select(*order, CurrentComparison.bin_id, CurrentComparison.bucket).where(
-        *_is_outdated(version), tuple_(*order) > tuple_(*(literal(value) for value in position))
+        *_outdated_conditions(version), tuple_(*order) > tuple_(*(literal(value) for value in position))
     )
     return connection.execute(statement.order_by(*order).limit(BINS_PER_TRANSACTION)).mappings().all()
 
@@ -87,7 +87,7 @@ def _lock_outdated(connection: Connection, version: str, keys: Sequence[BinKey])
     statement = (
         select(*(getattr(CurrentComparison, name) for name in columns), Count.probabilities, Count.distribution)
         .join(Count, Count.id == CurrentComparison.count_id)
-        .where(*_is_outdated(version), is_locked)
+        .where(*_outdated_conditions(version), is_locked)
     )
     return connection.execute(statement).mappings().all()
 

@@ -21,7 +21,7 @@ class Slices:
         self._id_by_name: dict[str, int] = {}
 
     def ids(self, keys: Iterable[str]) -> dict[str, int]:
-        """Return the id of each key's slice. New names beyond MOST get the id of OTHER."""
+        """Return the id of each key's slice. New names beyond MAX_SLICES get the id of OTHER_SLICE."""
         names = {key: self._slicing(key) for key in keys}
         new = dict.fromkeys(name for name in names.values() if name not in self._id_by_name)
         if new and len(self._id_by_name) <= MAX_SLICES:
@@ -31,7 +31,7 @@ class Slices:
 
 
 def _add_slices(connection: Connection, rule: str, names: Iterable[str]) -> dict[str, int]:
-    """Add slices to a rule, up to the limit MOST; returns the ids of all slices of the rule by name."""
+    """Add slices to a rule, up to MAX_SLICES; return the ids of all slices of the rule by name."""
     now = datetime.now(UTC)
     other = {"rule": rule, "name": OTHER_SLICE, "first_at": now}
     connection.execute(insert_into(connection, Slice).on_conflict_do_nothing(), other)

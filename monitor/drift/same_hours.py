@@ -66,7 +66,7 @@ def hashed_id(row: RowMapping) -> int:
 
 
 def make_same_hours_reference(sample: PhotoSample, training: Reference | None) -> Reference | None:
-    """Make a reference from recorded photos; None if there are fewer than ENOUGH.
+    """Make a reference from recorded photos; None if there are fewer than MIN_REFERENCE_BINS.
 
     Embeddings are compared along the axes of `training`, the reference in the bundle.
     """

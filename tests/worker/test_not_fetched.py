@@ -202,7 +202,7 @@ def test_forbidden_objects_are_retried_with_growing_intervals(
     assert since > timedelta(days=3)
     assert reasons(counting.database) == {key: ["forbidden"]}
     assert proxy.fetched == 11
-    assert [item.key for item in reconcile(counting, settings, refused=True)] == [key]
+    assert [item.key for item in reconcile(counting, settings, retry_all=True)] == [key]
     proxy.get = None
     turn_back(counting.database, timedelta(days=1))
     take(counting, reconcile(counting, settings))

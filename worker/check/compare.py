@@ -137,7 +137,7 @@ def _comparison_summary(result: CheckResult, settings: Settings, card: Card) -> 
     accuracy = ""
     if differing and "test" in metrics:
         share = metrics["test"].accuracy.value
-        accuracy = f"; the model counts {share:.0%} of its test photos right, so it is wrong about count_noun of these"
+        accuracy = f"; the model counts {share:.0%} of its test photos right, so it is wrong about many of these"
     lines = [
         f"{count_noun(compared, 'photo')} compared: {compared - differing:,} as expected, {differing:,} not{accuracy}"
     ]

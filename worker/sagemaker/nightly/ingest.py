@@ -115,7 +115,7 @@ class Ingest:
     ) -> Progress:
         """Record the counts, have local workers count photos without one, and save the progress."""
         recorded = [count for count in counts if count is not None]
-        uncounted = [count_photo for count_photo, count in zip(photos, counts, strict=True) if count is None]
+        uncounted = [photo for photo, count in zip(photos, counts, strict=True) if count is None]
         self._store.add_counts(recorded)
         for count in recorded:
             self._metrics.count_photo(count.reason)
