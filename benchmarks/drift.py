@@ -227,7 +227,7 @@ class Scenario:
 
     walk: int
     """Number of neighbouring bins photographed in a row."""
-    bins_per_day: float
+    share_per_day: float
     """Share of the bins that are photographed in a day."""
     dim_nights: bool
     """Whether brightness and contrast are lower at night, by DIM_FACTOR."""
@@ -259,7 +259,7 @@ def simulate_quarter(
     total_minutes = same_hours.TOTAL_MINUTES if uses_same_hours else quarters.QUARTER_MINUTES
     sizes, minutes = quarters.batch_sizes_and_intervals(rate, total_minutes, random)
     stream = quarters.make_stream(
-        sizes, minutes, group_numbers(arrays, rows), rows, random, scenario.walk, scenario.bins_per_day
+        sizes, minutes, group_numbers(arrays, rows), rows, random, scenario.walk, scenario.share_per_day
     )
     if scenario.dim_nights:
         stream.row[quarters.is_night(quarters.photo_minutes(stream) // 60 % 24)] += len(groups)

@@ -129,17 +129,17 @@ def make_stream(
     rows: Ints,
     random: np.random.Generator,
     walk: int = WALK_BINS,
-    bins_per_day: float = 1.0,
+    share_per_day: float = 1.0,
 ) -> Stream:
     """Draw the photos of batches with `sizes` recorded photos each.
 
     `groups` are the bins of `rows`, numbered in the order of keys. The photos of a day are of one stretch of
-    neighbouring bins, which is the share `bins_per_day` of all bins.
+    neighbouring bins, which is the share `share_per_day` of all bins.
     """
     bins, photos_per_bin = np.unique(groups, return_counts=True)
-    stretch = int(bins_per_day * len(bins))
+    stretch = int(share_per_day * len(bins))
     days = np.cumsum(minutes) // MINUTES_PER_DAY
-    starts = random.integers(len(bins), size=days[-1] + 1)[days] if bins_per_day < 1 else np.zeros(len(days), int)
+    starts = random.integers(len(bins), size=days[-1] + 1)[days] if share_per_day < 1 else np.zeros(len(days), int)
     rows_by_bin = rows[np.argsort(groups, kind="stable")]
     first_row = np.concatenate([[0], np.cumsum(photos_per_bin)[:-1]])
     parts = []

@@ -65,7 +65,7 @@ def number(value: int) -> str:
 
 
 def many(value: int, singular: str, plural: str | None = None) -> str:
-    """Format a number with its pluralize. The plural ends with an s unless given."""
+    """Format a number with its noun. The plural ends with an s unless given."""
     return f"{number(value)} {pluralize(value, singular, plural)}"
 
 

@@ -95,7 +95,7 @@ def test_a_batch_lasts_a_while_and_a_days_photos_are_of_one_stretch() -> None:
     random = np.random.default_rng(3)
     sizes, minutes = quarters.batch_sizes_and_intervals(5000, 2 * quarters.MINUTES_PER_DAY, random)
     assert minutes[1:].min() == MIN_BATCH_INTERVAL.total_seconds() // 60
-    stream = quarters.make_stream(sizes, minutes, np.arange(1000), np.arange(1000), random, bins_per_day=0.2)
+    stream = quarters.make_stream(sizes, minutes, np.arange(1000), np.arange(1000), random, share_per_day=0.2)
     days = np.cumsum(minutes)[stream.batch] // quarters.MINUTES_PER_DAY
     found = [np.unique(stream.bin[days == day]) for day in (0, 1)]
     assert [len(bins) for bins in found] == [200, 200]

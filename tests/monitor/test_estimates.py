@@ -81,7 +81,7 @@ def test_where_all_answers_are_alike(yes: int) -> None:
 
 
 def test_a_probability_of_0_is_refused() -> None:
-    with pytest.raises(ValueError, match="cannot be drawn"):
+    with pytest.raises(ValueError, match="must be above 0"):
         estimate(ANSWERS, np.zeros(40))
 
 

@@ -62,7 +62,7 @@ def test_while_it_hangs_nobody_waits_in_line(records: Records, monkeypatch: pyte
             with pytest.raises(RecordsDown, match="no answer within"):
                 records.read(lambda _: release.wait(60))
         monkeypatch.setattr(module, "DEADLINE_S", 30.0)
-        with pytest.raises(RecordsDown, match="earlier reads wait for an answer"):
+        with pytest.raises(RecordsDown, match="earlier reads are still waiting for an answer"):
             records.read(_counts)
     finally:
         release.set()

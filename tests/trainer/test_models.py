@@ -211,8 +211,8 @@ def test_a_failed_download_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def unreachable(*_: object, **__: object) -> None:
         raise OSError("no route to host")
 
-    monkeypatch.setattr(weights, "create", unreachable)
-    monkeypatch.setattr(efficientnet_pytorch, "installed", lambda _: None)
+    monkeypatch.setattr(weights, "create_timm_network", unreachable)
+    monkeypatch.setattr(efficientnet_pytorch, "installed_weights", lambda _: None)
 
     def message(architecture: str) -> str:
         with pytest.raises(WeightsError) as caught:

@@ -217,7 +217,7 @@ def test_search_spaces_give_valid_options(data: Data, tmp_path: Path) -> None:
     fixed |= {"ordinal_sigma": 0.5, "class_weights": "sqrt", "dropout": 0.1}
     places = {"data.photos": data.photos, "data.index": data.index}
     for space in tune.SPACES.values():
-        assert tune.read(None, places | space(optuna.trial.FixedTrial(fixed)))  # type: ignore[arg-type]
+        assert tune.read_config(None, places | space(optuna.trial.FixedTrial(fixed)))  # type: ignore[arg-type]
 
 
 def test_errors(data: Data, tmp_path: Path, cli_error: Callable[..., str], scores: list[list[float]]) -> None:

@@ -106,7 +106,7 @@ def test_bundle_without_self_check_is_used_and_logged(tmp_path: Path, caplog: py
 def test_trainer_refuses_a_failing_model(tmp_path: Path) -> None:
     bundle = _bundle(tmp_path, Precision.INT8, wrong=(Precision.INT8,))
     with pytest.raises(BundleError, match=r"model-int8\.onnx: fails its self-check on this CPU"):
-        OnnxModel.of(bundle, Precision.INT8)
+        OnnxModel.from_bundle(bundle, Precision.INT8)
 
 
 def test_self_check_photos_are_independent_of_the_batch(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def compare(
     from trainer.evaluation.compare import compare_files
 
     display = Display()
-    comparison_table = compare_files(model, other, changes, display, None if all_photos else Split.TEST)
-    if not comparison_table.identical:
-        Console().print(tables.comparison_table(comparison_table))
-    typer.echo(comparison_table.verdict())
+    comparison = compare_files(model, other, changes, display, None if all_photos else Split.TEST)
+    if not comparison.identical:
+        Console().print(tables.comparison_table(comparison))
+    typer.echo(comparison.verdict())

@@ -66,9 +66,9 @@ def promote(
 
     display = Display()
 
-    def show(comparison_table: ModelComparison) -> None:
-        if not comparison_table.identical:
-            Console().print(tables.comparison_table(comparison_table))
+    def show(comparison: ModelComparison) -> None:
+        if not comparison.identical:
+            Console().print(tables.comparison_table(comparison))
 
     initial = load_settings().model_dir
     decision = run(model, open_registry(), changes, display, force=force, dry_run=dry_run, initial=initial, show=show)

@@ -41,13 +41,9 @@ class OnnxModel:
         path = bundle.model_path(precision)
         model = cls(path)
         expected = bundle.card.variants[precision].self_check
-        describe_mismatch = expected and self_check.describe_mismatch(
-            expected, *model(self_check.make_photos(model.side))
-        )
-        if describe_mismatch:
-            raise BundleError(
-                f"{path}: fails its self-check on this CPU: {describe_mismatch}; use another variant or machine"
-            )
+        mismatch = expected and self_check.describe_mismatch(expected, *model(self_check.make_photos(model.side)))
+        if mismatch:
+            raise BundleError(f"{path}: fails its self-check on this CPU: {mismatch}; use another variant or machine")
         return model
 
     def __call__(self, photos: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:

@@ -73,7 +73,7 @@ def worst_photos(
 def write(evaluation: Evaluation, file: Path) -> Path:
     """Write the metrics to `file` as JSON, and the HTML page beside it. Return the page's path."""
     write_json(file, evaluation.as_json())
-    html_file = file.with_suffix(".html_file")
+    html_file = file.with_suffix(".html")
     write_atomically(html_file, render_page(evaluation).encode())
     return html_file
 

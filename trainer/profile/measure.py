@@ -184,12 +184,12 @@ class _Profiler:
     def _measure_network(self) -> float:
         """Measure training on a few batches in memory. This includes augmentation if it runs on the device."""
         self._say("network alone, on photos in memory")
-        accumulated = self._run.train.accumulation_steps
+        accumulation_steps = self._run.train.accumulation_steps
         with closing(endless(self._run.train)) as source:
-            batches = list(islice(source, max(MIN_BATCHES_IN_MEMORY, accumulated)))
-        batches = batches[: len(batches) // accumulated * accumulated]
+            batches = list(islice(source, max(MIN_BATCHES_IN_MEMORY, accumulation_steps)))
+        batches = batches[: len(batches) // accumulation_steps * accumulation_steps]
         steps = self._warm_up(cycle(batches))
-        return self._time_steps(islice(cycle(batches), steps * accumulated))
+        return self._time_steps(islice(cycle(batches), steps * accumulation_steps))
 
     def _measure_training(self) -> None:
         """Measure training with photos from files: its speed, the machine's usage, and the stages of a step."""
@@ -262,7 +262,7 @@ def endless(batches: Loader) -> Generator[Batch]:
 def _check_sample(
     config: Config, photos: PhotoSet, result: Profile, display: Display, context: DistributedContext
 ) -> DataSet:
-    """Select a sample select the photos, and measure their check: `fit` decodes every photo once before training."""
+    """Select a sample of the photos, and measure their check: `fit` decodes every photo once before training."""
     step = _photos_per_step(config, context)
     max_train = max(MAX_TRAIN_PHOTOS_FROZEN if config.model.freeze else MAX_TRAIN_PHOTOS, step)
     train = _evenly_spaced(photos.select(Split.TRAIN), max_train)

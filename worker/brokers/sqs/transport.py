@@ -68,7 +68,7 @@ class TaskPolls:
 
 
 class TaskChannel(SqsChannel):
-    """Receives and deletes tasks. TaskPolls and deletions never raise, whatever SQS answers."""
+    """Receives and deletes tasks. Polls and deletions never raise, whatever SQS answers."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]
