@@ -20,7 +20,7 @@ from binwatch.command_line import run
 from binwatch.errors import PhotoError
 from binwatch.image import INPUT_SIZE, load_photo
 from binwatch.keys import ObjectKind, kind_of
-from testing.damage import LARGE, SMALL
+from testing.damage import LARGE_DAMAGE, SMALL_DAMAGE
 
 KINDS: Mapping[str, Callable[[bytes], bytes]] = {
     "as it is": lambda data: data,
@@ -45,7 +45,7 @@ def main() -> None:
     print(f"{len(photos)} photos, each damaged once in each way; share that is refused\n")
     print(f"{'':24}" + "".join(f"{name:>17}" for name in KINDS))
     versions = [[change(data) for data in photos] for change in KINDS.values()]
-    for name, damage in (LARGE | SMALL).items():
+    for name, damage in (LARGE_DAMAGE | SMALL_DAMAGE).items():
         random = Random(options.seed)
         shares = [sum(_is_refused(damage(data, random)) for data in version) / len(photos) for version in versions]
         print(f"{name:24}" + "".join(f"{share:>17.1%}" for share in shares), flush=True)

@@ -143,7 +143,7 @@ def settings_on(endpoint: str, database: Path) -> Settings:
 def run_nightly(s3: Any, settings: Settings, folder: Path) -> None:
     migrate(connect(settings.database_url.get_secret_value()))
     containers = Watched(folder / "opt-ml")
-    with TransformDriver(s3, containers).playing():
+    with TransformDriver(s3, containers).running():
         started = time.perf_counter()
         command = [sys.executable, "-m", "worker", "nightly", "--backend", "sagemaker"]
         process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from testing.compose_stack import BUCKET, ROOT, Stack, run, shown_if_it_fails
+from testing.compose_stack import BUCKET, ROOT, Stack, print_state_on_failure, run
 from testing.services.rabbitmq import free_ports
 
 PORTS = ("S3_PORT", "MONITOR_PORT", "PROMETHEUS_PORT", "GRAFANA_PORT", "RABBITMQ_PORT")
@@ -59,7 +59,7 @@ def stack(images: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[St
     _give_away(stack)
     stack.compose("build", "worker", "monitor")
     try:
-        with shown_if_it_fails(stack):
+        with print_state_on_failure(stack):
             stack.up()
             yield stack
     finally:

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from testing.compose_stack import BUCKET, ROOT, SERVERS, Stack, docker, run, shown_if_it_fails, wait_until
+from testing.compose_stack import BUCKET, ROOT, SERVERS, Stack, docker, print_state_on_failure, run, wait_until
 from tests.compose.load import Load
 
 AROUND = 20
@@ -21,7 +21,7 @@ def _started(stack: Stack, service: str) -> str:
 @pytest.mark.parametrize("service", SERVERS)
 def test_no_photo_is_lost_or_counted_twice(stack: Stack, service: str, how: str) -> None:
     before = _started(stack, service)
-    with shown_if_it_fails(stack), Load(stack, f"{service}-{how}") as load:
+    with print_state_on_failure(stack), Load(stack, f"{service}-{how}") as load:
         load.wait_for(AROUND)
         if how == "killed":
             stack.crash(service)
@@ -31,13 +31,13 @@ def test_no_photo_is_lost_or_counted_twice(stack: Stack, service: str, how: str)
         load.wait_for(AROUND)
         wait_until(stack.healthy, lambda: f"not healthy: {stack.states()}")
         load.wait_for(AROUND)
-    with shown_if_it_fails(stack):
+    with print_state_on_failure(stack):
         load.check()
 
 
 def test_s3_takes_photos_while_rabbitmq_is_away_and_tells_of_them_again_afterwards(stack: Stack) -> None:
     """versitygw itself would neither start without RabbitMQ nor connect anew."""
-    with shown_if_it_fails(stack), Load(stack, "rabbitmq-away") as load:
+    with print_state_on_failure(stack), Load(stack, "rabbitmq-away") as load:
         load.wait_for(AROUND)
         docker("stop", stack.container("rabbitmq")["Id"])
         load.wait_for(AROUND)
@@ -47,7 +47,7 @@ def test_s3_takes_photos_while_rabbitmq_is_away_and_tells_of_them_again_afterwar
         wait_until(lambda: _tells(stack), lambda: "versitygw did not connect to RabbitMQ")
         load.wait_for(AROUND)
         wait_until(stack.healthy, lambda: f"not healthy: {stack.states()}")
-    with shown_if_it_fails(stack):
+    with print_state_on_failure(stack):
         load.check()
         docker("stop", stack.container("beat")["Id"])  # it would hide that no events come
         with Load(stack, "events-again") as load:
@@ -62,7 +62,7 @@ def test_s3_takes_photos_though_rabbitmq_refuses_it(stack: Stack) -> None:
     docker("exec", broker, "rabbitmqctl", "-q", "change_password", "binwatch", "another1")
     try:
         docker("restart", stack.container("s3")["Id"])
-        with shown_if_it_fails(stack), Load(stack, "refused") as load:
+        with print_state_on_failure(stack), Load(stack, "refused") as load:
             load.wait_for(AROUND)
         assert "photos are taken without RabbitMQ, and found by reconcile" in stack.logs()
     finally:

@@ -13,7 +13,7 @@ import httpx
 import pytest
 from botocore.exceptions import ClientError
 
-from testing.compose_stack import BUCKET, OWN, ROOT, SERVERS, Stack, docker, run, wait_until
+from testing.compose_stack import BUCKET, OWN_SERVICES, ROOT, SERVERS, Stack, docker, run, wait_until
 from tests.compose.conftest import EARLY
 from tests.compose.load import Load
 
@@ -65,7 +65,7 @@ def test_a_file_dropped_into_the_folder_is_counted(stack: Stack) -> None:
     assert [number for (key, _), number in stack.counts().items() if key.endswith("/dropped.jpg")] == [1]
 
 
-@pytest.mark.parametrize("service", OWN)
+@pytest.mark.parametrize("service", OWN_SERVICES)
 def test_our_own_containers_can_do_little_harm(stack: Stack, service: str) -> None:
     (container,) = stack.containers(service)
     host = container["HostConfig"]
@@ -81,7 +81,7 @@ def test_our_own_containers_can_do_little_harm(stack: Stack, service: str) -> No
     assert "Read-only file system" in wrote.stderr
 
 
-@pytest.mark.parametrize("service", OWN)
+@pytest.mark.parametrize("service", OWN_SERVICES)
 def test_settings_of_the_env_arrive_and_no_others(stack: Stack, service: str) -> None:
     given = _environment(stack, service)
     assert given["BINWATCH_SAGEMAKER_ROLE"] == stack.settings["BINWATCH_SAGEMAKER_ROLE"]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from testing.compose_stack import ONCE, ROOT, SERVERS, Stack, run, wait_until
+from testing.compose_stack import ONE_SHOT_SERVICES, ROOT, SERVERS, Stack, run, wait_until
 from testing.services.rabbitmq import free_ports
 from tests.compose.conftest import PORTS
 
@@ -55,11 +55,11 @@ def test_an_image_that_cannot_be_pulled_stops_nothing_else(clone: Clone) -> None
     assert f"the image {NOT_TO_BE_HAD} of grafana is not here and cannot be pulled" in said
     assert "WITHOUT in .env leaves it out" in said
     wait_until(clone.healthy, lambda: f"not healthy: {clone.states()}")
-    assert clone.states().keys() == {*SERVERS, *ONCE}
+    assert clone.states().keys() == {*SERVERS, *ONE_SHOT_SERVICES}
 
     status, said = clone.make("up", f"WITHOUT=grafana {LEFT_OUT}")
     assert status == 0, said
-    assert clone.states().keys() == {*SERVERS, *ONCE} - {LEFT_OUT}
+    assert clone.states().keys() == {*SERVERS, *ONE_SHOT_SERVICES} - {LEFT_OUT}
 
     # What only the trainer uses, which nothing here starts.
     label = {"project": NAME, "volume": "runs"}

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from testing.services.faulty_sqs import ALL, Fault, FaultySqs, page, refuse, reset, silent_for
+from testing.services.faulty_sqs import ALL_OPERATIONS, Fault, FaultySqs, login_page, refuse, reset, silent_for
 from testing.services.proxy import Proxy
 from testing.services.rabbitmq import free_ports
 from tests.faults.conftest import Took
@@ -27,7 +27,7 @@ FAULTS: dict[str, Fault] = {
     "throttled": refuse(400, "ThrottlingException"),
     "expired": refuse(403, "ExpiredTokenException"),
     "denied": refuse(403, "AccessDeniedException"),
-    "page": page,
+    "page": login_page,
     "reset": reset,
     "silent": silent_for(3),
 }
@@ -69,10 +69,10 @@ def test_polls_fail_at_start_when_idle_and_under_load(
     worker = sqs_stack.start()
     sqs_stack.publish([sqs_stack.photo(0)])
     sqs_stack.wait_until(lambda: sqs_stack.recorded() == 1)
-    assert faulty_sqs.left == 0, "nothing failed at the start"
+    assert faulty_sqs.remaining_faults == 0, "nothing failed at the start"
 
     faulty_sqs.fail(*faults)
-    sqs_stack.wait_until(lambda: faulty_sqs.left == 0)
+    sqs_stack.wait_until(lambda: faulty_sqs.remaining_faults == 0)
     sqs_stack.publish([sqs_stack.photo(1)])
     sqs_stack.wait_until(lambda: sqs_stack.recorded() == 2)
 
@@ -80,7 +80,7 @@ def test_polls_fail_at_start_when_idle_and_under_load(
     sqs_stack.wait_until(lambda: sqs_stack.recorded() >= 12)
     faulty_sqs.fail(*faults)
     begun = time.monotonic()
-    sqs_stack.wait_until(lambda: faulty_sqs.left == 0)
+    sqs_stack.wait_until(lambda: faulty_sqs.remaining_faults == 0)
     assert worker.poll() is None
     sqs_stack.settle()
     sqs_stack.check()
@@ -96,8 +96,8 @@ def test_requests_of_all_kinds_fail_under_load(sqs_stack: SqsStack, faulty_sqs: 
     for name in sorted(FAULTS.keys() - {"silent"}):
         faults += [FAULTS[name], None, FAULTS[name], None, None]
     begun = time.monotonic()
-    faulty_sqs.fail(*faults * 2, operations=ALL)
-    sqs_stack.wait_until(lambda: faulty_sqs.left == 0)
+    faulty_sqs.fail(*faults * 2, operations=ALL_OPERATIONS)
+    sqs_stack.wait_until(lambda: faulty_sqs.remaining_faults == 0)
     sqs_stack.settle()
     sqs_stack.check()
     took(f"2 of 5 requests of any kind failed; all recorded {time.monotonic() - begun:.1f} s after the first")
@@ -157,7 +157,7 @@ def test_sqs_name_resolution_outage(sqs_stack: SqsStack, faulty_sqs: FaultySqs, 
 
     def forget() -> None:
         flag.touch()
-        faulty_sqs.fail(*[reset] * 10, operations=ALL)  # what is still connected needs no name
+        faulty_sqs.fail(*[reset] * 10, operations=ALL_OPERATIONS)  # what is still connected needs no name
 
     def wait() -> None:
         until = time.monotonic() + NAME_GONE_S

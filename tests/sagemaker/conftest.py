@@ -42,7 +42,7 @@ def containers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containers]
 @pytest.fixture
 def driver(s3: S3, containers: Containers) -> Iterator[TransformDriver]:
     """Plays every transform job that is started while the test lasts."""
-    with TransformDriver(s3.client, containers).playing() as driver:
+    with TransformDriver(s3.client, containers).running() as driver:
         yield driver
 
 

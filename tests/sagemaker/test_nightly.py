@@ -83,7 +83,7 @@ def test_job_parameters_follow_settings(
     )
     nightly = Nightly(settings, Objects(settings), sqlite_records, local)
     put_photos(s3, 3)
-    driver.may_play.clear()
+    driver.may_run_jobs.clear()
     run = nightly.start()
     assert nightly.advance(run).ended is None
     assert nightly.running_jobs(run) == run.jobs
@@ -100,7 +100,7 @@ def test_job_parameters_follow_settings(
         {"prefix": f"s3://{s3.bucket}/"},
         *sorted([*BAD, *(f"bin-images/{number:05}.jpg" for number in range(3))]),
     ]
-    driver.may_play.set()
+    driver.may_run_jobs.set()
     ended = finish(nightly, run)
     assert ended.outcome.instance_seconds == 2 * ended.outcome.jobs[0].seconds
 
@@ -127,9 +127,9 @@ def test_large_run_is_divided_into_jobs(
 
 
 FAULTS: dict[str, Callable[[], Faults]] = {
-    "the job failed half way": lambda: Faults(answers=6),
-    "the job failed at once": lambda: Faults(answers=0),
-    "answers cut short": lambda: Faults(cut_short=frozenset({"bin-images/00001.jpg", "bad/not.png"})),
+    "the job failed half way": lambda: Faults(max_requests=6),
+    "the job failed at once": lambda: Faults(max_requests=0),
+    "answers cut short": lambda: Faults(truncated=frozenset({"bin-images/00001.jpg", "bad/not.png"})),
     "answers missing": lambda: Faults(lost=lambda key: key < "bin-images/00004.jpg"),
     "the job was stopped": lambda: Faults(status="Stopped", lost=lambda key: key > "bin-images/00004.jpg"),
 }
@@ -173,10 +173,10 @@ def test_photos_that_change_during_job(
             etags["bin-images/00000.jpg"] = s3.client.head_object(Bucket=s3.bucket, Key="bin-images/00000.jpg")["ETag"]
 
     driver.faults = Faults(before_photo=change)
-    driver.may_play.clear()
+    driver.may_run_jobs.clear()
     run = nightly.start()
     nightly.advance(run)
-    driver.may_play.set()
+    driver.may_run_jobs.set()
     while nightly.running_jobs(run):
         time.sleep(0.02)  # between two looks at the condition
     s3.put("bin-images/00000.jpg", jpeg(brightness_of(6)))
@@ -262,12 +262,12 @@ def test_answers_of_other_model_are_not_recorded(
     """For example, the container may serve the image's own model."""
     put_photos(s3, 2)
     nightly = Nightly(settings, Objects(settings), sqlite_records, local)
-    driver.may_play.clear()
+    driver.may_run_jobs.clear()
     run = nightly.start()
     nightly.advance(run)
     other = archive(Bundle(write_brightness_bundle(tmp_path / "other", "brightness-9")))
     s3.put(archive_key(settings, run.sagemaker_model), other)
-    driver.may_play.set()
+    driver.may_run_jobs.set()
     finish(nightly, run)
     assert {row["model_version"] for row in rows(sqlite_records)} == {"brightness-1"}
     assert len(local.keys) == 6

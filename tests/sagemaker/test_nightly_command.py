@@ -72,7 +72,7 @@ def test_interrupted_command_is_continued(
         " if it counts 20.0 photos/s",
     ]
     assert driver.jobs == []
-    driver.may_play.clear()
+    driver.may_run_jobs.clear()
     first = start(settings, "--backend", "sagemaker")
     wait_until(lambda: len(driver.jobs) == 1 or first.poll() is not None)
     first.send_signal(signal.SIGINT)
@@ -80,7 +80,7 @@ def test_interrupted_command_is_continued(
     assert first.returncode != 0
     assert f"transform job {driver.jobs[0]} may still run and cost money" in errors
     assert f"stop-transform-job --transform-job-name {driver.jobs[0]}" in errors
-    driver.may_play.set()
+    driver.may_run_jobs.set()
     again = start(settings, "--backend", "sagemaker")
     printed, errors = again.communicate(timeout=WITHIN_S)
     assert again.returncode == 0, errors
@@ -138,7 +138,7 @@ def test_beat_starts_and_polls_run_without_waiting(
     first, poll = StartNightly(counting, sent, settings), PollNightly(counting, sent, settings)
     runs = RunStore(counting.objects, settings)
     poll.run()  # there is nothing to look at
-    driver.may_play.clear()
+    driver.may_run_jobs.clear()
     first.run()
     first.run()  # delivered twice
     assert len(driver.jobs) == 1
@@ -147,7 +147,7 @@ def test_beat_starts_and_polls_run_without_waiting(
     assert rows(sqlite_records) == []
     last = partial(counting.metrics.registry.get_sample_value, "binwatch_worker_periodic_task_timestamp_seconds")
     assert last({"task": NIGHTLY, "step": "success"}) is None
-    driver.may_play.set()
+    driver.may_run_jobs.set()
 
     def ended() -> bool:
         poll.run()

@@ -86,7 +86,7 @@ def test_run_waits_for_quota_used_by_its_other_job(
 ) -> None:
     nightly = Nightly(on_sagemaker(settings, job_photos=4), Objects(settings), sqlite_records, local)
     put_photos(s3, 4)
-    driver.may_play.clear()
+    driver.may_run_jobs.clear()
     run = nightly.start()
     client = nightly.jobs._client
     start = nightly.jobs.start
@@ -102,7 +102,7 @@ def test_run_waits_for_quota_used_by_its_other_job(
     nightly.jobs.start = one_at_a_time  # type: ignore[method-assign]
     assert nightly.advance(run).ended is None
     assert driver.jobs == run.jobs[:1]
-    driver.may_play.set()
+    driver.may_run_jobs.set()
     finish(nightly, run)
     assert driver.jobs == run.jobs
     assert (len(rows(sqlite_records)), local.keys) == (8, [])
@@ -113,7 +113,7 @@ def test_job_over_time_limit_is_stopped(
 ) -> None:
     nightly = Nightly(on_sagemaker(settings, job_hours=1e-9), Objects(settings), sqlite_records, local)
     put_photos(s3, 1)
-    driver.may_play.clear()
+    driver.may_run_jobs.clear()
     stopped: list[str] = []
     nightly.jobs.stop = stopped.append  # type: ignore[method-assign]  # moto cannot stop jobs
     run = nightly.start()
