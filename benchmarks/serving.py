@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks.alternatives import link
+from benchmarks.alternatives import link_photos
 from benchmarks.cost import ProcessCost
 from benchmarks.services import ROOT, photo_files
 from binwatch.cores import usable_cores
@@ -82,7 +82,7 @@ def main() -> None:
     files = photo_files(options.folder)
     runs: dict[str, list[ServingRun]] = {name: [] for name in (LIMIT, BINWATCH, LITSERVE_TUNED, LITSERVE)}
     with tempfile.TemporaryDirectory(prefix="binwatch-photos-") as folder:
-        link(files, Path(folder), options.requests)
+        link_photos(files, Path(folder), options.requests)
         for number in range(options.rounds):
             for name in list(runs) if number % 2 == 0 else reversed(list(runs)):
                 runs[name].append(once(name, folder, options))
