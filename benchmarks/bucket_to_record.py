@@ -59,8 +59,8 @@ class Limit:
 class Throughput:
     """Photos, seconds and processor time by program, from the first record to the last.
 
-    `watched_s` is the wall time over which processor time was measured. `stages` has the number and the total seconds of
-    each of the workers' stages since their start, `batch` the mean number of photos in a batch.
+    `watched_s` is the wall time over which processor time was measured. `stages` has the number and the total seconds
+    of each of the workers' stages since their start, `batch` the mean number of photos in a batch.
     """
 
     photos: int
@@ -197,7 +197,8 @@ def show_rates(photos: int, before: Limit, after: Limit, throughput: Throughput)
 
 def show_stages(throughput: Throughput) -> None:
     print(
-        f"\nthe workers' stages (they overlap; a batch waits for its turn, and has {throughput.batch:.1f} photos on average)"
+        "\nthe workers' stages (they overlap; a batch waits for its turn,"
+        f" and has {throughput.batch:.1f} photos on average)"
     )
     print(f"{'':<10}{'times':>8}{'mean, ms':>10}{'seconds in all':>16}")
     for stage, (times, seconds) in throughput.stages.items():

@@ -2,8 +2,9 @@
 
     python -m benchmarks.bytes_to_counts PHOTOS [--photos 1000] [--threads 4] [--batch-size 16] [--rounds 5]
 
-The three measurements alternate. With a GPU, the slower of the two parts is the limit; on a CPU they share the cores, and the limit
-is the sum of their times. Photos are repeated if there are too few; a decoded photo takes 0.15 MB of memory.
+The three measurements alternate. With a GPU, the slower of the two parts is the limit; on a CPU they share the cores,
+and the limit is the sum of their times. Photos are repeated if there are too few; a decoded photo takes 0.15 MB of
+memory.
 """
 
 from __future__ import annotations

@@ -4,9 +4,11 @@
     python -m benchmarks.engine_speed --torch --beside OTHER_BUNDLE
     python -m benchmarks.engine_speed --architecture resnet50 --provider cuda --batch-sizes 1 16 64 256
 
-The ways alternate, so that other load on the machine affects all of them. Each is timed from photos in memory to outputs
-in memory, including the copies to and from a GPU. As in the worker, two batches are processed at a time, except with
-PyTorch on a CPU, whose threads share one batch. A bundle needs the fp16 variant for a GPU (`python -m trainer export`).
+The ways alternate, so that other load on the machine affects all of them. Each is timed from photos in memory to
+outputs in memory, including the copies to and from a GPU. As in the worker, two batches are processed at a time, except
+with PyTorch on a CPU, whose threads share one batch.
+
+A bundle needs the fp16 variant for a GPU (`python -m trainer export`).
 """
 
 from __future__ import annotations
@@ -87,7 +89,7 @@ def torch_ways(engine: Engine, batch: engines.Pixels, options: argparse.Namespac
 
 
 def measure(ways: list[Way], options: argparse.Namespace) -> None:
-    """Alternate between the ways. Print the speed of each, and how many times as fast the first way is in each round."""
+    """Alternate between the ways. Print the speed of each, and how many times as fast the first way is."""
     working = [way for way in ways if _works(way)]
     rounds = [[photos_per_second(way, options.seconds) for way in working] for _ in range(options.rounds)]
     for index, way in enumerate(working):
