@@ -26,7 +26,7 @@ def photo(number: int) -> bytes:
 
 
 class Load:
-    """Within its context, uploads a photo and its metadata every tenth of a second, with retries until S3 accepts them."""
+    """Uploads a photo and its metadata every tenth of a second within its context, each with retries until S3 accepts it."""
 
     def __init__(self, stack: Stack, name: str) -> None:
         self.uploaded: dict[str, str] = {}
