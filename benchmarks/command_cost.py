@@ -47,11 +47,11 @@ def memory(processes: set[int]) -> int:
 
 def echo(lines: Iterable[str], until: str, started: float) -> None:
     """Print the output, and the time until the first line that contains `until`."""
-    found = False
+    reached = False
     for line in lines:
         sys.stdout.write(line)
-        if until in line and not found:
-            found = True
+        if until in line and not reached:
+            reached = True
             print(f"{until!r} after {time.perf_counter() - started:.1f} s")
 
 

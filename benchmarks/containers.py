@@ -96,14 +96,14 @@ def time_to_first_count(stack: Stack, photo: Path) -> float:
     if os.getuid() == 0:
         for path in (stack.data, *stack.data.rglob("*")):
             os.chown(path, int(stack.settings["DATA_UID"]), int(stack.settings["DATA_GID"]))
-    begun = time.monotonic()
+    began = time.monotonic()
     starting = threading.Thread(target=stack.up)
     starting.start()
     while not (stack.containers("postgres") and stack.sql("SELECT 1 FROM counts LIMIT 1")):
-        if time.monotonic() > begun + TIMEOUT_S:
+        if time.monotonic() > began + TIMEOUT_S:
             sys.exit(f"nothing was counted within {TIMEOUT_S} s: {stack.logs()}")
         time.sleep(0.2)
-    seconds = time.monotonic() - begun
+    seconds = time.monotonic() - began
     starting.join()
     return seconds
 

@@ -59,12 +59,12 @@ def main() -> None:
 def start(options: argparse.Namespace, bundle: Bundle, *, warm: bool) -> Start:
     """Load the engine, warm it up if `warm`, and count."""
     result = Start()
-    full, one = (engines.batch(size, bundle.card.input_size) for size in (options.batch_size, 1))
+    full, single = (engines.batch(size, bundle.card.input_size) for size in (options.batch_size, 1))
     engine = result.timed("load", lambda: engines.engine(options, bundle, options.batch_size))
     result.engine = f"{engine.precision}, {engine.provider}"
     if warm:
         result.timed(f"warm {', '.join(map(str, engine.batch_sizes))}", engine.warm_up)
-    batches = {"first batch": full, "second batch": full, "one photo": one, "third batch": full}
+    batches = {"first batch": full, "second batch": full, "one photo": single, "third batch": full}
     for name, batch in batches.items():
         result.timed(name, lambda photos=batch: engine.infer(photos))
     return result

@@ -308,13 +308,13 @@ def count_announced(announced: Iterable[ObjectCreated]) -> list[str]:
             outages += counting.count([item for item in group if kind_of(item.key) is ObjectKind.PHOTO])
             outages += counting.read_metadata([item for item in group if kind_of(item.key) is ObjectKind.METADATA])
         pages = list(unrecorded_pages(counting.objects, counting.database, settings, bucket=BUCKET))
-        left = [item.key for page in pages for item in (*page.photos, *page.metadata)]
+        unrecorded = [item.key for page in pages for item in (*page.photos, *page.metadata)]
         with counting.database.connect() as connection:
             tables = (Count, Expectation)
             recorded = sum(connection.execute(select(func.count()).select_from(table)).scalar_one() for table in tables)
     return [
         *(f"{outage.item.key[:50]!r} would be retried forever: {outage.error}" for outage in outages),
-        *(f"{key[:50]!r} is found by reconcile although it was recorded" for key in left),
+        *(f"{key[:50]!r} is found by reconcile although it was recorded" for key in unrecorded),
         *([f"{recorded} records of {len(items)} objects"] if recorded != len(items) else []),
     ]
 

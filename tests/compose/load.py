@@ -26,7 +26,7 @@ def photo(number: int) -> bytes:
 
 
 class Load:
-    """Uploads a photo and its metadata every tenth of a second within its context, each with retries until S3 accepts it."""
+    """Uploads a photo and its metadata every tenth of a second within its context. Retries until S3 accepts them."""
 
     def __init__(self, stack: Stack, name: str) -> None:
         self.uploaded: dict[str, str] = {}
@@ -47,8 +47,8 @@ class Load:
 
     def wait_for_uploads(self, count: int) -> None:
         """Wait until `count` more photos are uploaded."""
-        wanted = len(self.uploaded) + count
-        wait_until(lambda: len(self.uploaded) >= wanted, lambda: f"S3 accepted {len(self.uploaded)} of {wanted} photos")
+        target = len(self.uploaded) + count
+        wait_until(lambda: len(self.uploaded) >= target, lambda: f"S3 accepted {len(self.uploaded)} of {target} photos")
 
     def check(self) -> None:
         """Wait until every photo is counted and compared, and check that each was exactly once."""

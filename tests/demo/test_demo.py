@@ -69,10 +69,10 @@ def test_bad_input_gets_reason_and_rest_is_counted(run_demo, tmp_path):
     expected = make_bad_folder(photos, metadata)
     result = run_demo("--photos", str(photos), "--metadata", str(metadata))
     assert result.status == 0, result.output
-    found = {
+    outcomes = {
         bin_["key"].removeprefix("bin-images/"): (bin_["reason"], bin_["expected"]) for bin_ in result.report["bins"]
     }
-    assert found == expected
+    assert outcomes == expected
     assert result.report["failed"] == dict(Counter(reason for reason, _ in expected.values() if reason))
     assert result.report["metadata_failed"] == {"not_json": 1, "no_expected_quantity": 1, "bad_expected_quantity": 1}
     assert result.report["compared"] == 6
@@ -162,7 +162,7 @@ def test_relative_path_in_setting_is_relative_to_current_folder(run_demo, tmp_pa
     assert result.report["model"]["version"] == "starter-2"
 
 
-def _start_start_serving(tmp_path: Path, *options: str, **environment: str) -> subprocess.Popen[str]:
+def _start_serving(tmp_path: Path, *options: str, **environment: str) -> subprocess.Popen[str]:
     photos = tmp_path / "photos"
     photos.mkdir()
     shutil.copy(SAMPLES / "bin-images" / "00184.jpg", photos)

@@ -80,5 +80,5 @@ class ResolvedTemplate:
         return {name: each for name, each in resolved.items() if each is not _NO_VALUE}
 
 
-def _select(definitions: Mapping[str, dict[str, Any]], holds: Any) -> dict[str, dict[str, Any]]:
-    return {name: each for name, each in definitions.items() if "Condition" not in each or holds(each["Condition"])}
+def _select(definitions: Mapping[str, dict[str, Any]], is_true: Any) -> dict[str, dict[str, Any]]:
+    return {name: each for name, each in definitions.items() if "Condition" not in each or is_true(each["Condition"])}

@@ -112,15 +112,15 @@ def test_queues_match_those_of_workers(stack: Stack) -> None:
 @pytest.mark.parametrize("family", ["binwatch-worker", "binwatch-beat", "binwatch-monitor"])
 def test_containers_get_known_settings(family: str, stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     container = stack.container(family)
-    given = {each["name"]: each["value"] for each in container["environment"]}
-    known = set(Settings.variables())
-    assert set(given) <= known
+    environment = {each["name"]: each["value"] for each in container["environment"]}
+    variables = set(Settings.variables())
+    assert set(environment) <= variables
     tokens = ["BINWATCH_MONITOR_TOKEN", "BINWATCH_MONITOR_APPROVER_TOKEN"] if family == "binwatch-monitor" else []
     assert [each["name"] for each in container["secrets"]] == ["BINWATCH_DATABASE_URL", *tokens]
-    assert known.issuperset(tokens)
+    assert variables.issuperset(tokens)
     assert container["readonlyRootFilesystem"] is True
     assert container["logConfiguration"]["options"]["awslogs-group"] == "/binwatch/containers"
-    for name, value in given.items():
+    for name, value in environment.items():
         monkeypatch.setenv(name, value)
     settings = Settings()
     assert settings.bucket == f"binwatch-123456789012-{REGION}"
@@ -193,16 +193,16 @@ def test_monitor_cannot_be_opened_to_everyone(cidr: str, accepted: bool) -> None
 
 def test_tokens_are_generated_for_monitor_only() -> None:
     template = ResolvedTemplate(**IMAGES)
-    given = {each["Name"]: each["ValueFrom"] for each in template.container("MonitorTask")["Secrets"]}
+    secrets = {each["Name"]: each["ValueFrom"] for each in template.container("MonitorTask")["Secrets"]}
     tokens = {"BINWATCH_MONITOR_TOKEN": "MonitorToken", "BINWATCH_MONITOR_APPROVER_TOKEN": "MonitorApproverToken"}
     for token in tokens.values():
         generated = template.resources[token]["Properties"]["GenerateSecretString"]
         assert generated == {"PasswordLength": 40, "ExcludePunctuation": True}
         assert template.outputs[token]["Value"] == {"Ref": token}
-    assert given == {
+    assert secrets == {
         name: {"Ref": secret} for name, secret in {"BINWATCH_DATABASE_URL": "DatabaseUrl", **tokens}.items()
     }
-    assert _readable_secrets(template) == [*given.values()]
+    assert _readable_secrets(template) == [*secrets.values()]
     for task in ("WorkerTask", "BeatTask"):
         assert [each["Name"] for each in template.container(task)["Secrets"]] == ["BINWATCH_DATABASE_URL"]
 
@@ -214,9 +214,9 @@ def test_given_secrets_and_load_balancer_replace_generated_ones() -> None:
         MonitorDatabaseUrlSecretArn="arn:url", MonitorTargetGroupArn=group, MonitorHosts="bins.example.com",
     )  # fmt: skip
     container = template.container("MonitorTask")
-    given = {each["Name"]: each["ValueFrom"] for each in container["Secrets"]}
+    secrets = {each["Name"]: each["ValueFrom"] for each in container["Secrets"]}
     tokens = {"BINWATCH_MONITOR_TOKEN": "arn:token", "BINWATCH_MONITOR_APPROVER_TOKEN": "arn:approvers"}
-    assert given == {"BINWATCH_DATABASE_URL": "arn:url", **tokens}
+    assert secrets == {"BINWATCH_DATABASE_URL": "arn:url", **tokens}
     assert _readable_secrets(template) == [{"Ref": "DatabaseUrl"}, "arn:token", "arn:approvers", "arn:url"]
     assert not {"MonitorToken", "MonitorApproverToken"} & set(template.resources)
     assert {"Name": "BINWATCH_MONITOR_HOSTS", "Value": "bins.example.com"} in container["Environment"]

@@ -1,4 +1,4 @@
-"""Static tests of the compose files, Dockerfiles and provisioning, without a Docker engine; tests/compose starts them."""
+"""Static tests of the compose files, Dockerfiles and provisioning, without Docker. tests/compose starts the stack."""
 
 from __future__ import annotations
 
@@ -83,8 +83,8 @@ def test_volumes_are_named() -> None:
 def test_settings_exist(name: str) -> None:
     """A misspelt setting would prevent the container from starting."""
     fields = set(Settings.variables())
-    given = {key for key in SERVICES[name].get("environment", {}) if key.startswith(PREFIX)}
-    assert given <= fields
+    settings = {key for key in SERVICES[name].get("environment", {}) if key.startswith(PREFIX)}
+    assert settings <= fields
 
 
 def test_every_setting_reaches_containers_or_is_documented_as_exception() -> None:

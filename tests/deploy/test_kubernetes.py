@@ -1,4 +1,4 @@
-"""Tests of the manifests in deploy/kubernetes: valid by the API's schemas, and consistent with the images and settings."""
+"""Tests of the manifests in deploy/kubernetes: valid by the API's schemas, and consistent with the code."""
 
 from __future__ import annotations
 
