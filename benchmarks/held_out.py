@@ -37,12 +37,12 @@ def held_out_rows(index: Path) -> list[dict[str, str]]:
 
 def pixels_of(tar: Path, rows: list[dict[str, str]], card: Card) -> list[Pixels]:
     """Photos with the preprocessing of `card`, uint8 (size, size, 3), in the order of the rows."""
-    wanted = {f"{row['key']}.jpg" for row in rows}
+    names = {f"{row['key']}.jpg" for row in rows}
     with tarfile.open(tar) as archive:
         data = {
             Path(member.name).name: archive.extractfile(member).read()  # type: ignore[union-attr]
             for member in archive
-            if Path(member.name).name in wanted
+            if Path(member.name).name in names
         }
     return [card.load_photo(data[f"{row['key']}.jpg"]).pixels for row in rows]
 

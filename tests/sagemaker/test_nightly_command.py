@@ -65,8 +65,8 @@ def test_interrupted_command_is_continued(
     settings: Settings, s3: S3, driver: TransformDriver, sqlite_records: Database, tmp_path: Path
 ) -> None:
     put_photos(s3, 5)
-    planned = start_nightly(settings, "--backend", "sagemaker", "--dry-run")
-    assert planned.communicate(timeout=TIMEOUT_S)[0].splitlines() == [
+    dry_run = start_nightly(settings, "--backend", "sagemaker", "--dry-run")
+    assert dry_run.communicate(timeout=TIMEOUT_S)[0].splitlines() == [
         "9 photos to count by brightness-1; nothing was started",
         "9 photos for SageMaker, 0 for local workers; about 0 s of ml.m5.xlarge, 0.00 at 0.23 an hour,"
         " if it counts 20.0 photos/s",
@@ -81,9 +81,9 @@ def test_interrupted_command_is_continued(
     assert f"transform job {driver.jobs[0]} may still run and cost money" in errors
     assert f"stop-transform-job --transform-job-name {driver.jobs[0]}" in errors
     driver.may_run_jobs.set()
-    again = start_nightly(settings, "--backend", "sagemaker")
-    printed, errors = again.communicate(timeout=TIMEOUT_S)
-    assert again.returncode == 0, errors
+    second = start_nightly(settings, "--backend", "sagemaker")
+    printed, errors = second.communicate(timeout=TIMEOUT_S)
+    assert second.returncode == 0, errors
     assert "has not ended: continuing it" in printed
     assert errors == ""
     cost = r"cost: \d+ s of ml\.m5\.xlarge, \d\.\d\d at 0\.23 an hour$"
@@ -318,7 +318,7 @@ def test_dry_run_matches_run_for_any_grace_period(settings: Settings, s3: S3, gr
         counting.count([ObjectCreated(s3.bucket, f"bin-images/{number:05}.jpg") for number in range(3)])
         counting.close()
     left = ["3 more photos were stored in the last 3600 s and are left to their events (BINWATCH_RECONCILE_GRACE_S)"]
-    wanted = {
+    expected = {
         ("--dry-run",): "0 photos to count by brightness-1; nothing was started",
         ("--dry-run", "--again"): f"{0 if grace_s else 3} photos to count by brightness-1; nothing was started",
         (): "0 photos: 0 counted now by brightness-1, 0 before"
@@ -326,12 +326,12 @@ def test_dry_run_matches_run_for_any_grace_period(settings: Settings, s3: S3, gr
         else "3 photos: 0 counted now by brightness-1, 3 before",
         ("--again",): f"sent {0 if grace_s else 3} photos to the workers",
     }
-    for options, first in wanted.items():
+    for options, first_line in expected.items():
         process = start_nightly(settings, *options)
         printed, errors = process.communicate(timeout=TIMEOUT_S)
         assert process.returncode == 0, errors
         lines = [line for line in printed.splitlines() if "recorded" not in line]  # without the progress bar
-        assert lines == [first, *(left if grace_s else [])]
+        assert lines == [first_line, *(left if grace_s else [])]
 
 
 def test_overdue_periodic_tasks(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
