@@ -82,19 +82,19 @@ def correct_probabilities(quantities: npt.NDArray[np.int64], accuracy: float, *,
 
 
 @dataclass(slots=True)
-class Simulated:
+class SimulatedAudits:
     """Simulated auditors and their answers."""
 
     random: np.random.Generator
     quantities: npt.NDArray[np.int64]
-    right: Floats
+    correct_probability: Floats
     """Probability that each auditor is right in each bin, shape (auditors, bins)."""
     scenario: Scenario
     photos: list[Photo] = field(default_factory=list)
 
     def compare(self, answers: int) -> list[Photo]:
         """Simulate audits with a mean of `answers` per auditor. Returns the audited photos with their answers."""
-        auditors = len(self.right)
+        auditors = len(self.correct_probability)
         known = round(answers * self.scenario.known)
         for auditor in np.repeat(np.arange(auditors), known):
             bin_ = self._random_bin()
@@ -104,7 +104,7 @@ class Simulated:
         return self.photos
 
     def _pair(self) -> Photo:
-        candidates, bin_ = np.arange(len(self.right)), self._random_bin()
+        candidates, bin_ = np.arange(len(self.correct_probability)), self._random_bin()
         first = int(self.random.integers(len(candidates)))
         if self.scenario.shifts:
             same_shift = (candidates < len(candidates) // 2) == (first < len(candidates) // 2)
@@ -123,7 +123,7 @@ class Simulated:
 
     def _answer(self, auditor: int, bin_: int) -> int:
         truth = int(self.quantities[bin_])
-        if self.random.random() < self.right[auditor, bin_]:
+        if self.random.random() < self.correct_probability[auditor, bin_]:
             return truth
         return truth + 1 if truth == 0 or self.random.random() > TOO_FEW_SHARE else truth - 1
 
@@ -133,13 +133,18 @@ class Tally:
     """Sums over repetitions."""
 
     by_agreement: int = 0
+    """Pairs ordered correctly by agreement with others."""
     by_estimate: int = 0
+    """Pairs ordered correctly by estimated accuracy."""
     pairs: int = 0
     orders: int = 0
+    """Repetitions in which all auditors are in the correct order."""
     covered: list[bool] = field(default_factory=list)
     widths: list[float] = field(default_factory=list)
     apart: int = 0
+    """Pairs whose intervals do not overlap."""
     apart_right: int = 0
+    """Those in which the better auditor's interval is the higher one."""
 
     def add(self, photos: list[Photo], accuracies: Floats) -> None:
         """Add one repetition; `accuracies` are in the order of the auditors' numbers."""
@@ -168,7 +173,7 @@ def measure(quantities: npt.NDArray[np.int64], scenario: Scenario, answers: int,
     right = np.array([correct_probabilities(quantities, accuracy, hard=scenario.hard) for accuracy in ACCURACIES])
     for _ in range(repetitions):
         order = random.permutation(len(ACCURACIES))
-        photos = Simulated(random, quantities, right[order], scenario).compare(answers)
+        photos = SimulatedAudits(random, quantities, right[order], scenario).compare(answers)
         tally.add(photos, ACCURACIES[order])
     alone = "–" if scenario.known == 1 else f"{tally.by_agreement / tally.pairs:.1%}"
     cells = (

@@ -183,7 +183,10 @@ def _programs() -> Path | None:
 
 
 def unprivileged_prefix(folder: Path) -> list[str]:
-    """Command prefix that runs a program as non-root, who then owns `folder`, and ends it with this process."""
+    """Command prefix that runs a program as a user other than root, and ends it with this process.
+
+    If this process runs as root, that user becomes the owner of `folder`.
+    """
     dies_with_parent = ["setpriv", "--pdeathsig=INT"] if shutil.which("setpriv") else []
     if os.geteuid() != 0:
         return dies_with_parent
