@@ -1,15 +1,15 @@
 """Comparison of Binwatch with other ways to count the same photos on the same machine, in one table from one run.
 
-    uv pip install -c requirements.lock -e '.[dev,benchmarks]'      # Ray, PyTorch; best into a venv of their own
+    uv pip install -c requirements.lock -e '.[dev,benchmarks]'      # Ray, PyTorch; preferably into a separate venv
     python -m benchmarks.alternatives PHOTOS_FOLDER [--photos 600] [--rounds 3]
     python -m benchmarks.alternatives PHOTOS_FOLDER --tune-ray
 
 Photos are files, and counts stay in memory, because all ways support this: Binwatch does the same as `python -m worker
-count`. Ray Data and the limit use the same ONNX file and the same function for decoding. Each way is a process of its
-own. Odd rounds run the ways in order and even rounds in reverse, with the files in the page cache. benchmarks/ways/ has
-one file for each.
+count`. Ray Data and the limit use the same ONNX file and the same function for decoding. Each way is implemented by a
+file in benchmarks/ways/ and runs in its own process. Odd rounds run the ways in order and even rounds in reverse, with
+the files in the page cache.
 
-`--tune-ray` measures Ray Data with other numbers of actors, threads and photos in a batch; `--ray` sets those of the
+`--tune-ray` measures Ray Data with several numbers of actors, threads and photos per batch; `--ray` sets those of the
 table.
 """
 
@@ -36,16 +36,26 @@ from binwatch.settings import DEFAULT_MODEL
 CORES = usable_cores()
 LIMIT, BINWATCH, NOTEBOOK = "limit in memory", "Binwatch", "notebooks' way"
 RAY, RAY_TUNED = "Ray Data, its defaults", "Ray Data, tuned"
-# actors, threads in each, photos in a batch
-TRIED = [(1, CORES, 16), (2, max(1, CORES // 2), 16), (CORES, 1, 8), (CORES, 1, 16), (CORES, 1, 32), (CORES, 1, 64)]
+# (actors, threads of each actor, photos in a batch) for --tune-ray
+RAY_SETTINGS = [
+    (1, CORES, 16),
+    (2, max(1, CORES // 2), 16),
+    (CORES, 1, 8),
+    (CORES, 1, 16),
+    (CORES, 1, 32),
+    (CORES, 1, 64),
+]
 
 
 @dataclass(frozen=True, slots=True)
 class WayRun:
-    """One run of one way. `whole_s` is the time from the process's start to its end."""
+    """One run of one way.
+
+    `total_s` is from the process's start to its end, `steady` in photos/s after start-up, `peak` in bytes of memory.
+    """
 
     photos: int
-    whole_s: float
+    total_s: float
     steady: float
     processor_s: float
     peak: int
@@ -59,25 +69,25 @@ def main() -> None:
     files = photo_files(options.folder)
     tuning = {
         f"{actors} actors of {threads} threads, batch {batch}": (actors, threads, batch)
-        for actors, threads, batch in TRIED
+        for actors, threads, batch in RAY_SETTINGS
     }
-    with tempfile.TemporaryDirectory(prefix="binwatch-photos-") as name:
-        link(files, Path(name), options.photos)
+    with tempfile.TemporaryDirectory(prefix="binwatch-photos-") as folder:
+        link_photos(files, Path(folder), options.photos)
         if options.tune_ray:
-            ways = {way: _ray(name, options, *tried) for way, tried in tuning.items()}
+            ways = {way: _ray_command(folder, options, *settings) for way, settings in tuning.items()}
         else:
-            ways = _ways(name, options)
-        runs = alternate(ways, options.rounds)
+            ways = _commands(folder, options)
+        runs = run_rounds(ways, options.rounds)
     print(f"{options.photos} photos, {CORES} cores, medians of {options.rounds} rounds")
-    _table(runs)
+    _print_table(runs)
     if not options.tune_ray:
-        _ratios(runs)
+        _print_ratios(runs)
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--photos", type=int, default=600, help="repeats those of the folder, if there are fewer")
+    parser.add_argument("--photos", type=int, default=600, help="photos of the folder are repeated if there are fewer")
     parser.add_argument("--notebook-photos", type=int, default=150, help="for the notebooks' way, which is slow")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--model", type=Path, default=DEFAULT_MODEL)
@@ -93,7 +103,7 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def link(files: Sequence[Path], folder: Path, photos: int) -> None:
+def link_photos(files: Sequence[Path], folder: Path, photos: int) -> None:
     """Fill `folder` with links to `photos` photos, and read each file once."""
     for number, file in enumerate(islice(cycle(files), photos)):
         (folder / f"{number:06}{file.suffix}").symlink_to(file.absolute())
@@ -101,69 +111,70 @@ def link(files: Sequence[Path], folder: Path, photos: int) -> None:
         file.read_bytes()
 
 
-def _ways(folder: str, options: argparse.Namespace) -> dict[str, list[str]]:
+def _commands(folder: str, options: argparse.Namespace) -> dict[str, list[str]]:
     model = ["--model", str(options.model.absolute())]
     return {
         LIMIT: ["limit", folder, *model],
         BINWATCH: ["files", folder, *model],
-        RAY_TUNED: _ray(folder, options, *options.ray),
+        RAY_TUNED: _ray_command(folder, options, *options.ray),
         RAY: ["ray_data", folder, *model],
         NOTEBOOK: ["notebook", folder, "--photos", str(options.notebook_photos)],
     }
 
 
-def _ray(folder: str, options: argparse.Namespace, actors: int, threads: int, batch: int) -> list[str]:
+def _ray_command(folder: str, options: argparse.Namespace, actors: int, threads: int, batch: int) -> list[str]:
     tuned = ["--actors", str(actors), "--threads", str(threads), "--batch-size", str(batch)]
     return ["ray_data", folder, "--model", str(options.model.absolute()), *tuned]
 
 
-def alternate(ways: Mapping[str, list[str]], rounds: int) -> dict[str, list[WayRun]]:
-    """Run each way once in each round, in reverse order in every second round."""
+def run_rounds(ways: Mapping[str, list[str]], rounds: int) -> dict[str, list[WayRun]]:
+    """Run each way once per round, in reverse order in every second round."""
     runs: dict[str, list[WayRun]] = {name: [] for name in ways}
-    for number in range(rounds):
-        for name in list(ways) if number % 2 == 0 else reversed(ways):
-            runs[name].append(once(ways[name]))
-            print(f"round {number + 1}: {name}: {runs[name][-1].whole_s:.1f} s", file=sys.stderr)
+    for round_index in range(rounds):
+        for name in list(ways) if round_index % 2 == 0 else reversed(ways):
+            runs[name].append(run_way(ways[name]))
+            print(f"round {round_index + 1}: {name}: {runs[name][-1].total_s:.1f} s", file=sys.stderr)
     return runs
 
 
-def once(way: Sequence[str]) -> WayRun:
-    """Run one way as a process of its own."""
+def run_way(way: Sequence[str]) -> WayRun:
+    """Run one way in a new process."""
     started = time.perf_counter()
     command = [sys.executable, "-m", f"benchmarks.ways.{way[0]}", *way[1:]]
     with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=errors, text=True)
         cost = ProcessCost(process.pid)
         output, _ = process.communicate()
-        whole = time.perf_counter() - started
+        total_s = time.perf_counter() - started
         processor_s, peak = cost.total()
         if process.returncode != 0:
             errors.seek(0)
             sys.exit(f"{' '.join(command)} failed:\n{errors.read()}")
-    said = json.loads(output.splitlines()[-1])
-    photos = len(said["predicted"]) or said["steady_photos"]
-    return WayRun(photos, whole, said["steady_photos"] / said["steady_s"], processor_s, peak, said["predicted"])
+    report = json.loads(output.splitlines()[-1])
+    photos = len(report["predicted"]) or report["steady_photos"]
+    steady = report["steady_photos"] / report["steady_s"]
+    return WayRun(photos, total_s, steady, processor_s, peak, report["predicted"])
 
 
-def _table(runs: Mapping[str, list[WayRun]]) -> None:
+def _print_table(runs: Mapping[str, list[WayRun]]) -> None:
     print(f"{'photos/s':<36}{'once started':>12}{'':20}{'with start':>12}{'ms of CPU a photo':>20}{'peak MB':>9}")
     for name, rounds in runs.items():
         steady = [run.steady for run in rounds]
         spread = f"({min(steady):.1f} to {max(steady):.1f})"
-        whole = statistics.median(run.photos / run.whole_s for run in rounds)
+        total = statistics.median(run.photos / run.total_s for run in rounds)
         processor = statistics.median(1000 * run.processor_s / run.photos for run in rounds)
         peak = max(run.peak for run in rounds) / 1e6
-        print(f"{name:<36}{statistics.median(steady):12.1f} {spread:<19}{whole:12.1f}{processor:20.1f}{peak:9,.0f}")
+        print(f"{name:<36}{statistics.median(steady):12.1f} {spread:<19}{total:12.1f}{processor:20.1f}{peak:9,.0f}")
 
 
-def _ratios(runs: Mapping[str, list[WayRun]]) -> None:
+def _print_ratios(runs: Mapping[str, list[WayRun]]) -> None:
     _check_same_counts(runs)
     print("Binwatch is as fast as, in each round:")
     for other in (LIMIT, RAY_TUNED, RAY, NOTEBOOK):
         pairs = list(zip(runs[BINWATCH], runs[other], strict=True))
         steady = [ours.steady / theirs.steady for ours, theirs in pairs]
-        whole = [(ours.photos / ours.whole_s) / (theirs.photos / theirs.whole_s) for ours, theirs in pairs]
-        print(f"  {other:<34}{_spread(steady)} once started; {_spread(whole)} with start")
+        with_start = [(ours.photos / ours.total_s) / (theirs.photos / theirs.total_s) for ours, theirs in pairs]
+        print(f"  {other:<34}{_spread(steady)} once started; {_spread(with_start)} with start")
 
 
 def _spread(ratios: Sequence[float]) -> str:
@@ -171,13 +182,13 @@ def _spread(ratios: Sequence[float]) -> str:
 
 
 def _check_same_counts(runs: Mapping[str, list[WayRun]]) -> None:
-    """Exits if a way has other counts: then it does something else, and its speed cannot be compared."""
+    """Exit if the counts of a way differ from Binwatch's: then its speed cannot be compared."""
     counts = runs[BINWATCH][0].predicted
     for name in (BINWATCH, RAY, RAY_TUNED):
         for run in runs[name]:
             if run.predicted != counts:
-                other = sum(run.predicted.get(key) != value for key, value in counts.items())
-                sys.exit(f"{name} has other counts than Binwatch for {other} of {len(counts)} photos")
+                differing = sum(run.predicted.get(key) != value for key, value in counts.items())
+                sys.exit(f"{name} has other counts than Binwatch for {differing} of {len(counts)} photos")
 
 
 if __name__ == "__main__":

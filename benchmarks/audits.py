@@ -4,8 +4,9 @@
 
 PHOTOS is a folder or tar with KEY.jpg, INDEX_CSV has the columns key, label and bin_group. The bins are those of the
 test photos, one photo of each bin group, and the label is their true quantity. Audits are repeatedly drawn from them
-with replacement, and are always right. A row of the table is one figure, one number of audits, and one way to draw:
-"alike", or "by doubt" as in binwatch.records.draws, more often where the recorded quantity is less probable.
+with replacement, and are always right. Each row of the table is for one figure, one number of audits and one way to
+draw: "alike" (uniformly), or "by doubt" as in binwatch.records.draws, more often where the recorded quantity is less
+probable.
 
 - Covered: how often the 95 % interval contains the true share of all these bins, by audits alone and with predictions.
 - Width: mean width of the interval by audits alone of bins drawn alike, in percentage points. Narrower: by how much
@@ -13,8 +14,8 @@ with replacement, and are always right. A row of the table is one figure, one nu
 - Explained: the share of the variance of the answers that predictions explain, R². Bins drawn alike need 36 % for
   intervals that are 20 % narrower, since these shrink with √(1 − R²).
 
-Two models are simulated, to see when predictions have more effect: calibrated probabilities of being right whose Beta
-distribution explains 40 % of the variance. Wrong records are simulated, too, with one item more or fewer.
+To see when predictions have more effect, two models are simulated: their calibrated probabilities of being right have a
+Beta distribution that explains 40 % of the variance. Wrong records, with one item more or fewer, are simulated as well.
 """
 
 from __future__ import annotations
@@ -35,9 +36,10 @@ from trainer.data.split import Split
 from trainer.display import Display
 from trainer.export.card_update import outputs_of
 
-AUDITS = (50, 200, 1_000)
-WRONG = (0.02, 0.05, 0.1)
-EXPLAINED = 0.4
+AUDIT_COUNTS = (50, 200, 1_000)
+WRONG_RECORD_SHARES = (0.02, 0.05, 0.1)
+SIMULATED_R2 = 0.4
+"""R² of the simulated models."""
 
 Floats = npt.NDArray[np.float64]
 
@@ -50,7 +52,7 @@ class Figure:
     answers: Floats
     predicted: Floats
     doubt: Floats
-    """Likelihood of being drawn."""
+    """Relative likelihood of being drawn by doubt."""
 
     @property
     def explained(self) -> float:
@@ -59,66 +61,74 @@ class Figure:
 
 
 def figures(probabilities: Floats, quantities: npt.NDArray[np.int64], seed: int = 0) -> Iterator[Figure]:
-    """The estimated shares of bins whose photos have `probabilities` of the classes, shape (bins, 7)."""
+    """Shares to be estimated for bins whose photos have `probabilities` of the classes, shape (bins, 7)."""
     random, bins = np.random.default_rng(seed), len(quantities)
     true, top = np.minimum(quantities, MORE_THAN_5), probabilities.max(axis=1)
 
-    def given_to(classes: npt.NDArray[np.int64]) -> Floats:
+    def probability_of(classes: npt.NDArray[np.int64]) -> Floats:
         return np.asarray(probabilities[np.arange(bins), classes])
 
     right = (probabilities.argmax(axis=1) == true).astype(float)
-    yield Figure("counts right", right, top, _likelihoods(given_to(true)))
-    for share in WRONG:
+    yield Figure("counts right", right, top, _likelihoods(probability_of(true)))
+    for share in WRONG_RECORD_SHARES:
         shift = np.where(random.random(bins) < 0.5, -1, 1)
         shift[quantities == 0] = 1
         recorded = np.where(random.random(bins) < share, quantities + shift, quantities)
-        chance = given_to(np.minimum(recorded, MORE_THAN_5))
+        probability = probability_of(np.minimum(recorded, MORE_THAN_5))
         yield Figure(
-            f"records wrong, {share:.0%} made so", (recorded != quantities) * 1.0, 1 - chance, _likelihoods(chance)
+            f"records wrong, {share:.0%} made so",
+            (recorded != quantities) * 1.0,
+            1 - probability,
+            _likelihoods(probability),
         )
     for accuracy in (0.42, 0.9):
-        spread = 1 / EXPLAINED - 1
-        made_up = random.beta(accuracy * spread, (1 - accuracy) * spread, 10_000)
-        answers = (random.random(len(made_up)) < made_up).astype(float)
-        yield Figure(f"made-up model, {accuracy:.0%} right", answers, made_up, _likelihoods(made_up))
+        spread = 1 / SIMULATED_R2 - 1
+        simulated = random.beta(accuracy * spread, (1 - accuracy) * spread, 10_000)
+        answers = (random.random(len(simulated)) < simulated).astype(float)
+        yield Figure(f"made-up model, {accuracy:.0%} right", answers, simulated, _likelihoods(simulated))
 
 
-def _likelihoods(chances: Floats) -> Floats:
-    return np.array([draw_likelihood(float(chance)) for chance in chances])
+def _likelihoods(probabilities: Floats) -> Floats:
+    return np.array([draw_likelihood(float(probability)) for probability in probabilities])
 
 
-def of_one_photo_each(bundle: Bundle, photos: Path, index: Path) -> tuple[Floats, npt.NDArray[np.int64]]:
-    """Probabilities and quantities of one test photo of each bin group."""
-    found = outputs_of(bundle, photos, index, Split.TEST, Display())
-    drawn = np.random.default_rng(0).permutation(len(found.photos.keys))
-    first = np.unique(np.array(found.photos.groups)[drawn], return_index=True)[1]
+def outputs_by_bin_group(bundle: Bundle, photos: Path, index: Path) -> tuple[Floats, npt.NDArray[np.int64]]:
+    """Class probabilities and quantities of one random test photo of each bin group."""
+    outputs = outputs_of(bundle, photos, index, Split.TEST, Display())
+    drawn = np.random.default_rng(0).permutation(len(outputs.photos.keys))
+    first = np.unique(np.array(outputs.photos.groups)[drawn], return_index=True)[1]
     chosen = np.sort(drawn[first])
-    return class_probabilities(found.distribution[chosen]).astype(np.float64), np.array(found.photos.quantities)[chosen]
+    probabilities = class_probabilities(outputs.distribution[chosen]).astype(np.float64)
+    return probabilities, np.array(outputs.photos.quantities)[chosen]
 
 
 def measure(figure: Figure, audits: int, repetitions: int) -> str:
-    """Two rows of the table."""
+    """The two rows of the table for a figure and a number of audits."""
     random, truth = np.random.default_rng(audits), figure.answers.mean()
     rows, width = [], 0.0
     for way, likelihoods in (("alike", np.ones(len(figure.answers))), ("by doubt", figure.doubt)):
-        found: dict[bool, list[ShareEstimate]] = {False: [], True: []}
+        estimates: dict[bool, list[ShareEstimate]] = {False: [], True: []}
+        mean = float(figure.predicted.mean())
         for drawn in random.choice(len(likelihoods), (repetitions, audits), p=likelihoods / likelihoods.sum()):
-            given, mean = (figure.answers[drawn], likelihoods[drawn]), float(figure.predicted.mean())
-            found[False].append(estimate(*given))
-            found[True].append(estimate(*given, Predictions(figure.predicted[drawn], mean)))
-        width = width or _width(found[False])
-        covered = [np.mean([one.interval.low <= truth <= one.interval.high for one in each]) for each in found.values()]
-        cells = [
-            f"{share:.1%} | {1 - _width(each) / width:+.1%}"
-            for share, each in zip(covered, found.values(), strict=True)
+            audited = figure.answers[drawn], likelihoods[drawn]
+            estimates[False].append(estimate(*audited))
+            estimates[True].append(estimate(*audited, Predictions(figure.predicted[drawn], mean)))
+        width = width or _mean_width(estimates[False])
+        covered = [
+            np.mean([each.interval.low <= truth <= each.interval.high for each in column])
+            for column in estimates.values()
         ]
-        about = f"{figure.name} | {truth:.1%} | {figure.explained:.1%} | {audits:,} | {way}"
-        rows.append(f"| {about} | {100 * width:.1f} | {' | '.join(cells)} |")
+        cells = [
+            f"{share:.1%} | {1 - _mean_width(column) / width:+.1%}"
+            for share, column in zip(covered, estimates.values(), strict=True)
+        ]
+        labels = f"{figure.name} | {truth:.1%} | {figure.explained:.1%} | {audits:,} | {way}"
+        rows.append(f"| {labels} | {100 * width:.1f} | {' | '.join(cells)} |")
     return "\n".join(rows)
 
 
-def _width(found: list[ShareEstimate]) -> float:
-    return float(np.mean([one.interval.high - one.interval.low for one in found]))
+def _mean_width(estimates: list[ShareEstimate]) -> float:
+    return float(np.mean([each.interval.high - each.interval.low for each in estimates]))
 
 
 def main() -> None:
@@ -129,13 +139,13 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=Path("samples/model"))
     parser.add_argument("--repetitions", type=int, default=1_000)
     options = parser.parse_args()
-    probabilities, quantities = of_one_photo_each(Bundle(options.model), options.photos, options.index)
+    probabilities, quantities = outputs_by_bin_group(Bundle(options.model), options.photos, options.index)
     print(f"{len(quantities)} bins, {options.repetitions:,} repetitions\n")
-    ways = ("covered, audits alone", "narrower", "covered, with predictions", "narrower")
-    print("| " + " | ".join(("figure", "truth", "explained", "audits", "drawn", "width", *ways)) + " |")
+    columns = ("covered, audits alone", "narrower", "covered, with predictions", "narrower")
+    print("| " + " | ".join(("figure", "truth", "explained", "audits", "drawn", "width", *columns)) + " |")
     print("| --- " * 10 + "|")
     for figure in figures(probabilities, quantities):
-        for audits in AUDITS:
+        for audits in AUDIT_COUNTS:
             print(measure(figure, audits, options.repetitions), flush=True)
 
 

@@ -1,4 +1,4 @@
-"""The share of damaged photos, and of undamaged ones, that are refused, and the processor time of the check.
+"""Shares of damaged and undamaged photos that are refused, and the processor time of the check.
 
 JPEG has no checksums: damage is detected if the entropy-coded data does not end where it should.
 
@@ -20,13 +20,13 @@ from binwatch.command_line import run
 from binwatch.errors import PhotoError
 from binwatch.image import INPUT_SIZE, load_photo
 from binwatch.keys import ObjectKind, kind_of
-from testing.damage import LARGE, SMALL
+from testing.damage import LARGE_DAMAGE, SMALL_DAMAGE
 
-KINDS: Mapping[str, Callable[[bytes], bytes]] = {
+ENCODINGS: Mapping[str, Callable[[bytes], bytes]] = {
     "as it is": lambda data: data,
-    "progressive": lambda data: _saved(data, progressive=True),
-    "own tables": lambda data: _saved(data, optimize=True),
-    "restart markers": lambda data: _saved(data, restart_marker_rows=1),
+    "progressive": lambda data: _reencoded(data, progressive=True),
+    "own tables": lambda data: _reencoded(data, optimize=True),
+    "restart markers": lambda data: _reencoded(data, restart_marker_rows=1),
 }
 
 
@@ -42,20 +42,20 @@ def main() -> None:
     refused = [path.name for path, data in zip(paths, photos, strict=True) if _is_refused(data)]
     print(f"{len(photos)} undamaged photos, refused: {len(refused)} {' '.join(refused[:5])}")
     photos = photos[:: max(1, len(photos) // options.photos)][: options.photos]
-    print(f"{len(photos)} photos, each damaged once in each way; share that is refused\n")
-    print(f"{'':24}" + "".join(f"{name:>17}" for name in KINDS))
-    versions = [[change(data) for data in photos] for change in KINDS.values()]
-    for name, damage in (LARGE | SMALL).items():
+    print(f"{len(photos)} photos, each damaged once in each way; share refused\n")
+    print(f"{'':24}" + "".join(f"{name:>17}" for name in ENCODINGS))
+    versions = [[encode(data) for data in photos] for encode in ENCODINGS.values()]
+    for name, damage in (LARGE_DAMAGE | SMALL_DAMAGE).items():
         random = Random(options.seed)
         shares = [sum(_is_refused(damage(data, random)) for data in version) / len(photos) for version in versions]
         print(f"{name:24}" + "".join(f"{share:>17.1%}" for share in shares), flush=True)
-    ours, pillows = (min(_seconds(photos, decode) for _ in range(5)) for decode in (load_photo, _by_pillow))
-    print(
-        f"\nprocessor time of a photo: {ours * 1e3:.2f} ms; by Pillow, which detects no damage, {pillows * 1e3:.2f} ms"
+    binwatch_ms, pillow_ms = (
+        1e3 * min(_seconds_per_photo(photos, decode) for _ in range(5)) for decode in (load_photo, _decode_with_pillow)
     )
+    print(f"\nprocessor time of a photo: {binwatch_ms:.2f} ms; by Pillow, which detects no damage, {pillow_ms:.2f} ms")
 
 
-def _saved(data: bytes, **options: object) -> bytes:
+def _reencoded(data: bytes, **options: object) -> bytes:
     file = io.BytesIO()
     with Image.open(io.BytesIO(data)) as image:
         image.save(file, "JPEG", quality=85, **options)
@@ -70,13 +70,13 @@ def _is_refused(data: bytes) -> bool:
     return False
 
 
-def _by_pillow(data: bytes) -> object:
+def _decode_with_pillow(data: bytes) -> object:
     with Image.open(io.BytesIO(data)) as image:
         image.draft("RGB", (INPUT_SIZE, INPUT_SIZE))
         return image.convert("RGB").resize((INPUT_SIZE, INPUT_SIZE), Image.Resampling.BILINEAR)
 
 
-def _seconds(photos: list[bytes], decode: Callable[[bytes], object]) -> float:
+def _seconds_per_photo(photos: list[bytes], decode: Callable[[bytes], object]) -> float:
     began = time.process_time()
     for data in photos:
         decode(data)

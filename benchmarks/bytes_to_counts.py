@@ -2,8 +2,9 @@
 
     python -m benchmarks.bytes_to_counts PHOTOS [--photos 1000] [--threads 4] [--batch-size 16] [--rounds 5]
 
-The three alternate. With a GPU, the slower of the two parts is the limit; on a CPU they share the cores, and the limit
-is the sum of their times. Photos are repeated if there are too few; a decoded photo takes 0.15 MB of memory.
+The three measurements alternate. With a GPU, the slower of the two parts is the limit; on a CPU they share the cores,
+and the limit is the sum of their times. Photos are repeated if there are too few; a decoded photo takes 0.15 MB of
+memory.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ from worker.skipped import SkippedTally
 
 
 @dataclass(frozen=True)
-class Route:
-    """The work of `python -m worker count`, with bytes in memory instead of files."""
+class Pipeline:
+    """The pipeline of `python -m worker count`, with bytes in memory instead of files."""
 
     engine: Engine
     sources: list[NamedPhoto]
@@ -45,13 +46,12 @@ class Route:
             yield from load_ahead(pool, self.sources, load, ahead=4 * self.batch_size)
 
     def count(self, decoded: Iterator[LoadedFile]) -> None:
-        """Count all photos, which are decoded already."""
+        """Count all decoded photos."""
         answers = [answer for _, answer in predict(self.engine, decoded, self.batch_size)]
         assert all(isinstance(answer, Prediction) for answer in answers), "a photo could not be counted"
         assert len(answers) == len(self.sources)
 
-    def speed(self, work: Callable[[], object]) -> float:
-        """Photos per second."""
+    def photos_per_second(self, work: Callable[[], object]) -> float:
         began = time.perf_counter()
         work()
         return len(self.sources) / (time.perf_counter() - began)
@@ -67,40 +67,43 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     settings = load_settings()
-    found = [source.read() for source in find_photos([options.place], settings, SkippedTally())]
-    sources = [NamedPhoto("", partial(bytes, data)) for data in islice(cycle(found), options.photos)]
+    files = [source.read() for source in find_photos([options.place], settings, SkippedTally())]
+    sources = [NamedPhoto("", partial(bytes, data)) for data in islice(cycle(files), options.photos)]
     with engines.bundle(options) as bundle:
         engine = engines.engine(options, bundle, options.batch_size)
         engine.warm_up()
-        route = Route(engine, sources, settings, options.threads, options.batch_size)
-        decoded = list(route.decode())
+        pipeline = Pipeline(engine, sources, settings, options.threads, options.batch_size)
+        decoded = list(pipeline.decode())
         ways = (
-            lambda: list(route.decode()),
-            lambda: route.count(iter(decoded)),
-            lambda: route.count(route.decode()),
+            lambda: list(pipeline.decode()),
+            lambda: pipeline.count(iter(decoded)),
+            lambda: pipeline.count(pipeline.decode()),
         )
-        ways[-1]()  # the first of each allocates
-        rounds = [[route.speed(way) for way in ways] for _ in range(options.rounds)]
-        show(route, rounds)
+        ways[-1]()  # warm-up: the first call allocates
+        rounds = [[pipeline.photos_per_second(way) for way in ways] for _ in range(options.rounds)]
+        show(pipeline, rounds)
 
 
-def show(route: Route, rounds: list[list[float]]) -> None:
-    """Print the medians, and the limit that follows from them."""
-    engine = route.engine
-    print(f"{len(route.sources)} photos, {usable_cores()} cores, {engine.precision}, {engine.provider};", end=" ")
+def show(pipeline: Pipeline, rounds: list[list[float]]) -> None:
+    """Print the medians, and the limit computed from them."""
+    engine = pipeline.engine
+    print(f"{len(pipeline.sources)} photos, {usable_cores()} cores, {engine.precision}, {engine.provider};", end=" ")
     print(f"medians of {len(rounds)} rounds (lowest to highest)")
-    alone = f"decoding alone, {route.threads} threads", f"engine alone, batches of {route.batch_size}"
-    names = (*alone, "both together")
+    names = (
+        f"decoding alone, {pipeline.threads} threads",
+        f"engine alone, batches of {pipeline.batch_size}",
+        "both together",
+    )
     decoding, counting, both = (statistics.median(column) for column in zip(*rounds, strict=True))
     for name, column in zip(names, zip(*rounds, strict=True), strict=True):
         speeds = f"{statistics.median(column):>10,.1f} photos/s ({min(column):,.1f} to {max(column):,.1f})"
         print(f"{name:<34}{speeds}")
     if engine.provider == CPU_PROVIDER:
         limit = 1 / (1 / decoding + 1 / counting)
-        what = f"one after the other, decoding for {limit / decoding:.0%} of the time"
+        reason = f"one after the other, decoding for {limit / decoding:.0%} of the time"
     else:
-        limit, what = min((decoding, "decoding"), (counting, "the engine"))
-    print(f"{'limit':<34}{limit:>10,.1f} photos/s: {what}; both together reach {both / limit:.1%} of it")
+        limit, reason = min((decoding, "decoding"), (counting, "the engine"))
+    print(f"{'limit':<34}{limit:>10,.1f} photos/s: {reason}; both together reach {both / limit:.1%} of it")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     python -m benchmarks.checkpoints samples/model runs/160 runs/224 --photos photos-224 --index index.csv
 
-Each is a bundle, a run's folder (its best.pt), or a checkpoint. A checkpoint is calibrated on the same photos and
+Each MODEL is a bundle, a run's folder (its best.pt), or a checkpoint. A checkpoint is calibrated on the same photos and
 corrected to its data.class_shares, as by `export`. The last rows are the mean of the checkpoints' probabilities, and
 the mean that also includes each photo's mirror image. Exact counts, RMSE and recall are those of the seven classes; the
 MAE over all quantities is that of the median of the whole distribution. Differences are from the first row, with 95 %
@@ -35,56 +35,61 @@ from trainer.train.run_files import BEST_CHECKPOINT
 BATCH = 32
 
 
-def found_at(path: Path) -> Path:
-    """A run's folder holds its best checkpoint."""
+def checkpoint_path(path: Path) -> Path:
+    """The best checkpoint if `path` is a run's folder, otherwise `path` itself."""
     return path / BEST_CHECKPOINT if (path / BEST_CHECKPOINT).exists() else path
 
 
-def both_ways(saved: Checkpoint, photos: PhotoSet) -> tuple[Probabilities, Probabilities]:
+def predict_with_mirrored(saved: Checkpoint, photos: PhotoSet) -> tuple[Probabilities, Probabilities]:
     """Calibrated probabilities of photos, unchanged and mirrored, float64 (photos, quantities) each."""
     model = saved.model()
     logits: tuple[list[torch.Tensor], list[torch.Tensor]] = ([], [])
     with torch.inference_mode():
         for start in range(0, len(photos), BATCH):
             pixels = torch.from_numpy(photos.pixels(range(start, min(start + BATCH, len(photos)))))
-            for found, seen in zip(logits, (pixels, pixels.flip(2)), strict=True):
-                found.append(model(seen)[0])
-    plain, mirrored = (torch.cat(found).numpy() for found in logits)
+            for parts, batch in zip(logits, (pixels, pixels.flip(2)), strict=True):
+                parts.append(model(batch)[0])
+    plain, mirrored = (torch.cat(parts).numpy() for parts in logits)
     scale = fit_scaling(saved, plain, photos.labels)
     return softmax(plain, scale.temperature, scale.shift), softmax(mirrored, scale.temperature, scale.shift)
 
 
-def answers(paths: list[Path], changes: dict[str, Any], display: Display) -> tuple[PhotoSet, dict[str, Probabilities]]:
-    """The validation photos, and their probabilities by each of `paths` and by the mean of all."""
-    data = open_model(found_at(paths[0]), changes, display).data()
+def predict_all(
+    paths: list[Path], changes: dict[str, Any], display: Display
+) -> tuple[PhotoSet, dict[str, Probabilities]]:
+    """The validation photos, and their probabilities by each of `paths` and by the means."""
+    data = open_model(checkpoint_path(paths[0]), changes, display).data()
     sample = find_photos(data)[0].filter(lambda row: row.split is Split.VALIDATION and row.has_known_class)
     display.say(f"{len(sample):,} validation photos")
     rows: dict[str, Probabilities] = {}
-    ways: list[tuple[Probabilities, Probabilities]] = []
+    pairs: list[tuple[Probabilities, Probabilities]] = []
     for path in paths:
-        if found_at(path).is_dir():
+        if checkpoint_path(path).is_dir():
             rows[str(path)] = open_model(path, changes, display).predict(sample)
             continue
-        saved = checkpoint.load(found_at(path))
-        own = saved.config.data
-        seen = replace(sample, size=own.size, jpeg_quality=own.jpeg_quality or None)
-        ways.append(both_ways(saved, seen))
-        rows[str(path)] = ways[-1][0]
-        rows[f"{path}, mirrored too"] = np.mean(ways[-1], axis=0)
-    if len({plain.shape[1] for plain, _ in ways}) > 1:
-        ways = [(class_probabilities(plain), class_probabilities(mirrored)) for plain, mirrored in ways]
-    if len(ways) > 1:
-        rows[f"mean of {len(ways)}"] = np.mean([plain for plain, _ in ways], axis=0)
-        rows[f"mean of {len(ways)}, mirrored too"] = np.mean(ways, axis=(0, 1))
+        saved = checkpoint.load(checkpoint_path(path))
+        config = saved.config.data
+        resized = replace(sample, size=config.size, jpeg_quality=config.jpeg_quality or None)
+        pairs.append(predict_with_mirrored(saved, resized))
+        rows[str(path)] = pairs[-1][0]
+        rows[f"{path}, mirrored too"] = np.mean(pairs[-1], axis=0)
+    if len({plain.shape[1] for plain, _ in pairs}) > 1:
+        pairs = [(class_probabilities(plain), class_probabilities(mirrored)) for plain, mirrored in pairs]
+    if len(pairs) > 1:
+        rows[f"mean of {len(pairs)}"] = np.mean([plain for plain, _ in pairs], axis=0)
+        rows[f"mean of {len(pairs)}, mirrored too"] = np.mean(pairs, axis=(0, 1))
     return sample, rows
 
 
-def table(found: dict[str, Probabilities], photos: PhotoSet) -> Iterator[str]:
-    """A row for each: exact counts of all photos; exact counts and RMSE on 0–5 items by the challenge's protocol; …"""
+def table(rows: dict[str, Probabilities], photos: PhotoSet) -> Iterator[str]:
+    """Lines of a Markdown table, which compares the rows with the first.
+
+    Exact counts are of all photos, and also of 0–5 items by the challenge's protocol, as is the RMSE.
+    """
     known = np.flatnonzero(photos.targets >= 0)
     labels, groups = photos.labels, photos.groups
     counts: dict[str, tuple[Counts, Counts]] = {
-        name: (counts_of(each, labels, groups), challenge_counts(each, labels, groups)) for name, each in found.items()
+        name: (counts_of(each, labels, groups), challenge_counts(each, labels, groups)) for name, each in rows.items()
     }
     first = next(iter(counts.values()))
     yield (
@@ -92,26 +97,28 @@ def table(found: dict[str, Probabilities], photos: PhotoSet) -> Iterator[str]:
         " of 5 | MAE, all quantities |"
     )
     yield "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
-    for name, (every, few) in counts.items():
-        whole, part = measure(every, 0), measure(few, 0)
-        errors = quantity_errors(found[name][known], photos.quantities[known], [groups[index] for index in known])
-        of_all, of_few = paired_difference(every, first[0]), paired_difference(few, first[1])
+    for name, (all_counts, small_counts) in counts.items():
+        of_all, of_small = measure(all_counts, 0), measure(small_counts, 0)
+        errors = quantity_errors(rows[name][known], photos.quantities[known], [groups[index] for index in known])
+        all_difference = paired_difference(all_counts, first[0])
+        small_difference = paired_difference(small_counts, first[1])
         cells = [
-            f"{whole.accuracy.value:.1%}",
-            _points(of_all["accuracy"]),
-            f"{part.accuracy.value:.1%}",
-            _points(of_few["accuracy"]),
-            f"{part.rmse.value:.2f}",
-            "{0.value:+.2f} ({0.low:+.2f} to {0.high:+.2f})".format(of_few["rmse"]),
-            f"{part.rmse_of_mean.value:.2f}" if part.rmse_of_mean else "–",
-            *(f"{part.per_class[label]['recall']:.0%}" for label in ("4", "5")),
+            f"{of_all.accuracy.value:.1%}",
+            _points(all_difference["accuracy"]),
+            f"{of_small.accuracy.value:.1%}",
+            _points(small_difference["accuracy"]),
+            f"{of_small.rmse.value:.2f}",
+            "{0.value:+.2f} ({0.low:+.2f} to {0.high:+.2f})".format(small_difference["rmse"]),
+            f"{of_small.rmse_of_mean.value:.2f}" if of_small.rmse_of_mean else "–",
+            *(f"{of_small.per_class[label]['recall']:.0%}" for label in ("4", "5")),
             f"{errors.mae.value:.2f} ({errors.mae.low:.2f} to {errors.mae.high:.2f})",
         ]
         yield f"| {name} | {' | '.join(cells)} |"
 
 
-def _points(found: Any) -> str:
-    return f"{100 * found.value:+.1f} ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
+def _points(difference: Any) -> str:
+    """A difference of shares with its interval, in percentage points."""
+    return f"{100 * difference.value:+.1f} ({100 * difference.low:+.1f} to {100 * difference.high:+.1f})"
 
 
 def main() -> None:
@@ -124,7 +131,7 @@ def main() -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     changes = {"photos": options.photos, "index": options.index, "class_shares": ()}
-    photos, rows = answers(options.models, changes, Display())
+    photos, rows = predict_all(options.models, changes, Display())
     print("\n".join(table(rows, photos)))
 
 

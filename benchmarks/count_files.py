@@ -1,10 +1,10 @@
-"""How close `binwatch worker count` comes to the machine's limit with the same photos and the same ONNX file, and how
-much longer `binwatch check` takes.
+"""Speed of `binwatch worker count` relative to the machine's limit with the same photos and the same ONNX file, and the
+additional time of `binwatch check`.
 
 The limit: the photos' bytes are in memory; all are decoded on every core, then all are inferred; the two times are
-added. The commands: each is a process of its own, from start to end, with photos on disk. `check` has no records, and
-writes an XLSX with thumbnails. The measurements alternate and medians are compared, so that other work on the machine
-affects all of them. Processor time is that of a command on all cores; other work changes it far less than wall time.
+added. The commands: each runs in a new process, from start to end, with photos on disk. `check` has no records, and
+writes an XLSX with thumbnails. The measurements alternate and medians are compared, so that other load on the machine
+affects all of them. Processor time is that of a command on all cores; other load changes it far less than wall time.
 
     python benchmarks/count_files.py PHOTOS_FOLDER [--model samples/model] [--rounds 5]
     python benchmarks/count_files.py PHOTOS_FOLDER --metadata FOLDER --no-limit
@@ -43,7 +43,7 @@ def limit(engine: Engine, photos: list[bytes], batch: int) -> tuple[float, float
         decode = engine.card.load_photo
         pixels = np.stack([photo.pixels for photo in pool.map(decode, photos)])
     decoded = time.perf_counter()
-    # Two calls at a time: with one, every core waits for the slowest at the end of each batch.
+    # Two concurrent calls: with one, every core would wait for the slowest at the end of each batch.
     with ThreadPoolExecutor(2) as calls:
         list(calls.map(engine.infer, [pixels[start : start + batch] for start in range(0, len(pixels), batch)]))
     return decoded - started, time.perf_counter() - decoded
@@ -64,7 +64,7 @@ def run(*command: str) -> tuple[CommandCost, str]:
     return CommandCost(seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime), result.stdout
 
 
-def count(folder: Path, model: Path, expected: int) -> CommandCost:
+def count_cost(folder: Path, model: Path, expected: int) -> CommandCost:
     """Cost of `binwatch worker count`. Exits if it did not count `expected` photos."""
     cost, output = run("worker", "count", str(folder), "--json", "--model", str(model))
     counted = len(json.loads(output))
@@ -73,14 +73,16 @@ def count(folder: Path, model: Path, expected: int) -> CommandCost:
     return cost
 
 
-def check(folder: Path, model: Path, expected: int, metadata: Path) -> CommandCost:
+def check_cost(folder: Path, model: Path, expected: int, metadata: Path) -> CommandCost:
     """Cost of `binwatch check` without records. Exits if it did not count `expected` photos."""
     with tempfile.TemporaryDirectory(prefix="binwatch-check-") as name:
         inventory = Path(name, "stock.csv")
         with inventory.open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(("bin", "quantity"))
-            writer.writerows((one.stem, expected_quantity(one.read_bytes())) for one in sorted(metadata.glob("*.json")))
+            writer.writerows(
+                (path.stem, expected_quantity(path.read_bytes())) for path in sorted(metadata.glob("*.json"))
+            )
         files = ("--expected", str(inventory), "--out", str(Path(name, "wrong.xlsx")))
         cost, output = run("check", str(folder), *files, "--model", str(model))
     if f": {expected} counted now " not in output:
@@ -106,10 +108,10 @@ def main() -> None:
     for _ in range(options.rounds):
         if not options.no_limit:
             limits.append(limit(engine, photos, batch))
-        counts.append(count(options.folder, options.model, len(photos)))
+        counts.append(count_cost(options.folder, options.model, len(photos)))
         if options.metadata:
-            checks.append(check(options.folder, options.model, len(photos), options.metadata))
-        starts.append(count(files[0], options.model, 1))
+            checks.append(check_cost(options.folder, options.model, len(photos), options.metadata))
+        starts.append(count_cost(files[0], options.model, 1))
     print(
         f"{len(photos)} photos, {usable_cores()} cores, {engine.precision}, {engine.provider}, medians of"
         f" {options.rounds}"
@@ -129,25 +131,24 @@ def _medians(rounds: Sequence[tuple[float, float]]) -> tuple[float, float]:
     return statistics.median(first), statistics.median(second)
 
 
-def _show_limit(photos: int, decode: float, infer: float, whole: float) -> None:
-    """Times in seconds."""
-    both = decode + infer
+def _show_limit(photos: int, decode_s: float, infer_s: float, count_s: float) -> None:
+    limit_s = decode_s + infer_s
     for name, seconds in (
-        ("decode in memory", decode),
-        ("infer in memory", infer),
-        ("limit: both, one after the other", both),
-        ("count", whole),
+        ("decode in memory", decode_s),
+        ("infer in memory", infer_s),
+        ("limit: both, one after the other", limit_s),
+        ("count", count_s),
     ):
         print(f"{name:<34}{seconds:7.2f} s  {photos / seconds:7.1f} photos/s")
-    print(f"count reaches {both / whole:.1%} of the limit")
+    print(f"count reaches {limit_s / count_s:.1%} of the limit")
 
 
 def _show_ratios(counts: Sequence[CommandCost], checks: Sequence[CommandCost]) -> None:
     """Print the ratios within each round, whose two commands ran one after the other."""
-    for name, at in (("wall time", 0), ("processor time", 1)):
-        ratios = sorted(one[at] / other[at] for one, other in zip(checks, counts, strict=True))
-        middle = statistics.median(ratios)
-        print(f"check takes {middle:.2f} × the {name} of count ({ratios[0]:.2f} to {ratios[-1]:.2f})")
+    for name, index in (("wall time", 0), ("processor time", 1)):
+        ratios = sorted(check[index] / count[index] for check, count in zip(checks, counts, strict=True))
+        median = statistics.median(ratios)
+        print(f"check takes {median:.2f} × the {name} of count ({ratios[0]:.2f} to {ratios[-1]:.2f})")
 
 
 if __name__ == "__main__":

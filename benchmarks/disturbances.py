@@ -1,4 +1,4 @@
-"""Disturbances of photos, such as those by a camera or its light, each at three strengths."""
+"""Disturbances of photos, such as those caused by a camera or its lighting, each at three strengths."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def noisy(pixels: Pixels, sigma: float) -> Pixels:
 
 def shifted(pixels: Pixels, share: float) -> Pixels:
     """Moved to the right and down; the new pixels repeat the edge."""
-    by = round(share * len(pixels))
-    return np.pad(pixels, ((by, 0), (by, 0), (0, 0)), mode="edge")[: len(pixels), : len(pixels)]
+    offset = round(share * len(pixels))
+    return np.pad(pixels, ((offset, 0), (offset, 0), (0, 0)), mode="edge")[: len(pixels), : len(pixels)]
 
 
 def zoomed(pixels: Pixels, factor: float) -> Pixels:

@@ -1,8 +1,8 @@
-"""How long a random draw takes with a million bins in PostgreSQL, also just after a change of model.
+"""Duration of a random draw with a million bins in PostgreSQL, including just after a change of model.
 
     python -m benchmarks.draws [--bins 1000000] [--rounds 100]
 
-The records are those of benchmarks.pages. Then a new model counts one photo, and a thousand more. Finally the index of
+The records are those of benchmarks.pages. Then a new model counts one photo, and a thousand more. Finally, the index of
 counts by model is dropped.
 """
 
@@ -26,22 +26,22 @@ from testing.services.postgres import running_postgres
 PROBABILITIES = [0.01, 0.01, 0.9, 0.05, 0.01, 0.01, 0.01]
 
 
-def count(engine: Engine, bins: Iterable[int]) -> None:
+def record_counts(engine: Engine, bins: Iterable[int]) -> None:
     """Record counts of existing bins by a new model."""
-    new = [
+    counts = [
         NewCount(
             bucket="bins", key=f"bin-images/{number:07}.jpg", etag="new", model_version="bench-3", precision="int8",
             provider="CPUExecutionProvider", modified_at=datetime.now(UTC), predicted=2, probabilities=PROBABILITIES,
         )
         for number in bins
     ]  # fmt: skip
-    Store(engine).add_counts(new)
+    Store(engine).add_counts(counts)
 
 
-def measure(engine: Engine, what: str, rounds: int) -> None:
+def measure(engine: Engine, state: str, rounds: int) -> None:
     """Print median, 95th percentile and maximum."""
-    found = milliseconds(lambda: draw(engine), rounds)
-    print(f"| {what} | {statistics.median(found):.0f} | {p95(found):.0f} | {max(found):.0f} |", flush=True)
+    durations = milliseconds(lambda: draw(engine), rounds)
+    print(f"| {state} | {statistics.median(durations):.0f} | {p95(durations):.0f} | {max(durations):.0f} |", flush=True)
 
 
 def main() -> None:
@@ -55,9 +55,9 @@ def main() -> None:
         print(f"\n{options.bins:,} bins, PostgreSQL, {usable_cores()} cores, in milliseconds\n")
         print("| the model in use has counted | median | p95 | max |\n| --- | --- | --- | --- |")
         measure(engine, "60 % of the bins", options.rounds)
-        count(engine, [2])
+        record_counts(engine, [2])
         measure(engine, "one photo", options.rounds)
-        count(engine, range(3, 1003))
+        record_counts(engine, range(3, 1003))
         measure(engine, "1,001 photos", options.rounds)
         with engine.begin() as connection:
             connection.exec_driver_sql("DROP INDEX ix_counts_model")

@@ -1,10 +1,10 @@
-"""How long an engine takes to start, and how warming changes the time of the first photos. Each start is a new process.
+"""Duration of an engine's start, and the effect of warm-up on the first photos. Each start is a new process.
 
     python -m benchmarks.engine_start [--batch-size 64] [--rounds 3]
     python -m benchmarks.engine_start --architecture resnet50 --provider cuda --batch-size 64
 
-Half of the starts warm the engine, as workers do. Then each counts two full batches, one photo, and a full batch again:
-on CUDA, a batch must take no longer after a change of size than without one.
+Half of the starts warm up the engine, as workers do. Then each counts two full batches, one photo, and a full batch
+again: on CUDA, a batch must take no longer after a change of batch size than without one.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from binwatch.settings import Settings
 
 @dataclass
 class Start:
-    """Durations of the parts of one start in milliseconds, in order."""
+    """Durations of the parts of one start."""
 
     engine: str = ""
-    took: dict[str, float] = field(default_factory=dict)
+    milliseconds: dict[str, float] = field(default_factory=dict)
 
     def timed(self, name: str, work: Callable[[], Any]) -> Any:
         began = time.perf_counter()
-        found = work()
-        self.took[name] = (time.perf_counter() - began) * 1000
-        return found
+        result = work()
+        self.milliseconds[name] = (time.perf_counter() - began) * 1000
+        return result
 
 
 def main() -> None:
@@ -46,7 +46,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     with engines.bundle(options) as bundle:
-        rounds = [[_elsewhere(options, bundle, warm=warm) for warm in (True, False)] for _ in range(options.rounds)]
+        rounds = [
+            [_in_new_process(options, bundle, warm=warm) for warm in (True, False)] for _ in range(options.rounds)
+        ]
     warmed, cold = zip(*rounds, strict=True)
     print(f"{warmed[0].engine}, batches of {options.batch_size}, {usable_cores()} cores;", end=" ")
     print(f"medians of {options.rounds} starts, ms (lowest to highest)")
@@ -55,29 +57,29 @@ def main() -> None:
 
 
 def start(options: argparse.Namespace, bundle: Bundle, *, warm: bool) -> Start:
-    """Load, warm if wanted, and count, in a new process."""
-    found = Start()
-    full, one = (engines.batch(size, bundle.card.input_size) for size in (options.batch_size, 1))
-    engine = found.timed("load", lambda: engines.engine(options, bundle, options.batch_size))
-    found.engine = f"{engine.precision}, {engine.provider}"
+    """Load the engine, warm it up if `warm`, and count."""
+    result = Start()
+    full, single = (engines.batch(size, bundle.card.input_size) for size in (options.batch_size, 1))
+    engine = result.timed("load", lambda: engines.engine(options, bundle, options.batch_size))
+    result.engine = f"{engine.precision}, {engine.provider}"
     if warm:
-        found.timed(f"warm {', '.join(map(str, engine.batch_sizes))}", engine.warm_up)
-    batches = {"first batch": full, "second batch": full, "one photo": one, "third batch": full}
+        result.timed(f"warm {', '.join(map(str, engine.batch_sizes))}", engine.warm_up)
+    batches = {"first batch": full, "second batch": full, "one photo": single, "third batch": full}
     for name, batch in batches.items():
-        found.timed(name, lambda photos=batch: engine.infer(photos))
-    return found
+        result.timed(name, lambda photos=batch: engine.infer(photos))
+    return result
 
 
 def show(name: str, starts: Sequence[Start]) -> None:
     """Print the medians."""
     print(name)
-    for part in starts[0].took:
-        column = [each.took[part] for each in starts]
+    for part in starts[0].milliseconds:
+        column = [each.milliseconds[part] for each in starts]
         print(f"  {part:<24}{statistics.median(column):>10,.1f} ({min(column):,.1f} to {max(column):,.1f})")
 
 
-def _elsewhere(options: argparse.Namespace, bundle: Bundle, *, warm: bool) -> Start:
-    """One start in a new process, so that neither CUDA nor a memory arena is initialised."""
+def _in_new_process(options: argparse.Namespace, bundle: Bundle, *, warm: bool) -> Start:
+    """Call `start` in a new process, in which neither CUDA nor a memory arena is initialised."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(start, options, bundle, warm=warm).result()
 

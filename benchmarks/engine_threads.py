@@ -1,9 +1,9 @@
-"""Two ways to use a CPU's cores for one batch: all in one ONNX Runtime call, or each with a call of its own.
+"""Two ways to use a CPU's cores for one batch: all in one ONNX Runtime call, or a separate call for each.
 
     python -m benchmarks.engine_threads [--model samples/model] [--threads 4] [--rounds 9]
 
-The two alternate on the same batches, so that other work on the machine affects both. Processor time hardly depends on
-other work.
+The two alternate on the same batches, so that other load on the machine affects both. Processor time hardly depends on
+other load.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from binwatch.onnx_session import open_session
 from binwatch.settings import DEFAULT_MODEL, Settings
 
 SAMPLES = Path(__file__).parents[1] / "samples" / "bin-images"
-BATCHES = 4  # in each round
+BATCHES_PER_ROUND = 4
 
 Batch = npt.NDArray[np.uint8]
 
 
 class Together:
-    """All threads in one call."""
+    """One call that uses all threads."""
 
     def __init__(self, model: Path, threads: int) -> None:
         self._session = open_session(model, threads=threads, spin=False)
@@ -39,7 +39,7 @@ class Together:
 
 
 class SideBySide:
-    """Each thread in a call of its own, on its part of the batch, as in worker.inference_sessions."""
+    """A call for each thread, on its part of the batch, as in worker.inference_sessions."""
 
     def __init__(self, model: Path, threads: int) -> None:
         self._session = open_session(model, spin=False)
@@ -51,7 +51,7 @@ class SideBySide:
         list(self._pool.map(lambda part: self._session.run(None, {INPUT_NAME: part}), parts))
 
 
-def timed(way: Together | SideBySide, batches: list[Batch]) -> tuple[float, float]:
+def measure(way: Together | SideBySide, batches: list[Batch]) -> tuple[float, float]:
     """Photos per second, and milliseconds of processor time for each photo."""
     wall, processor = time.perf_counter(), time.process_time()
     for batch in batches:
@@ -71,19 +71,19 @@ def main() -> None:
     bundle = Bundle(options.model)
     model = bundle.model_path(options.precision)
     photos = [bundle.card.load_photo(file.read_bytes()).pixels for file in sorted(SAMPLES.glob("*.jpg"))]
-    batches = [np.stack(photos[: options.batch_size])] * BATCHES
+    batches = [np.stack(photos[: options.batch_size])] * BATCHES_PER_ROUND
     ways = {"one call, all threads": Together, "a call for each thread": SideBySide}
-    made = {name: way(model, options.threads) for name, way in ways.items()}
-    for way in made.values():
-        timed(way, batches[:1])  # the first call allocates
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in made}
+    instances = {name: way(model, options.threads) for name, way in ways.items()}
+    for way in instances.values():
+        measure(way, batches[:1])  # warm-up: the first call allocates
+    results: dict[str, list[tuple[float, float]]] = {name: [] for name in instances}
     for _ in range(options.rounds):
-        for name, way in made.items():
-            found[name].append(timed(way, batches))
+        for name, way in instances.items():
+            results[name].append(measure(way, batches))
     print(
         f"{options.threads} threads, batches of {options.batch_size}, {options.precision}, medians of {options.rounds}"
     )
-    for name, rounds in found.items():
+    for name, rounds in results.items():
         rate, cost = (statistics.median(column) for column in zip(*rounds, strict=True))
         low, high = (pick(rate for rate, _ in rounds) for pick in (min, max))
         print(f"{name:<24}{rate:7.1f} photos/s ({low:.1f} to {high:.1f}) {cost:6.1f} ms of processor time a photo")

@@ -1,4 +1,4 @@
-"""The engine that a benchmark measures: of a bundle, or of a network with random weights, on a CPU or a GPU."""
+"""Command-line options for the engine to measure: a bundle's, or a network with random weights, on a CPU or a GPU."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ Pixels = npt.NDArray[np.uint8]
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Options of `bundle` and `engine`."""
+    """Add the options that `bundle` and `engine` read."""
     model = parser.add_mutually_exclusive_group()
     model.add_argument("--model", type=Path, default=DEFAULT_MODEL, help="folder of a bundle")
-    model.add_argument("--architecture", help="instead of a bundle: this network, exported now with random weights")
+    model.add_argument("--architecture", help="instead of a bundle, export this network with random weights")
     parser.add_argument("--provider", type=Provider, choices=list(Provider), default=Provider.AUTO)
     parser.add_argument(
         "--precision", type=PrecisionChoice, choices=list(PrecisionChoice), default=PrecisionChoice.AUTO
@@ -51,10 +51,10 @@ def bundle(options: argparse.Namespace) -> Iterator[Bundle]:
         yield _exported(options.architecture, _precision(options), Path(folder))
 
 
-def engine(options: argparse.Namespace, found: Bundle, batch_size: int) -> Engine:
-    """The bundle's engine, not warmed."""
+def engine(options: argparse.Namespace, bundle: Bundle, batch_size: int) -> Engine:
+    """The bundle's engine, not warmed up."""
     cuda = CudaOptions({**CudaOptions().provider_options, **dict(options.cuda)}, options.calls)
-    return Engine(found, provider=options.provider, precision=options.precision, batch_size=batch_size, cuda=cuda)
+    return Engine(bundle, provider=options.provider, precision=options.precision, batch_size=batch_size, cuda=cuda)
 
 
 def batch(size: int, side: int = INPUT_SIZE) -> Pixels:
@@ -79,21 +79,21 @@ def _precision(options: argparse.Namespace) -> Precision:
 
 def _exported(architecture: str, precision: Precision, folder: Path) -> Bundle:
     """A bundle with random weights, which do not affect the speed. Its card has no accuracy."""
-    from trainer.config import ModelConfig  # needs torch, which a bundle does not
+    from trainer.config import ModelConfig  # requires torch, which a bundle does not
     from trainer.export.graph import write_onnx
     from trainer.export.quantize import write_fp16, write_int8
     from trainer.models import build
 
     network = build(ModelConfig.model_validate({"architecture": architecture, "weights": "none"})).eval()
-    fp32, other = (folder / f"model-{each}.onnx" for each in (Precision.FP32, precision))
+    fp32, variant = (folder / f"model-{each}.onnx" for each in (Precision.FP32, precision))
     write_onnx(network, 1.0, fp32)
     if precision is Precision.FP16:
-        write_fp16(fp32, other)
+        write_fp16(fp32, variant)
     elif precision is Precision.INT8:
-        write_int8(fp32, other, batch(32))
+        write_int8(fp32, variant, batch(32))
     card = Card(
         version="random", architecture=architecture, created=datetime.now(UTC),
-        embedding_size=network.head.embedding_size, temperature=1.0, variants={precision: make_variant(other)},
+        embedding_size=network.head.embedding_size, temperature=1.0, variants={precision: make_variant(variant)},
     )  # fmt: skip
     write_card(folder, card)
     return Bundle(folder)

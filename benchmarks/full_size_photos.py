@@ -1,7 +1,7 @@
-"""The accuracy of a bundle on full-size photos, with and without its card's JPEG step.
+"""Accuracy of a bundle on full-size photos, with and without the JPEG step of its card.
 
-A model that was trained on photos stored as JPEGs of input size has learned their artefacts. The card's `jpeg_quality`
-makes workers compress photos in the same way before they are counted. This measures the effect.
+A model trained on photos stored as JPEGs of input size has learned their artefacts. The card's `jpeg_quality` makes
+workers compress photos in the same way before counting. This measures the effect.
 
     python benchmarks/full_size_photos.py PHOTOS INDEX.csv [--model samples/model] [--split test]
 
@@ -25,7 +25,7 @@ from worker.engine import Engine
 BATCH = 32
 
 
-def predicted(engine: Engine, photos: list[bytes], jpeg_quality: int | None) -> np.ndarray:
+def predict(engine: Engine, photos: list[bytes], jpeg_quality: int | None) -> np.ndarray:
     """Predicted classes, int64 (photos,)."""
     pixels = np.stack(
         [load_photo(photo, size=engine.card.input_size, jpeg_quality=jpeg_quality).pixels for photo in photos]
@@ -49,7 +49,7 @@ def main() -> None:
     engine = Engine(Bundle(options.model))
     print(f"{len(rows)} photos, {engine.card.version}, {engine.precision}")
     for name, quality in (("no JPEG step", None), (f"JPEG {engine.card.jpeg_quality}", engine.card.jpeg_quality)):
-        error = predicted(engine, photos, quality) - labels
+        error = predict(engine, photos, quality) - labels
         rmse = np.sqrt(np.mean(error**2))
         print(
             f"{name:<14} exact {np.mean(error == 0):.1%}  within one {np.mean(np.abs(error) <= 1):.1%}  RMSE {rmse:.2f}"

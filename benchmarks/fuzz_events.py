@@ -1,9 +1,9 @@
 """Fuzz test with mutated event messages of every dialect: `python -m benchmarks.fuzz_events --events 5000 --seed 1`.
 
-No message may raise an exception, hang, or vanish. An announced object must be valid in a task, a database and a
-request to S3; a rejected message must have a short reason; a log line about it must be a single line. In the end all
-announced objects go through a worker, with moto for S3, SQLite for the records and the starter model: each object must
-result in one record, and reconcile must find nothing more to do. The same seed makes the same messages.
+No message may raise an exception, hang, or be lost. An announced object must be valid in a task, a database and a
+request to S3; a rejected message must have a short reason; a log message about it must be a single line. At the end, a
+worker processes all announced objects, with moto for S3, SQLite for the records and the starter model: each object must
+result in one record, and reconcile must find nothing to do. The same seed produces the same messages.
 """
 
 from __future__ import annotations
@@ -48,16 +48,16 @@ from worker.tasks import parse_object
 
 BUCKET = "bins"
 TIME = "2026-11-20T08:15:30Z"
-OWN = ("models/", "nightly/")
-MOST_SECONDS = 10.0
-"""Limit for one message."""
-MOST_REASON = 8192
-"""Largest number of characters of a reason."""
+OWN_PREFIXES = ("models/", "nightly/")
+"""Prefixes of Binwatch's own objects: models and nightly runs."""
+MAX_ROUTING_S = 10.0
+"""Maximum time to route one message, in seconds."""
+MAX_REASON_CHARS = 8192
 _PHOTO = Path(__file__).parent.parent / "samples" / "bin-images" / "00184.jpg"
-_GROUP = 64
-_LARGE = 900_000
-"""Bytes that are added to a message at a time. Twice this is more than a queue accepts."""
-_INSERTED = (b"\0", b"\xff\xfe", b"{", b'"', b"\\u0000", b"\\ud800", b"1e999", b"\n")
+_GROUP_OBJECTS = 64
+_MAX_ADDED_BYTES = 900_000
+"""Maximum number of bytes that one mutation adds. Twice this is more than a queue accepts."""
+_INSERTIONS = (b"\0", b"\xff\xfe", b"{", b'"', b"\\u0000", b"\\ud800", b"1e999", b"\n")
 
 KEYS = (
     *("bin-images/00123.jpg", "metadata/00123.json", "a b+c%25.JPEG", "ü/日本.png", "cafe\u0301.jpg", "a.jpg.json"),
@@ -75,7 +75,7 @@ VALUES = (
 
 
 class Violation(Exception):
-    """A message was handled in a way that must not happen."""
+    """A message was handled incorrectly."""
 
 
 @dataclass
@@ -88,120 +88,122 @@ class FuzzReport:
     announced: dict[str, ObjectCreated] = field(default_factory=dict)
 
 
-def message(chance: random.Random) -> Any:
-    """An event message as its sender writes it, as JSON's types."""
-    made: Any
-    match chance.choice(("AWS", "AWS", "moto", "versitygw", "bare", "EventBridge", "test")):
+def message(rng: random.Random) -> Any:
+    """An unmutated event message of a random dialect, as JSON types."""
+    event: Any
+    match rng.choice(("AWS", "AWS", "moto", "versitygw", "bare", "EventBridge", "test")):
         case "AWS":
-            records = _records(chance, "ObjectCreated:Put", eTag="d41d8cd98f00b204e9800998ecf8427e", sequencer="0A")
-            made = {"Records": records}
+            records = _records(rng, "ObjectCreated:Put", eTag="d41d8cd98f00b204e9800998ecf8427e", sequencer="0A")
+            event = {"Records": records}
         case "moto":
-            made = {"Records": _records(chance, "ObjectCreated:CompleteMultipartUpload", eTag="abc-2")}
+            event = {"Records": _records(rng, "ObjectCreated:CompleteMultipartUpload", eTag="abc-2")}
         case "versitygw":
-            made = {"Records": _records(chance, "s3:ObjectCreated:Put", eTag='"abc"', sequencer="1")}
+            event = {"Records": _records(rng, "s3:ObjectCreated:Put", eTag='"abc"', sequencer="1")}
         case "bare":
-            made = _records(chance, "s3:ObjectCreated:Put")
+            event = _records(rng, "s3:ObjectCreated:Put")
         case "EventBridge":
-            detail = {"version": "0", "bucket": {"name": BUCKET}, "object": {"key": _key(chance), "etag": "abc"}}
-            kind = chance.choice(("Object Created", "Object Restore Completed", "AWS API Call via CloudTrail"))
-            made = {"version": "0", "source": "aws.s3", "detail-type": kind, "time": TIME, "detail": detail}
+            detail = {"version": "0", "bucket": {"name": BUCKET}, "object": {"key": _key(rng), "etag": "abc"}}
+            kind = rng.choice(("Object Created", "Object Restore Completed", "AWS API Call via CloudTrail"))
+            event = {"version": "0", "source": "aws.s3", "detail-type": kind, "time": TIME, "detail": detail}
         case "test":
-            made = {"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": BUCKET}
-    if chance.random() < 0.15:
-        return {"Type": "Notification", "TopicArn": "arn:aws:sns:eu-central-1:1:photos", "Message": json.dumps(made)}
-    return made
+            event = {"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": BUCKET}
+    if rng.random() < 0.15:
+        return {"Type": "Notification", "TopicArn": "arn:aws:sns:eu-central-1:1:photos", "Message": json.dumps(event)}
+    return event
 
 
-def _key(chance: random.Random) -> str:
-    """One of KEYS, or random characters, quoted or not."""
-    if chance.random() < 0.5:
-        return chance.choice(KEYS)
-    text = "".join(chr(chance.choice((chance.randrange(128), chance.randrange(0x11000)))) for _ in range(6))
-    ending = chance.choice((".jpg", ".JSON", ".png ", ""))
-    return quote(text.encode("utf-8", "replace")) + ending if chance.random() < 0.5 else text + ending
+def _key(rng: random.Random) -> str:
+    """One of KEYS, or random characters, which may be URL-quoted."""
+    if rng.random() < 0.5:
+        return rng.choice(KEYS)
+    text = "".join(chr(rng.choice((rng.randrange(128), rng.randrange(0x11000)))) for _ in range(6))
+    ending = rng.choice((".jpg", ".JSON", ".png ", ""))
+    return quote(text.encode("utf-8", "replace")) + ending if rng.random() < 0.5 else text + ending
 
 
-def _records(chance: random.Random, name: str, **more: Any) -> list[Any]:
-    found = []
-    for _ in range(chance.choice((1, 1, 1, 2, 5))):
-        stored = {"key": _key(chance), "size": 1, **more}
+def _records(rng: random.Random, name: str, **fields: Any) -> list[Any]:
+    records = []
+    for _ in range(rng.choice((1, 1, 1, 2, 5))):
+        stored = {"key": _key(rng), "size": 1, **fields}
         s3 = {"s3SchemaVersion": "1.0", "bucket": {"name": BUCKET, "arn": "arn:aws:s3:::bins"}, "object": stored}
-        fields = {"eventVersion": "2.1", "eventSource": "aws:s3", "eventTime": TIME}
-        found.append({**fields, "eventName": name, "s3": s3})
-    return found
+        common = {"eventVersion": "2.1", "eventSource": "aws:s3", "eventTime": TIME}
+        records.append({**common, "eventName": name, "s3": s3})
+    return records
 
 
-def mutated(chance: random.Random) -> str | bytes:
+def mutated(rng: random.Random) -> str | bytes:
     """The body of a mutated message, as a queue delivers it."""
-    made = message(chance)
-    for _ in range(chance.choice((0, 0, 0, 1, 1, 2, 3, 6))):
-        made = _with_change(chance, made)
-    text = json.dumps(made, ensure_ascii=chance.random() < 0.5)
-    return _damaged(chance, text) if chance.random() < 0.2 else text
+    value = message(rng)
+    for _ in range(rng.choice((0, 0, 0, 1, 1, 2, 3, 6))):
+        value = _mutate_value(rng, value)
+    text = json.dumps(value, ensure_ascii=rng.random() < 0.5)
+    return _damaged(rng, text) if rng.random() < 0.2 else text
 
 
-def _with_change(chance: random.Random, made: Any) -> Any:
-    places = [place for place in _places(made) if place[0]]
-    if not places:
-        return made
-    path, _ = chance.choice(places)
-    parent = made
+def _mutate_value(rng: random.Random, event: Any) -> Any:
+    """Change one random value of the event in place."""
+    paths = [path for path in _paths(event) if path]
+    if not paths:
+        return event
+    path = rng.choice(paths)
+    parent = event
     for step in path[:-1]:
         parent = parent[step]
-    last, change = path[-1], chance.randrange(6)
+    last, change = path[-1], rng.randrange(6)
     if change == 0:
         del parent[last]
     elif change == 1 and isinstance(parent, list):
         parent.insert(last, json.loads(json.dumps(parent[last])))
     elif change == 2 and isinstance(parent, dict):
-        parent[str(chance.choice(VALUES))[:50]] = parent.pop(last)
+        parent[str(rng.choice(VALUES))[:50]] = parent.pop(last)
     elif change == 3:
-        for _ in range(chance.choice((1, 5, 200))):
+        for _ in range(rng.choice((1, 5, 200))):
             parent[last] = [parent[last]]
     elif change == 4 and isinstance(parent, list):
-        value = chance.choice(VALUES)
-        parent += [value] * min(chance.choice((10, 1000, 250_000)), _LARGE // (len(json.dumps(value)) + 2))
+        value = rng.choice(VALUES)
+        parent += [value] * min(rng.choice((10, 1000, 250_000)), _MAX_ADDED_BYTES // (len(json.dumps(value)) + 2))
     else:
-        parent[last] = chance.choice(VALUES)
-    return made
+        parent[last] = rng.choice(VALUES)
+    return event
 
 
-def _places(made: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
-    yield path, made
-    inside = made.items() if isinstance(made, dict) else enumerate(made[:20]) if isinstance(made, list) else ()
-    for step, value in inside:
+def _paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The path of the value, and of the values inside it: dictionary keys and list indices."""
+    yield path
+    children = value.items() if isinstance(value, dict) else enumerate(value[:20]) if isinstance(value, list) else ()
+    for step, child in children:
         if len(path) < 12:
-            yield from _places(value, (*path, step))
+            yield from _paths(child, (*path, step))
 
 
-def _damaged(chance: random.Random, text: str) -> str | bytes:
+def _damaged(rng: random.Random, text: str) -> str | bytes:
     data = bytearray(text.encode(errors="surrogatepass"))
-    for _ in range(chance.choice((1, 3, 20))):
-        place = chance.randrange(len(data) + 1)
-        match chance.randrange(5):
+    for _ in range(rng.choice((1, 3, 20))):
+        position = rng.randrange(len(data) + 1)
+        match rng.randrange(5):
             case 0:
-                del data[place:]
+                del data[position:]
             case 1:
-                data[place:place] = chance.choice(_INSERTED)
+                data[position:position] = rng.choice(_INSERTIONS)
             case 2:
-                data[place : place + 1] = bytes([chance.randrange(256)])
+                data[position : position + 1] = bytes([rng.randrange(256)])
             case 3:
-                data[place:place] = data[place : place + 100]
+                data[position:position] = data[position : position + 100]
             case 4:
-                data[:0] = chance.choice((b"\xef\xbb\xbf", b" " * 1000, b"[" * 2000, b"-"))
+                data[:0] = rng.choice((b"\xef\xbb\xbf", b" " * 1000, b"[" * 2000, b"-"))
     body = bytes(data)
-    if chance.random() < 0.1:
+    if rng.random() < 0.1:
         return body.decode(errors="replace").encode("utf-16")
-    return body if chance.random() < 0.5 else body.decode(errors="surrogateescape")
+    return body if rng.random() < 0.5 else body.decode(errors="surrogateescape")
 
 
 def judge(body: str | bytes, report: FuzzReport) -> None:
     """Route one message and record its outcome. Raises Violation, or any exception of the routing."""
-    begun = time.perf_counter()
-    routed = route(body, BUCKET, *OWN)
-    seconds = time.perf_counter() - begun
+    began = time.perf_counter()
+    routed = route(body, BUCKET, *OWN_PREFIXES)
+    seconds = time.perf_counter() - began
     report.slowest_s = max(report.slowest_s, seconds)
-    if seconds > MOST_SECONDS:
+    if seconds > MAX_ROUTING_S:
         raise Violation(f"took {seconds:.0f} s")
     for kind, items in ((ObjectKind.PHOTO, routed.photos), (ObjectKind.METADATA, routed.metadata)):
         for item in items:
@@ -209,7 +211,7 @@ def judge(body: str | bytes, report: FuzzReport) -> None:
             report.announced.setdefault(item.key, item)
     reason = routed.rejected
     if reason is not None and not (
-        0 < len(reason) <= MOST_REASON and reason_attribute(reason)["reason"]["StringValue"].isprintable()
+        0 < len(reason) <= MAX_REASON_CHARS and reason_attribute(reason)["reason"]["StringValue"].isprintable()
     ):
         raise Violation(f"a reason of {len(reason)} characters, {reason[:50]!r}")
     _check_lines(routed)
@@ -219,16 +221,16 @@ def judge(body: str | bytes, report: FuzzReport) -> None:
 def _check_announced(item: ObjectCreated, kind: ObjectKind) -> None:
     key = item.key
     if not key or "\0" in key or len(key.encode()) > MAX_KEY_BYTES or has_dot_segments(key):
-        raise Violation(f"{key[:50]!r} is no key that can be requested and stored")
-    if kind_of(key, OWN[0]) is not kind or item.bucket != BUCKET:
+        raise Violation(f"{key[:50]!r} is not a key that can be requested and stored")
+    if kind_of(key, OWN_PREFIXES[0]) is not kind or item.bucket != BUCKET:
         raise Violation(f"{key[:50]!r} is not of this bucket, or not {kind}")
-    again = parse_object(json.loads(json.dumps(as_json(item))))
-    if (again, again.etag) != (item, item.etag):
+    parsed = parse_object(json.loads(json.dumps(as_json(item))))
+    if (parsed, parsed.etag) != (item, item.etag):
         raise Violation(f"{key[:50]!r} becomes another key in a task")
 
 
 def _check_lines(routed: RoutedMessage) -> None:
-    """Check the log lines of the intake."""
+    """Check the intake's log messages about a message."""
     keys = [item.key for item in routed.photos[:3]]
     record = logging.LogRecord("worker", logging.WARNING, "", 0, "%s: %s", (routed.rejected, routed.skipped), None)
     record.key = keys
@@ -239,7 +241,7 @@ def _check_lines(routed: RoutedMessage) -> None:
 
 
 def _outcome(body: str | bytes, routed: RoutedMessage) -> str:
-    """The outcome of a message. Raises Violation if it would be deleted without a log line."""
+    """The outcome of a message. Raises Violation if it would be deleted without a log message."""
     if routed.photos or routed.metadata:
         return "announced, in part rejected" if routed.rejected else "announced"
     if routed.rejected:
@@ -247,22 +249,22 @@ def _outcome(body: str | bytes, routed: RoutedMessage) -> str:
     if routed.skipped:
         return "skipped"
     try:
-        found = parse_message(body)
+        parsed = parse_message(body)
     except EventError as error:
-        raise Violation(f"vanished although it is no event: {error}") from error
-    if found.dialect is Dialect.TEST:
+        raise Violation(f"vanished although it is not an event: {error}") from error
+    if parsed.dialect is Dialect.TEST:
         return "test event"
-    expected = [item.key for item in found.created if skip_reason(item.key, *OWN) is None]
-    if len(expected) != len(found.created) or not expected:
+    expected = [item.key for item in parsed.created if skip_reason(item.key, *OWN_PREFIXES) is None]
+    if len(expected) != len(parsed.created) or not expected:
         raise Violation(f"vanished: {body[:200]!r}")
-    return "object of Binwatch's own, or a folder's marker"
+    return "Binwatch's own object, or a folder marker"
 
 
 def fuzz(events: int, seed: int) -> FuzzReport:
-    """Judge `events` messages."""
-    chance, report = random.Random(seed), FuzzReport()
+    """Generate and judge `events` messages."""
+    rng, report = random.Random(seed), FuzzReport()
     for number in range(events):
-        body = mutated(chance)
+        body = mutated(rng)
         try:
             judge(body, report)
         except Exception as error:  # any exception is a finding
@@ -291,28 +293,28 @@ def _worker(folder: Path) -> Iterator[tuple[Counting, Settings, Any]]:
 
 
 def count_announced(announced: Iterable[ObjectCreated]) -> list[str]:
-    """Let a worker process the announced objects, every other of which exists. Returns the violations."""
+    """Let a worker process the announced objects, of which every second one exists. Returns the violations."""
     items = sorted(announced, key=lambda item: item.key)
     with tempfile.TemporaryDirectory() as folder, _worker(Path(folder)) as (counting, settings, client):
         for item in items[::2]:
             data = _PHOTO.read_bytes() if kind_of(item.key) is ObjectKind.PHOTO else b'{"EXPECTED_QUANTITY": 1}'
             try:
                 client.put_object(Bucket=BUCKET, Key=item.key, Body=data)
-            except (ClientError, BotoCoreError):  # moto refuses a line break in a key; then the object is missing
+            except (ClientError, BotoCoreError):  # moto rejects a line break in a key; the object is then missing
                 continue
         outages = []
-        for start in range(0, len(items), _GROUP):
-            group = items[start : start + _GROUP]
+        for start in range(0, len(items), _GROUP_OBJECTS):
+            group = items[start : start + _GROUP_OBJECTS]
             outages += counting.count([item for item in group if kind_of(item.key) is ObjectKind.PHOTO])
             outages += counting.read_metadata([item for item in group if kind_of(item.key) is ObjectKind.METADATA])
         pages = list(unrecorded_pages(counting.objects, counting.database, settings, bucket=BUCKET))
-        left = [item.key for page in pages for item in (*page.photos, *page.metadata)]
+        unrecorded = [item.key for page in pages for item in (*page.photos, *page.metadata)]
         with counting.database.connect() as connection:
             tables = (Count, Expectation)
             recorded = sum(connection.execute(select(func.count()).select_from(table)).scalar_one() for table in tables)
     return [
         *(f"{outage.item.key[:50]!r} would be retried forever: {outage.error}" for outage in outages),
-        *(f"{key[:50]!r} is found by reconcile although it was recorded" for key in left),
+        *(f"{key[:50]!r} is found by reconcile although it was recorded" for key in unrecorded),
         *([f"{recorded} records of {len(items)} objects"] if recorded != len(items) else []),
     ]
 
@@ -322,19 +324,21 @@ def _memory_mb() -> int:
 
 
 def main() -> None:
-    """Judge messages, print the outcomes, and exit with 1 if there was a violation."""
+    """Judge messages, print the outcomes, and exit with status 1 if there was a violation."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--events", type=int, default=5000)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    logging.disable(logging.WARNING)  # a line for each object that is not there
+    logging.disable(logging.WARNING)  # there would be one for each missing object
     report = fuzz(options.events, options.seed)
-    judged = _memory_mb()
+    fuzzing_mb = _memory_mb()
     report.findings += count_announced(report.announced.values())
-    for outcome, number in report.outcomes.most_common():
-        print(f"{number:6} {outcome}")
+    for outcome, messages in report.outcomes.most_common():
+        print(f"{messages:6} {outcome}")
     print(f"{len(report.announced):6} objects announced, {len(report.findings)} findings")
-    print(f"slowest message: {report.slowest_s:.2f} s; memory at most {judged} MB, with the worker {_memory_mb()} MB")
+    print(
+        f"slowest message: {report.slowest_s:.2f} s; memory at most {fuzzing_mb} MB, with the worker {_memory_mb()} MB"
+    )
     for finding in report.findings[:50]:
         print(finding.encode("unicode_escape").decode())
     sys.exit(1 if report.findings else 0)

@@ -1,4 +1,4 @@
-"""A model's outputs for photos that it was not trained on, unchanged and disturbed, stored in a file.
+"""Stores a model's outputs for photos that it was not trained on, unchanged and disturbed.
 
     python -m benchmarks.held_out FOLDER OUT.npz [--model samples/model] [--strengths medium strong]
 
@@ -28,7 +28,7 @@ from worker.engine import Engine
 BATCH = 16
 
 
-def held_out(index: Path) -> list[dict[str, str]]:
+def held_out_rows(index: Path) -> list[dict[str, str]]:
     """Rows of the validation and the test split, each with its split."""
     with index.open(encoding="utf-8", newline="") as file:
         rows = [row | {"split": split_of(row["bin_group"]).value} for row in csv.DictReader(file)]
@@ -37,30 +37,30 @@ def held_out(index: Path) -> list[dict[str, str]]:
 
 def pixels_of(tar: Path, rows: list[dict[str, str]], card: Card) -> list[Pixels]:
     """Photos with the preprocessing of `card`, uint8 (size, size, 3), in the order of the rows."""
-    wanted = {f"{row['key']}.jpg" for row in rows}
+    names = {f"{row['key']}.jpg" for row in rows}
     with tarfile.open(tar) as archive:
         data = {
             Path(member.name).name: archive.extractfile(member).read()  # type: ignore[union-attr]
             for member in archive
-            if Path(member.name).name in wanted
+            if Path(member.name).name in names
         }
     return [card.load_photo(data[f"{row['key']}.jpg"]).pixels for row in rows]
 
 
-def see(engine: Engine, photos: list[Pixels]) -> dict[str, np.ndarray]:
-    """Probabilities, embeddings and properties of photos."""
+def outputs(engine: Engine, photos: list[Pixels]) -> dict[str, np.ndarray]:
+    """Probabilities, embeddings, and brightness, contrast and sharpness of photos."""
     batches = (np.stack(photos[start : start + BATCH]) for start in range(0, len(photos), BATCH))
     inferred = [engine.infer(batch) for batch in batches]
     stats = [photo_stats(photo) for photo in photos]
     return {
-        "probabilities": np.concatenate([part.probabilities for part in inferred]),
-        "embeddings": np.concatenate([part.embeddings for part in inferred]),
-        "stats": np.array([(found.brightness, found.contrast, found.sharpness) for found in stats]),
+        "probabilities": np.concatenate([batch.probabilities for batch in inferred]),
+        "embeddings": np.concatenate([batch.embeddings for batch in inferred]),
+        "stats": np.array([(each.brightness, each.contrast, each.sharpness) for each in stats]),
     }
 
 
-def variants(photos: list[Pixels], strengths: Collection[str]) -> Iterator[tuple[str, list[Pixels]]]:
-    """All photos with every disturbance at these strengths."""
+def disturbed_photos(photos: list[Pixels], strengths: Collection[str]) -> Iterator[tuple[str, list[Pixels]]]:
+    """(name of the disturbance and strength, disturbed photos) for all disturbances at these strengths."""
     with ThreadPoolExecutor(2) as pool:
         for name, (disturb, values) in DISTURBANCES.items():
             for strength, value in zip(STRENGTHS, values, strict=True):
@@ -83,23 +83,23 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=0)
     options = parser.parse_args()
     engine = Engine(Bundle(options.model), threads=options.threads)
-    rows = held_out(options.folder / "index.csv")
+    rows = held_out_rows(options.folder / "index.csv")
     photos = pixels_of(options.folder / "photos-224.tar", rows, engine.card)
     splits = np.array([row["split"] for row in rows])
     groups = np.unique([row["bin_group"] for row in rows], return_inverse=True)[1]
-    found = {
+    arrays = {
         "version": np.array(engine.card.version),
         "splits": splits,
         "groups": groups,
         "labels": np.array([class_of(int(row["label"])) for row in rows]),
         "shape": np.array([float(row["width"]) / float(row["height"]) for row in rows]),
     }
-    found |= {f"none/{name}": values for name, values in see(engine, photos).items()}
+    arrays |= {f"none/{name}": values for name, values in outputs(engine, photos).items()}
     test = [photo for photo, split in zip(photos, splits, strict=True) if split == Split.TEST]
-    for name, disturbed in variants(test, options.strengths):
-        found |= {f"{name}/{part}": values for part, values in see(engine, disturbed).items()}
+    for name, disturbed in disturbed_photos(test, options.strengths):
+        arrays |= {f"{name}/{part}": values for part, values in outputs(engine, disturbed).items()}
         print(name, file=sys.stderr, flush=True)
-    np.savez(options.out, **found)
+    np.savez(options.out, **arrays)
 
 
 if __name__ == "__main__":

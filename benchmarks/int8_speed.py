@@ -1,9 +1,9 @@
-"""The speed of the int8 file compared with the fp32 file of the same network, as written by `export`.
+"""Speed of the int8 file compared with the fp32 file of the same network, as written by `export`.
 
     python -m benchmarks.int8_speed --architecture resnet50v2 --threads 1
 
-The weights are random, which does not affect the speed. The two alternate, so that other work on the machine affects
-both. The loss of accuracy by int8 is measured by `export`, and each model's card contains it.
+The weights are random, which does not affect the speed. The two alternate, so that other load on the machine affects
+both. `export` measures the accuracy lost by int8 and writes it to the model's card.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def main() -> None:
         for model in models:
             model(batch)
         rounds = [[photos_per_second(model, batch) for model in models] for _ in range(options.rounds)]
-    ratios = sorted(b / a for a, b in rounds)
+    ratios = sorted(int8_rate / fp32_rate for fp32_rate, int8_rate in rounds)
     print(
         f"{options.architecture}, ONNX Runtime, CPU, {options.threads} threads, batches of {options.batch_size};",
         end=" ",

@@ -1,9 +1,9 @@
-"""A nightly run of many photos through the transform driver: its memory, and its records compared with a worker's.
+"""Memory of a nightly run of many photos with the transform driver, and comparison of its records with a worker's.
 
-Moto stands in for S3 and SageMaker's API, and testing/transform_driver.py runs the transform job with the real
-container (`python -m worker serve`), all on this machine. `python -m worker nightly` is a process of its own. The
-resident memory of both is sampled while they work: it must not grow with the photos. Then the same photos are counted
-in the way of a local worker, and every record is compared.
+Moto replaces S3 and SageMaker's API, and testing/transform_driver.py runs the transform job with the real container
+(`python -m worker serve`), all on this machine. `python -m worker nightly` runs as a separate process. The resident
+memory of both is sampled while they work: it must not grow with the number of photos. Then the same photos are counted
+as by a local worker, and every record is compared.
 
     python -m benchmarks.nightly PHOTOS_FOLDER [--photos 10000]
 """
@@ -27,7 +27,7 @@ from moto.server import ThreadedMotoServer
 from pydantic import SecretStr
 from sqlalchemy import select
 
-from benchmarks.memory import held
+from benchmarks.memory import process_memory
 from benchmarks.services import ROOT, photos_of
 from binwatch.events import ObjectCreated
 from binwatch.keys import ObjectKind, kind_of
@@ -46,12 +46,12 @@ CREDENTIALS = {
     "AWS_EC2_METADATA_DISABLED": "true",
     "AWS_DEFAULT_REGION": "us-east-1",
 }
-GROUP = 256
-LOOK_S = 0.5
+GROUP_PHOTOS = 256
+SAMPLE_INTERVAL_S = 0.5
 
 
-class Memory:
-    """Resident memory of a process from now on, in MiB, every LOOK_S seconds."""
+class MemorySampler:
+    """Samples the resident memory of a process in MiB, in a thread, from now until `stop` is called."""
 
     def __init__(self, pid: int) -> None:
         self.samples: list[float] = []
@@ -64,33 +64,33 @@ class Memory:
         self._stop.set()
         self._thread.join()
 
-    def in_words(self) -> str:
-        """The mean of each quarter of the time, and the peak."""
+    def summary(self) -> str:
+        """The mean of each quarter of the sampled time, and the peak."""
         size = max(1, len(self.samples) // 4)
         quarters = [self.samples[start : start + size] for start in range(0, 4 * size, size)]
-        means = ", ".join(f"{sum(part) / len(part):.0f}" for part in quarters if part)
+        means = ", ".join(f"{sum(quarter) / len(quarter):.0f}" for quarter in quarters if quarter)
         return f"{means} MiB in the quarters of its time, at most {max(self.samples, default=0):.0f}"
 
     def _watch(self) -> None:
-        while not self._stop.wait(LOOK_S):
+        while not self._stop.wait(SAMPLE_INTERVAL_S):
             try:
-                self.samples.append(held(self._pid)[0] / 2**20)
+                self.samples.append(process_memory(self._pid)[0] / 2**20)
             except OSError:  # it has ended
                 return
 
 
-class Watched(Containers):
-    """Containers whose memory is sampled from the moment when they are ready."""
+class SampledContainers(Containers):
+    """Containers whose memory is sampled once they are ready."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
-        self.memory: dict[int, Memory] = {}
+        self.memory: dict[int, MemorySampler] = {}
 
     def get(self, archive: bytes, environment: dict[str, str]) -> Any:
         container = super().get(archive, environment)
         pid = container.process.pid
         if pid not in self.memory:
-            self.memory[pid] = Memory(pid)
+            self.memory[pid] = MemorySampler(pid)
         return container
 
 
@@ -102,15 +102,15 @@ def main() -> None:
     photos = photos_of(options.folder, options.photos)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="binwatch-nightly-")))
-        settings = settings_on(stack.enter_context(moto()), folder / "nightly.db")
+        settings = make_settings(stack.enter_context(moto()), folder / "nightly.db")
         s3 = boto3.client("s3", endpoint_url=settings.s3_endpoint_url)
         s3.create_bucket(Bucket=settings.bucket)
         for number, photo in enumerate(photos):
             s3.put_object(Bucket=settings.bucket, Key=f"bin-images/{number:06}.jpg", Body=photo)
         run_nightly(s3, settings, folder)
-        beside = settings.model_copy(update={"database_url": SecretStr(sqlite_url(folder / "local.db"))})
-        count_locally(beside)
-        compare(rows(settings), rows(beside), len(photos))
+        local = settings.model_copy(update={"database_url": SecretStr(sqlite_url(folder / "local.db"))})
+        count_locally(local)
+        compare(rows(settings), rows(local), len(photos))
 
 
 @contextmanager
@@ -123,7 +123,7 @@ def moto() -> Iterator[str]:
     server.stop()
 
 
-def settings_on(endpoint: str, database: Path) -> Settings:
+def make_settings(endpoint: str, database: Path) -> Settings:
     settings = Settings(
         bucket="bench",
         s3_endpoint_url=endpoint,
@@ -142,22 +142,22 @@ def settings_on(endpoint: str, database: Path) -> Settings:
 
 def run_nightly(s3: Any, settings: Settings, folder: Path) -> None:
     migrate(connect(settings.database_url.get_secret_value()))
-    containers = Watched(folder / "opt-ml")
-    with TransformDriver(s3, containers).playing():
+    containers = SampledContainers(folder / "opt-ml")
+    with TransformDriver(s3, containers).running():
         started = time.perf_counter()
         command = [sys.executable, "-m", "worker", "nightly", "--backend", "sagemaker"]
         process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
-        memory = Memory(process.pid)
+        memory = MemorySampler(process.pid)
         status = process.wait()
         seconds = time.perf_counter() - started
     if status:
         sys.exit(f"the nightly command ended with {status}")
     memory.stop()
-    for watched in containers.memory.values():
-        watched.stop()
-        print(f"container  {watched.in_words()}")
+    for sampler in containers.memory.values():
+        sampler.stop()
+        print(f"container  {sampler.summary()}")
     containers.stop()
-    print(f"command    {memory.in_words()}")
+    print(f"command    {memory.summary()}")
     print(f"nightly    {seconds:.0f} s in all")
 
 
@@ -166,8 +166,10 @@ def count_locally(settings: Settings) -> None:
     counting = Counting(settings)
     listed = [photo for photo in Objects(settings).list(settings.bucket) if kind_of(photo.key) is ObjectKind.PHOTO]
     started = time.perf_counter()
-    for start in range(0, len(listed), GROUP):
-        group = [ObjectCreated(settings.bucket, photo.key, photo.modified) for photo in listed[start : start + GROUP]]
+    for start in range(0, len(listed), GROUP_PHOTOS):
+        group = [
+            ObjectCreated(settings.bucket, photo.key, photo.modified) for photo in listed[start : start + GROUP_PHOTOS]
+        ]
         if outages := counting.count(group):
             sys.exit(f"{outages[0].error}")
     print(f"local      {time.perf_counter() - started:.0f} s in one process, one group after the other")
@@ -175,27 +177,28 @@ def count_locally(settings: Settings) -> None:
 
 
 def rows(settings: Settings) -> dict[str, dict[str, Any]]:
-    """Key → record, without its id and time."""
+    """Key → record, without its id and time of recording."""
     with connect(settings.database_url.get_secret_value()).connect() as connection:
-        found = connection.execute(select(Count.__table__)).mappings()
-        return {row["key"]: {name: row[name] for name in row if name not in {"id", "recorded_at"}} for row in found}
+        records = connection.execute(select(Count.__table__)).mappings()
+        return {row["key"]: {name: row[name] for name in row if name not in {"id", "recorded_at"}} for row in records}
 
 
 def compare(nightly: dict[str, dict[str, Any]], local: dict[str, dict[str, Any]], photos: int) -> None:
-    """Print how many records are equal to the last digit, and the differences of the others."""
+    """Print how many records are exactly equal, and the differences of the others."""
     if nightly.keys() != local.keys() or len(local) != photos:
         sys.exit(f"{len(nightly)} records by the nightly run, {len(local)} by the worker, of {photos} photos")
-    other = [key for key in local if nightly[key] != local[key]]
-    print(f"records    {photos - len(other)} of {photos} are the same in every column")
-    if other:
-        counts = sum(nightly[key]["predicted"] != local[key]["predicted"] for key in other)
-        apart = max(
-            abs(one - another)
-            for key in other
-            for one, another in zip(nightly[key]["probabilities"], local[key]["probabilities"], strict=True)
+    differing = [key for key in local if nightly[key] != local[key]]
+    print(f"records    {photos - len(differing)} of {photos} are the same in every column")
+    if differing:
+        counts = sum(nightly[key]["predicted"] != local[key]["predicted"] for key in differing)
+        max_difference = max(
+            abs(a - b)
+            for key in differing
+            for a, b in zip(nightly[key]["probabilities"], local[key]["probabilities"], strict=True)
         )
-        columns = {name for key in other for name in local[key] if nightly[key][name] != local[key][name]}
-        print(f"           others differ in {', '.join(sorted(columns))}; {counts} counts; by {apart:.1e} at most")
+        columns = {name for key in differing for name in local[key] if nightly[key][name] != local[key][name]}
+        names = ", ".join(sorted(columns))
+        print(f"           others differ in {names}; {counts} counts; by {max_difference:.1e} at most")
 
 
 if __name__ == "__main__":

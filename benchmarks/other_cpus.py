@@ -1,10 +1,10 @@
-"""Whether the sample photos are counted on other CPUs as on this one: each CPU is emulated by qemu-user.
+"""Compares the counts of the sample photos on other CPUs, emulated by qemu-user, with those on this one.
 
     python -m benchmarks.other_cpus [--cpu Haswell] [--cpu SandyBridge] [--photos 122]
 
 Needs an x86-64 machine and the Debian package qemu-user. Haswell has AVX2 and SandyBridge AVX, and neither has VNNI;
-qemu 7.2 emulates no AVX-512. A photo takes 4 seconds of processor time. `--plain` leaves out the self-check and the
-session options that keep int8 products exact, to show their effect. Exit status 1 if a count differs.
+qemu 7.2 emulates no AVX-512. A photo takes 4 seconds of processor time. `--plain` disables the self-check and the
+session options that keep int8 products exact, to show their effect. Exits with status 1 if a count differs.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from worker.engine import Engine
 
 SAMPLES = Path(__file__).parents[1] / "samples" / "bin-images"
 QEMU = "qemu-x86_64"
-BATCH = 4
+BATCH_SIZE = 4
 
 
 @dataclass(frozen=True)
@@ -45,15 +45,15 @@ class CpuOutputs:
         return self.probabilities.argmax(axis=1)
 
 
-def why_not() -> str | None:
-    """Why this machine cannot emulate another CPU; None if it can."""
+def missing_requirement() -> str | None:
+    """The reason why this machine cannot emulate another CPU; None if it can."""
     if platform.machine() != "x86_64":
-        return f"this machine is {platform.machine()}, and runs no x86-64 Python"
+        return f"this machine is {platform.machine()}, and cannot run an x86-64 Python"
     return None if shutil.which(QEMU) else f"no {QEMU}: install the Debian package qemu-user"
 
 
-def answer(model: Path, pixels: Path, out: Path, *, plain: bool) -> None:
-    """Count decoded photos on this process's CPU, which may be emulated."""
+def write_outputs(model: Path, pixels: Path, out: Path, *, plain: bool) -> None:
+    """Count decoded photos on the CPU of this process, which may be emulated, and write the outputs to `out`."""
     bundle = Bundle(model)
     if plain:
         onnx_session.exact_int8_options = dict
@@ -63,36 +63,36 @@ def answer(model: Path, pixels: Path, out: Path, *, plain: bool) -> None:
     began = time.perf_counter()
     engine = Engine(bundle, provider=Provider.CPU, threads=1)
     photos = np.load(pixels)
-    parts = [engine.infer(photos[at : at + BATCH]).probabilities for at in range(0, len(photos), BATCH)]
+    batches = [engine.infer(photos[start : start + BATCH_SIZE]) for start in range(0, len(photos), BATCH_SIZE)]
     options = " ".join(f"{name}={value}" for name, value in onnx_session.exact_int8_options().items())
     with out.open("wb") as file:
         np.savez(
             file,
-            probabilities=np.concatenate(parts),
+            probabilities=np.concatenate([batch.probabilities for batch in batches]),
             self_check=f"{engine.precision} {engine.self_check}",
             options=options or "none",
             seconds=time.perf_counter() - began,
         )
 
 
-def ask(cpu: str | None, model: Path, pixels: Path, *, plain: bool = False) -> CpuOutputs:
-    """The outputs of an emulated CPU, or (None) of this one, from a process of its own."""
+def outputs_of_cpu(cpu: str | None, model: Path, pixels: Path, *, plain: bool = False) -> CpuOutputs:
+    """Count decoded photos in a new process, on an emulated CPU or, if `cpu` is None, on this one."""
     out = pixels.with_suffix(f".{cpu}.npz")
     emulated = [QEMU, "-cpu", cpu] if cpu else []
     command = [*emulated, sys.executable, "-m", "benchmarks.other_cpus", "--answer", str(pixels), str(out)]
-    more = ["--model", str(model), *(["--plain"] if plain else [])]
-    ended = subprocess.run([*command, *more], capture_output=True, text=True, check=False)
-    if ended.returncode:
-        # qemu warns in each thread about features that it does not emulate.
-        lines = [line for line in ended.stderr.splitlines() if "TCG doesn't support" not in line]
-        raise SystemExit("\n".join([f"{cpu or 'this CPU'}: exit status {ended.returncode}", *lines[-20:]]))
-    with np.load(out) as found:
+    arguments = ["--model", str(model), *(["--plain"] if plain else [])]
+    result = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
+    if result.returncode:
+        # In each thread, qemu warns about features that it does not emulate.
+        lines = [line for line in result.stderr.splitlines() if "TCG doesn't support" not in line]
+        raise SystemExit("\n".join([f"{cpu or 'this CPU'}: exit status {result.returncode}", *lines[-20:]]))
+    with np.load(out) as arrays:
         return CpuOutputs(
-            found["probabilities"], str(found["self_check"]), str(found["options"]), float(found["seconds"])
+            arrays["probabilities"], str(arrays["self_check"]), str(arrays["options"]), float(arrays["seconds"])
         )
 
 
-def decoded(model: Path, photos: int) -> np.ndarray:
+def decode_samples(model: Path, photos: int) -> np.ndarray:
     """The first sample photos with the model's preprocessing."""
     card = Bundle(model).card
     files = sorted(SAMPLES.glob("*.jpg"))[:photos]
@@ -108,24 +108,24 @@ def main() -> None:
     parser.add_argument("--answer", type=Path, nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.answer:
-        return answer(options.model, *options.answer, plain=options.plain)
-    reason = why_not()
+        return write_outputs(options.model, *options.answer, plain=options.plain)
+    reason = missing_requirement()
     if reason:
         raise SystemExit(reason)
     with TemporaryDirectory() as folder:
         pixels = Path(folder) / "photos.npy"
-        np.save(pixels, decoded(options.model, options.photos))
-        here = ask(None, options.model, pixels)
+        np.save(pixels, decode_samples(options.model, options.photos))
+        this_cpu = outputs_of_cpu(None, options.model, pixels)
         print("CPU            other counts  largest difference  mean class  session options, self-check")
         same = True
         for cpu in (None, *(options.cpu or ("Haswell", "SandyBridge"))):
-            there = ask(cpu, options.model, pixels, plain=options.plain) if cpu else here
-            other = int((there.counts != here.counts).sum())
-            most = float(np.abs(there.probabilities - here.probabilities).max())
-            same &= other == 0
+            outputs = outputs_of_cpu(cpu, options.model, pixels, plain=options.plain) if cpu else this_cpu
+            differing = int((outputs.counts != this_cpu.counts).sum())
+            max_difference = float(np.abs(outputs.probabilities - this_cpu.probabilities).max())
+            same &= differing == 0
             print(
-                f"{cpu or 'this one':<14}{f'{other} of {len(there.counts)}':>13}{most:>20.3g}"
-                f"{there.counts.mean():>12.2f}  {there.options}, {there.self_check} ({there.seconds:.0f} s)"
+                f"{cpu or 'this one':<14}{f'{differing} of {len(outputs.counts)}':>13}{max_difference:>20.3g}"
+                f"{outputs.counts.mean():>12.2f}  {outputs.options}, {outputs.self_check} ({outputs.seconds:.0f} s)"
             )
     sys.exit(0 if same else 1)
 

@@ -1,12 +1,12 @@
-"""How long each page and each part of the JSON API takes with a million records in PostgreSQL.
+"""Response times of each page and each path of the JSON API with a million records in PostgreSQL.
 
     python -m benchmarks.pages [--bins 1000000] [--url DATABASE_URL [--filled]] [--rounds 40]
 
-Without --url, a temporary PostgreSQL is started from Debian's package, without fsync. DATABASE_URL names an empty
-database. Records are written by SQL, first the ledgers and then the tables that follow from them: photos of 30 days,
+Without --url, a temporary PostgreSQL from Debian's package is started, without fsync. DATABASE_URL must name an empty
+database. Records are written by SQL, first the ledgers and then the tables derived from them: photos of 30 days,
 counted by two models, each bin with an expected quantity, one in fifty audited. Then the real monitor serves them over
-HTTP, and each address is requested repeatedly, each time with other bins, days and prefixes. Pages with photos are left
-out, because photos come from a bucket.
+HTTP, and each path is requested repeatedly, each time with different bins, days and prefixes. Pages with photos are
+omitted, because photos come from a bucket.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from binwatch.settings import load_settings
 from testing.services.monitor import serving_monitor
 from testing.services.postgres import running_postgres
 
-CHUNK = 250_000
+CHUNK_BINS = 250_000
 DAYS = 30
 BUSY_BIN = "0000001"
 BUSY_PHOTOS = 2_000
-"""Photos of one bin that a fixed camera photographs."""
+"""Number of photos of one bin in front of a fixed camera."""
 LIMIT_MS = 200
-"""Limit of every page at the 95th percentile."""
+"""Limit for the 95th percentile of every request."""
 ROWS = """
     CREATE TEMPORARY TABLE made AS
     SELECT i, lpad(i::text, 7, '0') AS bin, (random() * 6)::int AS expected, (random() - 0.5) * 6 AS error,
@@ -75,7 +75,7 @@ AUDITS = """
     SELECT bucket, bin_id, 'count', expected, true, 'Ada', count_id, expectation_id, compared_at FROM comparisons
     WHERE id BETWEEN :first AND :last AND id % 50 = 0
 """
-BUSY = """
+BUSY_BIN_COUNTS = """
     INSERT INTO counts (bucket, key, etag, bin_id, model_version, precision, provider, predicted, probabilities,
         modified_at, recorded_at)
     SELECT bucket, key, i::text, bin_id, model_version, precision, provider, predicted, probabilities,
@@ -92,8 +92,8 @@ TOTALS = (
         FROM audits GROUP BY 3, 4""",
     "INSERT INTO audit_totals SELECT answer, blind, count(*), now() FROM audits GROUP BY 1, 2",
 )
-FOLLOWS = (
-    # A p-value about as small as the probability of the expected quantity, in the direction of the difference.
+DERIVED = (
+    # The p-value is about as small as the probability of the expected quantity, in the direction of the difference.
     """INSERT INTO current_comparisons (bucket, bin_id, comparison_id, count_id, expectation_id, model_version, key,
         photo_at, predicted, expected, difference, chance, p_value, p_missing, p_surplus, doubt, doubt_one_sided,
         calibration, audit_id)
@@ -123,8 +123,8 @@ SEQUENCES = "SELECT setval(pg_get_serial_sequence('{0}', 'id'), (SELECT max(id) 
 def fill(engine: Engine, bins: int) -> None:
     """Write the records."""
     migrate(engine)
-    for first in range(1, bins + 1, CHUNK):
-        last = min(first + CHUNK - 1, bins)
+    for first in range(1, bins + 1, CHUNK_BINS):
+        last = min(first + CHUNK_BINS - 1, bins)
         with engine.begin() as connection:
             connection.execute(text(ROWS), {"bins": bins, "first": first, "last": last})
             connection.execute(text(COUNTS), {"bins": bins})
@@ -136,23 +136,23 @@ def fill(engine: Engine, bins: int) -> None:
     with engine.begin() as connection:
         for table in ("counts", "expectations", "comparisons"):
             connection.execute(text(SEQUENCES.format(table)))
-        connection.execute(text(BUSY), {"photos": BUSY_PHOTOS, "bin": BUSY_BIN})
-        for statement in (*TOTALS, *FOLLOWS):
+        connection.execute(text(BUSY_BIN_COUNTS), {"photos": BUSY_PHOTOS, "bin": BUSY_BIN})
+        for statement in (*TOTALS, *DERIVED):
             connection.execute(text(statement))
     with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
         connection.execute(text("VACUUM ANALYZE"))
 
 
-class Questions:
-    """Addresses with random bins, days and prefixes."""
+class RequestPaths:
+    """Paths of requests, with random bins, days and prefixes."""
 
     def __init__(self, client: httpx.Client, bins: int) -> None:
         self._random = random.Random(1)
         self._bins = bins
-        self._cursors = list(self._walk(client))
+        self._cursors = list(self._page_cursors(client))
 
-    def every(self) -> dict[str, Callable[[], str]]:
-        """Name of a request → a function that returns an address for it."""
+    def by_name(self) -> dict[str, Callable[[], str]]:
+        """Name of a request → function that returns a path for it."""
         lists = {
             "": dict,
             ", flagged, not audited": lambda: {"flagged": "true", "audited": "false"},
@@ -205,29 +205,31 @@ class Questions:
         start = datetime.now(UTC) - timedelta(days=self._random.randint(1, DAYS - 1))
         return {"since": start.isoformat(), "until": (start + timedelta(days=1)).isoformat()}
 
-    def _walk(self, client: httpx.Client) -> Iterator[str]:
+    def _page_cursors(self, client: httpx.Client) -> Iterator[str]:
         cursor: str | None = None
         for _ in range(30):
-            asked = {"limit": 200} | ({"after": cursor} if cursor else {})
-            cursor = client.get("/api/discrepancies", params=asked).raise_for_status().json()["next"]
+            params = {"limit": 200} | ({"after": cursor} if cursor else {})
+            cursor = client.get("/api/discrepancies", params=params).raise_for_status().json()["next"]
             if cursor is None:
                 return
             yield cursor
 
 
-def measure(client: httpx.Client, what: str, address: Callable[[], str], rounds: int) -> bool:
+def measure(client: httpx.Client, name: str, make_path: Callable[[], str], rounds: int) -> bool:
     """Print median, 95th percentile and maximum. Returns whether the limit is kept."""
-    found = milliseconds(lambda: client.get(address()).raise_for_status(), rounds)
-    late = "" if p95(found) <= LIMIT_MS else " (too slow)"
-    print(f"| {what} | {statistics.median(found):.0f} | {p95(found):.0f}{late} | {max(found):.0f} |", flush=True)
-    return not late
+    durations = milliseconds(lambda: client.get(make_path()).raise_for_status(), rounds)
+    too_slow = p95(durations) > LIMIT_MS
+    note = " (too slow)" if too_slow else ""
+    median, highest = statistics.median(durations), max(durations)
+    print(f"| {name} | {median:.0f} | {p95(durations):.0f}{note} | {highest:.0f} |", flush=True)
+    return not too_slow
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bins", type=int, default=1_000_000)
     parser.add_argument("--url", help="an empty PostgreSQL database")
-    parser.add_argument("--filled", action="store_true", help="an earlier run has filled the database")
+    parser.add_argument("--filled", action="store_true", help="the database was filled by an earlier run")
     parser.add_argument("--rounds", type=int, default=40)
     options = parser.parse_args()
     with ExitStack() as stack:
@@ -238,11 +240,13 @@ def main() -> None:
         print(f"\n{options.bins:,} bins, PostgreSQL, {usable_cores()} cores, in milliseconds\n")
         print("| what | median | p95 | max |\n| --- | --- | --- | --- |")
         os.environ |= {"BINWATCH_DATABASE_URL": url, "BINWATCH_BUCKET": "bins"}
-        os.environ["BINWATCH_S3_ENDPOINT_URL"] = "http://127.0.0.1:9"  # no server: there are no cards, as after a start
+        os.environ["BINWATCH_S3_ENDPOINT_URL"] = (
+            "http://127.0.0.1:9"  # no server, so there are no cards, as just after a start
+        )
         services, client = stack.enter_context(serving_monitor(load_settings()))
         services.drift.update()
-        questions = Questions(client, options.bins)
-        kept = [measure(client, what, address, options.rounds) for what, address in questions.every().items()]
+        paths = RequestPaths(client, options.bins)
+        kept = [measure(client, name, make_path, options.rounds) for name, make_path in paths.by_name().items()]
         engine.dispose()
         print(f"\n{sum(kept)} of {len(kept)} within {LIMIT_MS} ms at the 95th percentile")
 

@@ -1,12 +1,13 @@
-"""How long a scrape, the computation of drift and the recording of 32 photos take, with few records and with many.
+"""Duration of a scrape, of computing drift and of recording 32 photos, with few records and with many.
 
     python -m benchmarks.scrape DATABASE_URL --photos 10000
     python -m benchmarks.scrape DATABASE_URL --photos 10000000
 
-With `--slices N`, the photos are of N slices, and each has comparisons in all cells of its confusion matrix.
+With `--slices N`, the photos belong to N slices, and each slice has comparisons in all cells of its confusion matrix.
 
-DATABASE_URL names an empty PostgreSQL database. Photos are written by SQL, of one model, over the last seven days, with
-probabilities, properties and an embedding of 64; one in ten is compared. The totals match these records.
+DATABASE_URL must name an empty PostgreSQL database. Photos of the last seven days, counted by one model, are written by
+SQL, with probabilities, properties and an embedding of 64 values; one in ten is compared. The totals match these
+records.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from binwatch.settings import load_settings
 from binwatch.slicing import Slicing
 from testing.services.monitor import serving_monitor
 
-CHUNK = 500_000
+CHUNK_PHOTOS = 500_000
 MODEL = "bench-1"
 COUNTS = """
     INSERT INTO counts (bucket, key, etag, bin_id, model_version, precision, provider, predicted, probabilities, width,
@@ -75,13 +76,13 @@ def fill(engine: Engine, photos: int, slices: int) -> None:
     """Write the records."""
     if slices:
         Slices(engine, SLICING).ids(f"slice-{number}/" for number in range(slices))
-    for first in range(1, photos + 1, CHUNK):
+    for first in range(1, photos + 1, CHUNK_PHOTOS):
         values = {
             "model": MODEL,
             "photos": photos,
             "slices": slices,
             "first": first,
-            "last": min(first + CHUNK - 1, photos),
+            "last": min(first + CHUNK_PHOTOS - 1, photos),
         }
         with engine.begin() as connection:
             connection.execute(text(COUNTS), values)
@@ -95,14 +96,14 @@ def fill(engine: Engine, photos: int, slices: int) -> None:
         connection.execute(text("VACUUM ANALYZE"))
 
 
-def timed(what: str, work: Callable[[], object], rounds: int) -> None:
+def show_duration(name: str, work: Callable[[], object], rounds: int) -> None:
     """Print median and 95th percentile, in milliseconds."""
-    found = milliseconds(work, rounds)
-    print(f"| {what} | {statistics.median(found):.1f} | {p95(found):.1f} | {rounds} |", flush=True)
+    durations = milliseconds(work, rounds)
+    print(f"| {name} | {statistics.median(durations):.1f} | {p95(durations):.1f} | {rounds} |", flush=True)
 
 
-def recording(engine: Engine, slicing: Slicing | None) -> Callable[[], object]:
-    """Records 32 new photos at each call, each of another slice."""
+def make_recorder(engine: Engine, slicing: Slicing | None) -> Callable[[], object]:
+    """A function that records 32 new photos, each of a different slice."""
     store, embedding = Store(engine, slicing=slicing), pack(np.ones(64, np.float32))
     numbers = iter(range(10**9))
 
@@ -127,7 +128,7 @@ def recording(engine: Engine, slicing: Slicing | None) -> Callable[[], object]:
 
 
 def measure(url: str, engine: Engine, slices: int) -> None:
-    """Start a monitor, and time it and the recording of photos."""
+    """Start a monitor, and measure it and the recording of photos."""
     os.environ["BINWATCH_DATABASE_URL"] = url
     if slices:
         os.environ["BINWATCH_SLICE_PATTERN"] = SLICING.rule
@@ -136,9 +137,9 @@ def measure(url: str, engine: Engine, slices: int) -> None:
         print("| what | median, ms | p95, ms | rounds |\n| --- | --- | --- | --- |")
         services.drift.update()
         services.flags.update()
-        timed("scrape, drift figures included", lambda: client.get("/metrics").raise_for_status(), 200)
-        timed("look for drift (four windows)", services.drift.update, 10)
-        timed("record 32 photos", recording(engine, settings.slicing), 50)
+        show_duration("scrape, drift figures included", lambda: client.get("/metrics").raise_for_status(), 200)
+        show_duration("look for drift (four windows)", services.drift.update, 10)
+        show_duration("record 32 photos", make_recorder(engine, settings.slicing), 50)
 
 
 def main() -> None:

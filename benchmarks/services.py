@@ -1,4 +1,4 @@
-"""The whole system on this machine for the duration of a benchmark: versitygw, RabbitMQ, PostgreSQL and a worker.
+"""Runs the whole system on this machine for a benchmark: versitygw, RabbitMQ, PostgreSQL and workers.
 
 versitygw: `go install github.com/versity/versitygw/cmd/versitygw@latest`. RabbitMQ and PostgreSQL: Debian's packages
 rabbitmq-server and postgresql. PostgreSQL runs without fsync.
@@ -36,21 +36,21 @@ from testing.services.rabbitmq import free_ports, running_rabbitmq
 from worker.brokers.rabbitmq.events import RabbitEventQueue
 
 ROOT = Path(__file__).parents[1]
-START_S = 60
+START_TIMEOUT_S = 60
 CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": "bench",
     "AWS_SECRET_ACCESS_KEY": "bench-secret",
     "AWS_EC2_METADATA_DISABLED": "true",
 }
 NO_VERSITYGW = (
-    "versitygw is not installed: go install github.com/versity/versitygw/cmd/versitygw@latest, or give its path by"
+    "versitygw is not installed: go install github.com/versity/versitygw/cmd/versitygw@latest, or give its path with"
     " --versitygw"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Servers:
-    """All servers but the worker; `s3` is a client of boto3."""
+    """All servers except the workers. `s3` is a boto3 client."""
 
     settings: Settings
     s3: Any
@@ -61,29 +61,29 @@ class Servers:
         self.s3.put_object(Bucket=self.settings.bucket, Key=key, Body=photo)
 
     def recorded(self) -> int:
-        """Photos that have a record."""
+        """Number of recorded counts."""
         with self.database.connect() as connection:
             return int(connection.scalar(select(func.count()).select_from(Count)) or 0)
 
 
 @dataclass(frozen=True, slots=True)
 class RunningWorker:
-    """A worker's process, and the address of its metrics."""
+    """A worker's process id, and the URL of its HTTP server."""
 
     process: int
     url: str
 
     def scrape(self) -> str:
-        """Its metrics, as Prometheus reads them."""
-        with urllib.request.urlopen(self.url + "/metrics", timeout=10) as answer:
-            return str(answer.read().decode())
+        """The worker's metrics in Prometheus's text format."""
+        with urllib.request.urlopen(self.url + "/metrics", timeout=10) as response:
+            return str(response.read().decode())
 
 
 @contextmanager
 def running_servers(versitygw: str, model: Path = DEFAULT_MODEL) -> Iterator[Servers]:
-    """Start everything but the worker, and make its settings the environment of this process.
+    """Start everything except the workers, and put the settings into the environment of this process.
 
-    Exits if a server is missing.
+    Exits if a server is not installed.
     """
     if shutil.which(versitygw) is None:
         sys.exit(NO_VERSITYGW)
@@ -91,8 +91,8 @@ def running_servers(versitygw: str, model: Path = DEFAULT_MODEL) -> Iterator[Ser
         try:
             postgres = stack.enter_context(running_postgres())
             rabbitmq = stack.enter_context(running_rabbitmq())
-        except (pytest.skip.Exception, pytest.fail.Exception) as missing:  # raised if a server is missing
-            sys.exit(str(missing))
+        except (pytest.skip.Exception, pytest.fail.Exception) as not_installed:
+            sys.exit(str(not_installed))
         (s3_port,) = free_ports(1)
         settings = Settings(
             bucket="bench",
@@ -104,22 +104,22 @@ def running_servers(versitygw: str, model: Path = DEFAULT_MODEL) -> Iterator[Ser
             model_cache=Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="binwatch-models-"))),
         )
         adopt_environment(process_environment(settings) | CREDENTIALS)
-        # Before versitygw starts: it drops events for a queue that does not exist.
+        # Before versitygw starts, which drops events for a queue that does not exist.
         RabbitEventQueue(settings.model_copy(update={"broker_url": SecretStr(rabbitmq.url)})).create()
         stack.enter_context(_versitygw(versitygw, s3_port, rabbitmq.url, settings.event_queue))
-        yield Servers(settings, _bucket(settings), connect(settings.database_url.get_secret_value()))
+        yield Servers(settings, _create_bucket(settings), connect(settings.database_url.get_secret_value()))
 
 
 def find_versitygw() -> str:
-    """The path of the program, which may not exist."""
+    """The path of versitygw, which may not exist."""
     return shutil.which("versitygw") or str(Path.home() / "go/bin/versitygw")
 
 
 @contextmanager
 def running_worker(**environment: str) -> Iterator[RunningWorker]:
-    """A worker for the duration of the context; its log is printed if it ends with an error.
+    """Run a worker within the context, and print its log if it ends with an error.
 
-    `environment`: its settings beyond those of this process.
+    `environment` adds to the settings in the environment of this process.
     """
     (port,) = free_ports(1)
     command = [sys.executable, "-m", "worker", "run"]
@@ -141,10 +141,10 @@ def photo_files(folder: Path) -> list[Path]:
     return files
 
 
-def photos_of(folder: Path, number: int) -> list[bytes]:
-    """The first `number` photos of a folder, repeated if it has fewer. Exits if it has none."""
-    read = [path.read_bytes() for path in photo_files(folder)[:number]]
-    return list(islice(cycle(read), number))
+def photos_of(folder: Path, count: int) -> list[bytes]:
+    """The bytes of the first `count` photos of a folder, repeated if it has fewer. Exits if it has none."""
+    photos = [path.read_bytes() for path in photo_files(folder)[:count]]
+    return list(islice(cycle(photos), count))
 
 
 @contextmanager
@@ -171,10 +171,10 @@ def _process(command: list[str], log: IO[str], **environment: str) -> Iterator[s
         process.wait(60)
 
 
-def _bucket(settings: Settings) -> Any:
-    """A client of the S3 server, after it has created the bucket."""
+def _create_bucket(settings: Settings) -> Any:
+    """Create the bucket once the S3 server responds. Returns a boto3 client."""
     client = boto3.client("s3", endpoint_url=settings.s3_endpoint_url, region_name=settings.region)
-    deadline = time.monotonic() + START_S
+    deadline = time.monotonic() + START_TIMEOUT_S
     while True:
         try:
             client.create_bucket(Bucket=settings.bucket)

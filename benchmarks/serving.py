@@ -1,12 +1,12 @@
 """Counting over HTTP: Binwatch's serving container, the machine's limit and LitServe, in one table from one run.
 
-    uv pip install -c requirements.lock -e '.[dev,benchmarks]'      # LitServe; best into a venv of its own
+    uv pip install -c requirements.lock -e '.[dev,benchmarks]'      # LitServe; preferably into a separate venv
     python -m benchmarks.serving PHOTOS_FOLDER [--in-flight 16] [--requests 400] [--rounds 3]
 
 Binwatch is the container's entry point, `python -m worker serve`. LitServe uses the same ONNX file, the same function
-for decoding, the same largest batch and the same wait for it: once as in its guide, with one worker, and once tuned,
-with a worker for each core. Another process sends the photos (benchmarks/load.py). Every second round runs the ways in
-reverse order; each starts its server, sends some photos to warm it up, and then those that are measured.
+for decoding, the same maximum batch size and the same maximum wait: once as in its guide, with one worker, and once
+tuned, with a worker for each core. Another process sends the photos (benchmarks/load.py). Every second round runs the
+ways in reverse order. Each way starts its server, sends some photos to warm it up, and then those that are measured.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks.alternatives import link
+from benchmarks.alternatives import link_photos
 from benchmarks.cost import ProcessCost
 from benchmarks.services import ROOT, photo_files
 from binwatch.cores import usable_cores
@@ -35,8 +35,8 @@ from binwatch.settings import DEFAULT_MODEL, Settings, process_environment
 from testing.services.rabbitmq import free_ports
 
 CORES = usable_cores()
-START_S = 120
-WARM = 64  # photos
+START_TIMEOUT_S = 120
+WARM_UP_PHOTOS = 64
 BINWATCH, LIMIT, LITSERVE, LITSERVE_TUNED = (
     "Binwatch",
     "limit in memory",
@@ -47,18 +47,22 @@ BINWATCH, LIMIT, LITSERVE, LITSERVE_TUNED = (
 
 @dataclass(frozen=True, slots=True)
 class ServerCommand:
-    """The command that starts a server, and its URLs for readiness and for photos."""
+    """The command that starts a server, its URLs for readiness and for photos, and options of benchmarks.load."""
 
     command: Sequence[str]
     ready: str
     url: str
-    sends: Sequence[str] = ()
+    load_options: Sequence[str] = ()
     environment: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ServingRun:
-    """One run of one way. Seconds of processor time are for one photo, of the server and of the client."""
+    """One run of one way.
+
+    `rate` is in photos/s, `server_s` and `client_s` are processor time per photo, `median_s` and `late_s` (95th
+    percentile) are latencies, and `peak` is the server's memory in bytes.
+    """
 
     rate: float
     server_s: float = 0.0
@@ -73,7 +77,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--in-flight", type=int, default=16)
-    parser.add_argument("--requests", type=int, default=400, help="photos; repeats the folder's, if there are fewer")
+    parser.add_argument(
+        "--requests", type=int, default=400, help="photos of the folder are repeated if there are fewer"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--model", type=Path, default=DEFAULT_MODEL)
     options = parser.parse_args()
@@ -82,55 +88,55 @@ def main() -> None:
     files = photo_files(options.folder)
     runs: dict[str, list[ServingRun]] = {name: [] for name in (LIMIT, BINWATCH, LITSERVE_TUNED, LITSERVE)}
     with tempfile.TemporaryDirectory(prefix="binwatch-photos-") as folder:
-        link(files, Path(folder), options.requests)
-        for number in range(options.rounds):
-            for name in list(runs) if number % 2 == 0 else reversed(list(runs)):
-                runs[name].append(once(name, folder, options))
-                print(f"round {number + 1}: {name}: {runs[name][-1].rate:.1f} photos/s", file=sys.stderr)
+        link_photos(files, Path(folder), options.requests)
+        for round_index in range(options.rounds):
+            for name in list(runs) if round_index % 2 == 0 else reversed(list(runs)):
+                runs[name].append(run_way(name, folder, options))
+                print(f"round {round_index + 1}: {name}: {runs[name][-1].rate:.1f} photos/s", file=sys.stderr)
     show(runs, options)
 
 
-def once(name: str, folder: str, options: argparse.Namespace) -> ServingRun:
+def run_way(name: str, folder: str, options: argparse.Namespace) -> ServingRun:
     """Run one way."""
     if name == LIMIT:
-        said = _said(["benchmarks.ways.limit", folder, "--model", str(options.model.absolute())])
-        return ServingRun(said["steady_photos"] / said["steady_s"])
+        report = _run_module(["benchmarks.ways.limit", folder, "--model", str(options.model.absolute())])
+        return ServingRun(report["steady_photos"] / report["steady_s"])
     server = _servers(options.model)[name]
     with running(server) as process:
-        load = ["benchmarks.load", server.url, folder, "--in-flight", str(options.in_flight), *server.sends]
-        _said([*load, "--requests", str(WARM)])
+        load = ["benchmarks.load", server.url, folder, "--in-flight", str(options.in_flight), *server.load_options]
+        _run_module([*load, "--requests", str(WARM_UP_PHOTOS)])
         cost = ProcessCost(process)
-        said = _said([*load, "--requests", str(options.requests)])
+        report = _run_module([*load, "--requests", str(options.requests)])
         server_s, peak = cost.total()
     return ServingRun(
-        said["photos"] / said["seconds"],
-        server_s / said["photos"],
-        said["processor_s"] / said["photos"],
-        said["median_s"],
-        said["late_s"],
+        report["photos"] / report["seconds"],
+        server_s / report["photos"],
+        report["processor_s"] / report["photos"],
+        report["median_s"],
+        report["late_s"],
         peak,
-        said["predicted"],
+        report["predicted"],
     )
 
 
 def _servers(model: Path) -> dict[str, ServerCommand]:
     (port,) = free_ports(1)
-    at = f"http://127.0.0.1:{port}"
+    base = f"http://127.0.0.1:{port}"
     settings = Settings(serve_host="127.0.0.1", serve_port=port, model_dir=model.absolute())
-    lit = ["benchmarks.ways.lit_serve", "--port", str(port), "--model", str(model.absolute())]
+    litserve = ["benchmarks.ways.lit_serve", "--port", str(port), "--model", str(model.absolute())]
     tuned = ["--workers", str(CORES), "--threads", "1"]
     return {
         BINWATCH: ServerCommand(
-            ["worker", "serve"], f"{at}/ping", f"{at}/invocations", (), process_environment(settings)
+            ["worker", "serve"], f"{base}/ping", f"{base}/invocations", (), process_environment(settings)
         ),
-        LITSERVE: ServerCommand(lit, f"{at}/health", f"{at}/predict", ["--base64"]),
-        LITSERVE_TUNED: ServerCommand([*lit, *tuned], f"{at}/health", f"{at}/predict", ["--base64"]),
+        LITSERVE: ServerCommand(litserve, f"{base}/health", f"{base}/predict", ["--base64"]),
+        LITSERVE_TUNED: ServerCommand([*litserve, *tuned], f"{base}/health", f"{base}/predict", ["--base64"]),
     }
 
 
 @contextmanager
 def running(server: ServerCommand) -> Iterator[int]:
-    """The server's process id, after it is ready. In the end it is terminated, with all processes that it started."""
+    """Run a server within the context, and yield its process id once it is ready."""
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", *server.command],
@@ -150,26 +156,26 @@ def running(server: ServerCommand) -> Iterator[int]:
 
 
 def _ready(url: str, process: subprocess.Popen[bytes]) -> bool:
-    deadline = time.monotonic() + START_S
+    deadline = time.monotonic() + START_TIMEOUT_S
     while process.poll() is None and time.monotonic() < deadline:
-        with suppress(OSError), urllib.request.urlopen(url, timeout=5) as answer:
-            if answer.status == 200:
+        with suppress(OSError), urllib.request.urlopen(url, timeout=5) as response:
+            if response.status == 200:
                 return True
         time.sleep(0.1)
     return False
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Send SIGTERM to its process group, and then SIGKILL."""
-    for how in (signal.SIGTERM, signal.SIGKILL):
+    """Send SIGTERM to the process group, and then SIGKILL."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
         with suppress(ProcessLookupError):
-            os.killpg(process.pid, how)
+            os.killpg(process.pid, number)
         with suppress(subprocess.TimeoutExpired):
             process.wait(10)
 
 
-def _said(module: Sequence[str]) -> dict[str, object]:
-    """Run a module. Returns its last line of output, which is JSON."""
+def _run_module(module: Sequence[str]) -> dict[str, object]:
+    """Run a module. Returns the last line of its output, parsed as JSON."""
     result = subprocess.run([sys.executable, "-m", *module], cwd=ROOT, capture_output=True, text=True)
     if result.returncode:
         sys.exit(f"python -m {' '.join(module)} failed:\n{result.stderr}")
@@ -190,8 +196,8 @@ def show(runs: Mapping[str, list[ServingRun]], options: argparse.Namespace) -> N
         line = f"{name:<28}{statistics.median(rates):9.1f} {spread:<20}"
         if name != LIMIT:
             fields = ("median_s", "late_s", "server_s", "client_s")
-            each = [1000 * statistics.median(getattr(run, field) for run in rounds) for field in fields]
-            line += "{:11.0f}{:9.0f}{:12.1f}{:7.1f}".format(*each) + f"{max(run.peak for run in rounds) / 1e6:9.0f}"
+            values = [1000 * statistics.median(getattr(run, field) for run in rounds) for field in fields]
+            line += "{:11.0f}{:9.0f}{:12.1f}{:7.1f}".format(*values) + f"{max(run.peak for run in rounds) / 1e6:9.0f}"
         print(line.rstrip())
     print("Binwatch is as fast as, in each round:")
     for name in (LIMIT, LITSERVE_TUNED, LITSERVE):

@@ -8,14 +8,14 @@ from collections.abc import Callable
 
 
 def milliseconds(work: Callable[[], object], rounds: int) -> list[float]:
-    """Duration of each of `rounds` calls, after one that is not timed, because it fills caches."""
+    """Duration of each of `rounds` calls, after an untimed one that fills caches."""
     work()
-    found = []
+    durations = []
     for _ in range(rounds):
         began = time.perf_counter()
         work()
-        found.append(1000 * (time.perf_counter() - began))
-    return found
+        durations.append(1000 * (time.perf_counter() - began))
+    return durations
 
 
 def p95(durations: list[float]) -> float:

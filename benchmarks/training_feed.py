@@ -1,12 +1,12 @@
-"""The speed of training from JPEG files, compared with the same loop on tensors in memory.
+"""Speed of training from JPEG files, compared with the same loop on tensors in memory.
 
     python -m benchmarks.training_feed --photos samples/bin-images --rounds 6 --limit 32 --threads 2
     python -m benchmarks.training_feed --photos TAR --device cuda --precision bf16 --batch-size 256 --readers 16
 
-Both train a ResNet50. They alternate, so that other work on the machine affects both. From files includes all the work
-of `fit`: reading, decoding, squashing and augmenting. In memory means in the device's memory and without augmentation.
-Prints photos per second of each round, the processor time per photo, which hardly depends on other work on the machine,
-and the ratios.
+Both train a ResNet50. They alternate, so that other load on the machine affects both. Training from files includes all
+the work of `fit`: reading, decoding, squashing and augmenting. In memory means in the device's memory and without
+augmentation. Prints photos per second in each round, processor time per photo, which hardly depends on other load, and
+the ratios.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from trainer.train.network import check_compiler
 
 
 class InMemory:
-    """A few batches of photos as tensors on the device, not augmented, which are repeated."""
+    """A loader that repeats a few batches of photos, kept as tensors on the device and not augmented."""
 
     features = False
     accumulation_steps = 1
@@ -66,22 +66,22 @@ class InMemory:
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
-    """One epoch: photos per second, and milliseconds of processor time (of all cores) per photo."""
+class EpochSpeed:
+    """Photos per second in one epoch, and milliseconds of processor time (of all cores) per photo."""
 
     speed: float
     cpu_ms: float
 
 
-def pace(run: TrainingRun, batches: Loader, device: str) -> Pace:
-    """Train one epoch on `batches`."""
+def train_epoch(run: TrainingRun, batches: Loader, device: str) -> EpochSpeed:
+    """Train one epoch on `batches`, and measure it."""
     run.train = batches
-    began, used = time.perf_counter(), time.process_time()
+    began, processor_s = time.perf_counter(), time.process_time()
     run.train_steps(batches.epoch(0), 0)
     if device.startswith("cuda"):
         torch.cuda.synchronize()
     photos = batches.photos
-    return Pace(photos / (time.perf_counter() - began), (time.process_time() - used) / photos * 1e3)
+    return EpochSpeed(photos / (time.perf_counter() - began), (time.process_time() - processor_s) / photos * 1e3)
 
 
 def main() -> None:
@@ -104,15 +104,15 @@ def main() -> None:
     print(
         f"ResNet50, {files.photos} photos in batches of {options.batch_size}, {options.precision}{compiled};", end=" "
     )
-    print(f"{devices.describe_hardware(config.train)}, {usable_cores()} cores, {options.readers} readers")
+    print(f"{devices.describe_hardware(config.train)}, {cores()} usable cores, {options.readers} readers")
     with TemporaryDirectory() as folder:
         run = TrainingRun(config, Path(folder), model, [], files, files, {})
         for each in (files, memory):
-            pace(run, each, options.device)  # the first round allocates and compiles, and fills the page cache
+            train_epoch(run, each, options.device)  # warm-up: allocates, compiles and fills the page cache
         print(f"{'round':8}{'from files':>22}{'in memory':>22}{'speed':>9}", flush=True)
         rounds = []
         for number in range(1, options.rounds + 1):
-            rounds.append([pace(run, each, options.device) for each in (files, memory)])
+            rounds.append([train_epoch(run, each, options.device) for each in (files, memory)])
             _print_row(str(number), *rounds[-1])
     _summarise(rounds)
 
@@ -128,23 +128,24 @@ def _config(options: argparse.Namespace) -> Config:
     )
 
 
-def _summarise(rounds: list[list[Pace]]) -> None:
-    fed, bare = (
-        Pace(statistics.median(each.speed for each in column), statistics.median(each.cpu_ms for each in column))
+def _summarise(rounds: list[list[EpochSpeed]]) -> None:
+    files, memory = (
+        EpochSpeed(statistics.median(each.speed for each in column), statistics.median(each.cpu_ms for each in column))
         for column in zip(*rounds, strict=True)
     )
-    _print_row("median", fed, bare)
+    _print_row("median", files, memory)
     ratios = sorted(from_files.speed / in_memory.speed for from_files, in_memory in rounds)
     print(
         f"from files at {statistics.median(ratios):.1%} of the speed in memory"
         f" (median of the rounds; {ratios[0]:.1%} to {ratios[-1]:.1%});"
-        f" reading takes {fed.cpu_ms - bare.cpu_ms:.1f} ms of processor time a photo, training {bare.cpu_ms:.1f} ms"
+        f" reading takes {files.cpu_ms - memory.cpu_ms:.1f} ms of processor time a photo,"
+        f" training {memory.cpu_ms:.1f} ms"
     )
 
 
-def _print_row(name: str, fed: Pace, bare: Pace) -> None:
-    cells = (f"{each.speed:,.1f}/s {each.cpu_ms:,.1f} ms" for each in (fed, bare))
-    print(f"{name:8}{next(cells):>22}{next(cells):>22}{fed.speed / bare.speed:>9.1%}", flush=True)
+def _print_row(name: str, files: EpochSpeed, memory: EpochSpeed) -> None:
+    cells = (f"{each.speed:,.1f}/s {each.cpu_ms:,.1f} ms" for each in (files, memory))
+    print(f"{name:8}{next(cells):>22}{next(cells):>22}{files.speed / memory.speed:>9.1%}", flush=True)
 
 
 def _options() -> argparse.Namespace:

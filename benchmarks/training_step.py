@@ -1,9 +1,9 @@
-"""How fast training steps are, by memory format, precision and compilation.
+"""Speed of training steps by memory format, precision and compilation.
 
     python -m benchmarks.training_step --architecture tf_efficientnet_lite0 --threads 2 --compiled
 
-Whole steps (forward, backward, optimiser) on random photos in memory, with all layers trained. The ways alternate, so
-that other work on the machine affects all of them. Compiling takes a minute for each way.
+Measures whole steps (forward, backward, optimiser) on random photos in memory, with all layers trained. The variants
+alternate, so that other load on the machine affects all of them. Compilation takes a minute for each variant.
 """
 
 from __future__ import annotations
@@ -26,32 +26,32 @@ from trainer.train.optimiser import create_optimiser
 from trainer.train.predict import forward
 
 
-def step_of(architecture: str, size: int, config: TrainConfig) -> Callable[[], None]:
-    """One training step on a batch that is in memory, of a network with random weights."""
+def make_step(architecture: str, size: int, config: TrainConfig) -> Callable[[], None]:
+    """A function that runs one training step of a network with random weights on a batch in memory."""
     options = ModelConfig(architecture=architecture, weights="none")
     model = build(options)
     if config.channels_last:
         model = model.to(memory_format=torch.channels_last)
     model.train()
     network = Network(model, config, SINGLE_PROCESS, features=False)
-    chosen, loss = create_optimiser(model, [], config), Loss(config, highest=options.highest)
+    optimiser, loss = create_optimiser(model, [], config), Loss(config, highest=options.highest)
     photos = torch.randint(0, 256, (config.batch_size, size, size, 3), dtype=torch.uint8)
     quantities = torch.arange(config.batch_size) % 7
 
     def step() -> None:
         loss(forward(network, photos, config), quantities).backward()
-        chosen.step()
-        chosen.zero_grad(set_to_none=True)
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
 
     return step
 
 
 def photos_per_second(step: Callable[[], None], photos: int, seconds: float) -> float:
-    began, done = time.perf_counter(), 0
+    began, total = time.perf_counter(), 0
     while time.perf_counter() - began < seconds:
         step()
-        done += photos
-    return done / (time.perf_counter() - began)
+        total += photos
+    return total / (time.perf_counter() - began)
 
 
 def main() -> None:
@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--compiled", action="store_true", help="also with torch.compile")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=2.0, help="duration of each way in each round")
+    parser.add_argument("--seconds", type=float, default=2.0, help="duration of each variant in each round")
     options = parser.parse_args()
 
     steps = {}
@@ -81,7 +81,7 @@ def main() -> None:
         devices.set_up(config)
         layout = "channels last" if channels_last else "contiguous"
         name = f"{precision}, {layout}{', compiled' if compiled else ''}"
-        steps[name] = step_of(options.architecture, options.size, config)
+        steps[name] = make_step(options.architecture, options.size, config)
         steps[name]()
     size, batch = options.size, options.batch_size
     rounds = [
@@ -93,8 +93,8 @@ def main() -> None:
         f" torch {torch.__version__}; medians of {options.rounds} rounds (lowest to highest)"
     )
     for name in steps:
-        found = [each[name] for each in rounds]
-        print(f"  {name:<32}{statistics.median(found):>7.1f} photos/s ({min(found):.1f} to {max(found):.1f})")
+        rates = [each[name] for each in rounds]
+        print(f"  {name:<32}{statistics.median(rates):>7.1f} photos/s ({min(rates):.1f} to {max(rates):.1f})")
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""Real servers and inputs for tests and benchmarks, which import nothing from each other."""
+"""Real servers and inputs that tests and benchmarks share, so that they need not import each other."""

@@ -1,4 +1,4 @@
-"""The whole of docker-compose.yml but Grafana, as a project of the tests' own: its ports, data, volumes and images."""
+"""All services of docker-compose.yml except Grafana, as a project with its own ports, data, volumes and images."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from testing import waiting
 
 ROOT = Path(__file__).parents[1]
 SERVERS = ("postgres", "rabbitmq", "s3", "worker", "beat", "monitor", "prometheus")
-ONCE = ("folder", "migrate", "roles", "setup", "bucket", "catch-up")
-OWN = ("worker", "beat", "monitor")
+ONE_SHOT_SERVICES = ("folder", "migrate", "roles", "setup", "bucket", "catch-up")
+OWN_SERVICES = ("worker", "beat", "monitor")
 BUCKET = "binwatch"
-wait_until = partial(waiting.wait_until, every_s=0.5)
-"""Each look at a container is a command."""
+wait_until = partial(waiting.wait_until, interval_s=0.5)
+"""Polls less often than the default, because each check runs a docker command."""
 
 
 class Stack:
-    """A compose project. Nothing here knows which of the two Composes there is."""
+    """A Compose project. It works with both `docker compose` and `docker-compose`."""
 
     def __init__(self, name: str, folder: Path, ports: dict[str, int]) -> None:
         self.name = name
@@ -50,77 +50,77 @@ class Stack:
             "DATA_GID": str(os.getgid() or 1000),
             "BINWATCH_VERSION": "test",
             "BINWATCH_SAGEMAKER_ROLE": "arn:aws:iam::123456789012:role/tests",
-            # What an outage makes S3 forget to announce is found within seconds instead of minutes.
+            # Reconcile finds photos whose events were lost in an outage within seconds instead of minutes.
             "BINWATCH_RECONCILE_MINUTES": "0.1",
             "BINWATCH_RECONCILE_GRACE_S": "5",
         } | {name: str(port) for name, port in ports.items()}
         (folder / ".env").write_text("".join(f"{name}={value}\n" for name, value in self.settings.items()))
 
-    def compose(self, *arguments: str, check: bool = True, **changes: str) -> subprocess.CompletedProcess[str]:
-        """Run Docker Compose. Output is kept, and shown if it fails and `check` is set."""
+    def compose(self, *arguments: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run Docker Compose and capture its output, which is shown if `check` is set and it fails."""
         options = ["-p", self.name, "--env-file", str(self.folder / ".env")]
-        return run([str(ROOT / "deploy/compose/compose"), *options, *arguments], check=check, **changes)
+        return run([str(ROOT / "deploy/compose/compose"), *options, *arguments], check=check, **environment)
 
     def up(self, *arguments: str) -> None:
-        """Start all that is not running, and wait until all are healthy and the commands that run once have ended."""
+        """Start the services that are not running, and wait until all are healthy and one-shot commands have ended."""
         self.compose("up", "-d", *arguments, *SERVERS, "catch-up")
         wait_until(self.healthy, lambda: f"not healthy: {self.states()}\n{self.logs()}")
 
     def healthy(self) -> bool:
-        """Whether every server is healthy, and every command that runs once has succeeded."""
+        """Whether every server is healthy and every one-shot command has succeeded."""
         states = self.states()
         return all(states.get(name) == {"healthy"} for name in SERVERS) and all(
-            states.get(name) == {"exited 0"} for name in ONCE
+            states.get(name) == {"exited 0"} for name in ONE_SHOT_SERVICES
         )
 
     def states(self) -> dict[str, set[str]]:
-        """Service → what its containers are: healthy, starting, exited 1, …"""
-        found: dict[str, set[str]] = {}
+        """Service → states of its containers: healthy, starting, exited 1, …"""
+        states: dict[str, set[str]] = {}
         for container in self.containers():
             state = container["State"]
             text = f"exited {state['ExitCode']}" if state["Status"] == "exited" else state["Status"]
             health = state.get("Health", {}).get("Status")
             name = container["Config"]["Labels"]["com.docker.compose.service"]
-            found.setdefault(name, set()).add(health if state["Status"] == "running" and health else text)
-        return found
+            states.setdefault(name, set()).add(health if state["Status"] == "running" and health else text)
+        return states
 
     def containers(self, service: str | None = None) -> list[dict[str, Any]]:
-        """What `docker inspect` says of the project's containers, or of one service's."""
-        wanted = ["--filter", f"label=com.docker.compose.project={self.name}"]
-        wanted += ["--filter", f"label=com.docker.compose.service={service}"] if service else []
-        ids = docker("ps", "-aq", *wanted).split()
-        # One may be gone since it was listed, such as that of `compose run --rm`.
-        found = run(["docker", "inspect", *ids], check=False).stdout if ids else "[]"
-        containers: list[dict[str, Any]] = json.loads(found)
-        return [one for one in containers if one["Config"]["Labels"].get("com.docker.compose.oneoff") != "True"]
+        """The output of `docker inspect` for the containers of the project, or of one service."""
+        filters = ["--filter", f"label=com.docker.compose.project={self.name}"]
+        filters += ["--filter", f"label=com.docker.compose.service={service}"] if service else []
+        ids = docker("ps", "-aq", *filters).split()
+        # A container may have been removed since it was listed, such as that of `compose run --rm`.
+        inspected = run(["docker", "inspect", *ids], check=False).stdout if ids else "[]"
+        containers: list[dict[str, Any]] = json.loads(inspected)
+        return [each for each in containers if each["Config"]["Labels"].get("com.docker.compose.oneoff") != "True"]
 
     def container(self, service: str) -> dict[str, Any]:
-        """What `docker inspect` says of the container of a service that has one."""
-        (found,) = self.containers(service)
-        return found
+        """The output of `docker inspect` for the only container of a service."""
+        (container,) = self.containers(service)
+        return container
 
     def logs(self) -> str:
-        """The last words of every container."""
+        """The last log lines of every container."""
         return self.compose("logs", "--no-color", "--tail", "15", check=False).stdout
 
     def sql(self, query: str) -> list[list[str]]:
-        """Rows of a query on the records; none while the database is away."""
+        """Rows of a query on the records; empty while the database is unavailable."""
         container = self.container("postgres")["Id"]
         psql = ["psql", "-U", "binwatch", "-d", "binwatch", "-AtF", "\t", "-c", query]
         answer = run(["docker", "exec", container, *psql], check=False)
         return [line.split("\t") for line in answer.stdout.splitlines()]
 
     def counts(self) -> dict[tuple[str, str], int]:
-        """(key, ETag) → how often it was counted."""
+        """(key, ETag) → number of counts recorded for it."""
         rows = self.sql("SELECT key, etag, count(*) FROM counts WHERE reason IS NULL GROUP BY 1, 2")
-        return {(key, etag): int(number) for key, etag, number in rows}
+        return {(key, etag): int(count) for key, etag, count in rows}
 
     def url(self, service: str) -> str:
         """Address of a service's port on this machine."""
         return f"http://127.0.0.1:{self.settings[f'{service.upper()}_PORT']}"
 
     def s3(self, access: str | None = None, secret: str | None = None) -> Any:
-        """A plain boto3 client, patient enough for a store that is restarted; S3's root unless told who."""
+        """A boto3 client, by default with the root credentials. It retries, so that it survives a restart of S3."""
         return boto3.client(
             "s3",
             endpoint_url=self.url("s3"),
@@ -131,14 +131,14 @@ class Stack:
         )
 
     def query(self, expression: str) -> list[dict[str, Any]]:
-        """The samples of an instant query to Prometheus. A query that it refuses fails the test."""
+        """The samples of an instant query to Prometheus. Fails the test if Prometheus rejects the query."""
         answer = httpx.get(self.url("prometheus") + "/api/v1/query", params={"query": expression}, timeout=10).json()
         assert answer["status"] == "success", f"{expression}: {answer.get('error')}"
         samples: list[dict[str, Any]] = answer["data"]["result"]
         return samples
 
     def crash(self, service: str) -> None:
-        """Kill what runs in the container from inside: `docker kill` would count as a wish that it stay down."""
+        """Kill all processes from inside the container: after `docker kill` it would not be restarted."""
         run(["docker", "exec", self.container(service)["Id"], "sh", "-c", "kill -9 -1"], check=False)
 
 
@@ -147,26 +147,28 @@ def docker(*arguments: str) -> str:
     return run(["docker", *arguments]).stdout
 
 
-def run(command: list[str], *, check: bool = True, **changes: str) -> subprocess.CompletedProcess[str]:
-    """Run a command with nothing of this process's settings in its environment but `changes`."""
-    kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME") or name.startswith("DOCKER_")}
-    done = subprocess.run(
+def run(command: list[str], *, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a command with `environment` and only PATH, HOME and DOCKER_* of this process's environment."""
+    inherited = {
+        name: value for name, value in os.environ.items() if name in ("PATH", "HOME") or name.startswith("DOCKER_")
+    }
+    result = subprocess.run(
         command,
         cwd=ROOT,
-        env=kept | changes,
+        env=inherited | environment,
         capture_output=True,
         text=True,
         errors="replace",
         timeout=1500,
         check=False,
     )
-    assert not check or done.returncode == 0, f"{' '.join(command)}: {done.stdout[-4000:]}\n{done.stderr[-6000:]}"
-    return done
+    assert not check or result.returncode == 0, f"{' '.join(command)}: {result.stdout[-4000:]}\n{result.stderr[-6000:]}"
+    return result
 
 
 @contextmanager
-def shown_if_it_fails(stack: Stack) -> Iterator[None]:
-    """Print what the containers said last if the block raises."""
+def print_state_on_failure(stack: Stack) -> Iterator[None]:
+    """Print the states and the last log lines of the containers if the block raises."""
     try:
         yield
     except BaseException:

@@ -1,4 +1,4 @@
-"""What happens to files on their way: ends that are lost, holes, lost and doubled pieces, flipped bits."""
+"""Damage that files suffer in transit: lost ends, holes, lost and duplicated pieces, flipped bits."""
 
 from __future__ import annotations
 
@@ -7,82 +7,82 @@ from random import Random
 
 Damage = Callable[[bytes, Random], bytes]
 _HEADER = 700
-"""Bytes of a small JPEG that are tables rather than pixels, which are left intact."""
+"""Bytes at the start of a JPEG that are left intact, because they are mostly tables rather than pixels."""
 _SECTOR, _PAGE = 512, 4096
 
 
-def _place(data: bytes, random: Random, size: int) -> int:
+def _random_offset(data: bytes, random: Random, size: int) -> int:
     return random.randrange(_HEADER, len(data) - size - 2)
 
 
-def _early_end(share: float) -> Damage:
+def _truncated(share: float) -> Damage:
     return lambda data, _: data[: _HEADER + int((len(data) - _HEADER) * share)] + b"\xff\xd9"
 
 
-def _lost(size: int) -> Damage:
-    def lose(data: bytes, random: Random) -> bytes:
-        at = _place(data, random, size)
-        return data[:at] + data[at + size :]
+def _deleted(size: int) -> Damage:
+    def delete(data: bytes, random: Random) -> bytes:
+        offset = _random_offset(data, random, size)
+        return data[:offset] + data[offset + size :]
 
-    return lose
-
-
-def _hole(size: int, fill: int) -> Damage:
-    """As a file system fills what it never got: at a multiple of a sector."""
-
-    def empty(data: bytes, random: Random) -> bytes:
-        at = _place(data, random, size + _SECTOR) // _SECTOR * _SECTOR + _SECTOR
-        return data[:at] + bytes([fill]) * size + data[at + size :]
-
-    return empty
+    return delete
 
 
-def _other(size: int) -> Damage:
+def _overwritten(size: int, fill: int) -> Damage:
+    """Overwrite a range that starts at a multiple of the sector size, as file systems do with missing data."""
+
+    def overwrite(data: bytes, random: Random) -> bytes:
+        offset = _random_offset(data, random, size + _SECTOR) // _SECTOR * _SECTOR + _SECTOR
+        return data[:offset] + bytes([fill]) * size + data[offset + size :]
+
+    return overwrite
+
+
+def _randomised(size: int) -> Damage:
     def replace(data: bytes, random: Random) -> bytes:
-        at = _place(data, random, size)
-        return data[:at] + random.randbytes(size) + data[at + size :]
+        offset = _random_offset(data, random, size)
+        return data[:offset] + random.randbytes(size) + data[offset + size :]
 
     return replace
 
 
-def _doubled(size: int) -> Damage:
-    def double(data: bytes, random: Random) -> bytes:
-        at = _place(data, random, size)
-        return data[: at + size] + data[at:]
+def _duplicated(size: int) -> Damage:
+    def duplicate(data: bytes, random: Random) -> bytes:
+        offset = _random_offset(data, random, size)
+        return data[: offset + size] + data[offset:]
 
-    return double
-
-
-def _empty_end(data: bytes, random: Random) -> bytes:
-    at = _place(data, random, 0)
-    return data[:at] + bytes(len(data) - at)
+    return duplicate
 
 
-def _flip(data: bytes, random: Random) -> bytes:
-    at = _place(data, random, 1)
-    return data[:at] + bytes([data[at] ^ 1 << random.randrange(8)]) + data[at + 1 :]
+def _zeroed_to_end(data: bytes, random: Random) -> bytes:
+    offset = _random_offset(data, random, 0)
+    return data[:offset] + bytes(len(data) - offset)
 
 
-LARGE: dict[str, Damage] = {
-    "ends at a half": _early_end(0.5),
-    "ends at 90 %": _early_end(0.9),
-    "ends at 99 %": _early_end(0.99),
-    "zeros to the end": _empty_end,
-    "4 KiB lost": _lost(_PAGE),
-    "4 KiB of zeros": _hole(_PAGE, 0),
-    "4 KiB of 0x55": _hole(_PAGE, 0x55),
-    "4 KiB of other bytes": _other(_PAGE),
-    "512 bytes lost": _lost(_SECTOR),
-    "512 zeros": _hole(_SECTOR, 0),
-    "512 other bytes": _other(_SECTOR),
-    "512 bytes doubled": _doubled(_SECTOR),
+def _flipped_bit(data: bytes, random: Random) -> bytes:
+    offset = _random_offset(data, random, 1)
+    return data[:offset] + bytes([data[offset] ^ 1 << random.randrange(8)]) + data[offset + 1 :]
+
+
+LARGE_DAMAGE: dict[str, Damage] = {
+    "ends at a half": _truncated(0.5),
+    "ends at 90 %": _truncated(0.9),
+    "ends at 99 %": _truncated(0.99),
+    "zeros to the end": _zeroed_to_end,
+    "4 KiB lost": _deleted(_PAGE),
+    "4 KiB of zeros": _overwritten(_PAGE, 0),
+    "4 KiB of 0x55": _overwritten(_PAGE, 0x55),
+    "4 KiB of other bytes": _randomised(_PAGE),
+    "512 bytes lost": _deleted(_SECTOR),
+    "512 zeros": _overwritten(_SECTOR, 0),
+    "512 other bytes": _randomised(_SECTOR),
+    "512 bytes doubled": _duplicated(_SECTOR),
 }
-"""A part of the photo is gone for certain."""
-SMALL: dict[str, Damage] = {
-    "100 bytes lost": _lost(100),
-    "10 bytes lost": _lost(10),
-    "1 byte lost": _lost(1),
-    "16 other bytes": _other(16),
-    "1 bit flipped": _flip,
+"""Damage that certainly loses part of the photo."""
+SMALL_DAMAGE: dict[str, Damage] = {
+    "100 bytes lost": _deleted(100),
+    "10 bytes lost": _deleted(10),
+    "1 byte lost": _deleted(1),
+    "16 other bytes": _randomised(16),
+    "1 bit flipped": _flipped_bit,
 }
-"""Maybe only a few pixels differ, which no decoder can detect."""
+"""Damage that may change only a few pixels, which no decoder can detect."""

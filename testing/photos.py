@@ -1,4 +1,4 @@
-"""Photos made for tests: an image that shows every wrong turn, and files of every kind, good, odd and bad."""
+"""Test photos: a scene that reveals wrong orientation, and a corpus of valid, unusual and invalid files."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from testing.brightness import brightness_of
 WIDTH, HEIGHT = 400, 300
 SIDE = 200
 MAX_BYTES, MAX_PIXELS = 200_000, 1_000_000
-"""Limits that the corpus' oversized files exceed without being large themselves."""
+"""Limits for the corpus, low enough that its oversized files need not be large."""
 
 
 def scene(width: int = WIDTH, height: int = HEIGHT) -> Image.Image:
-    """Colours that change slowly and differ in all four corners, so that a wrong turn or channel order shows."""
+    """Smooth colours that differ in all four corners, so that a wrong orientation or channel order is visible."""
     across = np.linspace(0, 255, width)[None, :].repeat(height, axis=0)
     down = np.linspace(0, 255, height)[:, None].repeat(width, axis=1)
     return Image.fromarray(np.stack([across, down, 255 - across], axis=2).astype(np.uint8))
 
 
-pillow_heif.register_heif_opener()  # so that Pillow writes HEIF, too
+pillow_heif.register_heif_opener()  # lets Pillow write HEIF, too
 
 
 def encoded(image: Image.Image, name: str = "JPEG", **options: object) -> bytes:
@@ -43,14 +43,14 @@ def chunk(name: bytes, data: bytes) -> bytes:
 
 
 def png(width: int, height: int, bits: int, colour: int, rows: bytes = b"", extra: bytes = b"") -> bytes:
-    """A PNG written by hand: Pillow does not write all the kinds that it reads. `colour` as in the PNG standard."""
+    """A hand-written PNG, because Pillow does not write all variants that it reads. `colour`: the PNG colour type."""
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + header + extra + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
 @dataclass(frozen=True)
 class Case:
-    """A file under a photo's name, and what becomes of it: the class that the brightness model counts, or why not."""
+    """A file and its expected outcome: the class that the brightness model counts, or the reason for the failure."""
 
     name: str
     data: bytes
@@ -58,17 +58,17 @@ class Case:
 
 
 def corpus() -> list[Case]:
-    """Files of every kind that may turn up in a bucket of photos. Made anew each time, always the same."""
+    """Files of every kind that may appear in a bucket of photos. The result is deterministic."""
     return [
         *_formats(),
         *_modes(),
-        *_turned(),
-        *_odd(),
-        *_cut_off(),
+        *_rotated(),
+        *_unusual(),
+        *_truncated(),
         *_damaged(),
-        *_too_much(),
-        *_others(),
-        *_no_images(),
+        *_oversized(),
+        *_unsupported_formats(),
+        *_not_images(),
     ]
 
 
@@ -78,7 +78,7 @@ def level(predicted: int, mode: str = "RGB", side: int = SIDE) -> Image.Image:
 
 
 def noise(side: int = SIDE) -> Image.Image:
-    """A photo with something in every block, so that wherever it is cut off, something is missing."""
+    """A photo with detail in every block, so that truncation anywhere loses visible data."""
     return Image.fromarray(np.random.default_rng(5).integers(0, 256, (side, side, 3), dtype=np.uint8))
 
 
@@ -118,7 +118,7 @@ def _modes() -> list[Case]:
     ]
 
 
-def _turned() -> list[Case]:
+def _rotated() -> list[Case]:
     cases = []
     for orientation in (2, 3, 6, 8):
         exif = Image.Exif()
@@ -129,7 +129,7 @@ def _turned() -> list[Case]:
     return cases
 
 
-def _odd() -> list[Case]:
+def _unusual() -> list[Case]:
     second = level(6)
     return [
         Case("one-pixel.png", encoded(level(3, side=1), "PNG"), 3),
@@ -144,7 +144,7 @@ def _odd() -> list[Case]:
     ]
 
 
-def _cut_off() -> list[Case]:
+def _truncated() -> list[Case]:
     plain = encoded(noise())
     progressive = encoded(noise(), progressive=True)
     return [
@@ -189,7 +189,7 @@ def _damaged() -> list[Case]:
     ]
 
 
-def _too_much() -> list[Case]:
+def _oversized() -> list[Case]:
     size = (12_999).to_bytes(3, "little")
     webp = b"VP8X" + struct.pack("<I", 10) + bytes(4) + size + size
     return [
@@ -203,12 +203,12 @@ def _too_much() -> list[Case]:
             Reason.TOO_MANY_PIXELS,
         ),
         Case("bomb-of-pixels.png", png(8_000, 8_000, 1, 0, (b"\0" + bytes(1000)) * 8_000), Reason.TOO_MANY_PIXELS),
-        # Far more data than its header's pixels need: read as far as those, and no further.
+        # Far more data than the header's dimensions need: decoders must stop after the last pixel.
         Case("bomb-of-data.png", png(100, 100, 8, 2, b"\0" * 100_000_000), 0),
     ]
 
 
-def _others() -> list[Case]:
+def _unsupported_formats() -> list[Case]:
     return [
         Case("avif.jpg", b"\0\0\0\x1cftypavif\0\0\0\0avifmif1", Reason.UNSUPPORTED_FORMAT),
         Case("icon.png", encoded(level(1, side=16), "ICO"), Reason.UNSUPPORTED_FORMAT),
@@ -217,7 +217,7 @@ def _others() -> list[Case]:
     ]
 
 
-def _no_images() -> list[Case]:
+def _not_images() -> list[Case]:
     return [
         Case("empty.jpg", b"", Reason.EMPTY),
         Case("text.jpg", b"this is not a photo", Reason.NOT_AN_IMAGE),

@@ -1,9 +1,9 @@
-"""What SageMaker does with a transform job, since moto runs no containers: it starts the container's own entry point.
+"""Runs SageMaker transform jobs for moto, which runs no containers: starts the serving container's own entry point.
 
-A model folder is unpacked, the process gets SageMaker's environment, /ping must answer within two seconds at a time and
-before a deadline; each photo of the manifest is one request, with MaxConcurrentTransforms in flight, a limit for its
-size and retries; each answer becomes a `.out` object. One photo without an answer marks the job as Failed, and the
-others go on.
+As in SageMaker, the model archive is unpacked, the process gets SageMaker's environment, and /ping must succeed before
+a deadline, with a time-out of two seconds for each attempt. Each photo of the manifest is one request, with a size
+limit and retries, and MaxConcurrentTransforms are in flight. Each answer becomes a `.out` object. If a photo gets no
+answer, the job is marked as Failed, but the other photos are still sent.
 """
 
 from __future__ import annotations
@@ -33,37 +33,37 @@ from moto.sagemaker.exceptions import ResourceInUseException
 from moto.sagemaker.models import SageMakerModelBackend
 
 ROOT = Path(__file__).parents[1]
-PING_S = 2
-START_S = 60
+PING_TIMEOUT_S = 2
+START_TIMEOUT_S = 60
 MB = 1_000_000
 _LISTENING = re.compile(rb"listening on \S+ port (\d+)")
 
 
 class JobFailed(Exception):
-    """Why SageMaker marks a job as failed."""
+    """The reason why SageMaker marks a job as failed."""
 
 
 @dataclass
 class Faults:
-    """What goes wrong in a job, as the test wants it."""
+    """Faults that a test injects into a job."""
 
     before_photo: Callable[[str], object] = lambda key: None
-    answers: int | None = None
+    max_requests: int | None = None
     """The job fails after this number of requests."""
-    cut_short: frozenset[str] = frozenset()
-    """Keys whose answers are written only half."""
+    truncated: frozenset[str] = frozenset()
+    """Keys for which only half of the answer is written."""
     status: str | None = None
-    """The status that the job ends with, instead of its real one."""
+    """Final status of the job, instead of its real one."""
     lost: Callable[[str], bool] = field(default=lambda key: False)
-    """Keys whose answers are not written, though the job completes."""
+    """Whether the answer for a key is not written, although the job completes."""
 
 
 class Container:
-    """A serving container: its process, and the port that it listens on."""
+    """A serving container: its process and the port it listens on."""
 
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
-        clean = {name: value for name, value in os.environ.items() if not name.startswith(("BINWATCH_", "AWS_"))}
-        ours = {"SERVE_HOST": "127.0.0.1", "SERVE_PORT": "0", "SAGEMAKER_FOLDER": str(folder)}
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("BINWATCH_", "AWS_"))}
+        settings = {"SERVE_HOST": "127.0.0.1", "SERVE_PORT": "0", "SAGEMAKER_FOLDER": str(folder)}
         folder.mkdir(parents=True, exist_ok=True)
         self.log = folder / "log"
         with self.log.open("wb") as log:
@@ -71,7 +71,7 @@ class Container:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "worker", "serve"],
                 cwd=ROOT,
-                env=clean | environment | {f"BINWATCH_{name}": value for name, value in ours.items()},
+                env=inherited | environment | {f"BINWATCH_{name}": value for name, value in settings.items()},
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
@@ -84,22 +84,22 @@ class Container:
         return response.status, response.read()
 
     def _await(self, ready: Callable[[], int | None]) -> int:
-        deadline = time.monotonic() + START_S
-        while (found := ready()) is None:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while (result := ready()) is None:
             if self.process.poll() is not None:
                 raise JobFailed(f"the container ended with {self.process.returncode}: {self.log.read_text()[-500:]}")
             if time.monotonic() > deadline:
                 self.process.kill()
                 raise JobFailed("the container did not pass its health check in time")
-            time.sleep(0.02)  # between two looks at the condition
-        return found
+            time.sleep(0.02)  # polling interval
+        return result
 
     def _port(self) -> int | None:
-        found = _LISTENING.search(self.log.read_bytes())
-        return int(found[1]) if found else None
+        match = _LISTENING.search(self.log.read_bytes())
+        return int(match[1]) if match else None
 
     def _ping(self) -> int | None:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PING_S)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PING_TIMEOUT_S)
         try:
             connection.request("GET", "/ping")
             return 200 if connection.getresponse().status == 200 else None
@@ -110,17 +110,17 @@ class Container:
 
 
 class Containers:
-    """Containers by model archive and environment. SageMaker starts one for each job; tests need not wait for each."""
+    """Running containers by model archive and environment, which jobs share, although SageMaker starts one for each."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._numbers = itertools.count()
+        self._folder_numbers = itertools.count()
         self._running: dict[tuple[bytes, str], Container] = {}
 
     def get(self, archive: bytes, environment: dict[str, str]) -> Container:
         key = (archive, json.dumps(environment, sort_keys=True))
         if key not in self._running:
-            folder = self._root / str(next(self._numbers))
+            folder = self._root / str(next(self._folder_numbers))
             (folder / "model").mkdir(parents=True)
             with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
                 tar.extractall(folder / "model", filter="data")
@@ -136,23 +136,23 @@ class Containers:
 
 
 class TransformDriver:
-    """Plays the transform jobs that moto is asked for, one after the other, on a thread of its own."""
+    """Runs the transform jobs that are created in moto, one after the other, in a thread."""
 
     def __init__(self, s3: Any, containers: Containers) -> None:
         self.faults = Faults()
         self.jobs: list[str] = []
-        """Names of the jobs that were started."""
+        """Names of the created jobs."""
         self.requests = 0
-        self.may_play = threading.Event()
-        self.may_play.set()
+        self.may_run_jobs = threading.Event()
+        self.may_run_jobs.set()
         self._s3 = s3
         self._containers = containers
         self._lock = threading.Lock()
-        self._waiting: queue.SimpleQueue[tuple[SageMakerModelBackend, Any] | None] = queue.SimpleQueue()
+        self._job_queue: queue.SimpleQueue[tuple[SageMakerModelBackend, Any] | None] = queue.SimpleQueue()
 
     @contextmanager
-    def playing(self) -> Iterator[TransformDriver]:
-        """Moto's jobs are in progress until this has played them, as long as the context lasts."""
+    def running(self) -> Iterator[TransformDriver]:
+        """Within the context, jobs created in moto are in progress until this driver has run them."""
         create = SageMakerModelBackend.create_transform_job
 
         def create_in_progress(backend: SageMakerModelBackend, transform_job_name: str, **options: Any) -> Any:
@@ -161,7 +161,7 @@ class TransformDriver:
             job = create(backend, transform_job_name=transform_job_name, **options)
             job.transform_job_status, job.transform_end_time = "InProgress", None
             self.jobs.append(transform_job_name)
-            self._waiting.put((backend, job))
+            self._job_queue.put((backend, job))
             return job
 
         SageMakerModelBackend.create_transform_job = create_in_progress
@@ -171,16 +171,16 @@ class TransformDriver:
             yield self
         finally:
             SageMakerModelBackend.create_transform_job = create
-            self.may_play.set()
-            self._waiting.put(None)
+            self.may_run_jobs.set()
+            self._job_queue.put(None)
             thread.join()
 
     def _run(self) -> None:
-        while (asked := self._waiting.get()) is not None:
-            backend, job = asked
-            self.may_play.wait()
+        while (queued := self._job_queue.get()) is not None:
+            backend, job = queued
+            self.may_run_jobs.wait()
             try:
-                self._play(job, backend._models[job.model_name].primary_container)
+                self._run_job(job, backend._models[job.model_name].primary_container)
                 status, reason = self.faults.status or "Completed", ""
             except Exception as error:
                 status, reason = "Failed", f"{error}"
@@ -188,7 +188,7 @@ class TransformDriver:
             job.transform_end_time = datetime.now(UTC).replace(tzinfo=None)
             job.transform_job_status = status
 
-    def _play(self, job: Any, model: dict[str, Any]) -> None:
+    def _run_job(self, job: Any, model: dict[str, Any]) -> None:
         limits = {
             "SAGEMAKER_MAX_CONCURRENT_TRANSFORMS": str(job.max_concurrent_transforms),
             "SAGEMAKER_MAX_PAYLOAD_IN_MB": str(job.max_payload_in_mb),
@@ -200,12 +200,12 @@ class TransformDriver:
         failures: list[str] = []
         photos = iter(rest)
         with ThreadPoolExecutor(job.max_concurrent_transforms) as pool:
-            done = [
+            senders = [
                 pool.submit(self._send_all, container, job, first["prefix"], photos, failures)
                 for _ in range(job.max_concurrent_transforms)
             ]
-            for thread in done:
-                thread.result()
+            for sender in senders:
+                sender.result()
         if failures:
             raise JobFailed(f"Algorithm error for {len(failures)} photos, the first: {failures[0]}")
 
@@ -219,7 +219,7 @@ class TransformDriver:
                 name = next(photos, None)
                 if name is None:
                     break
-                if self.faults.answers is not None and self.requests >= self.faults.answers:
+                if self.faults.max_requests is not None and self.requests >= self.faults.max_requests:
                     failures.append(f"{name}: the instance is gone")
                     continue
                 self.requests += 1
@@ -250,7 +250,7 @@ class TransformDriver:
     def _write(self, job: Any, name: str, answer: bytes) -> None:
         if self.faults.lost(name):
             return
-        if name in self.faults.cut_short:
+        if name in self.faults.truncated:
             answer = answer[: len(answer) // 2]
         bucket, key = _split(job.transform_output["S3OutputPath"])
         self._s3.put_object(Bucket=bucket, Key=f"{key.removesuffix('/')}/{name}.out", Body=answer)

@@ -1,4 +1,4 @@
-"""Waiting for a condition, with a deadline instead of a guess at how long it takes."""
+"""Polling for a condition, with a deadline instead of a fixed delay."""
 
 from __future__ import annotations
 
@@ -6,35 +6,38 @@ import subprocess
 import time
 from collections.abc import Callable
 
-WITHIN_S = 180
-"""Far beyond what anything here takes on a machine that does nothing else."""
+TIMEOUT_S = 180
+"""Much longer than any wait takes on an idle machine."""
 
 
 def wait_until(
-    condition: Callable[[], bool], otherwise: Callable[[], str], within_s: float = WITHIN_S, every_s: float = 0.05
+    condition: Callable[[], bool], message: Callable[[], str], timeout_s: float = TIMEOUT_S, interval_s: float = 0.05
 ) -> None:
-    """Check the condition until it holds. Fails with the message of `otherwise` at the deadline."""
-    deadline = time.monotonic() + within_s
+    """Poll until the condition holds. Raises AssertionError with `message()` at the deadline."""
+    deadline = time.monotonic() + timeout_s
     while not condition():
-        assert time.monotonic() < deadline, otherwise()
-        time.sleep(every_s)
+        assert time.monotonic() < deadline, message()
+        time.sleep(interval_s)
 
 
-def wait_until_it_answers(
+def wait_until_ready(
     process: subprocess.Popen[bytes],
     connect: Callable[[], object],
-    refused: type[Exception],
+    not_ready_error: type[Exception],
     log: Callable[[], str],
-    within_s: float,
+    timeout_s: float,
 ) -> None:
-    """Try to connect until the server does not refuse. Fails with its log at the deadline, or once it has ended."""
+    """Poll until `connect` does not raise `not_ready_error`.
 
-    def answers() -> bool:
+    Raises AssertionError with the log at the deadline, or if the process ends.
+    """
+
+    def is_ready() -> bool:
         assert process.poll() is None, log()
         try:
             connect()
-        except refused:
+        except not_ready_error:
             return False
         return True
 
-    wait_until(answers, log, within_s)
+    wait_until(is_ready, log, timeout_s)

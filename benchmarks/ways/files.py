@@ -1,8 +1,8 @@
-"""Binwatch's way to count the photos of a folder, with the parts of `python -m worker count`.
+"""Counts the photos of a folder with Binwatch, using the parts of `python -m worker count`.
 
     python -m benchmarks.ways.files FOLDER
 
-The command itself does not report when it was ready, so its parts are combined here in the same way.
+The command itself does not report when it is ready, so its parts are combined here in the same way.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The machine's limit: the photos' bytes are in memory, all photos are decoded on every core, then all are inferred.
+"""Measures the machine's limit: with photos' bytes in memory, all are decoded on every core, then all are inferred.
 
 python -m benchmarks.ways.limit FOLDER
 """

@@ -1,10 +1,9 @@
-"""LitServe's way to count photos sent over HTTP, with the same ONNX file and the same function to decode.
+"""Counts photos sent over HTTP with LitServe, using the same ONNX file and the same function for decoding.
 
     python -m benchmarks.ways.lit_serve --port 8081 --workers 4 --threads 1
 
-Photos are sent as base64 in JSON, as in LitServe's own guide: its requests are JSON or forms. They are decoded and
-counted in its workers, which are processes; `--threads` is the number of ONNX Runtime's threads in each, 0 for its
-default.
+Photos are sent as base64 in JSON, as in LitServe's guide: its requests are JSON or forms. They are decoded and counted
+in its worker processes; `--threads` is the number of ONNX Runtime threads in each, 0 for the default.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from binwatch.settings import DEFAULT_MODEL, Settings
 
 
 class CountAPI(litserve.LitAPI):
-    """Bytes → pixels → class."""
+    """Decodes photos and predicts their classes."""
 
     def __init__(self, model: Path, threads: int, **batching: Any) -> None:
         super().__init__(**batching)
@@ -47,7 +46,7 @@ class CountAPI(litserve.LitAPI):
         return predict_counts(self._card.count_rule, class_probabilities(probabilities))
 
     def encode_response(self, output: np.int64) -> dict[str, int]:
-        """The field's name is that of Binwatch's own server."""
+        """The response, with the field name of Binwatch's own server."""
         return {"predicted": int(output)}
 
 

@@ -1,4 +1,4 @@
-"""The notebooks' way to count the photos of a folder: plain PyTorch in fp32, one photo per call.
+"""Counts the photos of a folder as typical notebooks do: plain PyTorch in fp32, one photo per call.
 
     python -m benchmarks.ways.notebook FOLDER
 
@@ -27,7 +27,7 @@ IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--photos", type=int, help="number of photos, if not all: the speed does not depend on it")
+    parser.add_argument("--photos", type=int, help="number of photos to count, default: all")
     options = parser.parse_args()
     network = resnet50(weights=None, num_classes=len(CLASSES)).eval()
     squash = transforms.Compose(

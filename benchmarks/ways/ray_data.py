@@ -1,9 +1,9 @@
-"""Ray Data's way to count a folder's photos: `read_binary_files`, then `map_batches` with actors that hold the model.
+"""Counts the photos of a folder with Ray Data: `read_binary_files`, then `map_batches` with actors that hold the model.
 
     python -m benchmarks.ways.ray_data FOLDER [--actors 4 --batch-size 16 --threads 1]
 
-Without the options, Ray and ONNX Runtime use their defaults. Photos are decoded by binwatch.image and counted with the
-same ONNX file, both in the actors: decoding elsewhere would send 150 KB a photo through the object store.
+Without options, Ray and ONNX Runtime use their defaults. Photos are decoded by binwatch.image and counted with the same
+ONNX file, both in the actors: decoding elsewhere would send 150 KB per photo through the object store.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from binwatch.counts import class_probabilities, predict_counts
 from binwatch.onnx_session import open_session
 
 OBJECT_STORE_BYTES = 10**9
-# Actors reserve most of Ray's cores, and reading the rest: without any left, nothing would be read.
+# Actors reserve most of each core, and reading the rest: without any left, nothing would be read.
 ACTOR_CPUS, READ_CPUS = 0.75, 0.25
 
 
 class CountingActor:
-    """The model, loaded once in each actor."""
+    """An actor that loads the model once and counts batches."""
 
     def __init__(self, folder: str, threads: int) -> None:
         bundle = Bundle(Path(folder))
@@ -77,25 +77,25 @@ def main() -> None:
         finally:
             ray.shutdown()
     predicted = {Path(row["path"]).name: int(row["predicted"]) for row in rows}
-    report(predicted, *once_started(rows, ended))
+    report(predicted, *steady_photos_and_seconds(rows, ended))
 
 
-def once_started(rows: list[dict[str, Any]], ended: float) -> tuple[int, float]:
-    """Photos and seconds, from the first or from the last actor's start to the end, whichever makes Ray faster.
+def steady_photos_and_seconds(rows: list[dict[str, Any]], ended: float) -> tuple[int, float]:
+    """Photos and seconds from the start of the first or the last actor to the end, whichever makes Ray faster.
 
     While some actors are still starting, the others have all cores; if the last one starts late, few photos are left.
     """
-    found = []
+    candidates = []
     for pick in (min, max):
         ready = pick(row["ready"] for row in rows)
         calls = [row["began"] for row in rows if row["began"] >= ready]
         if calls:
-            found.append((len(calls), ended - min(calls)))
-    return max(found, key=lambda each: each[0] / each[1])
+            candidates.append((len(calls), ended - min(calls)))
+    return max(candidates, key=lambda candidate: candidate[0] / candidate[1])
 
 
 def count(folder: Path, model: Path, actors: int, batch_size: int, threads: int) -> list[dict[str, Any]]:
-    """One row for each photo, with the times of its call. 0 leaves a choice to Ray or ONNX Runtime."""
+    """One row for each photo, with the times of its call. 0 selects the default of Ray or ONNX Runtime."""
     import ray
 
     context = ray.data.DataContext.get_current()

@@ -1,4 +1,4 @@
-"""PyTorch instead of the engine: the same network, from photos in memory to outputs in memory."""
+"""The engine's network in PyTorch, from photos in memory to outputs in memory."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from worker.inference_sessions import CUDA
 
 
 class TorchEngine:
-    """A network with random weights (a bundle has none for PyTorch), channels last, with TF32 for matrix products.
+    """A network with random weights (bundles have none for PyTorch), channels last, with TF32 matrix products.
 
     It computes in fp16 if ONNX Runtime does so on the GPU, otherwise in fp32.
     """
 
-    def __init__(self, beside: Engine, compile_mode: str | None = None) -> None:
-        """On the device of `beside`; compiled if there is a `compile_mode`."""
-        self.on_gpu = beside.provider == CUDA
-        self.half = self.on_gpu and beside.precision is Precision.FP16
+    def __init__(self, engine: Engine, compile_mode: str | None = None) -> None:
+        """Build the network on the device of `engine`, compiled if `compile_mode` is given."""
+        self.on_gpu = engine.provider == CUDA
+        self.half = self.on_gpu and engine.precision is Precision.FP16
         self._device = "cuda" if self.on_gpu else "cpu"
         torch.backends.cudnn.benchmark = True
         torch.set_float32_matmul_precision("high")
-        self._network = DeployedCounter(beside.card, half=self.half).eval()
+        self._network = DeployedCounter(engine.card, half=self.half).eval()
         self._network.to(device=self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if compile_mode is not None:
             self._network.compile(dynamic=False, mode=compile_mode)
@@ -45,8 +45,8 @@ class DeployedCounter(nn.Module):
     def __init__(self, card: Card, *, half: bool) -> None:
         super().__init__()
         trained = card.training.get("config", {}).get("model", {"architecture": card.architecture})
-        own = {"weights": "none", "freeze": "", "highest": card.highest}
-        self._counter = build(ModelConfig.model_validate(trained | own))
+        overrides = {"weights": "none", "freeze": "", "highest": card.highest}
+        self._counter = build(ModelConfig.model_validate(trained | overrides))
         self._type = torch.float16 if half else torch.float32
         self._counter.backbone.to(self._type)
         self._counter.head.to(self._type)

@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, sync_playwright
 
 from testing.services.postgres import require_service
 
-# Nothing but the monitor is to be asked for anything, and a container has neither a GPU nor namespaces to spare.
+# No requests except to the monitor; and containers have neither a GPU nor user namespaces.
 ARGUMENTS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -23,12 +23,12 @@ ARGUMENTS = [
 
 
 def find_chromium() -> str | None:
-    """Path of Chromium, or of Chrome where a laptop has that."""
+    """Path of Chromium or Chrome; None if neither is installed."""
     names = ("chromium", "chromium-browser", "google-chrome")
     return os.environ.get("CHROMIUM") or next((path for name in names if (path := shutil.which(name))), None)
 
 
-# Not for the whole session: Playwright's event loop lives in this thread, where other tests want one of their own.
+# Not session-scoped: Playwright's event loop runs in this thread, where other tests need their own.
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     """A headless browser."""

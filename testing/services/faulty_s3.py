@@ -1,4 +1,4 @@
-"""An S3 that answers as real ones do when something is wrong: what moto cannot be made to say."""
+"""An S3 server that fails as real ones do, in ways that moto cannot simulate."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler
 
 import pytest
 
-from testing.services.http_server import Answer, LoopbackServer, body_of, say
+from testing.services.http_server import Answer, LoopbackServer, read_body, respond
 
 LAST_MODIFIED = "Fri, 20 Nov 2026 08:00:00 GMT"
 
@@ -23,17 +23,17 @@ class FaultyS3(LoopbackServer):
         super().__init__(self._count_and_answer)
 
     def _count_and_answer(self, handler: BaseHTTPRequestHandler) -> None:
-        body_of(handler)
+        read_body(handler)
         self.requests += 1
         self.answer(handler)
 
     def hang(self, _: BaseHTTPRequestHandler) -> None:
-        """Say nothing until the test is over."""
+        """Send nothing until the test is over."""
         self.ended.wait(30)
 
     def hang_within_the_body(self, handler: BaseHTTPRequestHandler) -> None:
-        """Promise 1,000 bytes, send 10, and say nothing more until the test is over."""
-        start(handler, 1000)
+        """Promise 1,000 bytes, send 10, and then nothing until the test is over."""
+        send_headers(handler, 1000)
         handler.wfile.write(b"x" * 10)
         handler.wfile.flush()
         self.hang(handler)
@@ -44,8 +44,8 @@ class FaultyS3(LoopbackServer):
         super().close()
 
 
-def start(handler: BaseHTTPRequestHandler, length: int) -> None:
-    """Status and headers of a successful GetObject."""
+def send_headers(handler: BaseHTTPRequestHandler, length: int) -> None:
+    """Send the status and headers of a successful GetObject."""
     handler.send_response(200)
     headers = {"Content-Length": str(length), "ETag": '"abc"', "Last-Modified": LAST_MODIFIED}
     for name, value in headers.items():
@@ -54,16 +54,16 @@ def start(handler: BaseHTTPRequestHandler, length: int) -> None:
 
 
 def refuse(status: int, code: str) -> Answer:
-    """An error in S3's own XML."""
+    """Respond with an error in S3's XML."""
     body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>as the test asked</Message></Error>"
-    return say(status, body.encode(), "application/xml")
+    return respond(status, body.encode(), "application/xml")
 
 
 def send(data: bytes, length: int | None = None) -> Answer:
-    """A GetObject that promises `length` bytes, sends `data` and closes the connection."""
+    """Respond to GetObject: promise `length` bytes, send `data`, and close the connection."""
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
-        start(handler, len(data) if length is None else length)
+        send_headers(handler, len(data) if length is None else length)
         handler.wfile.write(data)
         handler.close_connection = True
 

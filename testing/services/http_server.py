@@ -1,4 +1,4 @@
-"""An HTTP server on the loopback address that answers as a test wants it."""
+"""An HTTP server on the loopback address whose answers the test defines."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Answer = Callable[[BaseHTTPRequestHandler], None]
 
 
 class LoopbackServer:
-    """Answers every request on a free port by `answer(handler)`, each in a thread of its own, until it is closed."""
+    """Listens on a free port and answers every request by `answer(handler)`, each in its own thread, until closed."""
 
     def __init__(self, answer: Answer) -> None:
         class Handler(BaseHTTPRequestHandler):
@@ -25,7 +25,7 @@ class LoopbackServer:
                 pass
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.handle_error = lambda *_: None  # type: ignore[method-assign]  # clients that were killed
+        self._server.handle_error = lambda *_: None  # type: ignore[method-assign]  # clients may have been killed
         self.port = int(self._server.server_address[1])
         self.endpoint_url = f"http://127.0.0.1:{self.port}"
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
@@ -37,13 +37,13 @@ class LoopbackServer:
         self._thread.join()
 
 
-def body_of(handler: BaseHTTPRequestHandler) -> bytes:
-    """The body of a request; empty if it has none."""
+def read_body(handler: BaseHTTPRequestHandler) -> bytes:
+    """Read the body of a request; empty if it has none."""
     return handler.rfile.read(int(handler.headers.get("Content-Length", 0)))
 
 
-def say(status: int, body: bytes, content_type: str = "text/html", /, **headers: str) -> Answer:
-    """Answers with this body; to HEAD, without it. `headers` may have any name: moto has one that is called status."""
+def respond(status: int, body: bytes, content_type: str = "text/html", /, **headers: str) -> Answer:
+    """Respond with this body, or without it to HEAD. `headers` may have any name: moto sends one called `status`."""
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(status)

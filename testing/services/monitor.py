@@ -1,4 +1,4 @@
-"""A monitor in a thread of this process, on a free port of the loopback address."""
+"""A monitor that runs in a thread of this process, on a free port of the loopback address."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from monitor.services import Services, make_services
 
 @contextmanager
 def serving_monitor(settings: Settings) -> Iterator[tuple[Services, httpx.Client]]:
-    """A monitor's services, and a client of its HTTP server, until the block ends."""
+    """Run a monitor within the context; yields its services and an HTTP client."""
     services = make_services(settings)
     listener = listen("127.0.0.1", 0)
     ready = threading.Event()

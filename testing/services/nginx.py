@@ -1,4 +1,4 @@
-"""A reverse proxy of the machine's nginx, as the docs say to set it up."""
+"""nginx as a reverse proxy, configured as in the docs."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from testing.services.postgres import require_service
-from testing.waiting import wait_until_it_answers
+from testing.waiting import wait_until_ready
 
-WITHIN_S = 30
+TIMEOUT_S = 30
 _CONFIG = """
 daemon off;
 master_process off;
@@ -37,7 +37,7 @@ http {{
 
 @contextmanager
 def nginx(folder: Path, locations: str) -> Iterator[str]:
-    """The URL of an nginx whose server has these locations, until the block ends."""
+    """Run nginx with these locations within the context, and yield its URL."""
     program = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
     if program is None:
         require_service("nginx", "on Debian: apt-get install nginx-light")
@@ -49,10 +49,10 @@ def nginx(folder: Path, locations: str) -> Iterator[str]:
     with log.open("wb") as output:
         process = subprocess.Popen([program, "-p", folder, "-c", config], stderr=output)
     try:
-        wait_until_it_answers(
-            process, lambda: socket.create_connection(("127.0.0.1", port)).close(), OSError, log.read_text, WITHIN_S
+        wait_until_ready(
+            process, lambda: socket.create_connection(("127.0.0.1", port)).close(), OSError, log.read_text, TIMEOUT_S
         )
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
-        process.wait(WITHIN_S)
+        process.wait(TIMEOUT_S)

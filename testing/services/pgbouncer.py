@@ -1,4 +1,4 @@
-"""A real pgbouncer in transaction mode before the tests' PostgreSQL, started from Debian's package."""
+"""A real pgbouncer in transaction mode in front of the tests' PostgreSQL, from Debian's package."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from binwatch.records.engine import connect
-from testing.services.postgres import Postgres, as_user, require_service
-from testing.waiting import wait_until_it_answers
+from testing.services.postgres import Postgres, require_service, unprivileged_prefix
+from testing.waiting import wait_until_ready
 
 PROGRAM = Path("/usr/sbin/pgbouncer")
-PORT = 6432  # part of a socket's name in a folder of its own: no port to collide on
-START_S = 30
+PORT = 6432  # only part of the socket's name: no TCP port is used
+START_TIMEOUT_S = 30
 CONFIGURATION = """
 [databases]
 * = host={server}
@@ -35,11 +35,11 @@ logfile = {folder}/log
 
 @pytest.fixture(scope="session")
 def pgbouncer(postgres: Postgres) -> Iterator[Callable[[str], str]]:
-    """Makes the URL of a database into one that leads through pgbouncer, two connections for all."""
+    """A function that converts a database URL to one through pgbouncer, which has two server connections."""
     if not PROGRAM.exists():
         require_service("pgbouncer", "on Debian: apt-get install pgbouncer")
     folder = Path(tempfile.mkdtemp(prefix="binwatch-pb-"))
-    prefix = as_user(folder)
+    prefix = unprivileged_prefix(folder)
     (folder / "users").write_text('"binwatch" ""\n')
     (folder / "ini").write_text(CONFIGURATION.format(server=postgres.folder, folder=folder, port=PORT))
 
@@ -51,7 +51,7 @@ def pgbouncer(postgres: Postgres) -> Iterator[Callable[[str], str]]:
     try:
         engine = connect(through(postgres.url("postgres")))
         log = (folder / "output").read_text
-        wait_until_it_answers(process, lambda: engine.connect().close(), OperationalError, log, START_S)
+        wait_until_ready(process, lambda: engine.connect().close(), OperationalError, log, START_TIMEOUT_S)
         engine.dispose()
         yield through
     finally:

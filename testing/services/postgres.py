@@ -1,4 +1,4 @@
-"""A real PostgreSQL, started from Debian's package for this test session and gone with it."""
+"""A real PostgreSQL from Debian's package, started for the test session and removed at its end."""
 
 from __future__ import annotations
 
@@ -21,51 +21,51 @@ from sqlalchemy.pool import NullPool
 from binwatch.records.engine import connect
 from binwatch.records.migrate import migrate
 from binwatch.records.tables import Base
-from testing.waiting import wait_until_it_answers
+from testing.waiting import wait_until_ready
 
-START_S = 60
+START_TIMEOUT_S = 60
 TEMPLATE = "migrated"
-# Nothing here outlives the session, so nothing needs to reach the disk; but a crash of the server must lose no commit.
+# Data need not survive the session, so fsync is off. A crash of the server process still loses no commit.
 OPTIONS = ("fsync=off", "full_page_writes=off", "listen_addresses=", "shared_buffers=32MB")
 
 
-def require_service(name: str, how: str) -> None:
-    """Skip the test on a laptop that lacks a service, fail where it must be there."""
-    message = f"{name} is not installed; {how}"
+def require_service(name: str, install_hint: str) -> None:
+    """Skip the test because a service is not installed; in CI, fail instead."""
+    message = f"{name} is not installed; {install_hint}"
     if os.environ.get("CI", "").lower() in {"1", "true"}:
         pytest.fail(message)
     pytest.skip(message)
 
 
 class Postgres:
-    """A server that can be stopped and started. It only listens on a socket in its folder: no port to collide on."""
+    """A server that can be stopped and started. It listens only on a Unix socket in its folder, not on TCP."""
 
     def __init__(self, programs: Path, folder: Path) -> None:
         self.folder = folder
         self._programs = programs
-        # PostgreSQL refuses to run as root; and no server may outlive a test run that was killed.
-        self._prefix = as_user(folder)
+        # PostgreSQL refuses to run as root, and no server may outlive a test run that was killed.
+        self._prefix = unprivileged_prefix(folder)
         self._server: subprocess.Popen[bytes] | None = None
 
     def create(self) -> None:
-        """Make the data folder, which has no databases of ours yet."""
+        """Create the data folder."""
         create = [self._programs / "initdb", "-D", self.folder / "data", "-U", "binwatch", "-A", "trust", "-E", "UTF8"]
         if self._run([*map(str, create), "--locale=C", "--no-sync"]).wait() != 0:
             raise RuntimeError((self.folder / "log").read_text())
 
     def start(self) -> None:
-        """Start, and wait until it answers."""
+        """Start the server, and wait until it accepts connections."""
         settings = [part for option in OPTIONS for part in ("-c", option)]
         serve = [self._programs / "postgres", "-D", self.folder / "data", "-k", self.folder]
         self._server = self._run([*map(str, serve), *settings])
         log = (self.folder / "log").read_text
-        wait_until_it_answers(self._server, lambda: self.execute("SELECT 1"), OperationalError, log, START_S)
+        wait_until_ready(self._server, lambda: self.execute("SELECT 1"), OperationalError, log, START_TIMEOUT_S)
 
-    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
-        """End the server: INT breaks off what is open in good order, QUIT as a crash does."""
+    def stop(self, stop_signal: signal.Signals = signal.SIGINT) -> None:
+        """Stop the server: SIGINT aborts open transactions and shuts down cleanly, SIGQUIT is like a crash."""
         if self._server is None:
             return
-        self._server.send_signal(how)
+        self._server.send_signal(stop_signal)
         try:
             self._server.wait(20)
         except subprocess.TimeoutExpired:
@@ -74,12 +74,12 @@ class Postgres:
         self._server = None
 
     def pause(self) -> None:
-        """Let new connections hang until `go_on`. Existing connections are still served."""
+        """Let new connections hang until `resume`. Existing connections are still served."""
         assert self._server is not None
         self._server.send_signal(signal.SIGSTOP)
 
-    def go_on(self) -> None:
-        """Answer again."""
+    def resume(self) -> None:
+        """Accept new connections again."""
         assert self._server is not None
         self._server.send_signal(signal.SIGCONT)
 
@@ -92,7 +92,7 @@ class Postgres:
         return f"postgresql://binwatch@/{database}?host={self.folder}"
 
     def execute(self, statement: str) -> None:
-        """Run one statement outside of any transaction, as CREATE DATABASE needs it."""
+        """Run a statement outside of any transaction, which CREATE DATABASE requires."""
         url = self.url("postgres").replace("postgresql:", "postgresql+psycopg:", 1)
         engine = create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
         with engine.connect() as connection:
@@ -101,19 +101,19 @@ class Postgres:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
-    """A PostgreSQL server with an empty, migrated database to copy (`postgres_url` does)."""
+    """A PostgreSQL server with an empty, migrated template database, which `postgres_url` copies."""
     with running_postgres() as server:
         yield server
 
 
 @contextmanager
 def running_postgres() -> Iterator[Postgres]:
-    """A PostgreSQL server with an empty, migrated database, until the block ends."""
+    """Run a PostgreSQL server with an empty, migrated template database within the context."""
     programs = _programs()
     if programs is None:
         require_service("PostgreSQL", "on Debian: apt-get install postgresql")
         return
-    # Not pytest's tmp_path: a socket's path has at most 107 bytes, and the server's user must get there.
+    # Not pytest's tmp_path: a socket's path may have at most 107 bytes, and the server's user needs access.
     folder = Path(tempfile.mkdtemp(prefix="binwatch-pg-"))
     server = Postgres(programs, folder)
     try:
@@ -131,19 +131,19 @@ def running_postgres() -> Iterator[Postgres]:
 
 @pytest.fixture
 def postgres_empty_url(postgres: Postgres) -> Iterator[str]:
-    """URL of a database of this test's own, without any table."""
+    """URL of a new database without tables, for one test."""
     yield from _database(postgres, "template1")
 
 
 @pytest.fixture
 def postgres_url(postgres: Postgres) -> Iterator[str]:
-    """URL of migrated, empty records of this test's own."""
+    """URL of a new, migrated and empty database, for one test."""
     yield from _database(postgres, TEMPLATE)
 
 
 @pytest.fixture(scope="session")
 def _shared_url(postgres: Postgres) -> Iterator[str]:
-    """One database for the tests that take turns: emptying it is quicker than making another."""
+    """A database shared by the tests of a session: truncating it is faster than creating another."""
     yield from _database(postgres, TEMPLATE)
 
 
@@ -175,21 +175,24 @@ def _database(postgres: Postgres, template: str) -> Iterator[str]:
 
 
 def _programs() -> Path | None:
-    """Folder of initdb and postgres; Debian keeps them out of PATH, one folder per version."""
+    """Folder of initdb and postgres. Debian has one folder for each version, outside of PATH."""
     folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: float(path.parent.name))
-    found = shutil.which("initdb")
-    folders += [Path(found).resolve().parent] if found else []
+    initdb = shutil.which("initdb")
+    folders += [Path(initdb).resolve().parent] if initdb else []
     return next((folder for folder in reversed(folders) if (folder / "initdb").exists()), None)
 
 
-def as_user(folder: Path) -> list[str]:
-    """Words that start a program as a user other than root, to end with this process."""
-    dies_with_us = ["setpriv", "--pdeathsig=INT"] if shutil.which("setpriv") else []
+def unprivileged_prefix(folder: Path) -> list[str]:
+    """Command prefix that runs a program as a user other than root, and ends it with this process.
+
+    If this process runs as root, that user becomes the owner of `folder`.
+    """
+    dies_with_parent = ["setpriv", "--pdeathsig=INT"] if shutil.which("setpriv") else []
     if os.geteuid() != 0:
-        return dies_with_us
+        return dies_with_parent
     names = {entry.pw_name for entry in pwd.getpwall()}
     user = pwd.getpwnam("postgres" if "postgres" in names else "nobody")
     os.chown(folder, user.pw_uid, user.pw_gid)
-    if not dies_with_us:
+    if not dies_with_parent:
         return ["runuser", "-u", user.pw_name, "--"]
-    return [*dies_with_us, f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
+    return [*dies_with_parent, f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]

@@ -1,4 +1,4 @@
-"""A TCP proxy that can be told to refuse: how a service behind it looks while it is down."""
+"""A TCP proxy that can refuse connections, as if the service behind it were down."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ _BUFFER = 64 * 1024
 
 
 class Proxy:
-    """Passes connections on to a port of the loopback address, until it refuses them."""
+    """Forwards connections to a port of the loopback address, unless it is told to refuse them."""
 
     def __init__(self, port: int) -> None:
         self._target = ("127.0.0.1", port)
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
-        self._listener = _held(0)
+        self._listener = _bound_socket(0)
         self.port = int(self._listener.getsockname()[1])
 
     def serve(self) -> None:
-        """Pass connections on from now on."""
+        """Forward connections from now on."""
         self._listener.listen(128)
         threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
 
     def refuse(self) -> None:
-        """Break all connections and refuse new ones; the port stays ours meanwhile."""
+        """Break all connections and refuse new ones. The port stays reserved."""
         with self._lock:
-            _break(self._listener)
-            self._listener = _held(self.port)
-            for one in self._open:
-                _break(one)
+            _shut_down(self._listener)
+            self._listener = _bound_socket(self.port)
+            for connection in self._open:
+                _shut_down(connection)
 
     def close(self) -> None:
-        """Refuse for good."""
+        """Refuse connections and release the port."""
         self.refuse()
         self._listener.close()
 
@@ -45,9 +45,9 @@ class Proxy:
         with listener, contextlib.suppress(OSError):
             while True:
                 client, _ = listener.accept()
-                threading.Thread(target=self._pass_on, args=(client, listener), daemon=True).start()
+                threading.Thread(target=self._forward, args=(client, listener), daemon=True).start()
 
-    def _pass_on(self, client: socket.socket, listener: socket.socket) -> None:
+    def _forward(self, client: socket.socket, listener: socket.socket) -> None:
         with client, socket.create_connection(self._target) as server:
             with self._lock:
                 if listener is not self._listener:  # refused while this connection was made
@@ -61,25 +61,25 @@ class Proxy:
                 self._open -= {client, server}
 
 
-def _held(port: int) -> socket.socket:
-    """A socket that holds the port without listening: who connects is refused."""
-    held = socket.socket()
-    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    held.bind(("127.0.0.1", port))
-    return held
+def _bound_socket(port: int) -> socket.socket:
+    """A socket that is bound to the port but does not listen, so that connections are refused."""
+    bound = socket.socket()
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    bound.bind(("127.0.0.1", port))
+    return bound
 
 
 def _pump(source: socket.socket, sink: socket.socket) -> None:
     with contextlib.suppress(OSError):
         while data := source.recv(_BUFFER):
             sink.sendall(data)
-    _break(source)
-    _break(sink)
+    _shut_down(source)
+    _shut_down(sink)
 
 
-def _break(one: socket.socket) -> None:
+def _shut_down(connection: socket.socket) -> None:
     with contextlib.suppress(OSError):
-        one.shutdown(socket.SHUT_RDWR)
+        connection.shutdown(socket.SHUT_RDWR)
 
 
 @pytest.fixture

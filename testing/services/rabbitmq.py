@@ -1,4 +1,4 @@
-"""A real RabbitMQ, started from Debian's package for this test session and gone with it."""
+"""A real RabbitMQ from Debian's package, started for the test session and removed at its end."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ import pytest
 from kombu.connection import Connection
 
 from testing.services.postgres import require_service
-from testing.waiting import wait_until, wait_until_it_answers
+from testing.waiting import wait_until, wait_until_ready
 from worker.brokers.rabbitmq.connections import BrokerBlocked, check_accepts_messages, make_connection
 
-START_S = 90
-# Not the wrapper in PATH: that one insists on root or on Debian's own user and folders.
+START_TIMEOUT_S = 90
+# Not the wrapper in PATH, which requires root or Debian's own user and folders.
 SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 
 
 class RabbitMQ:
-    """A broker on a free port of the loopback address, with its files in one folder. It can be stopped and started."""
+    """A broker on a free port of the loopback address, with its files in one folder. It can be restarted."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -34,32 +34,32 @@ class RabbitMQ:
         self.url = f"amqp://guest:guest@127.0.0.1:{self._port}//"
 
     def start(self) -> None:
-        """Start, and wait until it answers."""
+        """Start the broker, and wait until it accepts connections."""
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [str(SERVER)], env=self._environment(), stdout=log, stderr=log, start_new_session=True
             )
         read_log = (self._folder / "log").read_text
-        wait_until_it_answers(self._process, self._connect, OSError, read_log, START_S)
+        wait_until_ready(self._process, self._connect, OSError, read_log, START_TIMEOUT_S)
 
-    def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
-        """End the broker: TERM in good order, KILL as in a power cut. Durable queues stay in the folder."""
+    def stop(self, stop_signal: signal.Signals = signal.SIGTERM) -> None:
+        """Stop the broker: SIGTERM shuts it down cleanly, SIGKILL is like a power cut. Durable queues survive."""
         if self._process is None:
             return
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, how)
+            os.killpg(self._process.pid, stop_signal)
         self._process.wait(60)
         self._process = None
 
-    def control(self, *words: str) -> None:
+    def control(self, *arguments: str) -> None:
         """Run rabbitmqctl."""
         program = str(SERVER.with_name("rabbitmqctl"))
-        done = subprocess.run([program, "-q", *words], env=self._environment(), capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+        result = subprocess.run([program, "-q", *arguments], env=self._environment(), capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
 
     @contextlib.contextmanager
     def alarm(self, kind: str) -> Iterator[None]:
-        """Low on disk or memory, for as long as the context lasts."""
+        """Simulate low disk space or memory within the context. `kind`: disk or memory."""
         setting, bad, good = {
             "disk": ("set_disk_free_limit", str(10**15), "1000000"),
             "memory": ("set_vm_memory_high_watermark", "0.00001", "0.4"),
@@ -85,7 +85,7 @@ class RabbitMQ:
         return False
 
     def close(self) -> None:
-        """Stop the broker and Erlang's port mapper, which it started beside itself."""
+        """Stop the broker and Erlang's port mapper, which it has started."""
         self.stop()
         epmd = shutil.which("epmd")
         if epmd is not None:
@@ -111,24 +111,24 @@ class RabbitMQ:
 
 
 def free_ports(count: int) -> list[int]:
-    """Different ports that were free a moment ago."""
+    """`count` different ports that were free a moment ago."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
 
 
 @pytest.fixture(scope="session")
 def rabbitmq() -> Iterator[RabbitMQ]:
-    """A running RabbitMQ; tests use queues with names of their own."""
+    """A running RabbitMQ. Each test uses its own queue names."""
     with running_rabbitmq() as broker:
         yield broker
 
 
 @contextlib.contextmanager
 def running_rabbitmq() -> Iterator[RabbitMQ]:
-    """The same for as long as the context lasts."""
+    """Run a RabbitMQ within the context."""
     if not SERVER.exists():
         require_service("RabbitMQ", "on Debian: apt-get install rabbitmq-server")
     folder = Path(tempfile.mkdtemp(prefix="binwatch-mq-"))

@@ -1,4 +1,4 @@
-"""A read-only registry of container images: the requests that a Docker engine makes to pull one."""
+"""A read-only registry of container images, which answers the requests of `docker pull`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 
-from testing.services.http_server import LoopbackServer, say
+from testing.services.http_server import LoopbackServer, respond
 
 _MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 _CONFIG = "application/vnd.docker.container.image.v1+json"
@@ -23,12 +23,12 @@ class ImageRegistry:
 
     def __init__(self, port: int) -> None:
         self.host = f"127.0.0.1:{port}"
-        """An engine asks a registry on the loopback address without TLS."""
+        """Docker does not require TLS for a registry on the loopback address."""
         self._tags: dict[str, bytes] = {}
         self._blobs: dict[str, bytes] = {}
 
     def publish(self, name: str, tag: str, content: bytes) -> str:
-        """Publish an image whose file has this content under a tag; returns the image's digest."""
+        """Publish an image whose only file has this content, and return the digest of the image."""
         layer, unpacked = _layer(content)
         config = json.dumps(
             {"architecture": "amd64", "os": "linux", "config": {}, "rootfs": {"type": "layers", "diff_ids": [unpacked]}}
@@ -41,14 +41,14 @@ class ImageRegistry:
         return _digest(manifest)
 
     def answer(self, path: str) -> tuple[bytes, str] | None:
-        """Body and type of what is at a path."""
+        """Body and content type of a path; None if nothing is there."""
         if path == "/v2/":
             return b"{}", "application/json"
-        place = path.removeprefix("/v2/")
-        if place in self._tags:
-            return self._tags[place], _MANIFEST
-        found = self._blobs.get(place.rsplit("/", 1)[-1])
-        return None if found is None else (found, "application/octet-stream")
+        name = path.removeprefix("/v2/")
+        if name in self._tags:
+            return self._tags[name], _MANIFEST
+        blob = self._blobs.get(name.rsplit("/", 1)[-1])
+        return None if blob is None else (blob, "application/octet-stream")
 
     def _blob(self, data: bytes, kind: str) -> dict[str, object]:
         self._blobs[_digest(data)] = data
@@ -57,12 +57,12 @@ class ImageRegistry:
 
 @contextmanager
 def running_registry() -> Iterator[ImageRegistry]:
-    """A registry on a free port of the loopback address until the block ends."""
+    """Run a registry on a free port of the loopback address within the context."""
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
-        found = registry.answer(handler.path)
-        body, kind = found or (b"{}", "application/json")
-        say(200 if found else 404, body, kind, **{"Docker-Content-Digest": _digest(body)})(handler)
+        content = registry.answer(handler.path)
+        body, kind = content or (b"{}", "application/json")
+        respond(200 if content else 404, body, kind, **{"Docker-Content-Digest": _digest(body)})(handler)
 
     server = LoopbackServer(answer)
     registry = ImageRegistry(server.port)
@@ -77,7 +77,7 @@ def _digest(data: bytes) -> str:
 
 
 def _layer(content: bytes) -> tuple[bytes, str]:
-    """A layer with one file, packed, and the digest of what it unpacks to."""
+    """A compressed layer with one file, and the digest of the uncompressed layer."""
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w") as tar:
         entry = tarfile.TarInfo("content")

@@ -1,4 +1,4 @@
-"""S3 and SQS of moto, spoken to over HTTP like the real ones."""
+"""moto's S3 and SQS, accessed over HTTP as the real services are."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from moto.server import ThreadedMotoServer
 
 @dataclass(frozen=True)
 class S3:
-    """A bucket on a running server; `client` is plain boto3, to put things there that Binwatch then finds."""
+    """A bucket on a running server. `client` is a boto3 client for test data."""
 
     endpoint_url: str
     bucket: str
     client: Any
 
     def put(self, key: str, data: bytes) -> str:
-        """Upload an object; returns its ETag."""
+        """Upload an object, and return its ETag."""
         etag: str = self.client.put_object(Bucket=self.bucket, Key=key, Body=data)["ETag"]
         return etag.strip('"')
 
@@ -32,7 +32,7 @@ class S3:
 def moto_url() -> Iterator[str]:
     """Endpoint of a moto server on a free port, for S3 and SQS."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # a line for each request slows a thousand of them
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # logging every request slows the tests
     server.start()
     host, port = server.get_host_and_port()
     yield f"http://{host}:{port}"
@@ -41,7 +41,7 @@ def moto_url() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def _moto_client(moto_url: str) -> Iterator[Any]:
-    """One client for all tests: making one costs more than most tests do."""
+    """A client shared by all tests, because creating one takes longer than most tests."""
     options = {"region_name": "us-east-1", "aws_access_key_id": "testing", "aws_secret_access_key": "testing"}
     client = boto3.client("s3", endpoint_url=moto_url, config=Config(s3={"addressing_style": "path"}), **options)
     yield client
@@ -50,7 +50,7 @@ def _moto_client(moto_url: str) -> Iterator[Any]:
 
 @pytest.fixture
 def s3(moto_url: str, _moto_client: Any) -> S3:
-    """An empty bucket of this test's own."""
+    """A new, empty bucket for one test."""
     bucket = f"binwatch-{uuid.uuid4().hex[:12]}"
     _moto_client.create_bucket(Bucket=bucket)
     return S3(moto_url, bucket, _moto_client)

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from benchmarks.cost import ProcessCost
-from benchmarks.memory import distinct, held
+from benchmarks.memory import distinct, process_memory
 from benchmarks.services import find_versitygw
 from binwatch.bundle import Bundle
 from binwatch.image import load_photo
@@ -218,7 +218,7 @@ def test_held_is_at_least_what_was_allocated() -> None:
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         process.stdout.readline()
-        rss, pss = held(process.pid)
+        rss, pss = process_memory(process.pid)
         process.communicate("\n", timeout=60)
     assert 50_000_000 < pss <= rss < 200_000_000
 

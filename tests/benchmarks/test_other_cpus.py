@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.other_cpus import ask, why_not
+from benchmarks.other_cpus import missing_requirement, outputs_of_cpu
 from binwatch import self_check
 from tests.worker.quantised import write_quantised_bundle
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _qemu() -> None:
-    reason = why_not()
+    reason = missing_requirement()
     if reason and "qemu-user" in reason and os.environ.get("CI"):
         pytest.fail(reason)
     if reason:
@@ -26,11 +26,11 @@ def _qemu() -> None:
 def test_a_cpu_without_vnni_counts_the_same(tmp_path: Path) -> None:
     model, pixels = write_quantised_bundle(tmp_path / "model"), tmp_path / "photos.npy"
     np.save(pixels, self_check.make_photos(224))
-    here, there = ask(None, model, pixels), ask("Haswell", model, pixels)
+    here, there = outputs_of_cpu(None, model, pixels), outputs_of_cpu("Haswell", model, pixels)
     assert there.options == "session.x64quantprecision=1"
     assert there.self_check == here.self_check == "int8 passed"
     np.testing.assert_allclose(there.probabilities, here.probabilities, atol=1e-5)
 
-    plain = ask("Haswell", model, pixels, plain=True)
+    plain = outputs_of_cpu("Haswell", model, pixels, plain=True)
     assert plain.options == "none"
     assert np.abs(plain.probabilities - here.probabilities).max() > 0.01  # or this test could see nothing

@@ -15,7 +15,7 @@ from moto.s3.models import s3_backends
 from binwatch.errors import ObjectsError
 from binwatch.objects import ListedObject, ObjectRefused, Objects
 from binwatch.settings import Settings
-from testing.services.faulty_s3 import LAST_MODIFIED, FaultyS3, refuse, say, send
+from testing.services.faulty_s3 import LAST_MODIFIED, FaultyS3, refuse, respond, send
 from testing.services.s3 import S3
 
 MIB = 2**20
@@ -182,7 +182,7 @@ def test_refused_for_good(from_faulty: Objects, faulty_s3: FaultyS3, status: int
 
 
 def test_a_bare_404(from_faulty: Objects, faulty_s3: FaultyS3) -> None:
-    faulty_s3.answer = say(404, b"")
+    faulty_s3.answer = respond(404, b"")
     assert _refused(from_faulty, "binwatch", "a.jpg").reason == "missing"
 
 
@@ -192,11 +192,11 @@ OUTAGES: dict[str, Callable[[BaseHTTPRequestHandler], None]] = {
     "ExpiredToken": refuse(400, "ExpiredToken"),
     "SlowDown": refuse(503, "SlowDown"),
     "InternalError": refuse(500, "InternalError"),
-    "a bare 403": say(403, b""),
-    "a proxy's 502": say(502, b"<html>Bad Gateway</html>"),
-    "a proxy's page": say(200, b"<html>Please sign in</html>"),
-    "a page that is no XML": say(200, b"Please sign in & wait", "text/plain"),
-    "an empty page": say(200, b""),
+    "a bare 403": respond(403, b""),
+    "a proxy's 502": respond(502, b"<html>Bad Gateway</html>"),
+    "a proxy's page": respond(200, b"<html>Please sign in</html>"),
+    "a page that is no XML": respond(200, b"Please sign in & wait", "text/plain"),
+    "an empty page": respond(200, b""),
     "a body that ends early": send(b"x" * 10, 1000),
     "no body": send(b"", 1000),
     "no HTTP": lambda handler: (handler.wfile.write(b"220 smtp ready\r\n"), setattr(handler, "close_connection", True)),
@@ -269,7 +269,7 @@ def test_an_object_without_an_etag_is_the_same_in_a_listing_and_in_a_fetch(
     fetched = from_faulty.fetch("binwatch", "a.jpg", max_bytes=MIB)
     entry = "<Key>a.jpg</Key><LastModified>2026-11-20T08:00:00.000Z</LastModified><ETag></ETag><Size>5</Size>"
     listing = f"<ListBucketResult><IsTruncated>false</IsTruncated><Contents>{entry}</Contents></ListBucketResult>"
-    faulty_s3.answer = say(200, listing.encode(), "application/xml")
+    faulty_s3.answer = respond(200, listing.encode(), "application/xml")
     (listed,) = from_faulty.list("binwatch")
     faulty_s3.answer = without
     head = from_faulty.head("binwatch", "a.jpg")

@@ -22,7 +22,7 @@ from binwatch.image import MAX_SIDE, ImageLimits, load_photo
 from binwatch.photo_files import gif, jpeg, reader_of
 from binwatch.photo_files.budget import MemoryBudget
 from binwatch.photo_files.orientation import orientation
-from testing.damage import LARGE, Damage
+from testing.damage import LARGE_DAMAGE, Damage
 from testing.photos import chunk, encoded, noise, png, scene
 
 SAMPLES = sorted((Path(__file__).parents[2] / "samples" / "bin-images").glob("*.jpg"))[::20]
@@ -170,9 +170,9 @@ def test_lost_parts_are_detected() -> None:
         with Image.open(path) as image:
             photos = {"as it is": plain, "progressive": encoded(image, progressive=True)}
         for kind, data in photos.items():
-            for name, damage in LARGE.items():
+            for name, damage in LARGE_DAMAGE.items():
                 whole += [f"{path.name}, {kind}, {name}"] if _passes(data, damage) else []
-    assert len(whole) <= len(SAMPLES) * len(LARGE) * 2 // 100, whole
+    assert len(whole) <= len(SAMPLES) * len(LARGE_DAMAGE) * 2 // 100, whole
     assert not [name for name in whole if "512" not in name]
 
 

@@ -1,4 +1,4 @@
-"""Photos that keep coming while something is restarted."""
+"""A load of photos that are uploaded while something is restarted."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from PIL import Image
 
 from testing.compose_stack import BUCKET, Stack, wait_until
 
-PAUSE_S = 0.1
+UPLOAD_INTERVAL_S = 0.1
 
 
 def photo(number: int) -> bytes:
-    """A small JPEG like no other."""
+    """A small JPEG with distinct content."""
     pixels = np.random.default_rng(number).integers(0, 255, (48, 64, 3), dtype=np.uint8)
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "JPEG")
@@ -26,11 +26,11 @@ def photo(number: int) -> bytes:
 
 
 class Load:
-    """Puts a photo and its metadata every tenth of a second, each until S3 takes it, from entering to leaving."""
+    """Uploads a photo and its metadata every tenth of a second within its context. Retries until S3 accepts them."""
 
     def __init__(self, stack: Stack, name: str) -> None:
-        self.put: dict[str, str] = {}
-        """Key → ETag of each photo that S3 has taken."""
+        self.uploaded: dict[str, str] = {}
+        """Key → ETag of each uploaded photo."""
         self._stack = stack
         self._name = name
         self._s3 = stack.s3()
@@ -45,18 +45,18 @@ class Load:
         self._stopping.set()
         self._thread.join()
 
-    def wait_for(self, more: int) -> None:
-        """Wait until S3 has taken so many more photos."""
-        wanted = len(self.put) + more
-        wait_until(lambda: len(self.put) >= wanted, lambda: f"S3 took {len(self.put)} photos, of {wanted}")
+    def wait_for_uploads(self, count: int) -> None:
+        """Wait until `count` more photos are uploaded."""
+        target = len(self.uploaded) + count
+        wait_until(lambda: len(self.uploaded) >= target, lambda: f"S3 accepted {len(self.uploaded)} of {target} photos")
 
     def check(self) -> None:
-        """Wait until every photo is counted and compared; then each must have been exactly once."""
+        """Wait until every photo is counted and compared, and check that each was exactly once."""
         wait_until(lambda: not self._missing(), lambda: f"not counted or compared: {sorted(self._missing())[:10]}")
-        counted = {key: number for key, number in self._stack.counts().items() if key[0].startswith(self._prefix)}
-        assert counted == dict.fromkeys(self.put.items(), 1)
+        counted = {key: count for key, count in self._stack.counts().items() if key[0].startswith(self._prefix)}
+        assert counted == dict.fromkeys(self.uploaded.items(), 1)
         compared = Counter(bin_id for (bin_id,) in self._stack.sql("SELECT bin_id FROM comparisons"))
-        assert {compared[_bin(key)] for key in self.put} == {1}
+        assert {compared[_bin_id(key)] for key in self.uploaded} == {1}
 
     @property
     def _prefix(self) -> str:
@@ -65,28 +65,28 @@ class Load:
     def _missing(self) -> set[str]:
         counted = {key for key, _ in self._stack.counts()}
         compared = {bin_id for (bin_id,) in self._stack.sql("SELECT bin_id FROM comparisons")}
-        return {key for key in self.put if key not in counted or _bin(key) not in compared}
+        return {key for key in self.uploaded if key not in counted or _bin_id(key) not in compared}
 
     def _run(self) -> None:
         number = 0
         while not self._stopping.is_set():
-            # The metadata first: whichever comes second makes the comparison, and a photo that is there has been put.
+            # The metadata first, so that every photo in `put` can be compared.
             bin_id = f"{self._name}-{number:04}"
-            self._until_taken(f"metadata/{bin_id}.json", b'{"EXPECTED_QUANTITY": 2}')
+            self._put_with_retries(f"metadata/{bin_id}.json", b'{"EXPECTED_QUANTITY": 2}')
             key = f"{self._prefix}{bin_id}.jpg"
-            self.put[key] = self._until_taken(key, photo(zlib.crc32(key.encode())))
+            self.uploaded[key] = self._put_with_retries(key, photo(zlib.crc32(key.encode())))
             number += 1
-            self._stopping.wait(PAUSE_S)
+            self._stopping.wait(UPLOAD_INTERVAL_S)
 
-    def _until_taken(self, key: str, body: bytes) -> str:
+    def _put_with_retries(self, key: str, body: bytes) -> str:
         while True:
             try:
-                answer: dict[str, Any] = self._s3.put_object(Bucket=BUCKET, Key=key, Body=body)
-            except (ClientError, BotoCoreError):  # it is being restarted: any client tries again
+                response: dict[str, Any] = self._s3.put_object(Bucket=BUCKET, Key=key, Body=body)
+            except (ClientError, BotoCoreError):  # S3 is being restarted
                 self._stopping.wait(0.5)
             else:
-                return str(answer["ETag"]).strip('"')
+                return str(response["ETag"]).strip('"')
 
 
-def _bin(key: str) -> str:
+def _bin_id(key: str) -> str:
     return key.rsplit("/", 1)[1].removesuffix(".jpg")

@@ -1,4 +1,4 @@
-"""Runs the demo as a user would, and folders of good and bad photos for it."""
+"""Fixture that runs the demo as a user would."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ SAMPLES = ROOT / "samples"
 
 
 @dataclass(frozen=True)
-class Finished:
+class DemoResult:
     status: int
     output: str
     report: dict[str, Any] | None
 
 
 @pytest.fixture
-def run_demo(tmp_path: Path) -> Callable[..., Finished]:
-    """Runs `python -m demo` to its end."""
+def run_demo(tmp_path: Path) -> Callable[..., DemoResult]:
+    """A function that runs `python -m demo` to its end."""
 
-    def run(*arguments: str, cwd: Path = ROOT, **environment: str) -> Finished:
+    def run(*arguments: str, cwd: Path = ROOT, **environment: str) -> DemoResult:
         report = tmp_path / "report.json"
         result = subprocess.run(
             [sys.executable, "-m", "demo", "--report", str(report), *arguments],
@@ -40,6 +40,6 @@ def run_demo(tmp_path: Path) -> Callable[..., Finished]:
             timeout=240,
         )
         parsed = json.loads(report.read_text(encoding="utf-8")) if report.exists() else None
-        return Finished(result.returncode, result.stdout, parsed)
+        return DemoResult(result.returncode, result.stdout, parsed)
 
     return run

@@ -1,4 +1,4 @@
-"""The main job, as a user runs it: the real model, real photos, real processes, real HTTP."""
+"""Tests of the demo as a user runs it, with the real model, photos, processes and HTTP."""
 
 from __future__ import annotations
 
@@ -23,66 +23,70 @@ import pytest
 from tests.demo.conftest import ROOT, SAMPLES
 
 
-def test_the_samples_are_all_counted_and_compared(run_demo):
-    done = run_demo()
-    assert done.status == 0, done.output
-    report = done.report
+def test_all_samples_are_counted_and_compared(run_demo):
+    result = run_demo()
+    assert result.status == 0, result.output
+    report = result.report
     with (SAMPLES / "index.csv").open() as file:
         labels = {f"bin-images/{row['key']}.jpg": int(row["label"]) for row in csv.DictReader(file)}
     assert report["photos"] == report["counted"] == report["compared"] == len(labels) == 122
     assert report["failed"] == {}
     assert report["unaccounted"] == []
-    assert {one["key"]: one["expected"] for one in report["bins"]} == labels
+    assert {bin_["key"]: bin_["expected"] for bin_ in report["bins"]} == labels
     assert report["model"]["variant"] == "int8"
     assert report["model"]["provider"] == "CPUExecutionProvider"
     assert report["photos_per_second"] > 0
 
 
-def test_the_reports_sums_follow_from_its_bins(run_demo):
+def test_report_totals_match_its_bins(run_demo):
     report = run_demo().report
-    errors = [one["predicted"] - min(one["expected"], 6) for one in report["bins"]]
+    errors = [bin_["predicted"] - min(bin_["expected"], 6) for bin_ in report["bins"]]
     assert report["agreement"] == pytest.approx(sum(error == 0 for error in errors) / len(errors), abs=1e-4)
     assert report["mae"] == pytest.approx(sum(map(abs, errors)) / len(errors), abs=1e-4)
     assert report["rmse"] == pytest.approx(math.sqrt(sum(e * e for e in errors) / len(errors)), abs=1e-4)
     assert report["within_one"] == pytest.approx(sum(abs(e) <= 1 for e in errors) / len(errors), abs=1e-4)
-    for one in report["bins"]:
-        assert sum(one["probabilities"]) == pytest.approx(1, abs=1e-4)
-        assert one["predicted"] == max(range(7), key=one["probabilities"].__getitem__)
-        assert one["outcome"] == {0: "exact", 1: "over", -1: "under"}[_sign(one["predicted"] - min(one["expected"], 6))]
+    for bin_ in report["bins"]:
+        assert sum(bin_["probabilities"]) == pytest.approx(1, abs=1e-4)
+        assert bin_["predicted"] == max(range(7), key=bin_["probabilities"].__getitem__)
+        assert (
+            bin_["outcome"] == {0: "exact", 1: "over", -1: "under"}[_sign(bin_["predicted"] - min(bin_["expected"], 6))]
+        )
 
 
 def _sign(number: int) -> int:
     return (number > 0) - (number < 0)
 
 
-def test_a_proxy_that_is_set_for_the_shell_is_not_asked(run_demo):
+def test_proxy_of_shell_is_not_used(run_demo):
     proxies = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
-    done = run_demo(**dict.fromkeys(proxies, "http://127.0.0.1:9"))
-    assert done.status == 0, done.output
-    assert done.report["counted"] == 122
+    result = run_demo(**dict.fromkeys(proxies, "http://127.0.0.1:9"))
+    assert result.status == 0, result.output
+    assert result.report["counted"] == 122
 
 
-def test_bad_input_gets_its_reason_and_the_rest_is_counted(run_demo, tmp_path):
+def test_bad_input_gets_reason_and_rest_is_counted(run_demo, tmp_path):
     photos, metadata = tmp_path / "photos", tmp_path / "metadata"
     expected = make_bad_folder(photos, metadata)
-    done = run_demo("--photos", str(photos), "--metadata", str(metadata))
-    assert done.status == 0, done.output
-    found = {one["key"].removeprefix("bin-images/"): (one["reason"], one["expected"]) for one in done.report["bins"]}
-    assert found == expected
-    assert done.report["failed"] == dict(Counter(reason for reason, _ in expected.values() if reason))
-    assert done.report["metadata_failed"] == {"not_json": 1, "no_expected_quantity": 1, "bad_expected_quantity": 1}
-    assert done.report["compared"] == 6
-    without = {one["key"] for one in done.report["bins"] if one["outcome"] == "no expected quantity"}
+    result = run_demo("--photos", str(photos), "--metadata", str(metadata))
+    assert result.status == 0, result.output
+    outcomes = {
+        bin_["key"].removeprefix("bin-images/"): (bin_["reason"], bin_["expected"]) for bin_ in result.report["bins"]
+    }
+    assert outcomes == expected
+    assert result.report["failed"] == dict(Counter(reason for reason, _ in expected.values() if reason))
+    assert result.report["metadata_failed"] == {"not_json": 1, "no_expected_quantity": 1, "bad_expected_quantity": 1}
+    assert result.report["compared"] == 6
+    without = {bin_["key"] for bin_ in result.report["bins"] if bin_["outcome"] == "no expected quantity"}
     nothing_known = ("no metadata.jpg", "broken.jpg", "lacking.jpg", "minus.jpg")
     assert without == {f"bin-images/{name}" for name in nothing_known}
-    for one in done.report["bins"]:
-        if one["reason"]:
-            assert one["detail"]
-            assert one["key"] in done.output
+    for bin_ in result.report["bins"]:
+        if bin_["reason"]:
+            assert bin_["detail"]
+            assert bin_["key"] in result.output
 
 
 def make_bad_folder(photos: Path, metadata: Path) -> dict[str, tuple[str | None, int | None]]:
-    """Good and bad files; returns, by name, the reason that each must get and its expected quantity."""
+    """Write valid and invalid files. Returns name → (expected reason, expected quantity)."""
     good = (SAMPLES / "bin-images" / "00184.jpg").read_bytes()
     odd = ["with space.jpg", "plus+and%.jpg", "50%25.jpg", "grün.jpg", "aisle 7/shelf+b/00184.jpg", "[red]x.JPG"]
     contents = dict.fromkeys([*odd, "no metadata.jpg", "broken.jpg", "lacking.jpg", "minus.jpg"], good)
@@ -112,7 +116,7 @@ def make_bad_folder(photos: Path, metadata: Path) -> dict[str, tuple[str | None,
 
 
 def png_header(width: int, height: int) -> bytes:
-    """A PNG that promises much: header, a little data, end."""
+    """A PNG whose header declares these dimensions, with little data."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         body = kind + data
@@ -123,50 +127,50 @@ def png_header(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
 
 
-def test_a_folder_without_photos_is_an_error_that_names_it(run_demo, tmp_path):
-    done = run_demo("--photos", str(tmp_path))
-    assert done.status == 1
-    assert f"{tmp_path}: no photos here" in done.output.replace("\n", "")
-    assert "Traceback" not in done.output
+def test_folder_without_photos_is_an_error(run_demo, tmp_path):
+    result = run_demo("--photos", str(tmp_path))
+    assert result.status == 1
+    assert f"{tmp_path}: no photos here" in result.output.replace("\n", "")
+    assert "Traceback" not in result.output
 
 
-def test_a_misspelt_setting_is_an_error_that_suggests_the_right_one(run_demo):
-    done = run_demo(BINWATCH_GROUP_FOTOS="8")
-    assert done.status == 1
-    assert "BINWATCH_GROUP_FOTOS is not a setting; did you mean BINWATCH_GROUP_PHOTOS?" in done.output
-    assert done.report is None
+def test_misspelt_setting_is_an_error_with_suggestion(run_demo):
+    result = run_demo(BINWATCH_GROUP_FOTOS="8")
+    assert result.status == 1
+    assert "BINWATCH_GROUP_FOTOS is not a setting; did you mean BINWATCH_GROUP_PHOTOS?" in result.output
+    assert result.report is None
 
 
-def test_a_bundle_whose_model_is_not_the_cards_stops_the_demo_and_says_why(run_demo, tmp_path):
+def test_bundle_with_wrong_checksum_stops_demo(run_demo, tmp_path):
     bundle = tmp_path / "model"
     shutil.copytree(SAMPLES / "model", bundle)
     model = next(bundle.glob("*.onnx"))
     model.write_bytes(model.read_bytes() + b"\0")
-    done = run_demo(BINWATCH_MODEL_DIR=str(bundle))
-    assert done.status == 1
-    assert "SHA-256" in done.output
-    assert str(model) in done.output.replace("\n", "")
+    result = run_demo(BINWATCH_MODEL_DIR=str(bundle))
+    assert result.status == 1
+    assert "SHA-256" in result.output
+    assert str(model) in result.output.replace("\n", "")
 
 
-def test_a_relative_path_in_a_setting_is_one_from_the_current_folder(run_demo, tmp_path):
+def test_relative_path_in_setting_is_relative_to_current_folder(run_demo, tmp_path):
     shutil.copytree(SAMPLES / "model-lite", tmp_path / "mine")
     photos = tmp_path / "photos"
     photos.mkdir()
     shutil.copy(SAMPLES / "bin-images" / "00184.jpg", photos)
-    done = run_demo("--photos", "photos", cwd=tmp_path, BINWATCH_MODEL_DIR="mine")
-    assert done.status == 0, done.output
-    assert done.report["model"]["version"] == "starter-2"
+    result = run_demo("--photos", "photos", cwd=tmp_path, BINWATCH_MODEL_DIR="mine")
+    assert result.status == 0, result.output
+    assert result.report["model"]["version"] == "starter-2"
 
 
-def _serving(tmp_path: Path, *more: str, **environment: str) -> subprocess.Popen[str]:
+def _start_serving(tmp_path: Path, *options: str, **environment: str) -> subprocess.Popen[str]:
     photos = tmp_path / "photos"
     photos.mkdir()
     shutil.copy(SAMPLES / "bin-images" / "00184.jpg", photos)
-    given = ["--photos", str(photos), "--metadata", str(SAMPLES / "metadata"), "--serve", *more]
-    previous = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # tests may run under nohup, which programs inherit
+    arguments = ["--photos", str(photos), "--metadata", str(SAMPLES / "metadata"), "--serve", *options]
+    previous = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # tests may run under nohup, whose handling is inherited
     try:
         return subprocess.Popen(
-            [sys.executable, "-m", "demo", *given],
+            [sys.executable, "-m", "demo", *arguments],
             cwd=ROOT,
             env=os.environ | {"PYTHONUNBUFFERED": "1", "TMPDIR": str(tmp_path)} | environment,
             stdout=subprocess.PIPE,
@@ -177,8 +181,8 @@ def _serving(tmp_path: Path, *more: str, **environment: str) -> subprocess.Popen
         signal.signal(signal.SIGHUP, previous)
 
 
-def _ended(process: subprocess.Popen[str], number: signal.Signals) -> str:
-    """End it with a signal; returns its further output."""
+def _end(process: subprocess.Popen[str], number: signal.Signals) -> str:
+    """End a process with a signal, and return its remaining output."""
     process.send_signal(number)
     try:
         return process.communicate(timeout=60)[0]
@@ -186,109 +190,109 @@ def _ended(process: subprocess.Popen[str], number: signal.Signals) -> str:
         process.kill()  # does nothing if it has ended
 
 
-def test_kept_records_stay(tmp_path, run_demo):
+def test_keep_option_keeps_records(tmp_path, run_demo):
     folder = tmp_path / "kept"
-    process = _serving(tmp_path, "--keep", str(folder))
+    process = _start_serving(tmp_path, "--keep", str(folder))
     try:
-        _address(process)
+        _page_url(process)
         _audit(f"sqlite:///{folder}/records.db")
     finally:
         process.send_signal(signal.SIGINT)
-        said, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=60)
     assert process.returncode == 0
-    assert said.splitlines()[-1] == f"records and logs are in {folder}"
+    assert output.splitlines()[-1] == f"records and logs are in {folder}"
     with sqlite3.connect(folder / "records.db") as records:
         assert records.execute("SELECT bin_id, quantity FROM audits").fetchall() == [("00184", 2)]
-    again = run_demo("--keep", str(folder))
-    assert again.status == 1
-    assert f"{folder}: is not empty; name another folder" in again.output.replace("\n", "")
+    second_run = run_demo("--keep", str(folder))
+    assert second_run.status == 1
+    assert f"{folder}: is not empty; name another folder" in second_run.output.replace("\n", "")
 
 
-def test_audits_are_not_removed_before_it_is_said(tmp_path):
-    process = _serving(tmp_path, BINWATCH_BUCKET="my-bins")
+def test_interrupt_warns_before_audits_are_removed(tmp_path):
+    process = _start_serving(tmp_path, BINWATCH_BUCKET="my-bins")
     try:
-        address = _address(process)
+        address = _page_url(process)
         (folder,) = tmp_path.glob("binwatch-demo-*")
         _audit(f"sqlite:///{folder}/records.db", "--bucket", "my-bins")
         process.send_signal(signal.SIGINT)
-        said = next(line for line in process.stdout if "Ctrl-C;" in line)
-        assert said.startswith("1 audit that was entered is removed on the next Ctrl-C")
-        command = said.partition("in another terminal: ")[2].replace("audits.csv", f"{tmp_path}/audits.csv")
-        elsewhere = os.environ | {"BINWATCH_BUCKET": "another-bucket"}
-        subprocess.run(command, cwd=ROOT, env=elsewhere, shell=True, check=True)
+        output = next(line for line in process.stdout if "Ctrl-C;" in line)
+        assert output.startswith("1 audit that was entered is removed on the next Ctrl-C")
+        command = output.partition("in another terminal: ")[2].replace("audits.csv", f"{tmp_path}/audits.csv")
+        environment = os.environ | {"BINWATCH_BUCKET": "another-bucket"}
+        subprocess.run(command, cwd=ROOT, env=environment, shell=True, check=True)
         with (tmp_path / "audits.csv").open() as file:
             assert {(row["bin"], row["quantity"]) for row in csv.DictReader(file)} == {("00184", "2")}
         assert urllib.request.urlopen(address + "healthz", timeout=10).status == 200
     finally:
-        _ended(process, signal.SIGINT)
+        _end(process, signal.SIGINT)
     assert process.returncode == 0
     assert not folder.exists()
 
 
-def test_the_database_is_named_and_the_command_shows_it(tmp_path):
-    process = _serving(tmp_path)
+def test_printed_command_shows_database(tmp_path):
+    process = _start_serving(tmp_path)
     try:
-        _address(process)
+        _page_url(process)
         (folder,) = tmp_path.glob("binwatch-demo-*")
-        said = [next(process.stdout) for _ in range(3)][1:]
-        assert said[0] == f"The database: {folder}/records.db\n"
-        command = said[1].removeprefix("To look at it in another terminal: ")
+        lines = [next(process.stdout) for _ in range(3)][1:]
+        assert lines[0] == f"The database: {folder}/records.db\n"
+        command = lines[1].removeprefix("To look at it in another terminal: ")
         shown = subprocess.run(command, cwd=ROOT, shell=True, capture_output=True, text=True, check=True)
         assert "quantities: 122 read" in shown.stdout
     finally:
-        _ended(process, signal.SIGINT)
+        _end(process, signal.SIGINT)
 
 
 @pytest.mark.parametrize(
     ("number", "audited"), [(signal.SIGTERM, False), (signal.SIGTERM, True), (signal.SIGHUP, False)]
 )
-def test_a_signal_leaves_nothing_behind_but_audits(tmp_path, number, audited):
-    process = _serving(tmp_path)
+def test_signal_leaves_only_audits_behind(tmp_path, number, audited):
+    process = _start_serving(tmp_path)
     try:
-        _address(process)
+        _page_url(process)
         (folder,) = tmp_path.glob("binwatch-demo-*")
-        parts = [_child(process.pid, name) for name in ("worker", "monitor")]
+        children = [_child_pid(process.pid, name) for name in ("worker", "monitor")]
         if audited:
             _audit(f"sqlite:///{folder}/records.db")
     finally:
-        said = _ended(process, number)
+        output = _end(process, number)
     assert process.returncode == 128 + number
-    assert not [part for part in parts if Path(f"/proc/{part}").exists()]
+    assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
     assert folder.exists() is audited
-    assert ([line for line in said.splitlines() if line == f"records and logs are in {folder}"] != []) is audited
+    assert ([line for line in output.splitlines() if line == f"records and logs are in {folder}"] != []) is audited
 
 
-def test_a_signal_before_the_photos_are_counted_leaves_nothing_behind(tmp_path):
-    process = _serving(tmp_path)
+def test_signal_before_counting_leaves_nothing_behind(tmp_path):
+    process = _start_serving(tmp_path)
     try:
-        _child(process.pid, "worker")
+        _child_pid(process.pid, "worker")
     finally:
-        said = _ended(process, signal.SIGTERM)
+        output = _end(process, signal.SIGTERM)
     assert process.returncode == 128 + signal.SIGTERM
-    assert "Traceback" not in said
+    assert "Traceback" not in output
     assert not list(tmp_path.glob("binwatch-demo-*"))
 
 
-def _audit(records: str, *more: str) -> None:
-    command = [sys.executable, "-m", "monitor", "audit", "00184", "2", *more]
-    subprocess.run(command, cwd=ROOT, env=os.environ | {"BINWATCH_DATABASE_URL": records}, check=True)
+def _audit(database_url: str, *options: str) -> None:
+    command = [sys.executable, "-m", "monitor", "audit", "00184", "2", *options]
+    subprocess.run(command, cwd=ROOT, env=os.environ | {"BINWATCH_DATABASE_URL": database_url}, check=True)
 
 
-def test_serve_leaves_the_page_and_the_metrics_running(tmp_path):
-    process = _serving(tmp_path)
+def test_serve_keeps_page_and_metrics_running(tmp_path):
+    process = _start_serving(tmp_path)
     try:
-        address = _address(process)
+        address = _page_url(process)
         page = urllib.request.urlopen(address, timeout=10).read().decode()
         metrics = urllib.request.urlopen(address + "metrics", timeout=10).read().decode()
         assert "00184" in page
         assert re.search(r'^binwatch_photos_total\{.*outcome="counted".*\} 1(\.0)?$', metrics, re.MULTILINE)
         assert re.search(r"^binwatch_comparisons_total\{.*\} 1(\.0)?$", metrics, re.MULTILINE)
     finally:
-        _ended(process, signal.SIGINT)
+        _end(process, signal.SIGINT)
     assert process.returncode == 0
 
 
-def test_photos_that_no_worker_counts_are_named(tmp_path):
+def test_uncounted_photos_are_listed(tmp_path):
     photos = tmp_path / "photos"
     photos.mkdir()
     shutil.copy(SAMPLES / "bin-images" / "00184.jpg", photos / "lost & found.jpg")
@@ -299,15 +303,15 @@ def test_photos_that_no_worker_counts_are_named(tmp_path):
         stderr=subprocess.STDOUT,
         text=True,
     )
-    os.kill(_child(process.pid, "worker"), signal.SIGSTOP)  # it is there, but does nothing
+    os.kill(_child_pid(process.pid, "worker"), signal.SIGSTOP)  # it exists, but does nothing
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 1
     assert "unaccounted for, 1:" in output
     assert "bin-images/lost & found.jpg" in output
 
 
-def _child(parent: int, module: str) -> int:
-    """Process id of the child that runs `python -m module`, once it is there."""
+def _child_pid(parent: int, module: str) -> int:
+    """Wait for the child process that runs `python -m MODULE`, and return its id."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         for folder in Path("/proc").glob("[0-9]*"):
@@ -322,10 +326,11 @@ def _child(parent: int, module: str) -> int:
     raise AssertionError(f"no child of {parent} runs {module}")
 
 
-def _address(process: subprocess.Popen[str]) -> str:
+def _page_url(process: subprocess.Popen[str]) -> str:
+    """Wait until the URL of the monitor's page is printed, and return it."""
     lines = []
     for line in process.stdout:
         lines.append(line)
-        if found := re.search(r"The monitor's page: (http://\S+)", line):
-            return found[1]
+        if match := re.search(r"The monitor's page: (http://\S+)", line):
+            return match[1]
     raise AssertionError("no address was printed:\n" + "".join(lines))

@@ -1,4 +1,4 @@
-"""What can be said of the compose files, Dockerfiles and provisioning without an engine. tests/compose starts them."""
+"""Static tests of the compose files, Dockerfiles and provisioning, without Docker. tests/compose starts the stack."""
 
 from __future__ import annotations
 
@@ -25,40 +25,40 @@ DOC = (ROOT / "docs" / "compose.md").read_text(encoding="utf-8")
 DOCKERFILES = sorted(ROOT.glob("*/Dockerfile"))
 GRAFANA = ROOT / "deploy" / "grafana"
 DIGEST = r"(@sha256:[0-9a-f]{64})?"
-"""As `make pin` writes it behind a tag."""
+"""Optional digest behind a tag, as `make pin` writes it."""
 PANELS = {"timeseries", "stat", "table", "gauge", "bargauge", "barchart", "heatmap", "piechart", "text", "row"}
 
 
 def test_images_are_pinned() -> None:
-    ours = re.compile(r"binwatch-\w+(-gpu)?:\$\{BINWATCH_VERSION:-\d+\.\d+\.\d+\}")
+    own_image = re.compile(r"binwatch-\w+(-gpu)?:\$\{BINWATCH_VERSION:-\d+\.\d+\.\d+\}")
     for name, service in (SERVICES | GPU).items():
-        if "image" in service and not ours.fullmatch(service["image"]):
+        if "image" in service and not own_image.fullmatch(service["image"]):
             assert re.fullmatch(r"[\w./-]+:v?\d+\.\d+[\w.-]*" + DIGEST, service["image"]), name
     bases = {line for path in DOCKERFILES for line in re.findall(r"^FROM (\S+)", path.read_text(), re.MULTILINE)}
-    assert len(bases - {"scratch"}) == 1, "one base, so that its layers are shared"
+    assert len(bases - {"scratch"}) == 1, "the images share a base, and so its layers"
     assert all(re.search(r":\d+\.\d+\.\d+-[\w.-]+" + DIGEST + "$", base) for base in bases - {"scratch"})
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_every_service_is_kept_within_bounds(name: str) -> None:
+def test_every_service_is_limited_and_confined(name: str) -> None:
     service = SERVICES[name]
     assert service["mem_limit"]
     assert service["logging"]["options"].keys() == {"max-size", "max-file"}
     assert "no-new-privileges:true" in service["security_opt"]
     assert service["restart"] in ("unless-stopped", "no")
     assert all(str(port).startswith("127.0.0.1:") for port in service.get("ports", ()))
-    assert "container_name" not in service, "there may be several of it"
+    assert "container_name" not in service, "a service may have several containers"
 
 
-def test_selinux_lets_containers_read_what_is_mounted_from_folders() -> None:
+def test_mounted_folders_have_selinux_labels() -> None:
     mounted = [volume for service in SERVICES.values() for volume in service.get("volumes", ())]
     folders = [volume for volume in mounted if volume.startswith((".", "$"))]
     assert len(folders) == 11
     assert not [volume for volume in folders if "z" not in volume.rsplit(":", 1)[1].split(",")]
 
 
-def test_taking_down_everything_includes_what_runs_on_demand() -> None:
-    """Compose leaves the volumes of profiles that it is not told of."""
+def test_make_down_includes_all_profiles() -> None:
+    """Compose keeps the volumes of profiles that are not named."""
     profiles = {profile for service in SERVICES.values() for profile in service.get("profiles", ())}
     down = re.search(r"^down:\n\t@COMPOSE_PROFILES=(\S+) ", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert down is not None
@@ -66,11 +66,11 @@ def test_taking_down_everything_includes_what_runs_on_demand() -> None:
     assert all(f"--profile {profile} " in DOC for profile in profiles)
 
 
-def test_no_service_needs_one_that_can_be_left_out() -> None:
-    found = re.search(r'^can_be_left_out="(.+)"', (ROOT / "deploy/compose/common").read_text(), re.MULTILINE)
-    assert found is not None
+def test_no_service_depends_on_optional_one() -> None:
+    match = re.search(r'^can_be_left_out="(.+)"', (ROOT / "deploy/compose/common").read_text(), re.MULTILINE)
+    assert match is not None
     needed = {name for service in SERVICES.values() for name in service.get("depends_on", ())}
-    assert set(found[1].split()) == {"monitor", "prometheus", "grafana"} <= SERVICES.keys() - needed
+    assert set(match[1].split()) == {"monitor", "prometheus", "grafana"} <= SERVICES.keys() - needed
 
 
 def test_volumes_are_named() -> None:
@@ -81,14 +81,14 @@ def test_volumes_are_named() -> None:
 
 @pytest.mark.parametrize("name", SERVICES)
 def test_settings_exist(name: str) -> None:
-    """A misspelt one would keep the container from starting."""
+    """A misspelt setting would prevent the container from starting."""
     fields = set(Settings.variables())
-    given = {key for key in SERVICES[name].get("environment", {}) if key.startswith(PREFIX)}
-    assert given <= fields
+    settings = {key for key in SERVICES[name].get("environment", {}) if key.startswith(PREFIX)}
+    assert settings <= fields
 
 
-def test_every_setting_reaches_its_container_or_is_named_as_one_that_does_not() -> None:
-    """Those that a person may set in .env are `x-settings`; the docs name all others."""
+def test_every_setting_reaches_containers_or_is_documented_as_exception() -> None:
+    """Settings that may be set in .env are `x-settings`; the docs name all others."""
     fields = set(Settings.variables())
     (exceptions,) = re.findall(r"^Not to be set there: (.+?)\n\n", DOC, re.MULTILINE | re.DOTALL)
     named = set(re.findall(r"`(BINWATCH_\w+)`", exceptions))
@@ -97,17 +97,17 @@ def test_every_setting_reaches_its_container_or_is_named_as_one_that_does_not() 
 
 
 def _from_env() -> set[str]:
-    """Settings that a container gets from .env, with a default of docker-compose.yml or without."""
+    """Settings that a container gets from .env, with or without a default in docker-compose.yml."""
     return set(re.findall(rf"^ +({PREFIX}\w+):(?: &\w+)?(?: \$\{{\1:-[^}}]*\}})?$", TEXT, re.MULTILINE))
 
 
 @pytest.mark.parametrize("name", [name for name, service in SERVICES.items() if "binwatch" in service["image"]])
-def test_our_own_containers_have_the_settings(name: str) -> None:
+def test_own_containers_get_settings(name: str) -> None:
     assert name == "folder" or SERVICES[name]["environment"].keys() >= SETTINGS.keys()
 
 
-def test_secrets_are_given_to_whom_they_concern_only() -> None:
-    given = {name: service.get("environment", {}) for name, service in SERVICES.items()}
+def test_each_secret_reaches_only_services_that_need_it() -> None:
+    environments = {name: service.get("environment", {}) for name, service in SERVICES.items()}
     holders = {
         "S3_SECRET_KEY": {"s3", "bucket", "samples", "trainer"},
         "S3_WORKER_SECRET_KEY": {"s3", "worker", "catch-up"},
@@ -123,25 +123,27 @@ def test_secrets_are_given_to_whom_they_concern_only() -> None:
     assert {secret for secret in re.findall(r"^(\w+)=$", EXAMPLE, re.MULTILINE) if _is_secret(secret)} == holders.keys()
     for secret, services in holders.items():
         used = re.compile(rf"\$\{{{secret}\b")
-        found = {name for name, values in given.items() if any(used.search(str(value)) for value in values.values())}
-        assert found == services, secret
+        receivers = {
+            name for name, values in environments.items() if any(used.search(str(value)) for value in values.values())
+        }
+        assert receivers == services, secret
 
 
 def _is_secret(name: str) -> bool:
     return name.endswith(("PASSWORD", "SECRET_KEY", "TOKEN"))
 
 
-def test_the_example_env_has_every_variable_that_has_a_place_in_it() -> None:
+def test_example_env_has_every_variable() -> None:
     used = set(re.findall(r"\$\{(\w+)", TEXT)) - {"BINWATCH_VERSION"}
     example = set(re.findall(r"^(\w+)=", EXAMPLE, re.MULTILINE))
     assert {name for name in used if not name.startswith(PREFIX)} <= example <= used | _from_env() | {"WITHOUT"}
 
 
-def test_the_example_env_has_no_password() -> None:
+def test_example_env_has_no_passwords() -> None:
     assert set(re.findall(r"^\w*(?:PASSWORD|SECRET_KEY|TOKEN)=(.*)$", EXAMPLE, re.MULTILINE)) == {""}
 
 
-def test_the_docs_name_every_service_and_its_port() -> None:
+def test_docs_name_every_service_and_port() -> None:
     table = DOC.split("## What runs")[1].split("\n\n")[1]
     assert set(re.findall(r"`([\w-]+)`", table.replace("`data/`", "").replace("`docker compose run`", ""))) == set(
         SERVICES
@@ -153,13 +155,13 @@ def test_the_docs_name_every_service_and_its_port() -> None:
             assert re.search(rf"`{name}` .*\| {default[1]} \|", table), name
 
 
-def test_only_the_aws_services_that_are_called_are_left_in_the_images() -> None:
-    left = re.search(r"^used='(.+)'$", (ROOT / "deploy/compose/install-packages").read_text(), re.MULTILINE)
-    assert left is not None
+def test_images_keep_only_used_aws_services() -> None:
+    kept = re.search(r"^used='(.+)'$", (ROOT / "deploy/compose/install-packages").read_text(), re.MULTILINE)
+    assert kept is not None
     calls = re.compile(r"(?:_client|\.client)\(\s*\"([a-z0-9-]+)\"")
     sources = (path.read_text() for name in ("binwatch", "worker", "monitor", "trainer") for path in _python(name))
     called = {service for source in sources for service in calls.findall(source)}
-    assert {"s3", "sqs"} <= called <= set(left[1].split())
+    assert {"s3", "sqs"} <= called <= set(kept[1].split())
 
 
 def _python(package: str) -> Iterator[Path]:
@@ -167,12 +169,12 @@ def _python(package: str) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("path", sorted((GRAFANA / "dashboards").glob("*.json")), ids=lambda path: path.stem)
-def test_dashboards_are_what_grafana_loads(path: Path) -> None:
+def test_dashboards_are_valid(path: Path) -> None:
     dashboard = json.loads(path.read_text(encoding="utf-8"))
     assert re.fullmatch(r"[\w-]{1,40}", dashboard["uid"])
     assert dashboard["title"]
     assert dashboard["schemaVersion"] >= 36
-    assert dashboard.get("id") is None, "a number of another Grafana"
+    assert dashboard.get("id") is None, "ids belong to one Grafana"
     for panel in dashboard["panels"]:
         assert panel["type"] in PANELS
         assert panel["gridPos"].keys() == {"x", "y", "w", "h"}
@@ -181,7 +183,7 @@ def test_dashboards_are_what_grafana_loads(path: Path) -> None:
         assert panel["type"] in {"row", "text"} or references
 
 
-def test_provisioning_is_what_grafana_reads() -> None:
+def test_provisioning_is_valid() -> None:
     (source,) = _provisioned("datasources")["datasources"]
     assert source.keys() <= {"name", "uid", "type", "access", "url", "isDefault", "editable", "jsonData", "version"}
     assert set(re.findall(r"\$\{(\w+)\}", source["url"])) <= SERVICES["grafana"]["environment"].keys()

@@ -1,4 +1,4 @@
-"""The Lambda function that counts the photo that a link names, before a real serving container."""
+"""Tests of the Lambda function that counts the photo of a link, with a real serving container."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ from testing.transform_driver import Container
 
 FILE = Path(__file__).parents[2] / "deploy" / "aws" / "count_link.py"
 PHOTO = Path(__file__).parents[2] / "samples" / "bin-images" / "00182.jpg"
-NAME = "bins"
+ENDPOINT_NAME = "bins"
 
 
 class Endpoints:
-    """What stands between InvokeEndpoint and the container of an endpoint."""
+    """An HTTP server that forwards InvokeEndpoint requests to the container of an endpoint."""
 
     def __init__(self) -> None:
         self.port: int | None = None
-        self.refuse: tuple[int, str, str] | None = None
-        """Status, error code and message with which the next requests are refused."""
+        self.error: tuple[int, str, str] | None = None
+        """Status, error code and message to answer requests with, instead of forwarding them."""
         endpoints = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
-                status, kind, answer = endpoints.answer(self.path, dict(self.headers), body)
+                status, code, answer = endpoints.answer(self.path, dict(self.headers), body)
                 self.send_response(status)
-                if kind:
-                    self.send_header("x-amzn-errortype", kind)
+                if code:
+                    self.send_header("x-amzn-errortype", code)
                 self.send_header("Content-Length", str(len(answer)))
                 self.end_headers()
                 self.wfile.write(answer)
@@ -55,31 +55,31 @@ class Endpoints:
         return f"http://127.0.0.1:{self.server.server_port}"
 
     def answer(self, path: str, headers: dict[str, str], body: bytes) -> tuple[int, str, bytes]:
-        if self.refuse:
-            status, kind, says = self.refuse
-            return status, kind, json.dumps({"Message": says}).encode()
-        assert path == f"/endpoints/{NAME}/invocations"
+        if self.error:
+            status, code, message = self.error
+            return status, code, json.dumps({"Message": message}).encode()
+        assert path == f"/endpoints/{ENDPOINT_NAME}/invocations"
         assert self.port
         connection = http.client.HTTPConnection("127.0.0.1", self.port)
         connection.request("POST", "/invocations", body, {"Content-Type": headers["Content-Type"]})
         response = connection.getresponse()
-        found = response.read()
+        content = response.read()
         connection.close()
-        return response.status, "", found
+        return response.status, "", content
 
 
 @pytest.fixture
 def endpoints() -> Iterator[Endpoints]:
-    found = Endpoints()
-    yield found
-    found.server.shutdown()
-    found.server.server_close()
+    endpoints = Endpoints()
+    yield endpoints
+    endpoints.server.shutdown()
+    endpoints.server.server_close()
 
 
 @pytest.fixture
 def function(endpoints: Endpoints, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The function's file, as Lambda loads it."""
-    monkeypatch.setenv("ENDPOINT_NAME", NAME)
+    """The module of the function, as Lambda loads it."""
+    monkeypatch.setenv("ENDPOINT_NAME", ENDPOINT_NAME)
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setenv("AWS_ENDPOINT_URL", endpoints.url)
     spec = importlib.util.spec_from_file_location("count_link", FILE)
@@ -90,14 +90,14 @@ def function(endpoints: Endpoints, monkeypatch: pytest.MonkeyPatch) -> ModuleTyp
     return module
 
 
-def by_url(function: ModuleType, body: str, *, encoded: bool = False) -> tuple[int, Any]:
-    """A POST to the function's URL."""
+def post_to_url(function: ModuleType, body: str, *, encoded: bool = False) -> tuple[int, Any]:
+    """Simulate a POST to the function's URL. Returns the status and the parsed body."""
     sent = base64.b64encode(body.encode()).decode() if encoded else body
-    found = function.handler({"requestContext": {}, "body": sent, "isBase64Encoded": encoded}, None)
-    return found["statusCode"], json.loads(found["body"])
+    response = function.handler({"requestContext": {}, "body": sent, "isBase64Encoded": encoded}, None)
+    return response["statusCode"], json.loads(response["body"])
 
 
-def test_a_link_becomes_a_count(
+def test_photo_of_link_is_counted(
     function: ModuleType, endpoints: Endpoints, s3: S3, tmp_path: Path
 ) -> None:  # fmt: skip
     s3.put("bin-images/00182.jpg", PHOTO.read_bytes())
@@ -117,9 +117,9 @@ def test_a_link_becomes_a_count(
         answer = function.handler(link, None)
         assert answer["photo"] == link["photo"]
         assert answer["count"] == ["0", "1", "2", "3", "4", "5", "more than 5"][answer["predicted"]]
-        assert by_url(function, json.dumps(link)) == (200, answer)
-        assert by_url(function, json.dumps(link), encoded=True) == (200, answer)
-        status, missing = by_url(function, json.dumps({"photo": f"s3://{s3.bucket}/none.jpg"}))
+        assert post_to_url(function, json.dumps(link)) == (200, answer)
+        assert post_to_url(function, json.dumps(link), encoded=True) == (200, answer)
+        status, missing = post_to_url(function, json.dumps({"photo": f"s3://{s3.bucket}/none.jpg"}))
         assert (status, missing["reason"]) == (200, "missing")
     finally:
         container.process.terminate()
@@ -129,12 +129,12 @@ def test_a_link_becomes_a_count(
 @pytest.mark.parametrize(
     "body", ["", "no JSON", "[]", '{"photo": 3}', '{"photo": "http://x/y.jpg"}', '{"link": "s3://b/k"}']
 )
-def test_what_is_no_link_is_refused(body: str, function: ModuleType) -> None:
-    assert by_url(function, body) == (400, {"error": 'send {"photo": "s3://BUCKET/KEY"}'})
+def test_invalid_link_is_rejected(body: str, function: ModuleType) -> None:
+    assert post_to_url(function, body) == (400, {"error": 'send {"photo": "s3://BUCKET/KEY"}'})
 
 
 @pytest.mark.parametrize(
-    ("refused", "status", "says"),
+    ("error", "status", "message"),
     [
         ((400, "ValidationError", "Endpoint bins of account 1 not found."), 503,
          "there is no endpoint bins: python -m trainer sagemaker deploy"),
@@ -143,14 +143,14 @@ def test_what_is_no_link_is_refused(body: str, function: ModuleType) -> None:
          "endpoint bins: Received server error (500) from primary (ModelError)"),
     ],
 )  # fmt: skip
-def test_what_goes_wrong_at_the_endpoint_is_said(
-    refused: tuple[int, str, str], status: int, says: str, function: ModuleType, endpoints: Endpoints
+def test_endpoint_error_is_reported(
+    error: tuple[int, str, str], status: int, message: str, function: ModuleType, endpoints: Endpoints
 ) -> None:
-    endpoints.refuse = refused
-    assert by_url(function, '{"photo": "s3://b/k.jpg"}') == (status, {"error": says})
+    endpoints.error = error
+    assert post_to_url(function, '{"photo": "s3://b/k.jpg"}') == (status, {"error": message})
 
 
-def test_who_invokes_it_directly_sees_an_error_and_can_try_again(function: ModuleType, endpoints: Endpoints) -> None:
-    endpoints.refuse = (424, "ModelError", "no answer")
+def test_direct_invocation_raises_endpoint_error(function: ModuleType, endpoints: Endpoints) -> None:
+    endpoints.error = (424, "ModelError", "no answer")
     with pytest.raises(RuntimeError, match="endpoint bins: no answer"):
         function.handler({"photo": "s3://b/k.jpg"}, None)

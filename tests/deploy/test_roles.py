@@ -1,4 +1,4 @@
-"""The database's roles (deploy/postgres/roles.sql): each may do what its service does, and no more."""
+"""Tests of the database roles (deploy/postgres/roles.sql): each may do what its service does, and no more."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ TABLES = sorted(table.name for table in Base.metadata.sorted_tables)
 
 @dataclass
 class Database:
-    """The records, as each of the roles."""
+    """A records database, accessed as any of its roles."""
 
     owner_url: str
 
@@ -65,10 +65,10 @@ class Database:
         return make_url(self.owner_url).set(username=role).render_as_string(hide_password=False)
 
     def make_roles(self, **passwords: str | None) -> subprocess.CompletedProcess[str]:
-        given = {"WORKER_PASSWORD": "worker1", "MONITOR_PASSWORD": "it's"} | passwords
-        known = {name: password for name, password in given.items() if password is not None}
+        all_passwords = {"WORKER_PASSWORD": "worker1", "MONITOR_PASSWORD": "it's"} | passwords
+        environment = {name: password for name, password in all_passwords.items() if password is not None}
         psql = ["psql", "-q", "-v", "ON_ERROR_STOP=1", "-f", str(ROLES), self.owner_url]
-        return subprocess.run(psql, env=os.environ | known, capture_output=True, text=True, check=True)
+        return subprocess.run(psql, env=os.environ | environment, capture_output=True, text=True, check=True)
 
     @contextmanager
     def engine(self, role: str) -> Iterator[Engine]:
@@ -81,7 +81,7 @@ class Database:
 def database(postgres_url: str) -> Database:
     database = Database(postgres_url)
     database.make_roles()
-    database.make_roles()  # as each start does
+    database.make_roles()  # it must be repeatable, since every start runs it
     return database
 
 
@@ -103,8 +103,8 @@ def _rows(engine: Engine, query: str) -> list[tuple[object, ...]]:
         return [tuple(row) for row in connection.execute(text(query))]
 
 
-def test_a_worker_and_a_monitor_do_their_work(database: Database) -> None:
-    every = category((0.3,) * 94 + (0.95,) * 5)
+def test_worker_and_monitor_can_do_their_work(database: Database) -> None:
+    all_quantities = category((0.3,) * 94 + (0.95,) * 5)
     with database.engine("binwatch_worker") as worker, database.engine("binwatch_monitor") as monitor:
         for engine in (worker, monitor):
             check_schema(engine)
@@ -122,7 +122,7 @@ def test_a_worker_and_a_monitor_do_their_work(database: Database) -> None:
         assert Store(monitor).add_expectations([_expected("b", 3), _expected("a", 4), _expected("new", 1)]) == 3
         assert add_audit(monitor, "binwatch", "a", 2).of_count == "exact"
         assert add_audit(monitor, "binwatch", "a", 3, "Ada").of_count == "under"
-        store.use_model("1", Calibration(photos=99, split="test", categories=(every,)))
+        store.use_model("1", Calibration(photos=99, split="test", categories=(all_quantities,)))
         assert update_p_values(monitor) == 2
         assert _rows(monitor, "SELECT bin_id, predicted, expected FROM current_comparisons ORDER BY 1") == [
             ("a", 2, 4), ("b", 2, 3)
@@ -132,15 +132,15 @@ def test_a_worker_and_a_monitor_do_their_work(database: Database) -> None:
         add_audit(monitor, "binwatch", "a", 5, "Ben")
         assert store.add_expectations([replace(_expected("a", 3), modified_at=LATER - timedelta(hours=1))]) == 1
         assert _rows(monitor, "SELECT id, state FROM variances ORDER BY 1") == [(1, "rejected"), (2, "superseded")]
-        # Nothing is expected of the bin any more, so its row goes.
-        gone = replace(
+        # The bin no longer has an expected quantity, so its row is deleted.
+        without_quantity = replace(
             _expected("a", 0), quantity=None, reason=MetadataReason.NO_QUANTITY, etag="gone", modified_at=LATER
         )
-        assert Store(monitor).add_expectations([gone]) == 1
+        assert Store(monitor).add_expectations([without_quantity]) == 1
         assert _rows(monitor, "SELECT bin_id FROM current_comparisons") == [("b",)]
 
 
-def test_the_monitor_reads_and_enters_as_it_serves(database: Database) -> None:
+def test_monitor_can_read_and_write_while_serving(database: Database) -> None:
     with database.engine("binwatch_worker") as worker:
         Store(worker).add_counts([_count("a")])
     records = Records(database.url("binwatch_monitor"))
@@ -149,14 +149,15 @@ def test_the_monitor_reads_and_enters_as_it_serves(database: Database) -> None:
     assert records.read(partial(read_slices, slicing=Slicing(re.compile("(x)")))) == []
     records.close()
     writable = WritableRecords(database.url("binwatch_monitor"))
-    entered = writable.write(lambda engine: add_audit(engine, "binwatch", "a", 2, "Ada"))
-    assert (entered.predicted, entered.is_new) == (2, True)
+    audit = writable.write(lambda engine: add_audit(engine, "binwatch", "a", 2, "Ada"))
+    assert (audit.predicted, audit.is_new) == (2, True)
     assert writable.write(draw).bin_id == "a"
     writable.write(lambda engine: add_audit(engine, "binwatch", "a", 2, "Ben", blind=True))
     assert writable.write(lambda engine: next_bin_to_audit(engine, "Cleo", 1.0)).bin_id == "a"
     for quantity in (2, 3):
         assert (
-            writable.write(lambda engine, said=quantity: add_known_answers(engine, "binwatch", {"a": said}, "x")) == 1
+            writable.write(lambda engine, answer=quantity: add_known_answers(engine, "binwatch", {"a": answer}, "x"))
+            == 1
         )
 
 
@@ -178,7 +179,7 @@ FORBIDDEN = {
         "UPDATE alembic_version SET version_num = ''",
     ],
 }  # fmt: skip
-SCHEMA = (
+SCHEMA_CHANGES = (
     "CREATE TABLE own (id int)",
     "DROP TABLE counts",
     "ALTER TABLE counts ADD x int",
@@ -187,9 +188,9 @@ SCHEMA = (
 
 
 @pytest.mark.parametrize("role", FORBIDDEN)
-def test_what_a_role_may_not_do(role: str, database: Database) -> None:
+def test_forbidden_statements(role: str, database: Database) -> None:
     with database.engine(role) as engine:
-        for statement in (*FORBIDDEN[role], *SCHEMA):
+        for statement in (*FORBIDDEN[role], *SCHEMA_CHANGES):
             with (
                 pytest.raises(ProgrammingError, match=r"permission denied|must be owner"),
                 engine.begin() as connection,
@@ -197,7 +198,7 @@ def test_what_a_role_may_not_do(role: str, database: Database) -> None:
                 connection.execute(text(statement))
 
 
-def test_a_table_that_a_migration_adds_is_a_workers_to_write_and_the_monitors_to_read(database: Database) -> None:
+def test_privileges_on_table_added_by_migration(database: Database) -> None:
     with database.engine(OWNER) as owner, owner.begin() as connection:
         connection.execute(text("CREATE TABLE added (id int)"))
     database.make_roles()
@@ -209,7 +210,7 @@ def test_a_table_that_a_migration_adds_is_a_workers_to_write_and_the_monitors_to
             connection.execute(text("INSERT INTO added VALUES (2)"))
 
 
-def test_passwords_are_those_that_are_given_last(database: Database) -> None:
+def test_last_password_applies(database: Database) -> None:
     query = "SELECT rolpassword FROM pg_authid WHERE rolname LIKE 'binwatch!_%' ESCAPE '!' ORDER BY rolname"
     with database.engine(OWNER) as owner:
         before = _rows(owner, query)
@@ -218,32 +219,32 @@ def test_passwords_are_those_that_are_given_last(database: Database) -> None:
     assert monitor not in before
 
 
-def test_without_passwords_roles_keep_theirs(database: Database) -> None:
+def test_roles_keep_passwords_if_none_are_given(database: Database) -> None:
     query = "SELECT rolname, rolpassword FROM pg_authid WHERE rolname LIKE 'binwatch!_%' ESCAPE '!' ORDER BY rolname"
     with database.engine(OWNER) as owner:
         before = _rows(owner, query)
-        said = database.make_roles(WORKER_PASSWORD=None, MONITOR_PASSWORD=None)
+        result = database.make_roles(WORKER_PASSWORD=None, MONITOR_PASSWORD=None)
         assert _rows(owner, query) == before
-        assert [line.partition(":")[0] for line in said.stderr.splitlines() if "PASSWORD" in line] == [
+        assert [line.partition(":")[0] for line in result.stderr.splitlines() if "PASSWORD" in line] == [
             "WORKER_PASSWORD is not set", "MONITOR_PASSWORD is not set"
         ]  # fmt: skip
-        assert r"(psql: \password binwatch_worker)" in said.stderr
+        assert r"(psql: \password binwatch_worker)" in result.stderr
         with owner.begin() as connection:
             connection.execute(text("ALTER ROLE binwatch_worker PASSWORD NULL"))
         database.make_roles(WORKER_PASSWORD=None)
         assert _rows(owner, query)[1] == ("binwatch_worker", None)
-    with database.engine("binwatch_worker") as worker:  # the tests' server lets it in without
+    with database.engine("binwatch_worker") as worker:  # the test server requires no password
         assert Store(worker).add_counts([_count("a")]) == 1
 
 
-def test_a_worker_that_lost_a_right_says_so(database: Database) -> None:
+def test_missing_privilege_is_explained(database: Database) -> None:
     with database.engine(OWNER) as owner, owner.begin() as connection:
         connection.execute(text("REVOKE INSERT ON counts FROM binwatch_worker"))
     with database.engine("binwatch_worker") as worker:
         with pytest.raises(ProgrammingError, match="permission denied for table counts") as raised:
             Store(worker).check()
-        found = explain(raised.value, worker)
-        assert found.startswith(
+        explanation = explain(raised.value, worker)
+        assert explanation.startswith(
             "the role 'binwatch_worker' lacks permission to INSERT: permission denied for table counts;"
         )
         database.make_roles()

@@ -21,7 +21,7 @@ from tests.faults.stack import Stack
 from worker.brokers.choice import choose_queues
 from worker.brokers.sqs.queues import sqs_client
 
-TOOK = pytest.StashKey[dict[str, str]]()
+RECOVERY_TIMES = pytest.StashKey[dict[str, str]]()
 
 Took = Callable[[str], None]
 
@@ -35,7 +35,7 @@ def _bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def stack(
     tmp_path: Path, s3: S3, s3_proxy: Proxy, rabbitmq: RabbitMQ, postgres_url: str, _bundle: Path
 ) -> Iterator[Stack]:
-    """Workers with small groups, so that there are many to lose; queues and records of this test's own."""
+    """A stack with its own queues and records. Groups are small, so that many are in flight when a fault occurs."""
     settings = _settings(tmp_path, s3, postgres_url, _bundle).model_copy(
         update={
             "s3_endpoint_url": f"http://127.0.0.1:{s3_proxy.port}",
@@ -74,7 +74,7 @@ def _settings(folder: Path, s3: S3, postgres_url: str, bundle: Path) -> Settings
 
 @pytest.fixture
 def sqs_stack(tmp_path: Path, s3: S3, faulty_sqs: FaultySqs, postgres_url: str, _bundle: Path) -> Iterator[SqsStack]:
-    """The same with queues on SQS."""
+    """The same stack with queues on SQS."""
     settings = _settings(tmp_path, s3, postgres_url, _bundle).model_copy(
         update={
             "broker_url": SecretStr(f"sqs://testing:testing@127.0.0.1:{faulty_sqs.port}//"),
@@ -94,17 +94,17 @@ def sqs_stack(tmp_path: Path, s3: S3, faulty_sqs: FaultySqs, postgres_url: str, 
 
 @pytest.fixture
 def took(request: pytest.FixtureRequest) -> Took:
-    """Keeps what a test says of how long its recovery took, to print it at the end. No test asserts a time."""
+    """A function that notes how long a recovery took, for the summary at the end. No test asserts a time."""
 
-    def keep(text: str) -> None:
-        request.config.stash.setdefault(TOOK, {})[request.node.name] = text
+    def note(text: str) -> None:
+        request.config.stash.setdefault(RECOVERY_TIMES, {})[request.node.name] = text
 
-    return keep
+    return note
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """How long each recovery took."""
-    times = config.stash.get(TOOK, {})
+    """Print how long each recovery took."""
+    times = config.stash.get(RECOVERY_TIMES, {})
     if times:
         terminalreporter.section("recovery")
         for name, text in times.items():

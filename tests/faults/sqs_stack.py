@@ -1,4 +1,4 @@
-"""The stack under test with SQS instead of RabbitMQ: moto's server, behind a proxy that can fail."""
+"""The stack under test with SQS instead of RabbitMQ: moto's server behind a proxy that can fail."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _DEPTHS = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible
 
 
 class SqsStack(Stack):
-    """`client` is plain boto3, which asks moto itself and never fails."""
+    """A stack on SQS. `client` is a boto3 client that accesses moto directly, and never fails."""
 
     client: Any
 
@@ -23,7 +23,7 @@ class SqsStack(Stack):
             self.client.send_message(QueueUrl=url, MessageBody=body)
 
     def waiting(self, *queues: str) -> int:
-        """Messages in the queues, also those that a worker has received and not deleted."""
+        """Number of messages in the queues, including those that a worker has received and not deleted."""
         names = queues or (self.settings.event_queue, self.settings.task_queue)
         depths = [
             self.client.get_queue_attributes(QueueUrl=queue_url(self.client, name), AttributeNames=_DEPTHS)

@@ -30,7 +30,7 @@ from worker.brokers.choice import choose_queues
 from worker.brokers.rabbitmq.queues import dead_letter_queue, event_queue
 
 ROOT = Path(__file__).parent.parent.parent
-WITHIN_S = 60
+TIMEOUT_S = 60
 CLASSES = 7
 
 Worker = subprocess.Popen[bytes]
@@ -38,39 +38,40 @@ Worker = subprocess.Popen[bytes]
 
 @dataclass
 class Stack:
-    """Puts photos, announces them as versitygw does, runs workers, and knows what they must have recorded."""
+    """Uploads photos, announces them as versitygw does, runs workers, and tracks the expected records."""
 
     settings: Settings
     s3: S3
     records: Database
     folder: Path
     counted: dict[tuple[str, str], int | str] = field(default_factory=dict)
-    """(key, ETag) → the class that must be recorded, or the reason why there is none."""
+    """(key, ETag) → class that must be recorded, or reason of failure."""
     expected: dict[str, int] = field(default_factory=dict)
-    """Bin → the quantity that its metadata file says."""
+    """Bin id → quantity in its metadata file."""
     failed_before: list[str] = field(default_factory=list)
-    """Why photos failed that have been counted since: totals keep both."""
+    """Reasons of failed photos that have been counted since: totals include both."""
     superseded: list[tuple[str, int, int]] = field(default_factory=list)
-    """Comparisons (bin, predicted, expected) that were right until a newer photo or quantity came."""
+    """Comparisons (bin id, predicted, expected) that are superseded by a newer photo or quantity."""
     workers: list[Worker] = field(default_factory=list)
     started: int = 0
+    """Number of processes started so far."""
 
     def photo(self, number: int, predicted: int | None = None) -> str:
-        """Put a photo of a bin, of class number % 7 unless told; returns the event message that announces it."""
+        """Upload a photo of a bin, by default of class number % 7. Returns its event message."""
         key, predicted = f"bin-images/{number:05}.jpg", number % CLASSES if predicted is None else predicted
         etag = self.s3.put(key, jpeg(brightness_of(predicted), side=32))
         self.counted[key, etag] = predicted
         return announcement(self.s3.bucket, key, etag)
 
     def metadata(self, number: int, quantity: int) -> str:
-        """Put the metadata file of a bin; returns the event message that announces it."""
+        """Upload the metadata file of a bin. Returns its event message."""
         key = f"metadata/{number:05}.json"
         etag = self.s3.put(key, json.dumps({"EXPECTED_QUANTITY": quantity}).encode())
         self.expected[f"{number:05}"] = quantity
         return announcement(self.s3.bucket, key, etag)
 
     def publish(self, bodies: Iterable[str | bytes]) -> None:
-        """Send event messages, marked as transient as versitygw's are."""
+        """Send event messages, with transient delivery mode as versitygw does."""
         with Connection(self.settings.broker_url.get_secret_value(), transport_options={"confirm_publish": True}) as c:
             dead = self.settings.event_dead_letter_queue
             for queue in (dead_letter_queue(dead), event_queue(self.settings.event_queue, dead)):
@@ -88,13 +89,13 @@ class Stack:
     def start(
         self, *, ready: bool = True, program: str | None = None, command: Sequence[str] = ("worker", "run")
     ) -> Worker:
-        """Start a worker, or a program in Python or another command in its place, and wait until it is ready."""
+        """Start a worker, or instead a Python program or another command, and wait until it is ready."""
         log = self.folder / f"worker-{self.started}.log"
         self.started += 1
         with log.open("wb") as output:
             arguments = ["-m", *command] if program is None else ["-c", program]
             worker = subprocess.Popen(
-                [sys.executable, *arguments], stdout=output, stderr=subprocess.STDOUT, **self._where()
+                [sys.executable, *arguments], stdout=output, stderr=subprocess.STDOUT, **self._process_options()
             )
         self.workers.append(worker)
         if ready:
@@ -102,13 +103,13 @@ class Stack:
         return worker
 
     def kill(self, worker: Worker) -> None:
-        """SIGKILL: no goodbye."""
+        """Kill a worker with SIGKILL."""
         self.workers.remove(worker)
         worker.kill()
         worker.wait()
 
     def stop(self, worker: Worker) -> None:
-        """TERM; the worker must end in good order, within the grace period of 30 s."""
+        """Stop a worker with SIGTERM. It must exit with status 0 within the grace period of 30 s."""
         self.workers.remove(worker)
         worker.send_signal(signal.SIGTERM)
         try:
@@ -117,38 +118,38 @@ class Stack:
             worker.kill()
 
     def reconcile(self) -> str:
-        """`python -m worker reconcile`; returns what it says."""
-        done = subprocess.run(
+        """Run `python -m worker reconcile`, and return its output."""
+        result = subprocess.run(
             [sys.executable, "-m", "worker", "reconcile"],
             capture_output=True,
             text=True,
-            timeout=WITHIN_S,
+            timeout=TIMEOUT_S,
             check=True,
-            **self._where(),
+            **self._process_options(),
         )
-        return done.stdout
+        return result.stdout
 
     def wait_until(self, condition: Callable[[], bool]) -> float:
-        """Look until it is so; returns the seconds that it took. A worker that ends by itself is an error."""
-        begun = time.monotonic()
+        """Poll until the condition holds, and return the seconds that it took. Fails if a worker ends by itself."""
+        began = time.monotonic()
         while not condition():
             assert all(worker.poll() is None for worker in self.workers), "a worker has ended by itself"
-            assert time.monotonic() < begun + WITHIN_S, f"not within {WITHIN_S} s"
-            time.sleep(0.01)  # between two looks at the condition
-        return time.monotonic() - begun
+            assert time.monotonic() < began + TIMEOUT_S, f"not within {TIMEOUT_S} s"
+            time.sleep(0.01)  # polling interval
+        return time.monotonic() - began
 
     def recorded(self) -> int:
-        """Photos with a record."""
+        """Number of recorded counts; 0 while the database is down."""
         try:
             with self.records.connect() as connection:
                 return int(connection.scalar(select(func.count()).select_from(Count)) or 0)
-        except OperationalError:  # the database is down, as a test wanted it
+        except OperationalError:  # the test has stopped the database
             return 0
 
     def settle(self) -> float:
-        """Wait until every photo is accounted for; returns the seconds that it took."""
+        """Wait until every photo is recorded, stop the workers, and return the seconds that recording took."""
         try:
-            seconds = self.wait_until(self._complete)
+            seconds = self.wait_until(self._is_complete)
         except AssertionError:
             print(f"{self.recorded()} of {len(self.counted)} recorded, {self.waiting()} messages wait")
             raise
@@ -156,8 +157,8 @@ class Stack:
         return seconds
 
     def check(self) -> None:
-        """Every photo and every comparison is recorded once, with the right values, in the ledgers and the totals."""
-        assert self._outcomes() == Counter((*photo, outcome) for photo, outcome in self.counted.items())
+        """Check that every photo and comparison is recorded once and correctly, in the ledgers and the totals."""
+        assert self._recorded_outcomes() == Counter((*photo, outcome) for photo, outcome in self.counted.items())
         with self.records.connect() as connection:
             photos = connection.execute(
                 select(PhotoTotal.reason, func.sum(PhotoTotal.photos)).group_by(PhotoTotal.reason)
@@ -165,46 +166,46 @@ class Stack:
             compared = connection.execute(
                 select(ConfusionTotal.predicted_class, ConfusionTotal.true_class, ConfusionTotal.comparisons)
             ).all()
-        totals = {reason: int(number) for reason, number in photos}
-        outcomes_now = (outcome if isinstance(outcome, str) else "" for outcome in self.counted.values())
-        assert totals == Counter([*outcomes_now, *self.failed_before])
-        wanted = [*self._comparisons(), *self.superseded]
-        assert self._compared() == Counter(wanted)
+        totals = {reason: int(count) for reason, count in photos}
+        current_outcomes = (outcome if isinstance(outcome, str) else "" for outcome in self.counted.values())
+        assert totals == Counter([*current_outcomes, *self.failed_before])
+        expected = [*self._expected_comparisons(), *self.superseded]
+        assert self._recorded_comparisons() == Counter(expected)
         outcomes = Counter[str]()
-        for predicted, true, number in compared:
-            outcomes[outcome_of(predicted, true)] += number
-        assert outcomes == Counter(outcome_of(predicted, quantity) for _, predicted, quantity in wanted)
+        for predicted, true, count in compared:
+            outcomes[outcome_of(predicted, true)] += count
+        assert outcomes == Counter(outcome_of(predicted, quantity) for _, predicted, quantity in expected)
         assert self.waiting(self.settings.task_queue + "-dead") == 0, "photos were dead-lettered"
 
     def dead_letters(self) -> list[DeadLetter]:
-        """What `python -m worker dead-letters` lists."""
+        """The dead letters, as `python -m worker dead-letters` lists them."""
         return [letter for queue in choose_queues(self.settings).dead_letters() for letter in queue.messages()]
 
     def waiting(self, *queues: str) -> int:
-        """Messages in the queues (the event queue and the task queue unless told) that are not in flight."""
+        """Number of messages in the queues that are not in flight. Default: the event queue and the task queue."""
         with Connection(self.settings.broker_url.get_secret_value()) as connection:
             channel = connection.default_channel
             names = queues or (self.settings.event_queue, self.settings.task_queue)
             return sum(int(channel.queue_declare(name, passive=True).message_count) for name in names)
 
     def close(self) -> None:
-        """End all workers, and show what they said: pytest prints it if the test failed."""
+        """Kill all workers, and print their logs, which pytest shows if the test failed."""
         for worker in self.workers:
             worker.kill()
             worker.wait()
         for log in sorted(self.folder.glob("worker-*.log")):
             print(f"--- {log.name}\n{log.read_text(errors='replace')[-6000:]}")
 
-    def _complete(self) -> bool:
+    def _is_complete(self) -> bool:
         try:
-            photos, compared = self._outcomes(), self._compared()
+            photos, compared = self._recorded_outcomes(), self._recorded_comparisons()
         except OperationalError:
             return False
-        wanted = {(*photo, outcome) for photo, outcome in self.counted.items()}
-        return photos.keys() >= wanted and compared.keys() >= set(self._comparisons())
+        expected = {(*photo, outcome) for photo, outcome in self.counted.items()}
+        return photos.keys() >= expected and compared.keys() >= set(self._expected_comparisons())
 
     def _drain(self) -> None:
-        """Stop the workers. What they had in flight comes back to its queue and must go away, too, leaving no trace."""
+        """Stop the workers, and run more until messages that return to their queues are processed as well."""
         self.wait_until(lambda: self.waiting() == 0)
         while self.workers:
             self.stop(self.workers[0])
@@ -213,18 +214,18 @@ class Stack:
             self.wait_until(lambda: self.waiting() == 0)
             self.stop(self.workers[0])
 
-    def _outcomes(self) -> Counter[tuple[str, str, int | str]]:
+    def _recorded_outcomes(self) -> Counter[tuple[str, str, int | str]]:
         with self.records.connect() as connection:
             rows = connection.execute(select(Count.key, Count.etag, Count.reason, Count.predicted))
             return Counter((key, etag, reason or predicted) for key, etag, reason, predicted in rows)
 
-    def _compared(self) -> Counter[tuple[str, int, int]]:
+    def _recorded_comparisons(self) -> Counter[tuple[str, int, int]]:
         with self.records.connect() as connection:
             rows = connection.execute(select(Comparison.bin_id, Comparison.predicted, Comparison.expected))
             return Counter(map(tuple, rows))
 
-    def _comparisons(self) -> list[tuple[str, int, int]]:
-        """(bin, predicted, expected) of each bin with a count and an expected quantity."""
+    def _expected_comparisons(self) -> list[tuple[str, int, int]]:
+        """(bin id, predicted, expected) of each bin with a count and an expected quantity."""
         latest = {Path(key).stem: outcome for (key, _), outcome in self.counted.items()}
         return [
             (bin_id, predicted, self.expected[bin_id])
@@ -232,7 +233,7 @@ class Stack:
             if bin_id in self.expected and isinstance(predicted, int)
         ]
 
-    def _where(self) -> dict[str, Any]:
+    def _process_options(self) -> dict[str, Any]:
         credentials = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
         return {"cwd": ROOT, "env": process_environment(self.settings) | credentials}
 

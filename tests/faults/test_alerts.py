@@ -30,20 +30,20 @@ def test_each_missing_process_raises_an_alert(stack: Stack, s3_proxy: Proxy, tmp
     monitor = stack.start(ready=False, command=("monitor", "serve"))
     beat = stack.start(ready=False, command=("worker", "beat"))
     with running_prometheus(folder, monitor=addresses[0], workers=[addresses[1]]) as prometheus:
-        seen: list[str] = []
+        history: list[str] = []
 
         def wait_for(alert: str, *, raised: bool = True) -> None:
             stack.wait_until(lambda: bool(prometheus.raised(alert)) is raised)
-            seen.append(alert if raised else f"no {alert}")
+            history.append(alert if raised else f"no {alert}")
 
-        def reconciled() -> float:
+        def last_reconcile() -> float:
             name = "binwatch_worker_periodic_task_timestamp_seconds"
             return prometheus.value(f'max({name}{{task="binwatch.reconcile", step="success"}})') or 0
 
-        def begun() -> float:
+        def worker_start() -> float:
             return prometheus.value('process_start_time_seconds{job="binwatch-worker"}') or 0
 
-        stack.wait_until(lambda: reconciled() > 0)
+        stack.wait_until(lambda: last_reconcile() > 0)
         for alert in ("BinwatchMonitorDown", "BinwatchBeatDown", "BinwatchReconcileLate"):
             wait_for(alert, raised=False)
         s3_proxy.refuse()
@@ -57,12 +57,12 @@ def test_each_missing_process_raises_an_alert(stack: Stack, s3_proxy: Proxy, tmp
         stack.kill(monitor)
         wait_for("BinwatchMonitorDown")
         for _ in range(3):
-            before = begun()
+            before = worker_start()
             stack.kill(worker)
             worker = stack.start()
-            stack.wait_until(lambda before=before: begun() > before)
+            stack.wait_until(lambda before=before: worker_start() > before)
         wait_for("BinwatchWorkerRestarts")
         stack.kill(worker)
         wait_for("BinwatchWorkerDown")
         wait_for("BinwatchNoWorker")
-    took(", ".join(seen))
+    took(", ".join(history))

@@ -22,15 +22,15 @@ def test_shuffled_events_delivered_three_times(stack: Stack, took: Took) -> None
 
 
 def test_object_changed_after_its_event(stack: Stack, took: Took) -> None:
-    """Overwritten while queued, deleted before its turn, metadata before, after and without its photo."""
+    """Photos are overwritten or deleted while queued; metadata comes before, after or without its photo."""
     bodies = [stack.photo(n) for n in range(20)]
-    for number in range(10):  # the first upload can no longer be had: two events, one record
+    for number in range(10):  # the first upload no longer exists: two events, one record
         key = f"bin-images/{number:05}.jpg"
         stack.counted = {photo: outcome for photo, outcome in stack.counted.items() if photo[0] != key}
         bodies.append(stack.photo(number, (number + 3) % 7))
-    gone = "bin-images/00019.jpg"
-    stack.s3.client.delete_object(Bucket=stack.s3.bucket, Key=gone)
-    (announced,) = (photo for photo in stack.counted if photo[0] == gone)
+    deleted = "bin-images/00019.jpg"
+    stack.s3.client.delete_object(Bucket=stack.s3.bucket, Key=deleted)
+    (announced,) = (photo for photo in stack.counted if photo[0] == deleted)
     stack.counted[announced] = "missing"
     stack.publish([stack.metadata(n, n % 5) for n in range(0, 10)])
     stack.publish(bodies)
@@ -39,7 +39,7 @@ def test_object_changed_after_its_event(stack: Stack, took: Took) -> None:
     first = stack.settle()
     stack.check()
     stack.superseded = [("00005", 1, 0), ("00006", 2, 1)]
-    stack.publish([stack.photo(5, 4), stack.metadata(6, 6)])  # a new photo, and a corrected quantity, of a known bin
+    stack.publish([stack.photo(5, 4), stack.metadata(6, 6)])  # a new photo and a corrected quantity of existing bins
     stack.start()
     stack.settle()
     stack.check()
@@ -47,7 +47,7 @@ def test_object_changed_after_its_event(stack: Stack, took: Took) -> None:
 
 
 def test_messages_that_are_not_events(stack: Stack, took: Took) -> None:
-    """30 foreign or hostile bodies among good ones: each is dead-lettered with a reason, and stops nothing."""
+    """Each of 30 foreign or hostile bodies among valid ones is dead-lettered with a reason, and stops nothing."""
     good = [stack.photo(n) for n in range(60)]
     hostile = bad_bodies()
     assert len(hostile) == 30
@@ -66,7 +66,7 @@ def test_messages_that_are_not_events(stack: Stack, took: Took) -> None:
 
 
 def test_all_events_are_lost(stack: Stack, took: Took) -> None:
-    """`python -m worker reconcile` finds what is in the bucket without a record."""
+    """`python -m worker reconcile` finds objects without a record."""
     for n in range(PHOTOS):
         stack.photo(n)
         stack.metadata(n, n % 5)
@@ -78,14 +78,14 @@ def test_all_events_are_lost(stack: Stack, took: Took) -> None:
 
 
 def bad_bodies() -> list[str | bytes]:
-    """What no S3 sends: not JSON, not an event, half an event, and what is made to break a parser."""
+    """Bodies that no S3 sends: not JSON, not an event, half an event, and attacks on a parser."""
     event = announcement("binwatch", "bin-images/1.jpg", "abc")
     record = json.loads(event)["Records"][0]
     return [
         b"",
         b"\x00\x01\x02",
         b"\xff\xfe\xfa",
-        b"\x80\x04\x95.",  # a pickle's beginning
+        b"\x80\x04\x95.",  # the start of a pickle
         "hello",
         "{not json",
         event[: len(event) // 2],

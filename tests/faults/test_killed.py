@@ -20,7 +20,7 @@ KILLS = 10
 
 
 def test_worker_killed_ten_times(stack: Stack, took: Took) -> None:
-    """SIGKILL at ten moments drawn at random: while a worker starts, takes events in, fetches, counts or records."""
+    """SIGKILL at ten random moments: while a worker starts, receives events, fetches, counts or records."""
     photos, chance = 1000, random.Random(4)
     stack.publish([stack.photo(number) for number in range(photos)])
     for kill, threshold in enumerate(sorted(chance.sample(range(photos * 9 // 10), KILLS))):
@@ -38,57 +38,59 @@ def test_worker_killed_ten_times(stack: Stack, took: Took) -> None:
 
 
 def test_worker_stopped_under_load(stack: Stack, took: Took) -> None:
-    """TERM: what is in flight is counted, the rest stays in the queues for the next worker."""
+    """SIGTERM: photos in flight are counted, and the rest stays in the queues for the next worker."""
     photos = 300
     stack.publish([stack.photo(number) for number in range(photos)])
     worker = stack.start()
     stack.wait_until(lambda: stack.recorded() >= 30)
-    begun = time.monotonic()
+    began = time.monotonic()
     stack.stop(worker)
-    stopped = time.monotonic() - begun
+    stop_s = time.monotonic() - began
     left = photos - stack.recorded()
     assert left > 0, "there was no load"
     stack.start()
     seconds = stack.settle()
     stack.check()
     took(
-        f"ended after {stopped:.1f} s; the next worker recorded the other {left} photos {seconds:.1f} s after its start"
+        f"ended after {stop_s:.1f} s; the next worker recorded the other {left} photos {seconds:.1f} s after its start"
     )
 
 
-DIES_OF_POISON = """
+WORKER_THAT_DIES_OF_POISON = """
 import os, sys
 from binwatch import bundle
 from worker.__main__ import main
 
-load = bundle.load
+load_photo = bundle.load_photo
 
 def die(data, **options):
     if data.endswith(b"poison"):
         os._exit(9)
-    return load(data, **options)
+    return load_photo(data, **options)
 
-bundle.load = die
+bundle.load_photo = die
 sys.argv = ["worker", "run"]
 main()
 """
 
 
-@pytest.mark.timeout(600)  # fourteen starts of a worker, on however busy a machine
+@pytest.mark.timeout(600)  # a worker starts fourteen times, maybe on a busy machine
 def test_photo_crashes_every_worker(stack: Stack, took: Took) -> None:
-    """It is recorded as failed and ends in the dead-letter queue, alone; reconcile does not send it again; and it is
-    counted once the cause is gone and a person puts it back."""
+    """The photo is recorded as failed and dead-lettered alone, and reconcile does not send it again.
+
+    It is counted once the cause is fixed and it is put back into its queue.
+    """
     bodies = [stack.photo(number) for number in range(60)]
     key, deadly = "bin-images/poison.jpg", jpeg(brightness_of(3), side=32) + b"poison"
     bodies.insert(30, announcement(stack.s3.bucket, key, stack.s3.put(key, deadly)))
     stack.publish(bodies)
-    begun, deaths = time.monotonic(), 0
-    while (worker := stack.start(ready=False, program=DIES_OF_POISON)) and dies(stack, worker):
+    began, deaths = time.monotonic(), 0
+    while (worker := stack.start(ready=False, program=WORKER_THAT_DIES_OF_POISON)) and dies_of_photo(stack, worker):
         deaths += 1
     photo = key, hashlib.md5(deadly).hexdigest()
     stack.counted[photo] = Reason.CRASHED
     stack.settle()
-    seconds = time.monotonic() - begun
+    seconds = time.monotonic() - began
     (letter,) = stack.dead_letters()
     assert letter.reason == f"{MAX_CRASHES} workers crashed while processing only this"
     assert key in letter.body
@@ -102,15 +104,13 @@ def test_photo_crashes_every_worker(stack: Stack, took: Took) -> None:
     took(f"dead-lettered after {deaths} crashes, the other 60 photos recorded by then ({seconds:.1f} s with restarts)")
 
 
-def dies(stack: Stack, worker: Worker) -> bool:
+def dies_of_photo(stack: Stack, worker: Worker) -> bool:
     """Whether the worker dies before the photo is dead-lettered."""
     stack.workers.remove(worker)  # it may end by itself
     dead = stack.settings.task_queue + "-dead"
-    ready = Path(stack.folder / f"worker-{stack.started - 1}.log")
+    log = Path(stack.folder / f"worker-{stack.started - 1}.log")
     stack.wait_until(
-        lambda: (
-            worker.poll() is not None or (" ready." in ready.read_text(errors="replace") and stack.waiting(dead) == 1)
-        )
+        lambda: worker.poll() is not None or (" ready." in log.read_text(errors="replace") and stack.waiting(dead) == 1)
     )
     if worker.poll() is None:
         stack.workers.append(worker)

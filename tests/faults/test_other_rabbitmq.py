@@ -1,4 +1,4 @@
-"""RabbitMQ with another default queue type, with few permissions, or low on disk or memory."""
+"""Tests with a RabbitMQ that has another default queue type, limited permissions, or little disk space or memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PHOTOS = 40
 
 @pytest.fixture
 def vhost(rabbitmq: RabbitMQ) -> str:
-    """A virtual host whose queues are quorum queues unless they say otherwise."""
+    """A virtual host with quorum queues as the default type."""
     name = f"quorum-{uuid.uuid4().hex[:8]}"
     rabbitmq.control("add_vhost", name, "--default-queue-type", "quorum")
     rabbitmq.control("set_permissions", "-p", name, "guest", ".*", ".*", ".*")
@@ -27,7 +27,7 @@ def vhost(rabbitmq: RabbitMQ) -> str:
 
 
 def test_queues_are_quorum_queues_by_default(stack: Stack, rabbitmq: RabbitMQ, vhost: str) -> None:
-    """Celery needs a classic one: it asks for a prefetch limit of the whole channel, which a quorum queue refuses."""
+    """Celery needs a classic queue: it sets a prefetch limit for the whole channel, which quorum queues refuse."""
     stack.settings = stack.settings.model_copy(update={"broker_url": SecretStr(rabbitmq.url[:-1] + vhost)})
     stack.publish([body for n in range(PHOTOS) for body in (stack.photo(n), stack.metadata(n, n % 5))])
     stack.start()
@@ -39,7 +39,7 @@ def test_user_without_configure_permission_uses_existing_queues(stack: Stack, ra
     choose_queues(stack.settings).create()
     stack.publish([body for n in range(PHOTOS) for body in (stack.photo(n), stack.metadata(n, n % 5))])
     stack.publish(["no event"])
-    limit(rabbitmq, stack, configure="^$", write=".*", read=".*")
+    restrict_permissions(rabbitmq, stack, configure="^$", write=".*", read=".*")
     stack.start()
     stack.settle()
     lines = [line for line in (stack.folder / "worker-0.log").read_text().splitlines() if "permission" in line]
@@ -50,15 +50,15 @@ def test_user_without_configure_permission_uses_existing_queues(stack: Stack, ra
         settings.task_queue,
         f"{settings.task_queue}-dead",
     )
-    assert [all(repr(name) in line for name in queues) for line in lines] == [True], "one line names all"
+    assert [all(repr(name) in line for name in queues) for line in lines] == [True], "one line names all queues"
     assert "RabbitMQ's user lacks the permission to configure the queues" in lines[0]
     (letter,) = stack.dead_letters()
     assert letter.body == "no event"
     stack.check()
 
 
-def limit(rabbitmq: RabbitMQ, stack: Stack, **permissions: str) -> None:
-    """Have the workers be a user with these permissions."""
+def restrict_permissions(rabbitmq: RabbitMQ, stack: Stack, **permissions: str) -> None:
+    """Let the workers connect as a user with these permissions."""
     user = f"user-{uuid.uuid4().hex[:8]}"
     rabbitmq.control("add_user", user, "secret")
     rabbitmq.control(
@@ -70,7 +70,7 @@ def limit(rabbitmq: RabbitMQ, stack: Stack, **permissions: str) -> None:
 
 @pytest.mark.parametrize("kind", ["disk", "memory"])
 def test_rabbitmq_is_low_at_start(stack: Stack, rabbitmq: RabbitMQ, kind: str) -> None:
-    """/healthz says so while event messages wait to become tasks; afterwards all are counted, each once."""
+    """/healthz reports it while event messages wait to become tasks. Afterwards, each photo is counted once."""
     (port,) = free_ports(1)
     stack.settings = stack.settings.model_copy(update={"worker_port": port})
     stack.publish([body for n in range(PHOTOS) for body in (stack.photo(n), stack.metadata(n, n % 5))])
@@ -99,11 +99,11 @@ def test_rabbitmq_runs_low_under_load(stack: Stack, rabbitmq: RabbitMQ, kind: st
 
 
 def problems(port: int) -> dict[str, str]:
-    """What /healthz says is wrong."""
+    """The problems that a worker's /healthz reports, by part."""
     try:
         with urlopen(f"http://127.0.0.1:{port}/healthz") as answer:
             body = answer.read()
     except HTTPError as error:
         body = error.read()
-    found: dict[str, str] = json.loads(body)["problems"]
-    return found
+    by_part: dict[str, str] = json.loads(body)["problems"]
+    return by_part

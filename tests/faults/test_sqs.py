@@ -1,4 +1,4 @@
-"""Failures of SQS and of the network: at the start of a worker, while it is idle, and under load."""
+"""Tests of failures of SQS and of the network: when a worker starts, while it is idle, and under load."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from testing.services.faulty_sqs import ALL, Fault, FaultySqs, page, refuse, reset, silent_for
+from testing.services.faulty_sqs import ALL_OPERATIONS, Fault, FaultySqs, login_page, refuse, reset, silent_for
 from testing.services.proxy import Proxy
 from testing.services.rabbitmq import free_ports
 from tests.faults.conftest import Took
@@ -19,21 +19,21 @@ from tests.faults.sqs_stack import SqsStack
 from worker.brokers.sqs.queues import queue_url
 
 PHOTOS = 60
-REQUESTS = 8
-"""More than boto3 tries for one call of the intake and one of Celery."""
+FAILED_REQUESTS = 8
+"""More requests than boto3 sends, with retries, for one call of the intake and one of Celery."""
 FAULTS: dict[str, Fault] = {
     "500": refuse(500, "InternalFailure"),
     "503": refuse(503, "ServiceUnavailable"),
     "throttled": refuse(400, "ThrottlingException"),
     "expired": refuse(403, "ExpiredTokenException"),
     "denied": refuse(403, "AccessDeniedException"),
-    "page": page,
+    "page": login_page,
     "reset": reset,
     "silent": silent_for(3),
 }
-NAME_GONE_S = 6
+NAME_OUTAGE_S = 6
 NAME = "sqs.test"
-LOOKS_NAMES_UP = f"""
+WORKER_WITH_FAILING_DNS = f"""
 import socket, sys
 from pathlib import Path
 
@@ -62,49 +62,49 @@ def publish_load(stack: SqsStack, first: int) -> None:
 def test_polls_fail_at_start_when_idle_and_under_load(
     sqs_stack: SqsStack, faulty_sqs: FaultySqs, took: Took, name: str
 ) -> None:
-    """The same worker goes on each time, untouched."""
-    number = REQUESTS if name != "silent" else 4
-    faults = [FAULTS[name]] * number
+    """The same worker recovers each time."""
+    count = FAILED_REQUESTS if name != "silent" else 4
+    faults = [FAULTS[name]] * count
     faulty_sqs.fail(*faults)
     worker = sqs_stack.start()
     sqs_stack.publish([sqs_stack.photo(0)])
     sqs_stack.wait_until(lambda: sqs_stack.recorded() == 1)
-    assert faulty_sqs.left == 0, "nothing failed at the start"
+    assert faulty_sqs.remaining_faults == 0, "nothing failed at the start"
 
     faulty_sqs.fail(*faults)
-    sqs_stack.wait_until(lambda: faulty_sqs.left == 0)
+    sqs_stack.wait_until(lambda: faulty_sqs.remaining_faults == 0)
     sqs_stack.publish([sqs_stack.photo(1)])
     sqs_stack.wait_until(lambda: sqs_stack.recorded() == 2)
 
     publish_load(sqs_stack, 2)
     sqs_stack.wait_until(lambda: sqs_stack.recorded() >= 12)
     faulty_sqs.fail(*faults)
-    begun = time.monotonic()
-    sqs_stack.wait_until(lambda: faulty_sqs.left == 0)
+    began = time.monotonic()
+    sqs_stack.wait_until(lambda: faulty_sqs.remaining_faults == 0)
     assert worker.poll() is None
     sqs_stack.settle()
     sqs_stack.check()
-    took(f"{PHOTOS} photos recorded {time.monotonic() - begun:.1f} s after the first of {number} failed requests")
+    took(f"{PHOTOS} photos recorded {time.monotonic() - began:.1f} s after the first of {count} failed requests")
 
 
 def test_requests_of_all_kinds_fail_under_load(sqs_stack: SqsStack, faulty_sqs: FaultySqs, took: Took) -> None:
-    """Tasks are received, sent and deleted while each of these fails, and some tasks are held back."""
+    """Receiving, sending, deleting and holding back tasks may each fail."""
     sqs_stack.start()
     publish_load(sqs_stack, 0)
     sqs_stack.wait_until(lambda: sqs_stack.recorded() >= 10)
     faults: list[Fault | None] = []
     for name in sorted(FAULTS.keys() - {"silent"}):
         faults += [FAULTS[name], None, FAULTS[name], None, None]
-    begun = time.monotonic()
-    faulty_sqs.fail(*faults * 2, operations=ALL)
-    sqs_stack.wait_until(lambda: faulty_sqs.left == 0)
+    began = time.monotonic()
+    faulty_sqs.fail(*faults * 2, operations=ALL_OPERATIONS)
+    sqs_stack.wait_until(lambda: faulty_sqs.remaining_faults == 0)
     sqs_stack.settle()
     sqs_stack.check()
-    took(f"2 of 5 requests of any kind failed; all recorded {time.monotonic() - begun:.1f} s after the first")
+    took(f"2 of 5 requests of any kind failed; all recorded {time.monotonic() - began:.1f} s after the first")
 
 
 def test_finished_tasks_are_deleted_once_sqs_answers(sqs_stack: SqsStack, faulty_sqs: FaultySqs) -> None:
-    """All deletions fail until every photo is recorded. No task may come back after its visibility time-out."""
+    """All deletions fail until every photo is recorded. No task may be received again after its visibility time-out."""
     faulty_sqs.fail_until_told(refuse(403, "AccessDeniedException"), operations={"DeleteMessage"})
     sqs_stack.start()
     publish_load(sqs_stack, 0)
@@ -119,11 +119,11 @@ def test_finished_tasks_are_deleted_once_sqs_answers(sqs_stack: SqsStack, faulty
 def test_worker_stops_although_sqs_refuses_requeues(
     sqs_stack: SqsStack, faulty_sqs: FaultySqs, s3_proxy: Proxy, tmp_path: Path
 ) -> None:
-    """What it held back for a backoff is delivered again after its visibility time-out."""
+    """Tasks held back for a backoff are delivered again after their visibility time-out."""
     url = queue_url(sqs_stack.client, sqs_stack.settings.task_queue)
     sqs_stack.client.set_queue_attributes(QueueUrl=url, Attributes={"VisibilityTimeout": "20"})
-    patient = sqs_stack.settings
-    sqs_stack.settings = patient.model_copy(
+    original_settings = sqs_stack.settings
+    sqs_stack.settings = original_settings.model_copy(
         update={"s3_endpoint_url": f"http://127.0.0.1:{s3_proxy.port}", "retry_wait_s": 60.0, "s3_timeout_s": 1.0}
     )
     worker = sqs_stack.start()
@@ -134,18 +134,18 @@ def test_worker_stops_although_sqs_refuses_requeues(
     sqs_stack.wait_until(lambda: log.read_text(errors="replace").count("] received") >= 6)
     faulty_sqs.fail_until_told(refuse(500, "InternalFailure"), operations={"ChangeMessageVisibility"})
     sqs_stack.stop(worker)
-    said = log.read_text(errors="replace")
-    assert said.count("tasks cannot be requeued on SQS") == 1
-    assert "Traceback" not in said
+    output = log.read_text(errors="replace")
+    assert output.count("tasks cannot be requeued on SQS") == 1
+    assert "Traceback" not in output
     faulty_sqs.fail_until_told(None)
-    sqs_stack.settings = patient
+    sqs_stack.settings = original_settings
     sqs_stack.start()
     sqs_stack.settle()
     sqs_stack.check()
 
 
 def test_sqs_name_resolution_outage(sqs_stack: SqsStack, faulty_sqs: FaultySqs, tmp_path: Path) -> None:
-    """At the first poll, while idle, and under load."""
+    """The name cannot be resolved at the first poll, while idle, and under load."""
     flag = tmp_path / "name-is-gone"
     endpoint = f"{NAME}:{faulty_sqs.port}"
     sqs_stack.settings = sqs_stack.settings.model_copy(
@@ -155,26 +155,26 @@ def test_sqs_name_resolution_outage(sqs_stack: SqsStack, faulty_sqs: FaultySqs, 
         }
     )
 
-    def forget() -> None:
+    def start_outage() -> None:
         flag.touch()
-        faulty_sqs.fail(*[reset] * 10, operations=ALL)  # what is still connected needs no name
+        faulty_sqs.fail(*[reset] * 10, operations=ALL_OPERATIONS)  # existing connections need no name resolution
 
-    def wait() -> None:
-        until = time.monotonic() + NAME_GONE_S
+    def wait_and_end_outage() -> None:
+        until = time.monotonic() + NAME_OUTAGE_S
         sqs_stack.wait_until(lambda: time.monotonic() >= until)
         flag.unlink()
         faulty_sqs.fail()
 
-    worker = sqs_stack.start(program=LOOKS_NAMES_UP.format(flag=str(flag)))
+    worker = sqs_stack.start(program=WORKER_WITH_FAILING_DNS.format(flag=str(flag)))
     for recorded in (1, 2):
-        forget()
+        start_outage()
         sqs_stack.publish([sqs_stack.photo(recorded)])
-        wait()
+        wait_and_end_outage()
         sqs_stack.wait_until(lambda recorded=recorded: sqs_stack.recorded() == recorded)
     publish_load(sqs_stack, 3)
     sqs_stack.wait_until(lambda: sqs_stack.recorded() >= 12)
-    forget()
-    wait()
+    start_outage()
+    wait_and_end_outage()
     assert worker.poll() is None
     sqs_stack.wait_until(lambda: sqs_stack.recorded() == PHOTOS + 2)
     sqs_stack.wait_until(lambda: sqs_stack.waiting() == 0)
@@ -197,11 +197,11 @@ def test_health_reports_failing_polls_and_recovery(sqs_stack: SqsStack, faulty_s
 
 
 def problems(port: int) -> dict[str, str]:
-    """What a worker's /healthz names, by part."""
+    """The problems that a worker's /healthz reports, by part."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=30) as answer:
-            found: dict[str, str] = json.load(answer)["problems"]
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=30) as response:
+            by_part: dict[str, str] = json.load(response)["problems"]
     except urllib.error.HTTPError as error:
         with error:
-            found = json.load(error)["problems"]
-    return found
+            by_part = json.load(error)["problems"]
+    return by_part

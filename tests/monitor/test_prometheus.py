@@ -19,7 +19,7 @@ from prometheus_client import start_http_server
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import insert, select
 
-from benchmarks.alerts import write
+from benchmarks.alerts import write_config
 from binwatch.errors import MetadataReason, Reason
 from binwatch.records.store import Store
 from binwatch.records.tables import AuditDraw, Bin
@@ -90,7 +90,7 @@ def test_promtool_accepts_the_configuration_and_the_rules() -> None:
 
 def test_promtool_accepts_the_rules_in_which_an_hour_passes_in_a_minute(tmp_path: Path) -> None:
     """Those that the alerts were tried with (docs/operations.md)."""
-    write(60, tmp_path / "faster")
+    write_config(60, tmp_path / "faster")
     checked = subprocess.run(
         [program("promtool"), "check", "config", str(tmp_path / "faster/prometheus.yml")],
         capture_output=True,

@@ -124,5 +124,5 @@ def test_an_audit_does_not_wait_for_a_postgresql_that_hangs(postgres: Postgres, 
         with pytest.raises(RecordsDown, match=r"cannot be written: .*timeout"):
             writable.write(lambda engine: add_audit(engine, BUCKET, "a", 3))
     finally:
-        postgres.go_on()
+        postgres.resume()
     assert writable.write(lambda engine: add_audit(engine, BUCKET, "a", 3)).is_new

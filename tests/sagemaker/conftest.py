@@ -16,12 +16,12 @@ from testing.brightness import write_brightness_bundle
 from testing.services.aws_shapes import check_every_request
 from testing.services.s3 import S3
 from testing.transform_driver import Containers, TransformDriver
-from tests.sagemaker.nights import Local
+from tests.sagemaker.nights import LocalCounter
 from worker.sagemaker.nightly.run import Nightly
 
 
 @pytest.fixture(autouse=True)
-def _as_strict_as_aws(monkeypatch: pytest.MonkeyPatch) -> None:
+def _validate_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     check_every_request(monkeypatch)
 
 
@@ -33,7 +33,7 @@ def brightness_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def containers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containers]:
-    """Serving containers, started when a job first needs them; all must end well."""
+    """Serving containers, started when a job first needs them. All must exit with status 0."""
     containers = Containers(tmp_path_factory.mktemp("opt-ml"))
     yield containers
     containers.stop()
@@ -41,33 +41,33 @@ def containers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containers]
 
 @pytest.fixture
 def driver(s3: S3, containers: Containers) -> Iterator[TransformDriver]:
-    """Plays every transform job that is started while the test lasts."""
-    with TransformDriver(s3.client, containers).playing() as driver:
+    """Runs every transform job that is created during the test."""
+    with TransformDriver(s3.client, containers).running() as driver:
         yield driver
 
 
 @pytest.fixture
 def settings(s3: S3, sqlite_records: Database, brightness_bundle: Path, tmp_path: Path) -> Settings:
-    """A nightly run on moto's SageMaker."""
+    """Settings for a nightly run on moto's SageMaker."""
     return settings_for(s3, str(sqlite_records.url), brightness_bundle, tmp_path)
 
 
 @pytest.fixture
-def local(settings: Settings) -> Iterator[Local]:
-    """Local workers of a nightly run."""
-    local = Local(settings)
+def local(settings: Settings) -> Iterator[LocalCounter]:
+    """Counts photos that a nightly run leaves to local workers."""
+    local = LocalCounter(settings)
     yield local
     local.close()
 
 
 @pytest.fixture
-def nightly(settings: Settings, sqlite_records: Database, local: Local) -> Nightly:
-    """Nightly runs on SageMaker."""
+def nightly(settings: Settings, sqlite_records: Database, local: LocalCounter) -> Nightly:
+    """Starts and advances nightly runs on SageMaker."""
     return Nightly(settings, Objects(settings), sqlite_records, local)
 
 
 def settings_for(s3: S3, database_url: str, bundle: Path, folder: Path) -> Settings:
-    """The same for another bucket and other records."""
+    """Settings for a nightly run of this bucket with these records."""
     return Settings(
         bucket=s3.bucket,
         s3_endpoint_url=s3.endpoint_url,

@@ -22,15 +22,15 @@ from testing.brightness import brightness_of, jpeg, write_brightness_bundle
 from testing.services.s3 import S3
 from testing.transform_driver import Faults, TransformDriver
 from tests.sagemaker.nights import (
-    BAD,
-    Local,
+    INVALID_PHOTOS,
+    LocalCounter,
     finish,
-    left_in,
     models_of,
     on_sagemaker,
     put_photos,
+    remaining_keys,
     rows,
-    rows_of_a_local_worker,
+    rows_of_local_worker,
 )
 from worker.sagemaker.nightly.model import archive, archive_key
 from worker.sagemaker.nightly.run import Nightly
@@ -42,18 +42,18 @@ def test_records_equal_those_of_local_worker(
     settings: Settings,
     s3: S3,
     driver: TransformDriver,
-    local: Local,
+    local: LocalCounter,
     sqlite_records: Database,
     tmp_path: Path,
 ) -> None:
     put_photos(s3)
-    s3.put("odd/a b+ü.jpg", jpeg(brightness_of(6)))  # SageMaker is not sent a key like this
+    s3.put("odd/a b+ü.jpg", jpeg(brightness_of(6)))  # a key that is not sent to SageMaker
     s3.put("notes.txt", b"no photo")
     run = nightly.start()
     assert run is not None
     assert nightly.estimate(run).startswith("16 photos for SageMaker, 1 for local workers; about 1 s of ml.m5.xlarge")
     ended = finish(nightly, run)
-    assert rows(sqlite_records) == rows_of_a_local_worker(settings, tmp_path)
+    assert rows(sqlite_records) == rows_of_local_worker(settings, tmp_path)
     assert len(rows(sqlite_records)) == 17
     assert {row["key"]: row["predicted"] for row in rows(sqlite_records) if row["predicted"] is not None} == {
         **{f"bin-images/{number:05}.jpg": number % 7 for number in range(12)},
@@ -63,14 +63,14 @@ def test_records_equal_those_of_local_worker(
     assert (ended.outcome.recorded, ended.outcome.local) == (16, 1)
     assert [(job.status, job.reason) for job in ended.outcome.jobs] == [("Completed", None)]
     assert ended.outcome.instance_seconds == ended.outcome.jobs[0].seconds > 0
-    assert left_in(s3, settings) == []
+    assert remaining_keys(s3, settings) == []
     assert ended.sagemaker_model not in models_of(nightly)
     assert nightly.start() is None  # everything has a record
     assert driver.requests == 16
 
 
 def test_job_parameters_follow_settings(
-    settings: Settings, s3: S3, driver: TransformDriver, sqlite_records: Database, local: Local
+    settings: Settings, s3: S3, driver: TransformDriver, sqlite_records: Database, local: LocalCounter
 ) -> None:
     settings = on_sagemaker(
         settings,
@@ -83,7 +83,7 @@ def test_job_parameters_follow_settings(
     )
     nightly = Nightly(settings, Objects(settings), sqlite_records, local)
     put_photos(s3, 3)
-    driver.may_play.clear()
+    driver.may_run_jobs.clear()
     run = nightly.start()
     assert nightly.advance(run).ended is None
     assert nightly.running_jobs(run) == run.jobs
@@ -98,15 +98,15 @@ def test_job_parameters_follow_settings(
     manifest = s3.client.get_object(Bucket=s3.bucket, Key=f"nightly/work/{run.token}/manifest-0001")["Body"].read()
     assert json.loads(manifest) == [
         {"prefix": f"s3://{s3.bucket}/"},
-        *sorted([*BAD, *(f"bin-images/{number:05}.jpg" for number in range(3))]),
+        *sorted([*INVALID_PHOTOS, *(f"bin-images/{number:05}.jpg" for number in range(3))]),
     ]
-    driver.may_play.set()
+    driver.may_run_jobs.set()
     ended = finish(nightly, run)
     assert ended.outcome.instance_seconds == 2 * ended.outcome.jobs[0].seconds
 
 
 def test_large_run_is_divided_into_jobs(
-    settings: Settings, s3: S3, driver: TransformDriver, sqlite_records: Database, local: Local, tmp_path: Path
+    settings: Settings, s3: S3, driver: TransformDriver, sqlite_records: Database, local: LocalCounter, tmp_path: Path
 ) -> None:
     settings = on_sagemaker(settings, job_photos=5, max_payload_mb=1)
     put_photos(s3, 12)
@@ -123,13 +123,13 @@ def test_large_run_is_divided_into_jobs(
     assert driver.jobs == run.jobs
     assert len(set(run.jobs)) == 4
     assert local.keys == ["large.jpg"]
-    assert rows(sqlite_records) == rows_of_a_local_worker(settings, tmp_path)
+    assert rows(sqlite_records) == rows_of_local_worker(settings, tmp_path)
 
 
 FAULTS: dict[str, Callable[[], Faults]] = {
-    "the job failed half way": lambda: Faults(answers=6),
-    "the job failed at once": lambda: Faults(answers=0),
-    "answers cut short": lambda: Faults(cut_short=frozenset({"bin-images/00001.jpg", "bad/not.png"})),
+    "the job failed half way": lambda: Faults(max_requests=6),
+    "the job failed at once": lambda: Faults(max_requests=0),
+    "answers cut short": lambda: Faults(truncated=frozenset({"bin-images/00001.jpg", "bad/not.png"})),
     "answers missing": lambda: Faults(lost=lambda key: key < "bin-images/00004.jpg"),
     "the job was stopped": lambda: Faults(status="Stopped", lost=lambda key: key > "bin-images/00004.jpg"),
 }
@@ -141,7 +141,7 @@ def test_photos_without_answer_are_counted_locally(
     settings: Settings,
     s3: S3,
     driver: TransformDriver,
-    local: Local,
+    local: LocalCounter,
     sqlite_records: Database,
     tmp_path: Path,
     fault: str,
@@ -149,18 +149,18 @@ def test_photos_without_answer_are_counted_locally(
     put_photos(s3)
     driver.faults = FAULTS[fault]()
     run = finish(nightly, nightly.start())
-    assert rows(sqlite_records) == rows_of_a_local_worker(settings, tmp_path)
+    assert rows(sqlite_records) == rows_of_local_worker(settings, tmp_path)
     assert run.outcome.recorded + run.outcome.local == len(rows(sqlite_records)) == 16
     assert len(local.keys) == run.outcome.local > 0
     if "failed" in fault:
         assert "Failed (Algorithm error for" in nightly.summary(run)
-    assert left_in(s3, settings) == []
+    assert remaining_keys(s3, settings) == []
 
 
 def test_photos_that_change_during_job(
-    nightly: Nightly, s3: S3, driver: TransformDriver, local: Local, sqlite_records: Database
+    nightly: Nightly, s3: S3, driver: TransformDriver, local: LocalCounter, sqlite_records: Database
 ) -> None:
-    """The counted upload is recorded: the old one, identified by its MD5, or the new one, counted locally."""
+    """The counted upload is recorded: either the old one, identified by its MD5, or the new one, counted locally."""
     put_photos(s3, 6)
     etags: dict[str, str] = {}
 
@@ -169,24 +169,24 @@ def test_photos_that_change_during_job(
             etags[key] = s3.put(key, jpeg(brightness_of(5)))
         if key == "bin-images/00002.jpg":
             s3.client.delete_object(Bucket=s3.bucket, Key=key)
-        if key == "bin-images/00005.jpg":  # after it was read, for the job is over by the time that this is seen
+        if key == "bin-images/00005.jpg":  # by now, photo 0 has been read; it is overwritten below
             etags["bin-images/00000.jpg"] = s3.client.head_object(Bucket=s3.bucket, Key="bin-images/00000.jpg")["ETag"]
 
     driver.faults = Faults(before_photo=change)
-    driver.may_play.clear()
+    driver.may_run_jobs.clear()
     run = nightly.start()
     nightly.advance(run)
-    driver.may_play.set()
+    driver.may_run_jobs.set()
     while nightly.running_jobs(run):
-        time.sleep(0.02)  # between two looks at the condition
+        time.sleep(0.02)  # polling interval
     s3.put("bin-images/00000.jpg", jpeg(brightness_of(6)))
     finish(nightly, run)
-    found = {row["key"]: row for row in rows(sqlite_records)}
-    assert found["bin-images/00000.jpg"]["predicted"] == 0
-    assert found["bin-images/00000.jpg"]["etag"] == etags["bin-images/00000.jpg"].strip('"')
-    assert found["bin-images/00001.jpg"]["predicted"] == 5
-    assert found["bin-images/00001.jpg"]["etag"] == etags["bin-images/00001.jpg"]
-    assert found["bin-images/00002.jpg"]["reason"] == "missing"
+    by_key = {row["key"]: row for row in rows(sqlite_records)}
+    assert by_key["bin-images/00000.jpg"]["predicted"] == 0
+    assert by_key["bin-images/00000.jpg"]["etag"] == etags["bin-images/00000.jpg"].strip('"')
+    assert by_key["bin-images/00001.jpg"]["predicted"] == 5
+    assert by_key["bin-images/00001.jpg"]["etag"] == etags["bin-images/00001.jpg"]
+    assert by_key["bin-images/00002.jpg"]["reason"] == "missing"
     assert sorted(local.keys) == ["bin-images/00001.jpg", "bin-images/00002.jpg"]
 
 
@@ -195,7 +195,7 @@ def test_etag_that_is_not_md5_is_compared_with_current_upload(
     settings: Settings,
     s3: S3,
     driver: TransformDriver,
-    local: Local,
+    local: LocalCounter,
     sqlite_records: Database,
     tmp_path: Path,
 ) -> None:
@@ -207,7 +207,7 @@ def test_etag_that_is_not_md5_is_compared_with_current_upload(
     assert local.keys == []
     (row,) = rows(sqlite_records)
     assert (row["predicted"], row["etag"].endswith("-1")) == (4, True)
-    assert [row] == rows_of_a_local_worker(settings, tmp_path)
+    assert [row] == rows_of_local_worker(settings, tmp_path)
 
 
 def test_only_photos_without_record_of_current_model_are_counted(
@@ -215,7 +215,7 @@ def test_only_photos_without_record_of_current_model_are_counted(
     settings: Settings,
     s3: S3,
     driver: TransformDriver,
-    local: Local,
+    local: LocalCounter,
     sqlite_records: Database,
     tmp_path: Path,
 ) -> None:
@@ -247,7 +247,7 @@ def test_promoted_model_is_used(
     registry.set_current(CurrentModel(version="brightness-7", promoted=datetime.now(UTC)), registry.current())
     put_photos(s3, 2)
     s3.put("odd key.jpg", jpeg(brightness_of(6)))
-    local = Local(settings)
+    local = LocalCounter(settings)
     nightly = Nightly(settings, objects, sqlite_records, local)
     run = finish(nightly, nightly.start())
     local.close()
@@ -257,24 +257,24 @@ def test_promoted_model_is_used(
 
 
 def test_answers_of_other_model_are_not_recorded(
-    settings: Settings, s3: S3, driver: TransformDriver, sqlite_records: Database, local: Local, tmp_path: Path
+    settings: Settings, s3: S3, driver: TransformDriver, sqlite_records: Database, local: LocalCounter, tmp_path: Path
 ) -> None:
     """For example, the container may serve the image's own model."""
     put_photos(s3, 2)
     nightly = Nightly(settings, Objects(settings), sqlite_records, local)
-    driver.may_play.clear()
+    driver.may_run_jobs.clear()
     run = nightly.start()
     nightly.advance(run)
     other = archive(Bundle(write_brightness_bundle(tmp_path / "other", "brightness-9")))
     s3.put(archive_key(settings, run.sagemaker_model), other)
-    driver.may_play.set()
+    driver.may_run_jobs.set()
     finish(nightly, run)
     assert {row["model_version"] for row in rows(sqlite_records)} == {"brightness-1"}
     assert len(local.keys) == 6
 
 
 def test_answers_with_unexpected_keys_are_an_error(
-    nightly: Nightly, s3: S3, driver: TransformDriver, local: Local, monkeypatch: pytest.MonkeyPatch
+    nightly: Nightly, s3: S3, driver: TransformDriver, local: LocalCounter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_photos(s3, 2)
     monkeypatch.setattr(RunPaths, "output", lambda folder, part, key: f"{folder.outputs(part)}elsewhere/{key}.out")

@@ -27,7 +27,7 @@ from binwatch.settings import NightlyBackend, Settings, load_settings, process_e
 from testing.brightness import brightness_of, jpeg, write_brightness_bundle
 from testing.services.s3 import S3
 from testing.transform_driver import TransformDriver
-from tests.sagemaker.nights import on_sagemaker, put_photos, rows, rows_of_a_local_worker
+from tests.sagemaker.nights import on_sagemaker, put_photos, rows, rows_of_local_worker
 from worker.app import _expect_periodic_tasks, make_app
 from worker.backfill import BackfillProgress, backfill
 from worker.brokers.choice import choose_queues
@@ -39,10 +39,10 @@ from worker.sagemaker.nightly.run_store import RunStore
 from worker.tasks import RECONCILE
 
 ROOT = Path(__file__).parents[2]
-WITHIN_S = 60
+TIMEOUT_S = 60
 
 
-def start(settings: Settings, *options: str) -> subprocess.Popen[str]:
+def start_nightly(settings: Settings, *options: str) -> subprocess.Popen[str]:
     credentials = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
     return subprocess.Popen(
         [sys.executable, "-m", "worker", "nightly", *options],
@@ -55,35 +55,35 @@ def start(settings: Settings, *options: str) -> subprocess.Popen[str]:
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WITHIN_S
+    deadline = time.monotonic() + TIMEOUT_S
     while not condition():
-        assert time.monotonic() < deadline, f"not within {WITHIN_S} s"
-        time.sleep(0.02)  # between two looks at the condition
+        assert time.monotonic() < deadline, f"not within {TIMEOUT_S} s"
+        time.sleep(0.02)  # polling interval
 
 
 def test_interrupted_command_is_continued(
     settings: Settings, s3: S3, driver: TransformDriver, sqlite_records: Database, tmp_path: Path
 ) -> None:
     put_photos(s3, 5)
-    planned = start(settings, "--backend", "sagemaker", "--dry-run")
-    assert planned.communicate(timeout=WITHIN_S)[0].splitlines() == [
+    dry_run = start_nightly(settings, "--backend", "sagemaker", "--dry-run")
+    assert dry_run.communicate(timeout=TIMEOUT_S)[0].splitlines() == [
         "9 photos to count by brightness-1; nothing was started",
         "9 photos for SageMaker, 0 for local workers; about 0 s of ml.m5.xlarge, 0.00 at 0.23 an hour,"
         " if it counts 20.0 photos/s",
     ]
     assert driver.jobs == []
-    driver.may_play.clear()
-    first = start(settings, "--backend", "sagemaker")
+    driver.may_run_jobs.clear()
+    first = start_nightly(settings, "--backend", "sagemaker")
     wait_until(lambda: len(driver.jobs) == 1 or first.poll() is not None)
     first.send_signal(signal.SIGINT)
-    _, errors = first.communicate(timeout=WITHIN_S)
+    _, errors = first.communicate(timeout=TIMEOUT_S)
     assert first.returncode != 0
     assert f"transform job {driver.jobs[0]} may still run and cost money" in errors
     assert f"stop-transform-job --transform-job-name {driver.jobs[0]}" in errors
-    driver.may_play.set()
-    again = start(settings, "--backend", "sagemaker")
-    printed, errors = again.communicate(timeout=WITHIN_S)
-    assert again.returncode == 0, errors
+    driver.may_run_jobs.set()
+    second = start_nightly(settings, "--backend", "sagemaker")
+    printed, errors = second.communicate(timeout=TIMEOUT_S)
+    assert second.returncode == 0, errors
     assert "has not ended: continuing it" in printed
     assert errors == ""
     cost = r"cost: \d+ s of ml\.m5\.xlarge, \d\.\d\d at 0\.23 an hour$"
@@ -93,12 +93,12 @@ def test_interrupted_command_is_continued(
         " those stored in the last 0 s are left to their events"
     )
     assert len(driver.jobs) == 1
-    assert rows(sqlite_records) == rows_of_a_local_worker(settings, tmp_path)
+    assert rows(sqlite_records) == rows_of_local_worker(settings, tmp_path)
 
 
 def test_missing_settings_are_named(settings: Settings) -> None:
-    process = start(on_sagemaker(settings, role=None), "--backend", "sagemaker")
-    _, errors = process.communicate(timeout=WITHIN_S)
+    process = start_nightly(on_sagemaker(settings, role=None), "--backend", "sagemaker")
+    _, errors = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 1
     assert errors.splitlines()[-1] == (
         "error: the backend sagemaker needs more settings: BINWATCH_SAGEMAKER_ROLE is not set (ARN of the role that"
@@ -108,8 +108,8 @@ def test_missing_settings_are_named(settings: Settings) -> None:
     assert "Traceback" not in errors
 
 
-class Sent:
-    """Stands in for Publisher: remembers what the workers were sent."""
+class FakePublisher:
+    """A Publisher that remembers the keys sent to workers."""
 
     def __init__(self) -> None:
         self.keys: list[str] = []
@@ -134,27 +134,27 @@ def test_beat_starts_and_polls_run_without_waiting(
     settings = settings.model_copy(update={"nightly_backend": NightlyBackend.SAGEMAKER})
     put_photos(s3, 4)
     s3.put("odd key.jpg", jpeg(brightness_of(6)))
-    sent = Sent()
-    first, poll = StartNightly(counting, sent, settings), PollNightly(counting, sent, settings)
+    sent = FakePublisher()
+    start, poll = StartNightly(counting, sent, settings), PollNightly(counting, sent, settings)
     runs = RunStore(counting.objects, settings)
-    poll.run()  # there is nothing to look at
-    driver.may_play.clear()
-    first.run()
-    first.run()  # delivered twice
+    poll.run()  # there is no run
+    driver.may_run_jobs.clear()
+    start.run()
+    start.run()  # delivered twice
     assert len(driver.jobs) == 1
     assert sent.keys == ["odd key.jpg"]
     poll.run()
     assert rows(sqlite_records) == []
-    last = partial(counting.metrics.registry.get_sample_value, "binwatch_worker_periodic_task_timestamp_seconds")
-    assert last({"task": NIGHTLY, "step": "success"}) is None
-    driver.may_play.set()
+    timestamp = partial(counting.metrics.registry.get_sample_value, "binwatch_worker_periodic_task_timestamp_seconds")
+    assert timestamp({"task": NIGHTLY, "step": "success"}) is None
+    driver.may_run_jobs.set()
 
     def ended() -> bool:
         poll.run()
         return runs.active() is None
 
     wait_until(ended)
-    assert last({"task": NIGHTLY, "step": "success"}) > last({"task": NIGHTLY, "step": "start"})
+    assert timestamp({"task": NIGHTLY, "step": "success"}) > timestamp({"task": NIGHTLY, "step": "start"})
     assert len(rows(sqlite_records)) == 8
     counting.count([ObjectCreated(s3.bucket, key) for key in sent.keys])
     assert [row["key"] for row in rows(sqlite_records)][-1] == "odd key.jpg"
@@ -175,21 +175,21 @@ def test_failed_start_is_retried_and_blocked_job_is_named(
 ) -> None:
     settings = settings.model_copy(update={"nightly_backend": NightlyBackend.SAGEMAKER})
     app = make_app(settings)
-    bare = app.register_task(StartNightly(counting, Sent(), on_sagemaker(settings, role=None)))
-    monkeypatch.setattr(type(bare), "apply_async", lambda *_, **__: None)
-    bare.push_request(id="an-id", retries=0, args=[], kwargs={}, called_directly=False, is_eager=False)
+    task = app.register_task(StartNightly(counting, FakePublisher(), on_sagemaker(settings, role=None)))
+    monkeypatch.setattr(type(task), "apply_async", lambda *_, **__: None)
+    task.push_request(id="an-id", retries=0, args=[], kwargs={}, called_directly=False, is_eager=False)
     with pytest.raises(Retry, match="BINWATCH_SAGEMAKER_ROLE is not set"):
-        bare.run()
+        task.run()
     monkeypatch.setattr("binwatch.sagemaker.requests._MAX_ATTEMPTS", 1)
     put_photos(s3, 1)
-    away = on_sagemaker(settings, endpoint_url="http://127.0.0.1:9")
+    unreachable = on_sagemaker(settings, endpoint_url="http://127.0.0.1:9")
     with caplog.at_level(logging.ERROR):
-        StartNightly(counting, Sent(), away).run()
+        StartNightly(counting, FakePublisher(), unreachable).run()
     run = RunStore(counting.objects, settings).active()
     assert run.jobs[0] in caplog.text
     assert "AWS cannot be reached" in caplog.text
     assert counting.metrics.registry.get_sample_value("binwatch_worker_nightly_failures_total") == 2
-    PollNightly(counting, Sent(), settings).run()  # the outage is over
+    PollNightly(counting, FakePublisher(), settings).run()  # the outage is over
     assert driver.jobs == run.jobs
 
 
@@ -199,7 +199,7 @@ def test_local_backend_sends_photos_without_record_to_workers(
     put_photos(s3, 3)
     s3.put("bin-images/00001.json", b'{"EXPECTED_QUANTITY": 1}')
     counting.count([ObjectCreated(s3.bucket, "bin-images/00001.jpg"), ObjectCreated(s3.bucket, "bad/not.png")])
-    sent = Sent()
+    sent = FakePublisher()
     StartNightly(counting, sent, settings).run()
     assert sorted(sent.keys) == [
         "bad/avif.jpg",
@@ -209,16 +209,16 @@ def test_local_backend_sends_photos_without_record_to_workers(
         "bin-images/00002.jpg",
     ]
     newer = settings.model_copy(update={"model_dir": write_brightness_bundle(tmp_path / "newer", "brightness-2")})
-    all_again = Sent()
-    StartNightly(counting, all_again, newer).run()
-    assert len(all_again.keys) == 7
+    recount = FakePublisher()
+    StartNightly(counting, recount, newer).run()
+    assert len(recount.keys) == 7
 
 
 def test_run_survives_database_outage(
     settings: Settings, counting: Counting, s3: S3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_photos(s3, 1)
-    task = make_app(settings).register_task(StartNightly(counting, Sent(), settings))
+    task = make_app(settings).register_task(StartNightly(counting, FakePublisher(), settings))
     monkeypatch.setattr(type(task), "apply_async", lambda *_, **__: None)
     monkeypatch.setattr(counting, "database", connect("postgresql://binwatch@127.0.0.1:9/records"))
     task.push_request(id="an-id", retries=0, args=[], kwargs={}, called_directly=False, is_eager=False)
@@ -227,8 +227,8 @@ def test_run_survives_database_outage(
     assert counting.metrics.registry.get_sample_value("binwatch_worker_nightly_failures_total") == 1
 
 
-class CountsAtOnce(Sent):
-    """Stands in for Publisher and a worker behind it."""
+class CountingPublisher(FakePublisher):
+    """A Publisher whose photos are counted at once."""
 
     def __init__(self, counting: Counting) -> None:
         super().__init__()
@@ -246,7 +246,7 @@ def test_local_command_follows_records_of_its_model(
     counting.count([ObjectCreated(s3.bucket, f"bin-images/{number:05}.jpg") for number in range(3)])
     bundle = write_brightness_bundle(tmp_path / "newer", "brightness-2")
     newer = Counting(settings.model_copy(update={"model_dir": bundle}))
-    workers = CountsAtOnce(newer)
+    workers = CountingPublisher(newer)
 
     def follow(model: str | None) -> BackfillProgress:
         options = {"bucket": s3.bucket, "prefix": "bin-images/", "patience_s": 5.0, "show": lambda _: None}
@@ -267,10 +267,10 @@ def test_failed_photos_are_reported_separately(
     s3.put("bin-images/empty.jpg", b"")
     s3.put("metadata/bad.json", b"{")
     options = {"bucket": s3.bucket, "patience_s": 5.0, "show": lambda _: None}
-    workers = CountsAtOnce(counting)
-    found = backfill(counting.objects, sqlite_records, settings, workers, prefix="bin-images/", **options)
-    assert found == BackfillProgress(listed=3, recorded_before=0, recorded=3, failed=1)
-    assert found.failed_suffix() == ", of which 1 failed"
+    workers = CountingPublisher(counting)
+    progress = backfill(counting.objects, sqlite_records, settings, workers, prefix="bin-images/", **options)
+    assert progress == BackfillProgress(listed=3, recorded_before=0, recorded=3, failed=1)
+    assert progress.failed_suffix() == ", of which 1 failed"
     counting.read_metadata([ObjectCreated(s3.bucket, "metadata/bad.json")])
     with sqlite_records.connect() as connection:
         keys = [
@@ -291,12 +291,12 @@ def test_local_recount_of_all_photos(settings: Settings, counting: Counting, s3:
     choose_queues(settings).create()
     put_photos(s3, 3)
     counting.count([ObjectCreated(s3.bucket, f"bin-images/{number:05}.jpg") for number in range(3)])
-    process = start(settings, "--backend", "local", "--again", "--prefix", "bin-images/")
-    printed, errors = process.communicate(timeout=WITHIN_S)
+    process = start_nightly(settings, "--backend", "local", "--again", "--prefix", "bin-images/")
+    printed, errors = process.communicate(timeout=TIMEOUT_S)
     assert (process.returncode, printed) == (0, "sent 3 photos to the workers\n"), errors
     url = queue_url(client, settings.task_queue)
-    found = client.get_queue_attributes(QueueUrl=url, AttributeNames=["ApproximateNumberOfMessages"])
-    assert found["Attributes"]["ApproximateNumberOfMessages"] == "1"
+    response = client.get_queue_attributes(QueueUrl=url, AttributeNames=["ApproximateNumberOfMessages"])
+    assert response["Attributes"]["ApproximateNumberOfMessages"] == "1"
 
 
 @pytest.mark.parametrize("grace_s", [0, 3600])
@@ -313,12 +313,12 @@ def test_dry_run_matches_run_for_any_grace_period(settings: Settings, s3: S3, gr
     choose_queues(settings).create()
     for number in range(3):
         s3.put(f"bin-images/{number:05}.jpg", jpeg(brightness_of(number)))
-    if not grace_s:  # so that the command has no workers to wait for
+    if not grace_s:  # count the photos first, so that the command need not wait for workers
         counting = Counting(settings)
         counting.count([ObjectCreated(s3.bucket, f"bin-images/{number:05}.jpg") for number in range(3)])
         counting.close()
     left = ["3 more photos were stored in the last 3600 s and are left to their events (BINWATCH_RECONCILE_GRACE_S)"]
-    wanted = {
+    expected = {
         ("--dry-run",): "0 photos to count by brightness-1; nothing was started",
         ("--dry-run", "--again"): f"{0 if grace_s else 3} photos to count by brightness-1; nothing was started",
         (): "0 photos: 0 counted now by brightness-1, 0 before"
@@ -326,12 +326,12 @@ def test_dry_run_matches_run_for_any_grace_period(settings: Settings, s3: S3, gr
         else "3 photos: 0 counted now by brightness-1, 3 before",
         ("--again",): f"sent {0 if grace_s else 3} photos to the workers",
     }
-    for options, first in wanted.items():
-        process = start(settings, *options)
-        printed, errors = process.communicate(timeout=WITHIN_S)
+    for options, first_line in expected.items():
+        process = start_nightly(settings, *options)
+        printed, errors = process.communicate(timeout=TIMEOUT_S)
         assert process.returncode == 0, errors
-        lines = [line for line in printed.splitlines() if "recorded" not in line]  # but for the bar
-        assert lines == [first, *(left if grace_s else [])]
+        lines = [line for line in printed.splitlines() if "recorded" not in line]  # without the progress bar
+        assert lines == [first_line, *(left if grace_s else [])]
 
 
 def test_overdue_periodic_tasks(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -348,8 +348,8 @@ def test_overdue_periodic_tasks(settings: Settings, monkeypatch: pytest.MonkeyPa
 
     def deadline(task: str, step: str = "success") -> datetime:
         name = "binwatch_worker_periodic_task_deadline_timestamp_seconds"
-        found = metrics.registry.get_sample_value(name, {"task": task, "step": step})
-        return datetime.fromtimestamp(found, UTC)
+        timestamp = metrics.registry.get_sample_value(name, {"task": task, "step": step})
+        return datetime.fromtimestamp(timestamp, UTC)
 
     assert deadline(RECONCILE) == deadline(RECONCILE, "start") == moment + timedelta(minutes=30)
     assert deadline(NIGHTLY) == datetime(2026, 11, 9, 14, 30, tzinfo=UTC)

@@ -20,37 +20,37 @@ from testing.brightness import brightness_of, jpeg
 from testing.services.s3 import S3
 from testing.transform_driver import Faults, TransformDriver
 from tests.sagemaker.conftest import settings_for
-from tests.sagemaker.nights import Local, finish, left_in, models_of, put_photos, rows
+from tests.sagemaker.nights import LocalCounter, finish, models_of, put_photos, remaining_keys, rows
 from worker.sagemaker.nightly.run import Nightly
 from worker.sagemaker.nightly.run_store import NightlyRun
 
 
 class Killed(BaseException):
-    """The process ends here."""
+    """Simulates the end of the process."""
 
 
-def kill_after(nightly: Nightly, operation: int) -> None:
-    """Let the process end once it has done so many things that change something outside of it."""
-    left = [operation]
+def kill_after(nightly: Nightly, operations: int) -> None:
+    """Raise Killed after a number of operations with an effect outside of the process."""
+    remaining = [operations]
 
-    def wrap(do: Callable[..., Any]) -> Callable[..., Any]:
-        def done(*args: Any, **options: Any) -> Any:
-            result = do(*args, **options)
-            left[0] -= 1
-            if left[0] == 0:
+    def wrap(call: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*args: Any, **options: Any) -> Any:
+            result = call(*args, **options)
+            remaining[0] -= 1
+            if remaining[0] == 0:
                 raise Killed
             return result
 
-        return done
+        return counted
 
-    for part, names in (
+    for target, names in (
         (nightly._objects, ("put", "put_if_absent", "delete")),
         (nightly.jobs, ("make_model", "start", "delete_model")),
         (nightly._ingest._store, ("add_counts",)),
         (nightly._ingest, ("_recount",)),
     ):
         for name in names:
-            setattr(part, name, wrap(getattr(part, name)))
+            setattr(target, name, wrap(getattr(target, name)))
 
 
 def test_run_killed_after_each_step_is_continued(
@@ -61,7 +61,7 @@ def test_run_killed_after_each_step_is_continued(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The records are the same, each exists once, there is one job, and no files are left behind."""
+    """Each record exists once, there is one job, and no files are left behind."""
     monkeypatch.setattr("worker.sagemaker.nightly.run._ABANDONED_AGE", timedelta(0))
     lost = "bin-images/00001.jpg"
     driver.faults = Faults(lost=lambda key: key == lost)
@@ -79,11 +79,11 @@ def test_run_killed_after_each_step_is_continued(
         bucket.put("odd key.jpg", jpeg(brightness_of(6)))
         driver.jobs.clear()
         killed = run_until_killed(settings, database, steps)
-        local = Local(settings)
-        again = Nightly(settings, Objects(settings), database, local)
-        run = again.start()
+        local = LocalCounter(settings)
+        continued = Nightly(settings, Objects(settings), database, local)
+        run = continued.start()
         if run is not None:
-            finish(again, run)
+            finish(continued, run)
         local.close()
         assert {row["key"]: (row["predicted"], row["reason"]) for row in rows(database)} == {
             **{f"bin-images/{number:05}.jpg": (number, None) for number in range(3)},
@@ -95,9 +95,9 @@ def test_run_killed_after_each_step_is_continued(
         }
         assert len(rows(database)) == 8
         assert len(driver.jobs) == 1
-        assert left_in(bucket, settings) == []
-        last = again.runs.latest()
-        assert last.sagemaker_model not in models_of(again)
+        assert remaining_keys(bucket, settings) == []
+        last = continued.runs.latest()
+        assert last.sagemaker_model not in models_of(continued)
         assert (last.number, last.cleaned, last.ended is not None) == (1, True, True)
         database.dispose()
         if not killed:
@@ -105,10 +105,10 @@ def test_run_killed_after_each_step_is_continued(
     assert steps > 15
 
 
-def run_until_killed(settings: Settings, database: Database, operation: int) -> bool:
-    local = Local(settings)
+def run_until_killed(settings: Settings, database: Database, operations: int) -> bool:
+    local = LocalCounter(settings)
     nightly = Nightly(settings, Objects(settings), database, local)
-    kill_after(nightly, operation)
+    kill_after(nightly, operations)
     try:
         finish(nightly, nightly.start())
     except Killed:
@@ -119,25 +119,25 @@ def run_until_killed(settings: Settings, database: Database, operation: int) -> 
 
 
 def test_concurrent_starts_give_one_run(
-    nightly: Nightly, settings: Settings, s3: S3, driver: TransformDriver, sqlite_records: Database, local: Local
+    nightly: Nightly, settings: Settings, s3: S3, driver: TransformDriver, sqlite_records: Database, local: LocalCounter
 ) -> None:
     put_photos(s3, 3)
     other = Nightly(settings, Objects(settings), sqlite_records, local)
-    claim, others = nightly.runs.claim, []
+    claim, other_runs = nightly.runs.claim, []
 
     def claim_too_late(run: NightlyRun) -> bool:
-        others.append(other.start())
+        other_runs.append(other.start())
         return claim(run)
 
     nightly.runs.claim = claim_too_late  # type: ignore[method-assign]
     run = nightly.start()
-    assert run == others[0]
-    assert {key.split("/")[2] for key in left_in(s3, settings)} == {run.token}
+    assert run == other_runs[0]
+    assert {key.split("/")[2] for key in remaining_keys(s3, settings)} == {run.token}
     nightly.advance(run)
     other.advance(run)
     finish(nightly, run)
     assert len(driver.jobs) == 1
-    assert other.advance(run).ended is not None  # what the first has removed is not counted again
+    assert other.advance(run).ended is not None  # photos whose files the first process removed are not counted again
     assert local.keys == []
     assert len(rows(sqlite_records)) == 7
 
@@ -159,7 +159,7 @@ def test_poll_ends_in_time_and_next_poll_continues(
     run = nightly.start()
     nightly.advance(run)
     while nightly.running_jobs(run):
-        time.sleep(0.02)  # between two looks at the condition
+        time.sleep(0.02)  # polling interval
     for recorded in (2, 4, 6):
         assert nightly.advance(run, within_s=0).ended is None
         assert len(rows(sqlite_records)) == recorded
@@ -170,7 +170,7 @@ def test_poll_ends_in_time_and_next_poll_continues(
 def test_manually_deleted_files(nightly: Nightly, s3: S3, driver: TransformDriver) -> None:
     put_photos(s3, 1)
     run = nightly.start()
-    for key in left_in(s3, nightly._settings):
+    for key in remaining_keys(s3, nightly._settings):
         s3.client.delete_object(Bucket=s3.bucket, Key=key)
     with pytest.raises(
         BinwatchError, match=r"run 1: .*plan-0001 does not exist.* delete s3://\S+/nightly/runs/00000001,"

@@ -34,8 +34,8 @@ def test_estimate_uses_measured_speed(settings: Settings) -> None:
     assert cost.photos_per_second(settings, small) == 20.0
     other = run.model_copy(update={"instance_type": "ml.g5.xlarge"})
     assert cost.photos_per_second(settings, other) == 20.0
-    words = cost.estimate_text(settings, sagemaker_photos=180_000, local_photos=5, rate=50.0)
-    assert words == (
+    text = cost.estimate_text(settings, sagemaker_photos=180_000, local_photos=5, rate=50.0)
+    assert text == (
         "180,000 photos for SageMaker, 5 for local workers; about 1.00 hours of ml.m5.xlarge, 0.23 at 0.23 an hour,"
         " if it counts 50.0 photos/s"
     )

@@ -16,12 +16,12 @@ from binwatch.sagemaker.requests import AwsError, QuotaError
 from binwatch.settings import Settings
 from testing.services.s3 import S3
 from testing.transform_driver import TransformDriver
-from tests.sagemaker.nights import Local, finish, on_sagemaker, put_photos, rows
+from tests.sagemaker.nights import LocalCounter, finish, on_sagemaker, put_photos, rows
 from worker.sagemaker.nightly.run import Nightly
 
 
-class Refusing:
-    """Stands in for boto3's client: one operation is refused as AWS would."""
+class RefusingClient:
+    """A boto3 client whose requests for one operation are refused, as AWS would."""
 
     def __init__(self, client: Any, operation: str, code: str, message: str) -> None:
         self._client = client
@@ -35,16 +35,16 @@ class Refusing:
         raise self._error
 
 
-ROLE_WORDS = "Could not assume role arn:aws:iam::123456789012:role/binwatch"
+ROLE_MESSAGE = "Could not assume role arn:aws:iam::123456789012:role/binwatch"
 
 
 @pytest.mark.parametrize(
-    ("operation", "code", "message", "words"),
+    ("operation", "code", "message", "explanation"),
     [
         (
             "create_model",
             "ValidationException",
-            ROLE_WORDS,
+            ROLE_MESSAGE,
             "BINWATCH_SAGEMAKER_ROLE is not set .*; see its trust policy",
         ),
         ("create_model", "AccessDeniedException", "no iam:PassRole", "not allowed: no iam:PassRole"),
@@ -66,13 +66,13 @@ def test_refused_requests_are_explained_and_retried(
     operation: str,
     code: str,
     message: str,
-    words: str,
+    explanation: str,
 ) -> None:
     put_photos(s3, 2)
     run = nightly.start()
     client = nightly.jobs._client
-    nightly.jobs._client = Refusing(client, operation, code, message)
-    with pytest.raises(AwsError, match=words) as refused:
+    nightly.jobs._client = RefusingClient(client, operation, code, message)
+    with pytest.raises(AwsError, match=explanation) as refused:
         nightly.advance(run)
     assert run.sagemaker_model in str(refused.value) or run.jobs[0] in str(refused.value)
     assert isinstance(refused.value, QuotaError) == (code == "ResourceLimitExceeded")
@@ -82,18 +82,18 @@ def test_refused_requests_are_explained_and_retried(
 
 
 def test_run_waits_for_quota_used_by_its_other_job(
-    settings: Settings, s3: S3, driver: TransformDriver, sqlite_records: Database, local: Local
+    settings: Settings, s3: S3, driver: TransformDriver, sqlite_records: Database, local: LocalCounter
 ) -> None:
     nightly = Nightly(on_sagemaker(settings, job_photos=4), Objects(settings), sqlite_records, local)
     put_photos(s3, 4)
-    driver.may_play.clear()
+    driver.may_run_jobs.clear()
     run = nightly.start()
     client = nightly.jobs._client
     start = nightly.jobs.start
 
     def one_at_a_time(name: str, model: str, **urls: str) -> None:
         if nightly.running_jobs(run):
-            nightly.jobs._client = Refusing(client, "create_transform_job", "ResourceLimitExceeded", "1 instance")
+            nightly.jobs._client = RefusingClient(client, "create_transform_job", "ResourceLimitExceeded", "1 instance")
         try:
             start(name, model, **urls)
         finally:
@@ -102,18 +102,18 @@ def test_run_waits_for_quota_used_by_its_other_job(
     nightly.jobs.start = one_at_a_time  # type: ignore[method-assign]
     assert nightly.advance(run).ended is None
     assert driver.jobs == run.jobs[:1]
-    driver.may_play.set()
+    driver.may_run_jobs.set()
     finish(nightly, run)
     assert driver.jobs == run.jobs
     assert (len(rows(sqlite_records)), local.keys) == (8, [])
 
 
 def test_job_over_time_limit_is_stopped(
-    settings: Settings, s3: S3, driver: TransformDriver, sqlite_records: Database, local: Local
+    settings: Settings, s3: S3, driver: TransformDriver, sqlite_records: Database, local: LocalCounter
 ) -> None:
     nightly = Nightly(on_sagemaker(settings, job_hours=1e-9), Objects(settings), sqlite_records, local)
     put_photos(s3, 1)
-    driver.may_play.clear()
+    driver.may_run_jobs.clear()
     stopped: list[str] = []
     nightly.jobs.stop = stopped.append  # type: ignore[method-assign]  # moto cannot stop jobs
     run = nightly.start()
@@ -122,22 +122,27 @@ def test_job_over_time_limit_is_stopped(
     assert stopped == run.jobs
 
 
-def test_run_needs_role_and_image(settings: Settings, sqlite_records: Database, local: Local) -> None:
-    bare = on_sagemaker(settings, role=None, image=None)
+def test_run_needs_role_and_image(settings: Settings, sqlite_records: Database, local: LocalCounter) -> None:
+    incomplete = on_sagemaker(settings, role=None, image=None)
     with pytest.raises(
         BinwatchError, match=r"BINWATCH_SAGEMAKER_ROLE is not set .*; BINWATCH_SAGEMAKER_IMAGE is not set"
     ):
-        Nightly(bare, Objects(bare), sqlite_records, local)
+        Nightly(incomplete, Objects(incomplete), sqlite_records, local)
 
 
 def test_missing_credentials(
-    settings: Settings, s3: S3, sqlite_records: Database, local: Local, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    settings: Settings,
+    s3: S3,
+    sqlite_records: Database,
+    local: LocalCounter,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     put_photos(s3, 1)
     objects = Objects(settings)
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
-    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # it remembers credentials
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # the session caches credentials
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
     nightly = Nightly(settings, objects, sqlite_records, local)
@@ -147,11 +152,13 @@ def test_missing_credentials(
 
 
 def test_wrong_region(
-    settings: Settings, s3: S3, sqlite_records: Database, local: Local, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, s3: S3, sqlite_records: Database, local: LocalCounter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("binwatch.sagemaker.requests._MAX_ATTEMPTS", 1)
     put_photos(s3, 1)
-    away = on_sagemaker(settings, endpoint_url="http://127.0.0.1:9").model_copy(update={"region": "mars-north-1"})
-    nightly = Nightly(away, Objects(settings), sqlite_records, local)
+    unreachable = on_sagemaker(settings, endpoint_url="http://127.0.0.1:9").model_copy(
+        update={"region": "mars-north-1"}
+    )
+    nightly = Nightly(unreachable, Objects(settings), sqlite_records, local)
     with pytest.raises(AwsError, match="cannot be reached in region 'mars-north-1'"):
         nightly.advance(nightly.start())

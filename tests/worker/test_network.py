@@ -107,7 +107,7 @@ def test_both_queues_use_the_proxy(
 ) -> None:
     worker = run(through(f"http://{ELSEWHERE}"), HTTP_PROXY=faulty_sqs.endpoint_url, NO_PROXY="127.0.0.1")
     count_one(s3, settings, sqs_client(settings), sqlite_records, worker)
-    assert {host for host, operation in faulty_sqs.asked if operation == "ReceiveMessage"} == {ELSEWHERE}
+    assert {host for host, operation in faulty_sqs.requested if operation == "ReceiveMessage"} == {ELSEWHERE}
     assert faulty_sqs.queues_polled == {settings.event_queue, settings.task_queue}
 
 
@@ -179,5 +179,5 @@ def with_certificate(server: FaultySqs, folder: Path) -> Path:
     )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(trusted, private)
-    server.speak_tls(context)
+    server.use_tls(context)
     return trusted

@@ -19,7 +19,7 @@ from binwatch.objects import Objects
 from binwatch.records.tables import Bin, Count, Expectation
 from binwatch.settings import Settings
 from testing.brightness import brightness_of, jpeg
-from testing.services.faulty_s3 import LAST_MODIFIED, FaultyS3, refuse, say
+from testing.services.faulty_s3 import LAST_MODIFIED, FaultyS3, refuse, respond
 from testing.services.s3 import S3
 from worker.app import make_app
 from worker.counting import Counting
@@ -119,9 +119,9 @@ class Proxy:
             entry = f'<ETag>"{self.etag}"</ETag><Size>{len(self.data)}</Size>{self.extra}'
             entry = f"<Key>{self.key}</Key><LastModified>2026-11-20T08:00:00.000Z</LastModified>{entry}"
             body = f"<ListBucketResult><IsTruncated>false</IsTruncated><Contents>{entry}</Contents></ListBucketResult>"
-            say(200, body.encode(), "application/xml")(handler)
+            respond(200, body.encode(), "application/xml")(handler)
         elif handler.command == "HEAD":
-            say(200, b"")(handler)
+            respond(200, b"")(handler)
         else:
             self.fetched += 1
             (self.get or self.send(f'"{self.etag}"'))(handler)
@@ -229,7 +229,7 @@ def test_new_and_restored_uploads_are_retried_at_once(counting: Counting, settin
     [
         (CountPhotos, "a.jpg", refuse(500, "InternalError")),
         (CountPhotos, "a.jpg", refuse(400, "OddError")),
-        (CountPhotos, "a.jpg", say(200, b"<html>hello</html>")),
+        (CountPhotos, "a.jpg", respond(200, b"<html>hello</html>")),
         (CountPhotos, "a.jpg", refuse(404, "NoSuchBucket")),
         (ReadMetadata, "a.json", refuse(400, "OddError")),
     ],

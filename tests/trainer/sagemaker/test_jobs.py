@@ -14,7 +14,7 @@ from botocore.stub import Stubber
 
 from binwatch.sagemaker.requests import AwsError
 from binwatch.settings import Settings
-from testing.services.aws_shapes import choices, complaints
+from testing.services.aws_shapes import enum_values, violations
 from tests.trainer.drawn import run_cli
 from tests.trainer.sagemaker.conftest import ROLE, CliError
 from trainer.config import DataConfig, parse_assignment
@@ -155,7 +155,7 @@ def test_hyperband_gets_the_length_of_trials(file: Path, training: ModuleType) -
     def asked(*changes: str) -> tuple[str, int | None]:
         request = training.tuning_request(config(file, *changes), "s3://b/p/")
         assert (
-            complaints("sagemaker", "CreateHyperParameterTuningJob", {"HyperParameterTuningJobName": "t"} | request)
+            violations("sagemaker", "CreateHyperParameterTuningJob", {"HyperParameterTuningJobName": "t"} | request)
             == []
         )
         found = request["HyperParameterTuningJobConfig"]
@@ -278,7 +278,7 @@ def test_failed_job_gives_the_reason() -> None:
 )
 def test_waiting_ends_in_every_final_state(shape: str) -> None:
     """Else a state that nobody thought of would be waited in for ever."""
-    states = set(choices("sagemaker", shape))
+    states = set(enum_values("sagemaker", shape))
     ends = {
         "Failed",
         "Stopped",

@@ -11,7 +11,7 @@ import pytest
 from binwatch.objects import Objects
 from binwatch.registry import Registry
 from binwatch.settings import Settings
-from testing.services.aws_shapes import complaints
+from testing.services.aws_shapes import violations
 from testing.services.s3 import S3
 from tests.trainer.drawn import run_cli
 from tests.trainer.sagemaker.conftest import OPTIONS, ROLE, CliError
@@ -129,7 +129,7 @@ def test_requests_of_all_steps_are_valid(file: Path, capsys: pytest.CaptureFixtu
     for step in [*steps, *decide["Arguments"]["IfSteps"]]:
         kind = step["Type"]
         request = step["Arguments"] | ({named[kind]: step["Name"]} if kind in named else {})
-        assert complaints("sagemaker", made[kind], request) == [], step["Name"]
+        assert violations("sagemaker", made[kind], request) == [], step["Name"]
 
 
 def test_no_model_is_registered_without_an_endpoint_image(
