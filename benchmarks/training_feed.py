@@ -104,7 +104,7 @@ def main() -> None:
     print(
         f"ResNet50, {files.photos} photos in batches of {options.batch_size}, {options.precision}{compiled};", end=" "
     )
-    print(f"{devices.describe_hardware(config.train)}, {cores()} usable cores, {options.readers} readers")
+    print(f"{devices.describe_hardware(config.train)}, {usable_cores()} usable cores, {options.readers} readers")
     with TemporaryDirectory() as folder:
         run = TrainingRun(config, Path(folder), model, [], files, files, {})
         for each in (files, memory):
