@@ -90,7 +90,7 @@ def _audits(running: Running) -> list[dict[str, Any]]:
         ("localhost:99999", 400),
     ],
 )
-def test_only_known_names_are_answered(
+def test_only_allowed_host_names_are_answered(
     monitor_environment: None, monkeypatch: pytest.MonkeyPatch, host: str, status: int
 ) -> None:
     monkeypatch.setenv("BINWATCH_MONITOR_HOSTS", "monitor, Bins.example")
@@ -102,7 +102,7 @@ def test_only_known_names_are_answered(
     assert answer.headers["x-content-type-options"] == "nosniff"
 
 
-def test_a_request_with_two_hosts_is_refused(monitor: Running) -> None:
+def test_a_request_with_two_host_headers_is_refused(monitor: Running) -> None:
     url = monitor.client.base_url
     with socket.create_connection((url.host, url.port or 80)) as connection:
         connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n")
@@ -113,7 +113,7 @@ def test_a_request_with_two_hosts_is_refused(monitor: Running) -> None:
     ("header", "name"),
     [("A.Example:80", "a.example"), ("[::1]", "[::1]"), ("[::1]:8", "[::1]"), ("x/y", None), (":80", None)],
 )
-def test_names_of_host_headers(header: str, name: str | None) -> None:
+def test_host_name_is_parsed_from_the_host_header(header: str, name: str | None) -> None:
     assert parse_host(header) == name
 
 
@@ -134,7 +134,7 @@ def test_a_large_body_without_a_length_is_refused(writing: Running) -> None:
     assert status == 413
 
 
-def test_a_body_of_just_the_limit_is_read(writing: Running) -> None:
+def test_a_body_of_exactly_the_limit_is_read(writing: Running) -> None:
     answer = writing.client.post("/api/audits", content=b" " * MAX_BODY_BYTES, headers=BEARER)
     assert answer.status_code == 422
 
@@ -142,7 +142,7 @@ def test_a_body_of_just_the_limit_is_read(writing: Running) -> None:
 # Writing with the token
 
 
-def test_nobody_writes_while_no_token_is_set(monitor_environment: None) -> None:
+def test_writing_is_disabled_without_a_configured_token(monitor_environment: None) -> None:
     with running_monitor() as running:
         answer = running.client.post("/api/audits", json={"bin": "a", "quantity": 3}, headers=BEARER)
         assert (answer.status_code, "BINWATCH_MONITOR_TOKEN" in answer.json()["detail"]) == (403, True)
@@ -152,13 +152,13 @@ def test_nobody_writes_while_no_token_is_set(monitor_environment: None) -> None:
 
 
 @pytest.mark.parametrize("header", [{}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {TOKEN}"}])
-def test_nobody_writes_without_the_token(writing: Running, header: dict[str, str]) -> None:
+def test_writing_needs_the_token(writing: Running, header: dict[str, str]) -> None:
     answer = writing.client.post("/api/audits", json={"bin": "a", "quantity": 3}, headers=header)
     assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
     assert _audits(writing) == []
 
 
-def test_a_script_writes_with_the_token(writing: Running) -> None:
+def test_a_script_may_write_with_the_token(writing: Running) -> None:
     body = {"bin": "a", "quantity": 4, "photo": 1, "auditor": "Ada"}
     saved = writing.client.post("/api/audits", json=body, headers=BEARER)
     assert saved.status_code == 201
@@ -188,13 +188,13 @@ def test_a_script_writes_with_the_token(writing: Running) -> None:
         ({"bin": "../../etc/passwd", "quantity": 3}, 404),
     ],
 )
-def test_audits_that_are_refused(writing: Running, body: dict[str, object], status: int) -> None:
+def test_invalid_audits_are_refused(writing: Running, body: dict[str, object], status: int) -> None:
     answer = writing.client.post("/api/audits", json=body, headers=BEARER)
     assert answer.status_code == status, answer.text
     assert _audits(writing) == []
 
 
-def test_a_stranger_s_page_writes_nothing_even_with_the_token(writing: Running) -> None:
+def test_cross_site_requests_are_refused_even_with_the_token(writing: Running) -> None:
     for header in ({"Origin": "https://evil.example"}, {"Sec-Fetch-Site": "cross-site"}, {"Origin": "null"}):
         answer = writing.client.post("/api/audits", json={"bin": "a", "quantity": 3}, headers=BEARER | header)
         assert answer.status_code == 403
@@ -230,7 +230,9 @@ def test_a_person_signs_in_and_saves_an_audit(writing: Running) -> None:
         ({"csrf": "ü"}, "foreign"),
     ],
 )
-def test_a_form_that_fails_leads_back(writing: Running, changed: dict[str, str], problem: str) -> None:
+def test_an_invalid_form_redirects_back_with_the_problem(
+    writing: Running, changed: dict[str, str], problem: str
+) -> None:
     _sign_in(writing)
     fields = {"bin": "a", "quantity": "3", "photo": "1", "csrf": _form_token(writing), "back": "/bin?id=a&problem=x"}
     answer = writing.client.post("/audits", data=fields | changed, headers=_here(writing))
@@ -238,7 +240,7 @@ def test_a_form_that_fails_leads_back(writing: Running, changed: dict[str, str],
     assert _audits(writing) == []
 
 
-def test_a_form_that_a_stranger_s_page_sends_writes_nothing(writing: Running) -> None:
+def test_cross_site_forms_are_refused(writing: Running) -> None:
     _sign_in(writing)
     fields = {"bin": "a", "quantity": "3", "csrf": _form_token(writing), "back": "/"}
     strangers: list[dict[str, str]] = [
@@ -253,7 +255,7 @@ def test_a_form_that_a_stranger_s_page_sends_writes_nothing(writing: Running) ->
     assert _audits(writing) == []
 
 
-def test_signed_out_people_are_asked_to_sign_in(writing: Running) -> None:
+def test_signed_out_users_are_asked_to_sign_in(writing: Running) -> None:
     fields = {"bin": "a", "quantity": "3", "back": "/bin?id=a"}
     answer = writing.client.post("/audits", data=fields, headers=_here(writing))
     assert answer.headers["location"] == "/login?problem=signed_out&next=%2Fbin%3Fid%3Da"
@@ -268,7 +270,7 @@ def test_signed_out_people_are_asked_to_sign_in(writing: Running) -> None:
         ({"name": "x" * 101}, 422, "Enter your name"),
     ],
 )
-def test_signing_in_fails_and_the_name_is_kept(
+def test_failed_sign_in_keeps_the_entered_name(
     writing: Running, fields: dict[str, str], status: int, says: str
 ) -> None:
     answer = _sign_in(writing, next="/models", **fields)
@@ -279,7 +281,7 @@ def test_signing_in_fails_and_the_name_is_kept(
     assert sent == {"next": "/models", "name": fields["name"][:100], "token": None}
 
 
-def test_a_long_name_in_any_script_is_a_session(writing: Running) -> None:
+def test_a_long_non_latin_name_can_sign_in(writing: Running) -> None:
     name = "\N{JAPANESE OGRE}" * 100
     assert _sign_in(writing, name=name).status_code == 303
     assert name in writing.page("/")
@@ -301,7 +303,7 @@ FORM = {"Content-Type": "application/x-www-form-urlencoded"}
         ("/login", {"token": TOKEN, "name": ""}, {"Sec-Fetch-Site": "none"}, 422, "1 to 100 characters"),
     ],
 )
-def test_who_sends_no_form_of_a_page_gets_the_status(
+def test_requests_that_come_from_no_page_get_an_error_status(
     writing: Running, path: str, fields: dict[str, str], headers: dict[str, str], status: int, says: str
 ) -> None:
     answer = writing.client.post(path, data=fields, headers=FORM | headers)
@@ -326,13 +328,13 @@ def test_signing_out_ends_the_session(writing: Running) -> None:
 @pytest.mark.parametrize(
     ("kind", "status"), [("text/plain", 415), ("multipart/form-data; boundary=x", 415), ("application/json", 415)]
 )
-def test_other_forms_are_not_read(writing: Running, kind: str, status: int) -> None:
+def test_other_form_encodings_are_refused(writing: Running, kind: str, status: int) -> None:
     answer = writing.client.post("/audits", content=b"bin=a", headers=_here(writing) | {"Content-Type": kind})
     assert answer.status_code == status
 
 
 @pytest.mark.parametrize("content", [b"\xff", b"a=%ff", b"&".join(b"a=1" for _ in range(50))])
-def test_forms_that_cannot_be_read(writing: Running, content: bytes) -> None:
+def test_malformed_forms_are_refused(writing: Running, content: bytes) -> None:
     headers = _here(writing) | {"Content-Type": "application/x-www-form-urlencoded"}
     assert writing.client.post("/audits", content=content, headers=headers).status_code == 400
 
@@ -354,19 +356,19 @@ def test_forms_that_cannot_be_read(writing: Running, content: bytes) -> None:
         None,
     ],
 )
-def test_no_form_leads_to_another_site(path: str | None) -> None:
+def test_redirects_to_other_sites_are_refused(path: str | None) -> None:
     assert local_path(path, "/otherwise") == "/otherwise"
 
 
 @pytest.mark.parametrize("path", ["/", "/bin?id=a%2Fb&x=https://y", "/discrepancies?prefix=%2F%2F#top"])
-def test_forms_lead_to_pages_of_ours(path: str) -> None:
+def test_redirects_to_local_pages_are_followed(path: str) -> None:
     assert local_path(path, "/otherwise") == path
 
 
 # Sessions
 
 
-def test_a_session_is_only_what_was_made_with_the_token() -> None:
+def test_only_sessions_signed_with_the_token_are_valid() -> None:
     ours = SessionCookies(b"secret")
     cookie = ours.create("Ada")
     session = ours.read(cookie)
@@ -378,7 +380,7 @@ def test_a_session_is_only_what_was_made_with_the_token() -> None:
     assert SessionCookies(b"another").read(cookie) is None
 
 
-def test_a_session_is_over_after_a_shift(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_session_expires_after_a_shift(monkeypatch: pytest.MonkeyPatch) -> None:
     ours = SessionCookies(b"secret")
     cookie = ours.create("Ada")
 
@@ -410,7 +412,7 @@ def test_form_tokens_differ_by_session_and_secret() -> None:
         ("10.0.0.0/8", {"X-User": "Ada"}, 401),
     ],
 )
-def test_a_user_whom_a_trusted_proxy_names_writes(
+def test_a_user_named_by_a_trusted_proxy_may_write(
     monitor_environment: None, monkeypatch: pytest.MonkeyPatch, proxies: str, header: dict[str, str], status: int
 ) -> None:
     monkeypatch.setenv("BINWATCH_MONITOR_USER_HEADER", "X-User")
@@ -425,11 +427,11 @@ def test_a_user_whom_a_trusted_proxy_names_writes(
             assert foreign.status_code == 403, "a proxy names its users whichever page makes their browser ask"
 
 
-def test_no_header_names_anybody_by_default(writing: Running) -> None:
+def test_user_headers_are_ignored_by_default(writing: Running) -> None:
     headers = _here(writing) | {"X-User": "Ada", "X-Forwarded-User": "Ada", "Remote-User": "Ada"}
     assert writing.client.post("/api/audits", json={"bin": "a", "quantity": 3}, headers=headers).status_code == 401
 
 
-def test_proxies_that_are_no_addresses_are_an_error() -> None:
+def test_invalid_proxy_addresses_are_an_error() -> None:
     with pytest.raises(SettingsError, match=r"BINWATCH_MONITOR_PROXIES: .*10\.0\.0\.0/8"):
         Authenticator(Settings(monitor_proxies="proxy.example"))

@@ -12,7 +12,7 @@ from scipy import optimize, stats
 from monitor.agreement import Photo, Source, accuracies, agreements
 
 
-def test_agreement_with_others_and_with_known_quantities() -> None:
+def test_agreement_with_other_auditors_and_known_quantities() -> None:
     photos: list[Photo] = [
         {"Ada": 4, "Ben": 4, Source.INVENTORY: 4},
         {"Ben": 3, "Ada": 4},
@@ -33,11 +33,11 @@ def test_agreement_with_others_and_with_known_quantities() -> None:
     assert (cleo.known, ada.accuracy.audits, cleo.accuracy.audits) == (None, 5, 1)
 
 
-def test_nothing_to_compare() -> None:
+def test_no_answers_to_compare() -> None:
     assert agreements([]) == []
 
 
-def test_of_known_quantities_alone_accuracy_is_the_share_that_is_right() -> None:
+def test_accuracy_from_known_quantities_alone_is_the_share_of_right_answers() -> None:
     """But for what is assumed beforehand: two answers, 1.6 of them right."""
     photos: list[Photo] = [{"Ada": 4 + (number < 10), Source.KNOWN: 4} for number in range(100)]
     (ada,) = agreements(photos)
@@ -108,14 +108,14 @@ def test_auditors_are_ranked_by_their_accuracy() -> None:
         assert one.accuracy.interval.low < true < one.accuracy.interval.high
 
 
-def test_two_who_only_ever_differ_are_told_apart_by_nothing() -> None:
+def test_two_auditors_who_always_differ_have_equal_accuracies() -> None:
     photos: list[Photo] = [{"Ada": 4, "Ben": 5} for _ in range(50)]
     ada, ben = agreements(photos)
     assert ada.accuracy.share == pytest.approx(ben.accuracy.share)
     assert ada.accuracy.interval.high - ada.accuracy.interval.low > 0.5
 
 
-def test_a_number_that_was_mistyped_by_thousands_is_one_wrong_answer() -> None:
+def test_a_grossly_mistyped_number_counts_as_one_wrong_answer() -> None:
     near: list[Photo] = [{"Ada": 4, "Ben": 4, Source.INVENTORY: 4}] * 20
     far = accuracies([*near, {"Ada": 4, "Ben": 1_000_000, Source.INVENTORY: 4}])
     assert far["Ada"].share > 0.95

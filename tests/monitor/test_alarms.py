@@ -87,7 +87,7 @@ def _brightness(random: np.random.Generator, brighter: float = 0.0) -> np.ndarra
     return random.normal(0.4 + brighter, 0.1, 50)
 
 
-def test_levels_of_a_quarter_add_up_to_the_budget_at_any_rate() -> None:
+def test_levels_of_a_quarter_sum_to_the_budget_at_any_batch_rate() -> None:
     for each in (timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=5)):
         assert batch_level(each) * (QUARTER / each) == pytest.approx(FALSE_ALARM_BUDGET)
     assert batch_level(timedelta(days=30)) == batch_level(None) == WINDOW_LEVEL, "time without photos is no credit"
@@ -95,7 +95,7 @@ def test_levels_of_a_quarter_add_up_to_the_budget_at_any_rate() -> None:
 
 
 @pytest.mark.parametrize("slices", [1, 10, 200])
-def test_slices_and_the_whole_share_one_budget(slices: int) -> None:
+def test_slices_and_all_photos_share_one_budget(slices: int) -> None:
     """At rates of their own, and while new ones come: the last half of the slices after half of the quarter."""
     half, spent = QUARTER / 2, 0.0
     for known in (-(-slices // 2), slices):
@@ -109,7 +109,7 @@ def test_slices_and_the_whole_share_one_budget(slices: int) -> None:
     assert budget_share(0, all_photos=True) == 1
 
 
-def test_an_alarm_is_raised_once_and_ends_when_photos_are_as_before() -> None:
+def test_an_alarm_is_raised_once_and_ends_when_photos_return_to_normal() -> None:
     random, watched = np.random.default_rng(1), _Watched()
     assert not any(watched.close(_brightness(random)) for _ in range(40))
     raised = [watched.close(_brightness(random, 0.1)) for _ in range(6)]
@@ -124,7 +124,7 @@ def test_an_alarm_is_raised_once_and_ends_when_photos_are_as_before() -> None:
     assert 42 <= watched.state.first[Signal.BRIGHTNESS] <= 47
 
 
-def test_what_comes_and_goes_raises_few_alarms_in_a_quarter() -> None:
+def test_a_fluctuating_signal_raises_few_alarms_in_a_quarter() -> None:
     """A signal that is always close to its threshold would raise hundreds, such as with an unlucky reference."""
     watched, random = _Watched(), np.random.default_rng(1)
     even = NormalDist(0.4, 0.1)
@@ -151,7 +151,7 @@ def test_what_comes_and_goes_raises_few_alarms_in_a_quarter() -> None:
     assert all(is_raised(0.2) for _ in range(12)), "strong drift that comes each day is never hidden"
 
 
-def test_what_one_batch_does_not_show_several_do() -> None:
+def test_a_small_shift_is_detected_over_several_batches() -> None:
     random, watched = np.random.default_rng(2), _Watched()
     raised = [watched.close(_brightness(random, 0.04)) for _ in range(20)]
     assert True in raised
@@ -160,7 +160,7 @@ def test_what_one_batch_does_not_show_several_do() -> None:
     assert raised[alarm.batch - 1 :] == [True] * (20 - alarm.batch + 1)
 
 
-def test_photos_of_a_batch_that_resemble_each_other_are_worth_fewer() -> None:
+def test_correlated_photos_reduce_the_effective_sample_size() -> None:
     """As of a camera or an hour: each batch has a brightness of its own, none of which is drift."""
     random, watched = np.random.default_rng(3), _Watched()
     for _ in range(WINDOW_LENGTHS[-1]):
@@ -221,7 +221,7 @@ class _Monitor:
             return list(connection.execute(rows).mappings())
 
 
-def test_each_batch_goes_on_where_the_last_one_ended(records_engine: Engine) -> None:
+def test_each_batch_starts_where_the_previous_one_ended(records_engine: Engine) -> None:
     monitor = _Monitor(records_engine)
     assert monitor.look() == set()
     record_photos(records_engine, some_photos(60, seed=1))
@@ -240,7 +240,7 @@ def test_each_batch_goes_on_where_the_last_one_ended(records_engine: Engine) -> 
     assert len(monitor.rows()) == 2
 
 
-def test_photos_that_no_monitor_has_judged_for_long_are_overdue(records_engine: Engine) -> None:
+def test_photos_not_judged_for_long_are_overdue(records_engine: Engine) -> None:
     monitor = _Monitor(records_engine)
     record_photos(records_engine, some_photos(60, seed=1))
 
@@ -263,7 +263,7 @@ def by_letter(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("by_letter")
-def test_the_slice_that_moved_is_named(records_engine: Engine) -> None:
+def test_the_drifted_slice_is_named(records_engine: Engine) -> None:
     monitor, quiet = _Monitor(records_engine), {"a": set[Signal](), "b": set[Signal](), "other": set[Signal]()}
     record_photos(records_engine, some_photos(60, seed=1), prefix="a-")
     record_photos(records_engine, some_photos(60, seed=2), prefix="b-")
@@ -282,7 +282,7 @@ def test_the_slice_that_moved_is_named(records_engine: Engine) -> None:
 
 
 @pytest.mark.usefixtures("by_letter")
-def test_a_slice_is_watched_whatever_other_models_counted(
+def test_a_slice_is_watched_regardless_of_other_models_photos(
     sqlite_records: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batches, "MAX_BATCH_PHOTOS", 50)
@@ -310,7 +310,7 @@ def test_two_monitors_close_a_batch_once(records_engine: Engine) -> None:
     assert [row["number"] for row in _Monitor(records_engine).rows()] == [1]
 
 
-def test_a_new_model_begins_anew(sqlite_records: Engine) -> None:
+def test_a_new_model_starts_with_no_batches(sqlite_records: Engine) -> None:
     monitor = _Monitor(sqlite_records)
     record_photos(sqlite_records, some_photos(60, seed=1, brighter=0.2))
     assert monitor.look() == {Signal.BRIGHTNESS}
@@ -320,7 +320,7 @@ def test_a_new_model_begins_anew(sqlite_records: Engine) -> None:
     assert [row["count_ids"] for row in monitor.rows("next")] == [list(range(61, 121))]
 
 
-def test_more_photos_of_the_same_bins_are_no_news(sqlite_records: Engine) -> None:
+def test_further_photos_of_the_same_bins_are_ignored(sqlite_records: Engine) -> None:
     monitor = _Monitor(sqlite_records)
     record_photos(sqlite_records, some_photos(120, seed=1))
     with sqlite_records.begin() as connection:
@@ -329,7 +329,7 @@ def test_more_photos_of_the_same_bins_are_no_news(sqlite_records: Engine) -> Non
     assert monitor.rows() == []
 
 
-def test_of_many_photos_a_batch_draws_some(sqlite_records: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_batch_is_sampled(sqlite_records: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batches, "MAX_BATCH_PHOTOS", 50)
     monitor = _Monitor(sqlite_records)
     record_photos(sqlite_records, some_photos(400, seed=1))
@@ -342,7 +342,7 @@ def test_of_many_photos_a_batch_draws_some(sqlite_records: Engine, monkeypatch: 
     assert len(monitor.rows()) == 1, "what was not drawn is no news either"
 
 
-def test_a_model_that_comes_back_is_watched_from_its_new_photos_on(
+def test_a_reactivated_model_is_watched_from_its_new_photos_on(
     sqlite_records: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Among all that another model has counted meanwhile, a draw would hardly find one of its own."""
@@ -356,7 +356,7 @@ def test_a_model_that_comes_back_is_watched_from_its_new_photos_on(
     assert min(monitor.rows()[-1]["count_ids"]) > 1_060
 
 
-def test_a_state_of_another_release_begins_anew(sqlite_records: Engine) -> None:
+def test_alarm_state_of_another_release_is_discarded(sqlite_records: Engine) -> None:
     monitor = _Monitor(sqlite_records)
     record_photos(sqlite_records, some_photos(60, seed=1, brighter=0.2))
     assert monitor.look() == {Signal.BRIGHTNESS}
@@ -365,7 +365,7 @@ def test_a_state_of_another_release_begins_anew(sqlite_records: Engine) -> None:
     assert monitor.look(1) == set()
 
 
-def test_a_batch_lasts_a_while_and_old_ones_are_deleted(
+def test_batches_have_a_minimum_interval_and_old_ones_are_deleted(
     records_engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batches, "WINDOW_LENGTHS", (1, 2))
@@ -381,7 +381,7 @@ def test_a_batch_lasts_a_while_and_old_ones_are_deleted(
 
 
 @pytest.mark.usefixtures("by_letter")
-def test_batches_of_a_slice_last_as_long_and_are_kept_by_their_own_numbers(
+def test_slice_batches_have_the_same_interval_and_are_numbered_separately(
     records_engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batches, "WINDOW_LENGTHS", (1, 2))
@@ -399,7 +399,7 @@ def test_batches_of_a_slice_last_as_long_and_are_kept_by_their_own_numbers(
 
 
 @pytest.mark.usefixtures("by_letter")
-def test_of_a_slice_with_many_photos_some_of_all_the_time_are_drawn(
+def test_a_large_slice_batch_is_sampled_over_its_whole_time(
     sqlite_records: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(windows, "MAX_SLICE_IDS", 80)
@@ -426,7 +426,7 @@ class _Weeks(_Monitor):
             connection.execute(rows.values(recorded_at=at - timedelta(minutes=10)))
 
 
-def test_time_of_day_is_no_drift_and_what_is_new_at_that_time_is(records_engine: Engine) -> None:
+def test_darkness_at_night_is_not_drift_but_a_bright_night_is(records_engine: Engine) -> None:
     """Photos are dark at night. Nothing has happened until, one day, it is as bright at night as by day."""
     monitor = _Weeks(records_engine)
     found = {}
@@ -452,7 +452,7 @@ def test_time_of_day_is_no_drift_and_what_is_new_at_that_time_is(records_engine:
 
 
 @pytest.mark.usefixtures("by_letter")
-def test_a_slice_is_compared_with_the_same_hours_of_its_own_photos(records_engine: Engine) -> None:
+def test_a_slice_is_compared_with_its_own_photos_of_the_same_hours(records_engine: Engine) -> None:
     """One camera is always dark. Nothing has happened until, one day, it is as bright as the other."""
     monitor, by, found = _Weeks(records_engine), DriftReference.SAME_HOURS, []
     slicing = load_settings().slicing
@@ -477,7 +477,7 @@ def test_a_slice_is_compared_with_the_same_hours_of_its_own_photos(records_engin
     assert anew == dict.fromkeys(found[3], AlarmState()), "with the other reference, what was known is forgotten"
 
 
-def test_a_new_model_collects_hours_of_its_own(sqlite_records: Engine) -> None:
+def test_a_new_model_collects_its_own_reference_hours(sqlite_records: Engine) -> None:
     monitor = _Weeks(sqlite_records)
     for week in range(2):
         monitor.record(START + week * timedelta(days=7), week)
@@ -488,7 +488,7 @@ def test_a_new_model_collects_hours_of_its_own(sqlite_records: Engine) -> None:
     assert monitor.look_at(at, "next") == AlarmState(reference=DriftReference.SAME_HOURS, judged=1)
 
 
-def test_batches_of_few_bins_are_compared_by_their_longer_windows() -> None:
+def test_batches_of_few_bins_are_compared_by_longer_windows() -> None:
     """A batch alone never has a reference that is large enough, two of them always."""
     random = np.random.default_rng(6)
     state = AlarmState(reference=DriftReference.SAME_HOURS)
@@ -519,7 +519,7 @@ def test_a_window_of_more_than_a_week_is_not_compared_with_itself(sqlite_records
     assert longer == []
 
 
-def test_days_that_differ_widen_thresholds_of_the_same_hours() -> None:
+def test_differences_between_days_widen_same_hour_thresholds() -> None:
     """A window and its reference, each of photos that share what is special about their day."""
     random = np.random.default_rng(5)
     state = AlarmState(reference=DriftReference.SAME_HOURS, compared_since=START - timedelta(days=7))

@@ -88,7 +88,7 @@ def _sums(engine: Engine) -> list[list[tuple[object, ...]]]:
         return [sorted(tuple(row) for row in connection.execute(each)) for each in (confusions, answers, last)]
 
 
-def test_what_is_exported_and_imported_is_the_same(records_engine: Engine, fresh: Engine, tmp_path: Path) -> None:
+def test_export_and_import_round_trip(records_engine: Engine, fresh: Engine, tmp_path: Path) -> None:
     here = Recorder(records_engine)
     _photos(here)
     for seed in range(3):
@@ -121,7 +121,7 @@ def test_what_is_exported_and_imported_is_the_same(records_engine: Engine, fresh
     assert _sums(fresh) == sums
 
 
-def test_rows_that_do_not_fit_are_listed_and_can_be_imported_later(
+def test_rejected_rows_are_listed_and_can_be_imported_later(
     records_engine: Engine, fresh: Engine, tmp_path: Path
 ) -> None:
     here, there, file = Recorder(records_engine), Recorder(fresh), tmp_path / "audits.csv"
@@ -166,7 +166,7 @@ def test_rows_that_do_not_fit_are_listed_and_can_be_imported_later(
         ).one()  # fmt: skip
 
 
-def test_an_imported_audit_is_no_news(sqlite_records: Engine, tmp_path: Path) -> None:
+def test_an_imported_audit_does_not_change_the_time_of_the_last_audit(sqlite_records: Engine, tmp_path: Path) -> None:
     """Of the last audit, the overview and a metric give the time."""
     recorder, file = Recorder(sqlite_records), tmp_path / "audits.csv"
     recorder.count("bin-images/a.jpg", 2, etag="e")
@@ -180,7 +180,7 @@ def test_an_imported_audit_is_no_news(sqlite_records: Engine, tmp_path: Path) ->
         assert connection.execute(select(AuditTotal.last_at, AuditTotal.audits)).one() == (before, 2)
 
 
-def test_an_imported_name_is_as_people_sign_in_with_it(sqlite_records: Engine, tmp_path: Path) -> None:
+def test_imported_names_are_normalised_as_at_sign_in(sqlite_records: Engine, tmp_path: Path) -> None:
     Recorder(sqlite_records).count("bin-images/a.jpg", 2, etag="e")
     file = tmp_path / "audits.csv"
     file.write_text(f"{HEADER}\n{','.join((GOOD | {'auditor': 'Ada '}).values())}\n", encoding="utf-8")
@@ -228,7 +228,7 @@ STEP |= {"step": "counted"}
         ({"auditor": "a\0b"}, r"column auditor: 'a\x00b' is not text that the records can hold"),
     ],
 )
-def test_a_bad_cell_is_named_and_nothing_is_imported(
+def test_an_invalid_cell_is_named_and_nothing_is_imported(
     sqlite_records: Engine, tmp_path: Path, changes: dict[str, str], message: str
 ) -> None:
     Recorder(sqlite_records).count("bin-images/a.jpg", 2, etag="e")
@@ -255,7 +255,7 @@ def test_a_bad_cell_is_named_and_nothing_is_imported(
         (None, r"cannot be read \(No such file"),
     ],
 )
-def test_a_file_that_is_none(sqlite_records: Engine, tmp_path: Path, content: bytes | None, message: str) -> None:
+def test_invalid_files_are_refused(sqlite_records: Engine, tmp_path: Path, content: bytes | None, message: str) -> None:
     file = tmp_path / "audits.csv"
     if content is not None:
         file.write_bytes(content)
@@ -351,7 +351,7 @@ def test_variances_second_answers_and_known_quantities_go_with_their_audits(
     assert ("open", "recounted", 6) in _variances(fresh)
 
 
-def test_what_is_entered_during_an_export_leaves_no_row_without_its_audit(
+def test_entries_during_an_export_leave_no_row_without_its_audit(
     records_engine: Engine, fresh: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each kind is read in a transaction of its own, and somebody is busy before each of them."""
@@ -389,7 +389,7 @@ def test_what_is_entered_during_an_export_leaves_no_row_without_its_audit(
     assert _variances(fresh) == _variances(records_engine)
 
 
-def test_a_variance_goes_on_where_an_earlier_file_ended(records_engine: Engine, fresh: Engine, tmp_path: Path) -> None:
+def test_a_variance_continues_after_an_earlier_import(records_engine: Engine, fresh: Engine, tmp_path: Path) -> None:
     here, there, files = Recorder(records_engine), Recorder(fresh), [tmp_path / f"{number}.csv" for number in range(2)]
     _disputed(here)
     _disputed(there)
@@ -418,7 +418,7 @@ def test_an_imported_variance_is_superseded_if_the_inventory_expects_another_qua
         assert _variances(fresh) == [("open", "superseded", None)]
 
 
-def test_what_contradicts_later_records_is_refused(records_engine: Engine, fresh: Engine, tmp_path: Path) -> None:
+def test_rows_that_contradict_later_records_are_refused(records_engine: Engine, fresh: Engine, tmp_path: Path) -> None:
     here, there, file = Recorder(records_engine), Recorder(fresh), tmp_path / "audits.csv"
     _disputed(here)
     _disputed(there)
@@ -450,7 +450,7 @@ def test_what_contradicts_later_records_is_refused(records_engine: Engine, fresh
     assert _variances(fresh) == [("open", "open", None)]
 
 
-def test_a_file_of_before_there_were_variances_in_it(sqlite_records: Engine, tmp_path: Path) -> None:
+def test_a_file_without_variances_is_imported(sqlite_records: Engine, tmp_path: Path) -> None:
     Recorder(sqlite_records).count("bin-images/a.jpg", 2, etag="e")
     file, given = tmp_path / "audits.csv", list(GOOD.items())[:-3]
     file.write_text("\n".join(",".join(one) for one in zip(*given, strict=True)), encoding="utf-8")

@@ -56,7 +56,7 @@ def _repeats(engine: Engine) -> list[str]:
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_only_approvers_see_how_often_auditors_are_right(floor: Running, path: str) -> None:
+def test_only_approvers_see_auditor_accuracy(floor: Running, path: str) -> None:
     assert floor.look(path).status_code == 403
     assert floor.get(path, Authorization=f"Bearer {TOKEN}").status_code == 403
     assert floor.get(path, Authorization=f"Bearer {APPROVER}").status_code == 200
@@ -71,7 +71,7 @@ def test_only_approvers_see_how_often_auditors_are_right(floor: Running, path: s
     assert floor.look(path).status_code == 403
 
 
-def test_without_an_approver_nobody_sees_it(floor: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auditor_accuracy_is_hidden_without_approvers(floor: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     _sign_in(floor, "Eve", APPROVER)
     cookies = dict(floor.client.cookies)
     monkeypatch.delenv("BINWATCH_MONITOR_APPROVER_TOKEN")
@@ -82,7 +82,7 @@ def test_without_an_approver_nobody_sees_it(floor: Running, monkeypatch: pytest.
             assert (answer.status_code, "BINWATCH_MONITOR_APPROVER_TOKEN" in answer.json()["detail"]) == (403, True)
 
 
-def test_an_approver_audits_and_a_proxy_names_approvers(floor: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_approvers_may_audit_and_are_named_by_a_proxy(floor: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     body = {"bin": "b", "quantity": 4, "auditor": "Eve"}
     saved = floor.client.post("/api/audits", json=body, headers={"Authorization": f"Bearer {APPROVER}"})
     assert saved.status_code == 201
@@ -104,7 +104,7 @@ def _given(floor: Running, csrf: str, engine: Engine) -> str:
     raise AssertionError("no bin was given twice")
 
 
-def test_a_repeat_looks_as_if_nobody_had_audited_the_bin(floor: Running, recorder: Recorder) -> None:
+def test_a_repeat_looks_like_an_unaudited_bin(floor: Running, recorder: Recorder) -> None:
     _sign_in(floor, "Ben")
     location = _given(floor, _csrf(floor), recorder.engine)
     assert (location, _repeats(recorder.engine)) == ("/audit/bin?bucket=bins&id=a&random=1", ["Ben"])
@@ -127,7 +127,7 @@ def test_a_repeat_looks_as_if_nobody_had_audited_the_bin(floor: Running, recorde
     assert pages[0] == pages[1] == pages[2]
 
 
-def test_a_blind_second_answer_enters_the_agreement(floor: Running, recorder: Recorder) -> None:
+def test_a_blind_repeat_counts_towards_agreement(floor: Running, recorder: Recorder) -> None:
     _sign_in(floor, "Ben")
     location = _given(floor, _csrf(floor), recorder.engine)
     names = ("csrf", "bucket", "bin", "photo", "view", "back")
@@ -152,7 +152,7 @@ def test_a_blind_second_answer_enters_the_agreement(floor: Running, recorder: Re
     assert "Ada" not in floor.get("/metrics").text, "names are no labels"
 
 
-def test_scripts_are_tested_by_the_name_that_they_give(floor: Running, recorder: Recorder) -> None:
+def test_scripts_get_repeats_for_the_auditor_they_name(floor: Running, recorder: Recorder) -> None:
     bearer = {"Authorization": f"Bearer {TOKEN}"}
     for _ in range(20):
         assert floor.client.post("/api/audits/next?auditor=", headers=bearer).json()["bin"] == "b", "nobody by name"
@@ -163,7 +163,7 @@ def test_scripts_are_tested_by_the_name_that_they_give(floor: Running, recorder:
     assert floor.client.post("/api/audits/next?auditor=%00", headers=bearer).status_code == 422
 
 
-def test_what_agreement_is_made_of(records_engine: Engine) -> None:
+def test_agreement_uses_only_blind_repeats_and_known_photos(records_engine: Engine) -> None:
     """On both databases: only what was given twice, and photos that are known; blind counts alone."""
     recorder = Recorder(records_engine)
     for name in ("twice", "recount", "known", "open"):
@@ -191,7 +191,7 @@ def test_what_agreement_is_made_of(records_engine: Engine) -> None:
     assert by_name["Ben"].accuracy.share > by_name["Cleo"].accuracy.share
 
 
-def test_an_answer_counts_once_if_its_photo_gets_a_known_quantity(records_engine: Engine) -> None:
+def test_a_repeat_of_a_photo_with_a_known_quantity_counts_once(records_engine: Engine) -> None:
     Recorder(records_engine).pair("a", 3, 3)
     add_audit(records_engine, BUCKET, "a", 4, "Ada", blind=True)
     assert next_bin_to_audit(records_engine, "Ben", 1.0).bin_id == "a"
@@ -208,7 +208,7 @@ def test_an_answer_counts_once_if_its_photo_gets_a_known_quantity(records_engine
     assert answers == {"Ada": (1, 1, 1), "Ben": (1, 1, 1), "Cleo": (None, 1, 1)}
 
 
-def test_who_sees_the_numbers_first_is_not_tested_by_the_api_either(floor: Running, recorder: Recorder) -> None:
+def test_sighted_auditors_get_no_repeats_from_the_api(floor: Running, recorder: Recorder) -> None:
     _sign_in(floor, "Ben")
     floor.client.cookies.set("binwatch_numbers", "show")
     for _ in range(20):

@@ -92,7 +92,7 @@ def _masked(answer: httpx.Response) -> tuple[int, str, dict[str, str]]:
     return answer.status_code, text, {n: v for n, v in answer.headers.items() if n not in ("date", "content-length")}
 
 
-def test_whatever_the_numbers_are_a_blind_auditor_gets_the_same(floor: Running, recorder: Recorder) -> None:
+def test_blind_pages_are_identical_for_all_numbers(floor: Running, recorder: Recorder) -> None:
     """To the byte, headers included: so no ETag, order, link, colour or cursor tells them."""
     _sign_in(floor)
     before = {path: _masked(floor.client.get(path, headers=_here(floor))) for path in WITHOUT}
@@ -111,7 +111,7 @@ def test_whatever_the_numbers_are_a_blind_auditor_gets_the_same(floor: Running, 
     assert {path: _masked(floor.client.get(path, headers=_here(floor))) for path in WITHOUT} == before
 
 
-def test_whatever_was_found_first_a_recounting_auditor_gets_the_same(floor: Running, recorder: Recorder) -> None:
+def test_recount_pages_are_identical_for_all_first_counts(floor: Running, recorder: Recorder) -> None:
     queue, view = "/discrepancies?variance=open", "/audit/bin?variance=open&bucket=bins&id=f"
     paths = [*WITHOUT, "/", queue, view, "/audit?variance=open", "/api/audit/queue?recount=true"]
     add_audit(recorder.engine, BUCKET, "f", 7, "Ada", blind=True)
@@ -140,7 +140,7 @@ def _links(running: Running, path: str) -> list[object]:
     return [link["href"] for link in Parsed(running.page(path)).tags("a")]
 
 
-def test_what_shows_numbers_is_closed_to_whoever_audits_blind(floor: Running) -> None:
+def test_pages_with_numbers_are_closed_to_blind_auditors(floor: Running) -> None:
     for path in NUMBERS:
         assert floor.get(path).status_code == 200, "reading is open"
     _sign_in(floor)
@@ -152,7 +152,7 @@ def test_what_shows_numbers_is_closed_to_whoever_audits_blind(floor: Running) ->
     assert all("Expected" not in card and "Count " not in card for card in Parsed(floor.page("/")).cards)
 
 
-def test_an_answer_in_the_view_is_blind_and_then_both_numbers_are_shown(floor: Running) -> None:
+def test_an_answer_on_the_blind_page_is_blind_and_then_both_numbers_are_shown(floor: Running) -> None:
     _sign_in(floor)
     form = _form(floor, "/audit/bin?id=f")
     location = _send(floor, form, quantity="6", reason="multipack", note="a set of 3")
@@ -168,7 +168,7 @@ def test_an_answer_in_the_view_is_blind_and_then_both_numbers_are_shown(floor: R
     assert floor.metric("binwatch_audited_counts", model="model-1", audited="more", outcome="under") == 1
 
 
-def test_the_token_of_a_view_is_of_one_bin_photo_and_person(floor: Running, recorder: Recorder) -> None:
+def test_a_view_token_is_valid_for_one_bin_photo_and_person(floor: Running, recorder: Recorder) -> None:
     _sign_in(floor)
     form = _form(floor, "/audit/bin?id=f")
     for changed in ({"bin": "a"}, {"photo": "1"}, {"photo": ""}, {"view": "forged"}):
@@ -188,7 +188,7 @@ def test_the_token_of_a_view_is_of_one_bin_photo_and_person(floor: Running, reco
     assert _ways(floor) == [("count", 3, False)], "without the token it counts as in sight"
 
 
-def test_whoever_goes_and_counts_is_still_blind(floor: Running) -> None:
+def test_counting_at_the_shelf_is_still_blind(floor: Running) -> None:
     _sign_in(floor)
     for answer, says in (("cannot_tell", "cannot be told from the photo"), ("go_and_count", "must go and count")):
         location = _send(floor, _form(floor, "/audit/bin?id=f"), answer=answer)
@@ -206,7 +206,7 @@ def test_whoever_goes_and_counts_is_still_blind(floor: Running) -> None:
 
 
 @pytest.mark.parametrize("page", ["/bin?id=f", "/discrepancies", "/api/discrepancies.csv"])
-def test_a_browser_that_was_shown_the_numbers_audits_that_bin_no_more(floor: Running, page: str) -> None:
+def test_a_browser_that_saw_the_numbers_cannot_audit_that_bin_blind(floor: Running, page: str) -> None:
     floor.get(page)  # signed out, as in another tab
     _sign_in(floor)
     assert "The numbers of this bin were shown here" in Parsed(floor.page("/audit/bin?id=f")).text
@@ -216,7 +216,7 @@ def test_a_browser_that_was_shown_the_numbers_audits_that_bin_no_more(floor: Run
     assert _ways(floor) == [("count", 4, page != "/api/discrepancies.csv"), ("count", 5, False)]
 
 
-def test_numbers_that_somebody_asks_for_are_noted(floor: Running) -> None:
+def test_revealing_numbers_is_logged(floor: Running) -> None:
     _sign_in(floor)
     _show(floor, "show")
     assert "expected 40" in Parsed(floor.page("/discrepancies")).text
@@ -229,7 +229,7 @@ def test_numbers_that_somebody_asks_for_are_noted(floor: Running) -> None:
     assert _ways(floor) == [("count", 5, False)]
 
 
-def test_who_has_seen_more_bins_than_a_cookie_holds_has_seen_all() -> None:
+def test_a_full_cookie_counts_as_having_seen_all_bins() -> None:
     tracker, cookie = SightTracker(b"secret", sighted=False), ""
     for first in range(0, MAX_SEEN_BINS + 1, 25):
         assert tracker.may_audit_blind(_with(cookie), BUCKET, "another")
@@ -245,7 +245,7 @@ def _with(cookie: str) -> Request:
     return Request({"type": "http", "scheme": "http", "path": "/", "headers": [(b"cookie", cookie.encode())]})
 
 
-def test_a_script_audits_blind_with_the_token_of_a_view(floor: Running) -> None:
+def test_a_script_may_audit_blind_with_a_view_token(floor: Running) -> None:
     assert floor.get("/api/audit?id=f").status_code == 401
     shown = floor.get("/api/audit?id=f", **BEARER).json()
     assert (shown["articles"], shown["photo"]["id"], shown["blind"]) == (
@@ -268,7 +268,7 @@ def test_a_script_audits_blind_with_the_token_of_a_view(floor: Running) -> None:
     assert row[-8:-7] + row[-5:] == ["", AuditAnswer.AT_LEAST, "6", "blurred", "", "0"]
 
 
-def test_the_settings_let_auditors_see_first(floor: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sighted_audits_can_be_allowed_by_setting(floor: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BINWATCH_AUDIT_VIEW", "sighted")
     with running_monitor() as sighted:
         assert sighted.get("/audit").headers["location"] == "/bin?bucket=bins&id=f"

@@ -42,13 +42,13 @@ def registry(s3: S3) -> Registry:
     return Registry(Objects(settings), s3.bucket, settings.models_prefix)
 
 
-def test_the_settings_own_bundle_needs_no_bucket(bundle: Path) -> None:
+def test_a_configured_local_bundle_needs_no_bucket(bundle: Path) -> None:
     card = Cards(bundle).get(MODEL)
     assert card is not None
     assert card.version == MODEL
 
 
-def test_a_promoted_model_s_card_comes_from_the_bucket(s3: S3, registry: Registry, bundle: Path) -> None:
+def test_the_card_of_a_promoted_model_is_read_from_the_bucket(s3: S3, registry: Registry, bundle: Path) -> None:
     card = Bundle(bundle).card.model_copy(update={"version": "other"})
     s3.put("models/other/card.json", card.model_dump_json().encode())
     registry.set_current(CurrentModel(version="other", promoted=card.created), registry.current())
@@ -62,7 +62,7 @@ def test_a_promoted_model_s_card_comes_from_the_bucket(s3: S3, registry: Registr
     assert found.version == "other"
 
 
-def test_a_bucket_that_does_not_answer_is_asked_once_a_minute(bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unreachable_bucket_is_retried_once_a_minute(bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
     asked = threading.Semaphore(0)
 
     class Down(Registry):

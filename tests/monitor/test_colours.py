@@ -53,13 +53,13 @@ def _luminance(colour: str) -> float:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize(("front", "back", "least"), PAIRS)
-def test_colours_on_each_other_have_the_contrast_of_wcag_aa(scheme: str, front: str, back: str, least: float) -> None:
+def test_colour_pairs_meet_wcag_aa_contrast(scheme: str, front: str, back: str, least: float) -> None:
     colours = _colours(scheme)
     dark, light = sorted((_luminance(colours[front]), _luminance(colours[back])))
     assert (light + 0.05) / (dark + 0.05) >= least
 
 
-def test_both_schemes_know_the_same_colours() -> None:
+def test_both_schemes_define_the_same_colours() -> None:
     assert _colours("light").keys() == _colours("dark").keys()
 
 
@@ -73,5 +73,5 @@ def test_every_colour_is_a_token(sheet: str) -> None:
 
 
 @pytest.mark.parametrize("sheet", sorted(SHEETS))
-def test_no_style_sheet_loads_anything(sheet: str) -> None:
+def test_style_sheets_load_no_resources(sheet: str) -> None:
     assert not re.search(r"url\(|@import", SHEETS[sheet])

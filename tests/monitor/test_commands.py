@@ -80,7 +80,7 @@ def _database(sqlite_records: Engine, bundle: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("BINWATCH_DATABASE_URL", sqlite_records.url.render_as_string(hide_password=False))
 
 
-def test_serve_says_where_writes_the_port_and_ends_cleanly(known: Recorder, tmp_path: Path) -> None:
+def test_serve_prints_its_address_writes_the_port_file_and_exits_cleanly(known: Recorder, tmp_path: Path) -> None:
     port_file = tmp_path / "port"
     with _serving("--port", "0", "--port-file", str(port_file)) as process:
         line = _first_line(process)
@@ -105,7 +105,7 @@ def test_serve_takes_host_and_port_from_the_settings(monkeypatch: pytest.MonkeyP
         assert httpx.get(f"{address}healthz").json() == {"status": "ok"}
 
 
-def test_serve_logs_an_outage_once_and_the_end_of_it(tmp_path: Path) -> None:
+def test_serve_logs_the_start_and_end_of_an_outage_once(tmp_path: Path) -> None:
     database, away = tmp_path / "records.db", tmp_path / "away.db"
     with _serving("--port", "0") as process:
         address = _first_line(process).removeprefix("monitor: ")
@@ -122,7 +122,7 @@ def test_serve_logs_an_outage_once_and_the_end_of_it(tmp_path: Path) -> None:
     assert "can be read again" in lines[1]
 
 
-def test_an_old_schema_is_an_error_that_says_what_to_do(sqlite_records: Engine) -> None:
+def test_an_outdated_schema_is_an_error_with_a_remedy(sqlite_records: Engine) -> None:
     with sqlite_records.begin() as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0001'")
     for command in ("serve", "status"):
@@ -131,7 +131,7 @@ def test_an_old_schema_is_an_error_that_says_what_to_do(sqlite_records: Engine) 
         assert "python -m worker migrate" in result.stderr
 
 
-def test_a_database_that_is_not_there_is_an_error_and_is_not_made(tmp_path: Path) -> None:
+def test_a_missing_database_is_an_error_and_is_not_created(tmp_path: Path) -> None:
     result = _run("serve", BINWATCH_DATABASE_URL=f"sqlite:///{tmp_path / 'none.db'}")
     assert result.returncode == 1
     assert "none.db" in result.stderr
@@ -190,7 +190,7 @@ def test_bins_to_audit_are_listed_without_numbers(known: Recorder) -> None:
     assert sorted(found) == [f"{BUCKET},e,5", f"{BUCKET},f,6"]
 
 
-def test_known_answers_and_what_auditors_make_of_them(known: Recorder, tmp_path: Path) -> None:
+def test_known_answers_are_loaded_and_auditor_accuracy_is_printed(known: Recorder, tmp_path: Path) -> None:
     file = tmp_path / "index.csv"
     file.write_text("key,label\nf,5\nh,2\n", encoding="utf-8")
     columns = ("--bin-column", "key", "--quantity-column", "label")
@@ -210,7 +210,7 @@ def test_known_answers_and_what_auditors_make_of_them(known: Recorder, tmp_path:
     assert _invoke("audits", "known", str(file), *columns, BINWATCH_BUCKET=BUCKET).exit_code == 1
 
 
-def test_audit_and_expect_record_and_say_so(known: Recorder, tmp_path: Path) -> None:
+def test_audit_and_expect_record_and_confirm(known: Recorder, tmp_path: Path) -> None:
     result = _invoke("audit", "c", "3", "--auditor", "Ada", BINWATCH_BUCKET=BUCKET)
     judged = "counted 1 (under); expected 3 (exact)"
     assert result.output == f"Recorded: 3 found, with the numbers in sight; {judged}\n"
@@ -236,7 +236,7 @@ def test_audit_and_expect_record_and_say_so(known: Recorder, tmp_path: Path) -> 
     ]
 
 
-def test_names_are_as_people_sign_in_with_them(known: Recorder) -> None:
+def test_auditor_names_are_normalised_as_at_sign_in(known: Recorder) -> None:
     for given in (" Ada ", "  "):
         assert _invoke("audit", "c", "3", "--auditor", given, BINWATCH_BUCKET=BUCKET).exit_code == 0
     with known.engine.connect() as connection:
@@ -249,7 +249,7 @@ def test_names_are_as_people_sign_in_with_them(known: Recorder) -> None:
     assert (result.exit_code, "it is empty; name the person" in result.stderr) == (2, True)
 
 
-def test_expect_says_which_file_is_missing() -> None:
+def test_expect_names_the_missing_file() -> None:
     result = _invoke("expect", "none.csv")
     assert result.exit_code == 1
     assert "none.csv" in result.stderr
@@ -267,7 +267,7 @@ def test_status_of_empty_records_and_unknown_models(sqlite_records: Engine) -> N
     assert "none yet" in result.stderr
 
 
-def test_a_hung_database_gives_its_answer_by_the_deadline() -> None:
+def test_a_hung_database_is_reported_within_the_deadline() -> None:
     """A server that accepts and then says nothing."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
@@ -285,7 +285,7 @@ def test_the_monitor_imports_neither_worker_nor_trainer() -> None:
     assert result.stdout.strip() == "[]"
 
 
-def test_serve_logs_json_if_told_so(sqlite_records: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_serve_logs_json_if_configured(sqlite_records: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BINWATCH_LOG_FORMAT", "json")
     with _serving("--host", "0.0.0.0", "--port", "0") as process:
         assert process.stderr is not None

@@ -51,11 +51,11 @@ def _scraped(monitor: Running) -> dict[str, _Metric]:
     }
 
 
-def test_every_metric_is_documented_and_every_documented_metric_is_there(drifting: Running, known: Recorder) -> None:
+def test_documented_and_exposed_metrics_are_the_same(drifting: Running, known: Recorder) -> None:
     assert _documented() == _scraped(drifting)
 
 
-def test_units_are_those_of_the_scrape(drifting: Running, known: Recorder) -> None:
+def test_documented_units_match_the_scrape(drifting: Running, known: Recorder) -> None:
     text = _scrape(drifting)
     units = {family.name: family.unit for family in text_string_to_metric_families(text) if family.unit}
     documented = {name.removesuffix("_total"): unit for name, _, unit, _ in _ROW.findall(_MONITORS)}
@@ -63,7 +63,7 @@ def test_units_are_those_of_the_scrape(drifting: Running, known: Recorder) -> No
     assert len(units) == 4
 
 
-def test_queries_name_metrics_and_labels_that_exist() -> None:
+def test_documented_queries_use_existing_metrics_and_labels() -> None:
     queries = "\n".join(re.findall(r"```promql\n(.*?)```", DOC, re.DOTALL))
     documented = _documented()
     assert set(re.findall(r"binwatch_\w+", queries)) == set(documented), "each metric has an example"

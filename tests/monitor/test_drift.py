@@ -174,14 +174,14 @@ class TestVerdicts:
         assert _verdicts(_seen(other))[Signal.EMBEDDING] is Verdict.NO_REFERENCE
 
 
-def test_estimated_accuracy_is_that_of_the_reference_at_the_same_confidence() -> None:
+def test_estimated_accuracy_follows_the_reference_at_equal_confidence() -> None:
     seen = _seen(some_photos(5000, seed=2))
     assert estimated_accuracy(seen, make_reference(some_photos(5000))) == pytest.approx(seen.agreed / 5000, abs=0.03)
     assert estimated_accuracy(seen, None) == pytest.approx(float(seen.confidence.mean()))
     assert estimated_accuracy(_seen(some_photos(1)), REFERENCE) is not None
 
 
-def test_a_reference_is_valid_json_even_of_oddsome_photos() -> None:
+def test_a_reference_of_unusual_photos_is_valid_json() -> None:
     odd = ReferenceData(np.eye(7)[[0, 0]], np.array([0, 0]), np.zeros((2, SIZE)), {})
     reference = make_reference(odd)
     assert reference.embedding is None, "nothing varies"
@@ -193,7 +193,7 @@ def _read(engine: Engine, window: Window, now: datetime | None = None) -> PhotoS
         return read_window(connection, window, MODEL, now or datetime.now(UTC))
 
 
-def test_windows_hold_what_was_recorded(records_engine: Engine) -> None:
+def test_windows_contain_the_recorded_photos(records_engine: Engine) -> None:
     photos = some_photos(60)
     record_photos(records_engine, photos)
     record_photos(records_engine, some_photos(5), model="other", prefix="other ")
@@ -211,7 +211,7 @@ def test_windows_hold_what_was_recorded(records_engine: Engine) -> None:
     assert _read(records_engine, Window.DAY, later).size == 60
 
 
-def test_several_photos_of_a_bin_are_one(sqlite_records: Engine) -> None:
+def test_a_window_has_one_photo_per_bin(sqlite_records: Engine) -> None:
     record_photos(sqlite_records, some_photos(10))
     with sqlite_records.begin() as connection:
         connection.execute(text("UPDATE counts SET bin_id = '0' WHERE id > 4"))
@@ -266,7 +266,7 @@ def test_a_scrape_shows_the_report(drifting: Running) -> None:
     )
 
 
-def test_the_report_goes_with_the_database_and_comes_back(drifting: Running, tmp_path: Path) -> None:
+def test_the_report_disappears_during_an_outage_and_returns(drifting: Running, tmp_path: Path) -> None:
     drift = drifting.services.drift
     drift.update()
     database, away = tmp_path / "records.db", tmp_path / "away.db"
@@ -278,7 +278,7 @@ def test_the_report_goes_with_the_database_and_comes_back(drifting: Running, tmp
     assert drift.report is not None
 
 
-def test_without_a_table_to_write_to_windows_are_shown_and_the_problem_is_named(
+def test_windows_are_shown_and_the_problem_is_named_if_batches_cannot_be_written(
     drifting: Running, sqlite_records: Engine
 ) -> None:
     with sqlite_records.begin() as connection:
@@ -301,7 +301,7 @@ def _batches(engine: Engine) -> list[RowMapping]:
         return list(connection.execute(select(DriftBatch.__table__)).mappings())
 
 
-def test_the_command_reads_what_the_monitor_has_kept(
+def test_the_command_shows_the_alarms_of_the_monitor(
     drifting: Running, sqlite_records: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever its own settings, it closes no batch and ends no alarm."""
@@ -333,9 +333,7 @@ def test_the_command_reads_what_the_monitor_has_kept(
     assert drifting.metric("binwatch_drift_alarm", signal=Signal.BRIGHTNESS) == 1
 
 
-def test_the_command_says_that_the_monitor_has_judged_nothing_for_long(
-    drifting: Running, sqlite_records: Engine
-) -> None:
+def test_the_command_reports_overdue_batches(drifting: Running, sqlite_records: Engine) -> None:
     drift = partial(CliRunner().invoke, app, ["drift", "--strict"], env={"COLUMNS": "200"})
 
     def photos_are(minutes: int) -> None:
@@ -371,7 +369,7 @@ def test_the_command_says_that_the_monitor_has_judged_nothing_for_long(
 
 
 @pytest.mark.parametrize("by", DriftReference)
-def test_batches_wait_for_a_bundle_that_cannot_be_fetched_now(
+def test_batches_wait_for_a_temporarily_unavailable_bundle(
     drifting: Running,
     sqlite_records: Engine,
     bundle: Path,
@@ -407,7 +405,7 @@ def test_batches_wait_for_a_bundle_that_cannot_be_fetched_now(
         assert monitor.get("/api/drift").json()["state"] == ("collecting" if is_judged else "drifted")
 
 
-def test_the_thread_reports_by_itself_and_outlives_an_odd_report(
+def test_the_drift_thread_survives_a_failed_report(
     drifting: Running, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     drift = drifting.services.drift
@@ -429,7 +427,7 @@ def test_the_thread_reports_by_itself_and_outlives_an_odd_report(
     assert "could not be made" in caplog.text
 
 
-def test_the_command_prints_the_same(drifting: Running) -> None:
+def test_the_command_prints_the_report(drifting: Running) -> None:
     drifting.services.drift.update()
     result = CliRunner().invoke(app, ["drift"], env={"COLUMNS": "200"})
     assert result.exit_code == 0
@@ -442,7 +440,7 @@ def test_the_command_prints_the_same(drifting: Running) -> None:
     assert "estimated accuracy" in result.stdout
 
 
-def test_the_command_says_what_is_missing(drifting: Running, bundle: Path) -> None:
+def test_the_command_names_what_is_missing(drifting: Running, bundle: Path) -> None:
     shutil.rmtree(bundle)
     result = CliRunner().invoke(app, ["drift"], env={"COLUMNS": "200"})
     assert result.exit_code == 0

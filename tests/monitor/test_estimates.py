@@ -21,13 +21,13 @@ PPI_SHARE, PPI_LOW, PPI_HIGH = 0.55791578, 0.41830159, 0.69752997
 
 
 @pytest.mark.parametrize(("yes", "audits"), [(3, 20), (81, 263), (2.5, 17.3), (0.001, 30), (999, 1_000), (5e5, 1e6)])
-def test_clopper_pearson_is_that_of_scipy(yes: float, audits: float) -> None:
+def test_clopper_pearson_matches_scipy(yes: float, audits: float) -> None:
     interval = clopper_pearson(yes, audits)
     assert interval.low == pytest.approx(stats.beta.ppf(0.025, yes, audits - yes + 1), rel=1e-6, abs=1e-12)
     assert interval.high == pytest.approx(stats.beta.ppf(0.975, yes + 1, audits - yes), rel=1e-6)
 
 
-def test_bins_drawn_alike_have_the_exact_interval() -> None:
+def test_equal_draw_probabilities_give_the_exact_interval() -> None:
     found = estimate(ANSWERS, np.full(40, 0.3))
     assert (found.share, found.audits) == (pytest.approx(0.6), 40)
     assert found.equivalent == pytest.approx(40)
@@ -35,7 +35,7 @@ def test_bins_drawn_alike_have_the_exact_interval() -> None:
     assert found.interval.high == pytest.approx(0.7513500, abs=1e-7)
 
 
-def test_weights_are_those_of_hajek() -> None:
+def test_weighted_estimate_matches_hajek() -> None:
     """Share, and variance by linearisation, with the formulas of Särndal, Swensson and Wretman (1992), 5.7 and 5.8."""
     found, weights = estimate(ANSWERS, DRAWN_AS), 1 / DRAWN_AS
     share = (weights * ANSWERS).sum() / weights.sum()
@@ -46,7 +46,7 @@ def test_weights_are_those_of_hajek() -> None:
     assert (found.interval.low, found.interval.high) == pytest.approx((as_if.low, as_if.high))
 
 
-def test_predictions_are_used_as_by_their_authors() -> None:
+def test_prediction_powered_estimate_matches_ppi_python() -> None:
     found = estimate(ANSWERS, np.ones(40), Predictions(PREDICTED, OF_ALL))
     assert found.share == pytest.approx(PPI_SHARE, abs=1e-5)
     # Theirs takes no account of the weight of predictions being fitted to the audits, too.
@@ -54,7 +54,7 @@ def test_predictions_are_used_as_by_their_authors() -> None:
     assert found.equivalent == pytest.approx(found.share * (1 - found.share) / error**2, rel=1e-4)
 
 
-def test_predictions_and_weights_together() -> None:
+def test_prediction_powered_estimate_with_weights_matches_ppi_python() -> None:
     """The share by ppi-python 0.2.3 with `w` and our own weight of predictions as `lam`: it chooses another."""
     found = estimate(ANSWERS, DRAWN_AS, Predictions(PREDICTED, OF_ALL))
     assert found.share == pytest.approx(0.61837983, abs=1e-8)
@@ -65,7 +65,7 @@ def test_predictions_and_weights_together() -> None:
     assert sampled.equivalent < found.equivalent
 
 
-def test_predictions_that_say_nothing_change_nothing() -> None:
+def test_uninformative_predictions_change_nothing() -> None:
     alone = estimate(ANSWERS, DRAWN_AS)
     assert estimate(ANSWERS, DRAWN_AS, Predictions(np.full(40, 0.7), 0.7)).share == pytest.approx(alone.share)
     backwards = estimate(ANSWERS, DRAWN_AS, Predictions(1 - PREDICTED, 0.2))
@@ -73,19 +73,19 @@ def test_predictions_that_say_nothing_change_nothing() -> None:
 
 
 @pytest.mark.parametrize("yes", [0, 1])
-def test_where_all_answers_are_alike(yes: int) -> None:
+def test_interval_of_identical_answers(yes: int) -> None:
     found = estimate(np.full(50, yes), np.ones(50), Predictions(np.linspace(0, 1, 50), 0.4))
     assert (found.share, found.equivalent) == (yes, pytest.approx(50))
     width = 1 - 0.025 ** (1 / 50)
     assert found.interval.high - found.interval.low == pytest.approx(width)
 
 
-def test_a_probability_of_0_is_refused() -> None:
+def test_a_draw_probability_of_0_is_refused() -> None:
     with pytest.raises(ValueError, match="cannot be drawn"):
         estimate(ANSWERS, np.zeros(40))
 
 
-def test_intervals_hold_the_truth_where_the_usual_ones_do_not() -> None:
+def test_intervals_cover_extreme_shares_where_t_intervals_do_not() -> None:
     """300 samples of 50 bins of which 98 % are right: of those, ± t standard errors covers two thirds."""
     random = np.random.default_rng(0)
     samples = random.random((300, 50)) < 0.98
@@ -94,7 +94,7 @@ def test_intervals_hold_the_truth_where_the_usual_ones_do_not() -> None:
 
 
 @pytest.mark.parametrize("likelihoods", [np.ones(40), np.linspace(0.5, 1, 40)])
-def test_intervals_hold_the_truth_where_most_bins_are_drawn_more_than_once(likelihoods: np.ndarray) -> None:
+def test_intervals_cover_the_truth_under_repeated_draws(likelihoods: np.ndarray) -> None:
     """Of 40 bins, until 30 different ones have been drawn: the answer of a bin is used at each of its draws."""
     random, held, again = np.random.default_rng(1), 0, 0
     right = random.permutation(40) < 30

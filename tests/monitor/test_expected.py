@@ -50,7 +50,7 @@ def _quantities(records: Engine) -> dict[str, tuple[int | None, str]]:
         return {row.bin_id: (row.quantity, row.source) for row in connection.execute(statement)}
 
 
-def test_a_signed_in_person_uploads_a_spreadsheet(floor: Running, sqlite_records: Engine, tmp_path: Path) -> None:
+def test_a_signed_in_user_may_upload_a_spreadsheet(floor: Running, sqlite_records: Engine, tmp_path: Path) -> None:
     _sign_in(floor)
     page = floor.client.get("/expected", headers={"Accept": HTML})
     assert 'enctype="multipart/form-data"' in page.text
@@ -76,7 +76,7 @@ def test_a_signed_in_person_uploads_a_spreadsheet(floor: Running, sqlite_records
     assert list((tmp_path / "temporary").iterdir()) == []
 
 
-def test_a_script_with_the_token_names_columns(floor: Running, sqlite_records: Engine) -> None:
+def test_a_script_with_the_token_may_name_the_columns(floor: Running, sqlite_records: Engine) -> None:
     answer = floor.client.post(
         "/expected",
         data={"bin_column": "Kiste", "quantity_column": "Soll"},
@@ -87,7 +87,7 @@ def test_a_script_with_the_token_names_columns(floor: Running, sqlite_records: E
     assert _quantities(sqlite_records) == {"00184": (5, "stock.csv")}
 
 
-def test_a_file_that_cannot_be_read_is_explained(floor: Running, sqlite_records: Engine, tmp_path: Path) -> None:
+def test_an_unreadable_file_is_explained(floor: Running, sqlite_records: Engine, tmp_path: Path) -> None:
     for name, data, message in (
         ("stock.csv", b"00184,5\n", "stock.csv: no column was recognised as the bin"),
         ("stock.xlsx", b"PK\x03\x04", "stock.xlsx: is not a readable XLSX or ODS file"),
@@ -99,7 +99,7 @@ def test_a_file_that_cannot_be_read_is_explained(floor: Running, sqlite_records:
     assert _quantities(sqlite_records) == {}
 
 
-def test_nobody_else_may(floor: Running, sqlite_records: Engine) -> None:
+def test_uploads_by_others_are_refused(floor: Running, sqlite_records: Engine) -> None:
     files = {"file": ("stock.csv", b"bin,qty\n00184,5\n")}
     assert "Sign in to upload" in floor.page("/expected")
     assert floor.client.post("/expected", files=files).status_code == 401
@@ -112,7 +112,7 @@ def test_nobody_else_may(floor: Running, sqlite_records: Engine) -> None:
     assert _quantities(sqlite_records) == {}
 
 
-def test_bodies_are_limited(floor: Running) -> None:
+def test_upload_size_is_limited(floor: Running) -> None:
     rows = b"bin,qty\n" + b"x" * MAX_BODY_BYTES
     assert floor.client.post("/expected", files={"file": ("a.csv", rows)}).status_code == 413
     large = b"bin,qty\n" + b"\n" * (MAX_FILE_BYTES + MAX_BODY_BYTES)
@@ -129,7 +129,7 @@ def test_bodies_are_limited(floor: Running) -> None:
         (b"file=a", "application/x-www-form-urlencoded"),
     ],
 )
-def test_a_form_that_is_none(floor: Running, content: bytes, kind: str) -> None:
+def test_malformed_upload_forms_are_refused(floor: Running, content: bytes, kind: str) -> None:
     answer = floor.client.post("/expected", content=content, headers=BEARER | {"Content-Type": kind})
     assert answer.status_code == 400
 
@@ -146,5 +146,5 @@ def test_a_form_that_is_none(floor: Running, content: bytes, kind: str) -> None:
         ("ä" * 300 + ".csv", "ä" * 56 + ".csv"),
     ],
 )
-def test_names_of_files_lead_nowhere(sent: str, plain: str) -> None:
+def test_uploaded_file_names_are_sanitised(sent: str, plain: str) -> None:
     assert _safe_file_name(sent) == plain

@@ -34,7 +34,7 @@ NAMES = {
 
 
 @pytest.mark.parametrize("name", ListName)
-def test_the_overviews_number_is_the_lists_length(monitor: Running, known: Recorder, name: ListName) -> None:
+def test_overview_numbers_equal_the_list_lengths(monitor: Running, known: Recorder, name: ListName) -> None:
     items = monitor.get(f"/api/lists/{name}").json()["items"]
     assert {item["bin_id"] for item in items} == NAMES[name]
     backlog = monitor.get("/api/overview").json()["backlog"]
@@ -53,7 +53,7 @@ def test_the_overviews_number_is_the_lists_length(monitor: Running, known: Recor
     }
 
 
-def test_what_each_row_says(monitor: Running, known: Recorder) -> None:
+def test_contents_of_list_rows(monitor: Running, known: Recorder) -> None:
     known.count("bin-images/i.jpg", 2, at=DAY + timedelta(days=1))  # another photo of bin i, which has no quantity
     newest, oldest = monitor.get("/api/lists/failed").json()["items"]
     assert (newest["key"], newest["reason"], newest["detail"]) == ("bin-images/i.jpg", "missing", "not there")
@@ -76,7 +76,7 @@ def test_a_photo_that_is_counted_later_leaves_the_list(monitor: Running, recorde
     assert "None." in Parsed(monitor.page("/lists/failed")).text
 
 
-def test_articles_are_named(monitor: Running, sqlite_records: Engine) -> None:
+def test_articles_are_listed(monitor: Running, sqlite_records: Engine) -> None:
     contents = [{"sku": "B00", "name": "socks", "quantity": 2}, {"sku": "B01", "name": "tea", "quantity": 1}]
     expectation = NewExpectation(
         bucket=BUCKET, bin_id="y", source="stock.xlsx", etag="e", modified_at=DAY, quantity=3, contents=contents
@@ -111,7 +111,7 @@ def test_filters(monitor: Running, known: Recorder, query: str, bins: list[str])
     assert [link.split("id=")[1] for link in links if link.startswith("/bin?")] == bins
 
 
-def test_pages_lead_to_and_fro(monitor: Running, recorder: Recorder) -> None:
+def test_lists_are_paged_forwards_and_backwards(monitor: Running, recorder: Recorder) -> None:
     for number in range(120):
         recorder.count(f"bin-images/{number:03}.jpg", reason=Reason.CORRUPT)
         recorder.expect(f"ä {number:03}", 2)
@@ -140,14 +140,14 @@ def _part(monitor: Running, name: str, **cursor: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("cursor", ["x", "W10", "WzBd", "WyJhIl0", "Wy0xXQ", "WzFlOTld", "ü", "bnVsbA"])
 @pytest.mark.parametrize("name", ListName)
-def test_a_cursor_of_no_answer_is_refused(monitor: Running, cursor: str, name: ListName) -> None:
+def test_an_invalid_cursor_is_refused(monitor: Running, cursor: str, name: ListName) -> None:
     answer = monitor.client.get(f"/api/lists/{name}", params={"after": cursor})
     assert answer.status_code == 400
     assert "is not a cursor" in answer.json()["detail"]
 
 
 @pytest.mark.parametrize("name", ListName)
-def test_files(monitor: Running, known: Recorder, name: ListName) -> None:
+def test_lists_are_downloadable_files(monitor: Running, known: Recorder, name: ListName) -> None:
     sheet = monitor.get(f"/api/lists/{name}.csv")
     assert sheet.headers["content-disposition"] == f'attachment; filename="{name}.csv"'
     rows = list(csv.DictReader(io.StringIO(sheet.content.decode("utf-8-sig"))))
@@ -164,7 +164,7 @@ def test_files(monitor: Running, known: Recorder, name: ListName) -> None:
     assert monitor.get("/lists/none").status_code == 422
 
 
-def test_a_key_cannot_be_a_formula(monitor: Running, recorder: Recorder) -> None:
+def test_keys_that_look_like_formulas_are_escaped(monitor: Running, recorder: Recorder) -> None:
     recorder.count("=cmd.jpg", reason=Reason.CORRUPT)
     assert ",'=cmd.jpg," in monitor.get("/api/lists/failed.csv").text
     book = load_workbook(io.BytesIO(monitor.get("/api/lists/failed.xlsx").content))
@@ -243,7 +243,7 @@ def test_lists_are_tables_on_a_terminal(
     assert (printed.out, printed.err) == ("", "0 rows\n")
 
 
-def test_discrepancies_are_written_as_the_api_has_them(
+def test_discrepancies_are_written_as_in_the_api(
     here: Path, monitor: Running, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert _run(monkeypatch, "discrepancies", "--out", "all.csv") == 0
@@ -262,7 +262,7 @@ def test_discrepancies_are_written_as_the_api_has_them(
 
 
 @pytest.mark.parametrize("name", ListName)
-def test_a_page_is_read_from_an_index(records_engine: Engine, name: ListName) -> None:
+def test_list_pages_are_read_from_an_index(records_engine: Engine, name: ListName) -> None:
     """Rows that are not of the list are never walked past, nor is the list sorted."""
     recorder = Recorder(records_engine)
     recorder.count("h.jpg", reason=Reason.TRUNCATED)

@@ -81,7 +81,7 @@ def test_audits_judge_counts_and_inventory(known: Recorder, monitor: Running, fi
     assert sum(monitor.metrics()["binwatch_audited_expected_quantities"].values()) == 3
 
 
-def test_flagged_bins_by_what_they_are_flagged_for(recorder: Recorder, monitor: Running) -> None:
+def test_flagged_bins_by_direction(recorder: Recorder, monitor: Running) -> None:
     every = category((0.3,) * 99)
     Store(recorder.engine).use_model(MODEL, Calibration(photos=99, split="test", categories=(every,)))
     for bin_id, predicted, expected in (("fewer", 1, 4), ("more", 5, 2), ("agrees", 2, 2)):
@@ -104,9 +104,7 @@ def test_flagged_bins_by_what_they_are_flagged_for(recorder: Recorder, monitor: 
     assert monitor.metric("binwatch_flagged_bins_by_chance", direction="missing") == pytest.approx(3 * 0.05)
 
 
-def test_only_blind_audits_that_found_a_number_measure_accuracy(
-    known: Recorder, monitor: Running, figure: Figure
-) -> None:
+def test_only_blind_audits_with_a_number_measure_accuracy(known: Recorder, monitor: Running, figure: Figure) -> None:
     before = monitor.metrics()["binwatch_audited_counts"]
     known.audit("b", 1, blind=False)
     known.audit("e", 3, answer=AuditAnswer.AT_LEAST)
@@ -143,7 +141,7 @@ def test_a_corrected_audit_counts_once(known: Recorder, monitor: Running, figure
     assert len(monitor.get("/api/audits").json()["items"]) == 5
 
 
-def test_bins_by_what_is_there_of_them(known: Recorder, monitor: Running) -> None:
+def test_bins_by_available_data(known: Recorder, monitor: Running) -> None:
     def bins(photo: str, expected: str) -> float:
         return monitor.metric("binwatch_bins", photo=photo, expected=expected)
 
@@ -173,13 +171,13 @@ def test_no_counter_falls_when_an_expected_quantity_is_corrected(known: Recorder
     assert after["binwatch_comparisons_total"][frozenset(labels.items())] == 1
 
 
-def test_model_in_use_is_that_of_the_last_record(known: Recorder, monitor: Running) -> None:
+def test_the_model_in_use_is_that_of_the_latest_record(known: Recorder, monitor: Running) -> None:
     known.count("bin-images/new.jpg", 1, model="model-2")
     provider = {"precision": "int8", "provider": "CPUExecutionProvider"}
     assert monitor.metrics()["binwatch_model_info"] == {frozenset({"model": "model-2", **provider}.items()): 1}
 
 
-def test_freshness_is_when_records_were_written(monitor: Running, recorder: Recorder) -> None:
+def test_freshness_is_the_time_of_the_latest_record(monitor: Running, recorder: Recorder) -> None:
     start = time.time()
     recorder.pair("a", predicted=1, expected=1)
     end = time.time()
@@ -236,7 +234,7 @@ def test_empty_records_are_no_error(monitor: Running) -> None:
     assert set(samples["binwatch_expected_quantities_total"].values()) == {0}
 
 
-def test_labels_name_no_bin_key_or_bucket(monitor: Running, recorder: Recorder) -> None:
+def test_labels_contain_no_bin_key_or_bucket(monitor: Running, recorder: Recorder) -> None:
     recorder.pair("secret-bin", predicted=1, expected=1)
     recorder.count("secret-bin/x.jpg", reason=Reason.CORRUPT, detail="secret-bin")
     text = monitor.get("/metrics").text
@@ -251,7 +249,7 @@ def test_a_model_name_cannot_break_the_format(monitor: Running, recorder: Record
     assert "binwatch_fake" not in monitor.metrics()
 
 
-def test_either_format_is_served(monitor: Running) -> None:
+def test_both_metrics_formats_are_served(monitor: Running) -> None:
     plain = monitor.get("/metrics")
     assert plain.headers["content-type"].startswith("text/plain; version=0.0.4")
     accept = "application/openmetrics-text;version=1.0.0"
@@ -260,7 +258,7 @@ def test_either_format_is_served(monitor: Running) -> None:
     assert answer.text.endswith("# EOF\n")
 
 
-def test_a_scrape_reads_no_ledger(known: Recorder, monitor: Running, sqlite_records: Engine) -> None:
+def test_a_scrape_reads_only_totals(known: Recorder, monitor: Running, sqlite_records: Engine) -> None:
     """Its cost is that of the totals: rows vanishing from a ledger, all but the last count, change nothing."""
     before = monitor.get("/metrics").text
     with sqlite_records.begin() as connection:
@@ -275,7 +273,7 @@ def test_a_scrape_reads_no_ledger(known: Recorder, monitor: Running, sqlite_reco
     assert monitor.get("/metrics").text == before
 
 
-def test_without_a_database_a_scrape_says_so_and_recovers(known: Recorder, monitor: Running, tmp_path: Path) -> None:
+def test_a_scrape_reports_a_missing_database_and_recovers(known: Recorder, monitor: Running, tmp_path: Path) -> None:
     before = monitor.metrics()
     database, away = tmp_path / "records.db", tmp_path / "away.db"
     database.rename(away)
@@ -287,7 +285,7 @@ def test_without_a_database_a_scrape_says_so_and_recovers(known: Recorder, monit
     assert monitor.metrics() == before
 
 
-def test_a_locked_database_is_waited_for_but_not_for_long(
+def test_a_scrape_waits_only_briefly_for_a_locked_database(
     known: Recorder, monitor: Running, sqlite_records: Engine
 ) -> None:
     with sqlite_records.connect() as connection:

@@ -75,7 +75,7 @@ def asked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
         yield running
 
 
-def test_no_value_is_a_fault_or_an_outage(asked: Running, caplog: pytest.LogCaptureFixture) -> None:
+def test_unexpected_values_cause_no_server_error(asked: Running, caplog: pytest.LogCaptureFixture) -> None:
     addresses = [(path, name) for path, names in [*PAGES.items(), *_api(asked).items()] for name in names]
     assert len(addresses) > 50
     with caplog.at_level(logging.ERROR):
@@ -115,6 +115,6 @@ def _api(asked: Running) -> dict[str, list[str]]:
         ("until=9999-12-31T23:59:59-23:59", 4),
     ],
 )
-def test_a_moment_beyond_the_calendar_is_before_or_after_all_photos(asked: Running, query: str, bins: int) -> None:
+def test_a_time_outside_the_calendar_is_before_or_after_all_photos(asked: Running, query: str, bins: int) -> None:
     answer = asked.get(f"/api/discrepancies?{query}")
     assert (answer.status_code, len(answer.json()["items"])) == (200, bins)

@@ -78,7 +78,7 @@ def _fields(page: Parsed) -> dict[str | None, str | None]:
 # The list
 
 
-def test_the_list_shows_each_bin_beside_what_was_expected(floor: Running) -> None:
+def test_the_list_shows_count_and_expected_quantity_of_each_bin(floor: Running) -> None:
     page = Parsed(floor.page("/discrepancies?audited=any"))
     assert set(_bins(page)) == {"c", "d", "f"}
     assert "Bin c expected 3 counted 1 2 fewer" in page.text
@@ -88,12 +88,12 @@ def test_the_list_shows_each_bin_beside_what_was_expected(floor: Running) -> Non
     assert "audited: 3, inventory right" in page.text
 
 
-def test_bins_that_somebody_has_checked_are_left_out_unless_asked_for(floor: Running) -> None:
+def test_audited_bins_are_hidden_by_default(floor: Running) -> None:
     assert _bins(Parsed(floor.page("/discrepancies"))) == ["f"]
     assert set(_bins(Parsed(floor.page("/discrepancies?audited=yes")))) == {"c", "d"}
 
 
-def test_the_form_filters(floor: Running) -> None:
+def test_the_form_filters_the_list(floor: Running) -> None:
     for query, bins in {
         "direction=surplus": {"d"},
         "direction=missing": {"c", "f"},
@@ -112,7 +112,7 @@ def test_the_form_filters(floor: Running) -> None:
         assert bins or "No bin passes this filter" in page.text
 
 
-def test_the_filter_goes_along(floor: Running) -> None:
+def test_links_keep_the_filter(floor: Running) -> None:
     page = Parsed(floor.page("/discrepancies?audited=any&direction=missing&prefix=c"))
     assert "/bin?prefix=c&direction=missing&audited=any&bucket=bins&id=c" in [link["href"] for link in page.tags("a")]
     chosen = [option["value"] for option in page.tags("option") if "selected" in option]
@@ -122,7 +122,7 @@ def test_the_filter_goes_along(floor: Running) -> None:
     assert floor.get(str(sheet)).text.splitlines()[1].startswith("c,bins,bin-images/c.jpg")
 
 
-def test_the_list_comes_in_pages(floor: Running, known: Recorder) -> None:
+def test_the_list_is_paged(floor: Running, known: Recorder) -> None:
     for number in range(30):
         known.pair(f"x{number:02}", predicted=1, expected=4)
     first = Parsed(floor.page("/discrepancies?prefix=x"))
@@ -134,7 +134,7 @@ def test_the_list_comes_in_pages(floor: Running, known: Recorder) -> None:
 
 
 @pytest.fixture
-def for_missing(known: Recorder, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
+def missing_items_monitor(known: Recorder, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
     """A monitor whose settings look for missing items."""
     monkeypatch.setenv("BINWATCH_DATABASE_URL", known.engine.url.render_as_string(hide_password=False))
     monkeypatch.setenv("BINWATCH_S3_ENDPOINT_URL", "http://127.0.0.1:9")
@@ -144,24 +144,24 @@ def for_missing(known: Recorder, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ru
         yield running
 
 
-def test_the_settings_choose_the_direction_and_the_form_another(for_missing: Running, known: Recorder) -> None:
+def test_the_form_overrides_the_configured_direction(missing_items_monitor: Running, known: Recorder) -> None:
     _calibrate(known.engine)
     known.pair("fewer", predicted=0, expected=5)
     known.pair("more", predicted=5, expected=0)
-    page = Parsed(for_missing.page("/discrepancies?prefix=fewer"))
+    page = Parsed(missing_items_monitor.page("/discrepancies?prefix=fewer"))
     assert "1 of 2 bins flagged as missing items" in page.text
     assert "about 50 look so much as if items were missing." in page.text
-    assert _bins(Parsed(for_missing.page("/discrepancies?prefix=more"))) == []
-    either = Parsed(for_missing.page("/discrepancies?prefix=more&direction=either"))
+    assert _bins(Parsed(missing_items_monitor.page("/discrepancies?prefix=more"))) == []
+    either = Parsed(missing_items_monitor.page("/discrepancies?prefix=more&direction=either"))
     assert _bins(either) == ["more"]
     sheet = next(link["href"] for link in either.tags("a") if "download" in link)
-    assert [line.split(",")[0] for line in for_missing.get(str(sheet)).text.splitlines()] == ["bin", "more"]
-    listed = for_missing.get("/api/discrepancies?prefix=more").json()["items"]
-    assert (listed, for_missing.get("/api/level").json()["direction"]) == ([], "missing")
-    assert for_missing.get("/api/level?direction=surplus").json()["flagged"] == 1
+    assert [line.split(",")[0] for line in missing_items_monitor.get(str(sheet)).text.splitlines()] == ["bin", "more"]
+    listed = missing_items_monitor.get("/api/discrepancies?prefix=more").json()["items"]
+    assert (listed, missing_items_monitor.get("/api/level").json()["direction"]) == ([], "missing")
+    assert missing_items_monitor.get("/api/level?direction=surplus").json()["flagged"] == 1
 
 
-def test_the_level_is_said_in_words(floor: Running, known: Recorder) -> None:
+def test_the_flag_level_is_explained(floor: Running, known: Recorder) -> None:
     assert "has no calibration" in Parsed(floor.page("/discrepancies")).text
     _calibrate(known.engine)
     for number in range(20):
@@ -172,7 +172,7 @@ def test_the_level_is_said_in_words(floor: Running, known: Recorder) -> None:
     assert "Of 1\u202f000 correctly recorded bins, about 50 look this odd." in text
 
 
-def test_what_flags_have_been_worth_follows_from_the_audits(floor: Running, known: Recorder) -> None:
+def test_flag_precision_follows_from_the_audits(floor: Running, known: Recorder) -> None:
     """Also of bins that are flagged no more, since what the audit found was corrected."""
     _calibrate(known.engine)
     for bin_id in ("p", "q", "r", "s"):
@@ -189,7 +189,7 @@ def test_what_flags_have_been_worth_follows_from_the_audits(floor: Running, know
     assert "The inventory was right in 3 of 7" in text
 
 
-def test_an_address_that_makes_no_sense_is_explained(floor: Running) -> None:
+def test_an_invalid_address_is_explained(floor: Running) -> None:
     for query in ("size=many", "direction=up", "level=2", "since=yesterday", "after=nonsense"):
         answer = floor.look(f"/discrepancies?{query}")
         assert (query, answer.status_code) == (query, 400 if "after" in query else 422)
@@ -199,7 +199,7 @@ def test_an_address_that_makes_no_sense_is_explained(floor: Running) -> None:
 # A bin
 
 
-def test_a_bin_shows_everything(floor: Running) -> None:
+def test_the_page_of_a_bin(floor: Running) -> None:
     text = Parsed(floor.page("/bin?id=c")).text
     assert "Inventory expects 3 Model counts 1 70\u202f% sure" in text
     assert "2 fewer" in text
@@ -211,7 +211,7 @@ def test_a_bin_shows_everything(floor: Running) -> None:
     assert row[2:] == ["1too low", "3right", "blind", "–"]
 
 
-def test_a_bin_shows_what_its_quantity_is_made_up_of(floor: Running, known: Recorder) -> None:
+def test_a_bin_shows_the_articles_of_its_quantity(floor: Running, known: Recorder) -> None:
     contents = [{"sku": "B00X", "name": "Salt", "quantity": 2}, {"sku": "B00Y", "name": "", "quantity": 1}]
     more = NewExpectation(
         bucket=BUCKET, bin_id="c", source="s", etag="e", modified_at=DAY + timedelta(1), quantity=3, contents=contents
@@ -237,7 +237,7 @@ def test_articles_that_do_not_make_up_the_quantity(
     assert ("add up" in text) == (second is not None)
 
 
-def test_bins_that_lack_something_say_what(floor: Running) -> None:
+def test_bins_name_their_missing_data(floor: Running) -> None:
     assert "Expected quantities" in Parsed(floor.page("/bin?id=g")).text
     assert "Inventory expects – not JSON" in Parsed(floor.page("/bin?id=g")).text
     failed = Parsed(floor.page("/bin?id=h"))
@@ -248,7 +248,7 @@ def test_bins_that_lack_something_say_what(floor: Running) -> None:
     assert "Nobody has counted this bin by hand yet." in only_expected
 
 
-def test_a_photo_that_was_replaced_is_not_asked_for(floor: Running, known: Recorder) -> None:
+def test_a_replaced_photo_is_not_requested(floor: Running, known: Recorder) -> None:
     known.count("bin-images/a.jpg", 4, etag="another", at=DAY + timedelta(1))
     page = Parsed(floor.page("/bin?id=a"))
     photos = {str(image["src"]) for image in page.tags("img") if "/photos/" in str(image["src"])}
@@ -256,7 +256,7 @@ def test_a_photo_that_was_replaced_is_not_asked_for(floor: Running, known: Recor
     assert "replaced" in page.text
 
 
-def test_a_bin_may_be_called_anything(floor: Running, known: Recorder) -> None:
+def test_bin_ids_may_contain_any_characters(floor: Running, known: Recorder) -> None:
     for name in ("..", "a b", "ü?#&/%2e", "x" * 200):
         known.expect(name, 3)
         answer = floor.client.get("/bin", params={"id": name})
@@ -264,21 +264,21 @@ def test_a_bin_may_be_called_anything(floor: Running, known: Recorder) -> None:
         assert f"Bin {name}" in Parsed(answer.text).text
 
 
-def test_a_bin_of_which_nothing_is_known_is_explained(floor: Running) -> None:
+def test_an_unknown_bin_is_explained(floor: Running) -> None:
     answer = floor.look("/bin?id=nobody")
     assert answer.status_code == 404
     assert "There is no such bin" in answer.text
     assert floor.get("/bin").status_code == 422
 
 
-def test_whoever_may_not_write_is_told_how_to(monitor: Running, known: Recorder) -> None:
+def test_unauthorised_users_are_told_how_to_sign_in(monitor: Running, known: Recorder) -> None:
     page = Parsed(monitor.page(f"/bin?id=a&bucket={BUCKET}"))
     assert "BINWATCH_MONITOR_TOKEN=…" in page.text
     assert not page.tags("form")
     assert "BINWATCH_MONITOR_TOKEN=…" in Parsed(monitor.page("/login")).text
 
 
-def test_signing_in_leads_back(floor: Running) -> None:
+def test_signing_in_redirects_back(floor: Running) -> None:
     links = [link["href"] for link in Parsed(floor.page("/bin?id=a&direction=missing")).tags("a")]
     assert links.count("/login?next=/bin%3Fid%3Da%26direction%3Dmissing") == 1
     assert links.count("/login?next=%2Fdiscrepancies") == 1, "where bins are shown without their numbers"
@@ -290,7 +290,7 @@ def test_signing_in_leads_back(floor: Running) -> None:
     assert {field.get("name"): field.get("value") for field in outside}["next"] == "/discrepancies"
 
 
-def test_the_form_says_which_photo_was_seen_and_where_to_go_on(floor: Running) -> None:
+def test_the_form_contains_the_photo_and_the_next_page(floor: Running) -> None:
     _sign_in(floor)
     fields = _fields(Parsed(floor.page("/audit/bin?id=c&audited=any&direction=missing&flagged=false&prefix=")))
     assert fields["bin"] == "c"
@@ -302,7 +302,7 @@ def test_the_form_says_which_photo_was_seen_and_where_to_go_on(floor: Running) -
     assert "auditor" not in fields, "it is who signed in"
 
 
-def test_the_worst_bin_that_nobody_has_checked_comes_first(floor: Running, known: Recorder) -> None:
+def test_the_worst_unaudited_bin_comes_first(floor: Running, known: Recorder) -> None:
     assert floor.get("/audit?flagged=true").headers["location"] == "/login?next=%2Faudit%3Fflagged%3Dtrue"
     _sign_in(floor)
     assert floor.get("/audit").headers["location"] == "/audit/bin?bucket=bins&id=f"
@@ -315,7 +315,7 @@ def test_the_worst_bin_that_nobody_has_checked_comes_first(floor: Running, known
 # What became of a form
 
 
-def test_a_saved_audit_is_said_wherever_the_form_leads(floor: Running, known: Recorder) -> None:
+def test_a_saved_audit_is_confirmed_on_the_next_page(floor: Running, known: Recorder) -> None:
     saved = add_audit(known.engine, BUCKET, "f", 5, "Ada").id
     for path in ("/discrepancies?", "/bin?id=a&", "/?"):
         text = Parsed(floor.page(f"{path}saved={saved}")).text
@@ -323,7 +323,7 @@ def test_a_saved_audit_is_said_wherever_the_form_leads(floor: Running, known: Re
     assert "Saved" not in Parsed(floor.page("/discrepancies?saved=12345")).text
 
 
-def test_a_form_that_failed_is_explained(floor: Running) -> None:
+def test_a_failed_form_is_explained(floor: Running) -> None:
     for problem in FormProblem:
         assert PROBLEMS[problem] in Parsed(floor.page(f"/bin?id=a&problem={problem}")).text
         assert PROBLEMS[problem] in Parsed(floor.page(f"/login?problem={problem}")).text
@@ -332,7 +332,7 @@ def test_a_form_that_failed_is_explained(floor: Running) -> None:
 # Models and drift
 
 
-def test_models_show_what_became_of_them(floor: Running) -> None:
+def test_models_show_their_results(floor: Running) -> None:
     page = Parsed(floor.page("/models"))
     assert "model-1 in use" in page.text
     assert "3 of 4 counts right" in page.text
@@ -343,7 +343,7 @@ def test_models_show_what_became_of_them(floor: Running) -> None:
     assert inventory[6] == ["> 5", "0", "0", "0", "0", "0", "1", "1"]
 
 
-def test_models_say_what_they_never_answer(drifting: Running, bundle: Path) -> None:
+def test_models_name_the_classes_that_they_cannot_predict(drifting: Running, bundle: Path) -> None:
     card = Bundle(bundle).card
     drifting.services.drift.update()
     assert "Cannot predict" not in drifting.page("/models")
@@ -360,9 +360,7 @@ def test_shades_follow_the_share_of_the_row() -> None:
     assert [[cell.is_right for cell in row] for row in rows] == [[True, False], [False, True]]
 
 
-def test_drift_says_what_it_compares_with(
-    drifting: Running, sqlite_records: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_drift_names_its_reference(drifting: Running, sqlite_records: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     drifting.services.drift.update()
     assert drifting.get("/api/drift").json()["reference"] == "training"
     assert drifting.metric("binwatch_drift_reference", reference="training") == 1
@@ -389,7 +387,7 @@ def test_drift_says_what_it_compares_with(
         assert "enough photos: 0 of 168; alarms begin a week after the first." in printed.stdout
 
 
-def test_hours_of_the_week_are_ranges() -> None:
+def test_hours_of_the_week_are_shown_as_ranges() -> None:
     assert formatting.hours_of_week([6, 7, 8, 22, 23, 24, 25, 167]) == "Mon 6–9, Mon 22–24, Tue 0–2, Sun 23–24"
     view = SameHoursView(hours=[30], alarms_from=DAY)
     assert sentences.same_hours_text(view) == (
@@ -398,7 +396,7 @@ def test_hours_of_the_week_are_ranges() -> None:
     )
 
 
-def test_drift_is_shown_and_what_has_drifted_comes_first(drifting: Running) -> None:
+def test_drifted_signals_come_first(drifting: Running) -> None:
     drifting.services.drift.update()
     page = Parsed(drifting.page("/drift?window=1h"))
     assert re.search(
@@ -414,7 +412,7 @@ def test_drift_is_shown_and_what_has_drifted_comes_first(drifting: Running) -> N
     assert "Drift found Since 20" in overview
 
 
-def test_a_trend_is_drawn_and_said(floor: Running) -> None:
+def test_a_trend_is_drawn_and_described(floor: Running) -> None:
     page = Parsed(floor.page("/?span=1d"))
     chart = next(attributes for _, attributes in page.elements if attributes.get("class") == "chart")
     assert "Agreement went from 50\u202f%" in str(chart["aria-label"])
@@ -424,7 +422,7 @@ def test_a_trend_is_drawn_and_said(floor: Running) -> None:
 # All pages
 
 
-def test_pages_without_records_say_what_to_wait_for(monitor: Running) -> None:
+def test_pages_of_empty_records_name_the_next_step(monitor: Running) -> None:
     monitor.services.drift.update()
     for path, told in {
         "/": "This page fills as soon as a worker records its first photo",
@@ -435,7 +433,7 @@ def test_pages_without_records_say_what_to_wait_for(monitor: Running) -> None:
         assert told in Parsed(monitor.page(path)).text
 
 
-def test_without_records_each_page_says_so(floor: Running, tmp_path: Path) -> None:
+def test_each_page_reports_an_outage_of_the_database(floor: Running, tmp_path: Path) -> None:
     (tmp_path / "records.db").rename(tmp_path / "away.db")
     for path in set(PAGES) - {"/drift"}:  # that one shows the last look, which is kept in memory
         answer = floor.look(path)
@@ -445,7 +443,7 @@ def test_without_records_each_page_says_so(floor: Running, tmp_path: Path) -> No
         assert str(tmp_path) not in answer.text
 
 
-def test_an_audit_that_cannot_be_recorded_is_said_to_be_lost(floor: Running, tmp_path: Path) -> None:
+def test_an_unrecorded_audit_is_reported_as_lost(floor: Running, tmp_path: Path) -> None:
     _sign_in(floor)
     fields = {str(name): value or "" for name, value in _fields(Parsed(floor.page("/audit/bin?id=c"))).items()}
     (tmp_path / "records.db").rename(tmp_path / "away.db")
@@ -457,7 +455,7 @@ def test_an_audit_that_cannot_be_recorded_is_said_to_be_lost(floor: Running, tmp
     assert str(tmp_path) not in answer.text
 
 
-def test_hostile_text_stays_text_on_every_page(floor: Running, known: Recorder) -> None:
+def test_hostile_text_is_escaped_on_every_page(floor: Running, known: Recorder) -> None:
     name = HOSTILE.replace("/", "_")
     known.count(f"bin-images/{name}.jpg", 1, model=HOSTILE)
     known.count(f"bin-images/{name}.jpg", reason=Reason.CORRUPT, detail=HOSTILE, model=HOSTILE)
@@ -482,14 +480,14 @@ def test_hostile_text_stays_text_on_every_page(floor: Running, known: Recorder) 
         assert all(link.startswith(("/", "#")) and not link.startswith("//") for link in links)
 
 
-def test_the_navigation_shows_where_one_is(floor: Running) -> None:
+def test_the_navigation_marks_the_current_page(floor: Running) -> None:
     for path in PAGES:
         current = [link["href"] for link in Parsed(floor.page(path)).tags("a") if link.get("aria-current") == "page"]
         part = {"bin?id=a": "/discrepancies", "lists": "/"}.get(path.split("/")[1], path)
         assert current == [part]
 
 
-def test_styles_are_kept_but_asked_for_again(floor: Running) -> None:
+def test_style_sheets_are_cached_and_revalidated(floor: Running) -> None:
     first = floor.get("/static/monitor.css")
     assert first.headers["cache-control"] == "no-cache"
     assert floor.get("/static/monitor.css", **{"If-None-Match": first.headers["etag"]}).status_code == 304
@@ -498,7 +496,7 @@ def test_styles_are_kept_but_asked_for_again(floor: Running) -> None:
 # Words
 
 
-def test_everything_has_words() -> None:
+def test_every_enumeration_member_has_a_text() -> None:
     assert set(sentences.SIGNALS) == set(Signal)
     assert set(sentences.WINDOWS) == set(Window)
     assert set(sentences.VERDICTS) == set(Verdict)
@@ -521,14 +519,14 @@ def test_everything_has_words() -> None:
         (0.5, "Correctly recorded bins often look like this."),
     ],
 )
-def test_p_values_are_said_in_words(p_value: float | None, says: str) -> None:
+def test_p_values_in_words(p_value: float | None, says: str) -> None:
     assert sentences.p_value_text(p_value) == says
 
 
 @pytest.mark.parametrize(
     ("chance", "says"), [(0.0, "less than 0.1\u202f%"), (0.0312, "3.1\u202f%"), (0.71, "71\u202f%")]
 )
-def test_probabilities_are_as_fine_as_they_need_to_be(chance: float, says: str) -> None:
+def test_precision_of_displayed_probabilities(chance: float, says: str) -> None:
     assert sentences.probability_text(chance) == says
 
 
@@ -554,11 +552,11 @@ STEADY = DriftSummary(state=State.STEADY, at=None, window=Window.DAY, photos=200
         ("surplus", "a surplus by chance"),
     ],
 )
-def test_it_is_said_what_bins_are_flagged_for(direction: str, says: str) -> None:
+def test_flag_direction_in_words(direction: str, says: str) -> None:
     assert says in sentences.level_text(LEVEL.model_copy(update={"direction": Suspicion(direction)}), STEADY)
 
 
-def test_bins_without_p_value_are_said() -> None:
+def test_bins_without_p_value_are_mentioned() -> None:
     level = LEVEL.model_copy(update={"compared": 203})
     assert " 3 more bins cannot be flagged: each was counted by a model without calibration, or expects a" in (
         sentences.level_text(level, STEADY)
@@ -567,7 +565,7 @@ def test_bins_without_p_value_are_said() -> None:
     assert sentences.chance_text(1.0) == "The model gives the expected quantity 100\u202f%."
 
 
-def test_few_flags_may_all_be_chance() -> None:
+def test_few_flags_may_all_be_false_alarms() -> None:
     level = LEVEL.model_copy(update={"flagged": 9})
     assert "may all be chance" in sentences.level_text(level, STEADY)
     assert sentences.level_text(level.model_copy(update={"flagged": 30}), STEADY).endswith("look before you correct.")
@@ -581,12 +579,12 @@ def test_few_flags_may_all_be_chance() -> None:
         (40, 12, "Of 40 flagged bins that were checked lately, the inventory was wrong in 12."),
     ],
 )
-def test_what_flags_have_been_worth_is_said(checked: int, wrong: int, says: str) -> None:
+def test_flag_precision_in_words(checked: int, wrong: int, says: str) -> None:
     level = LEVEL.model_copy(update={"checked": checked, "inventory_wrong": wrong})
     assert sentences.level_text(level, STEADY).endswith(says)
 
 
-def test_flags_are_doubted_while_photos_have_drifted() -> None:
+def test_flags_have_a_warning_during_drift() -> None:
     found = DriftSummary(
         state=State.DRIFTED, at=None, window=Window.DAY, photos=200, signals=[Signal.EXPECTED, Signal.BRIGHTNESS]
     )
@@ -599,7 +597,7 @@ def test_flags_are_doubted_while_photos_have_drifted() -> None:
     ("seconds", "says"),
     [(-90, "just now"), (59, "just now"), (60, "1 minute ago"), (7_199, "1 hour ago"), (864_000, "10 days ago")],
 )
-def test_how_long_ago(seconds: int, says: str) -> None:
+def test_age_in_words(seconds: int, says: str) -> None:
     assert formatting.ago(DAY - timedelta(seconds=seconds), DAY) == says
 
 

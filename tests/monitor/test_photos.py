@@ -77,7 +77,7 @@ def _opened(data: bytes) -> Image.Image:
     return image
 
 
-def test_a_photo_is_a_small_jpeg_whatever_it_was(shop: _Shop) -> None:
+def test_photos_of_any_format_are_served_as_small_jpegs(shop: _Shop) -> None:
     png = io.BytesIO()
     Image.new("RGBA", (800, 400), "blue").save(png, "PNG")
     shop.add("odd key/+ü %41.png", png.getvalue())
@@ -89,13 +89,13 @@ def test_a_photo_is_a_small_jpeg_whatever_it_was(shop: _Shop) -> None:
     assert _opened(answer.content).size == (MAX_SIDE, MAX_SIDE // 2)
 
 
-def test_a_photo_is_had_large_enough_to_count_by(shop: _Shop) -> None:
+def test_a_large_version_of_a_photo_is_served(shop: _Shop) -> None:
     shop.add("a.jpg", jpeg(1500, 1000))
     assert _opened(shop.monitor.get("/photos/1?size=large").content).size == (LARGE_SIDE, LARGE_SIDE * 2 // 3)
     assert shop.monitor.get("/photos/1?size=huge").status_code == 422
 
 
-def test_a_small_photo_is_kept(shop: _Shop) -> None:
+def test_a_small_photo_is_not_enlarged(shop: _Shop) -> None:
     shop.add("a.jpg", jpeg())
     first = shop.monitor.get("/photos/1").content
     shop.s3.put("a.jpg", jpeg(colour="green"))
@@ -103,7 +103,7 @@ def test_a_small_photo_is_kept(shop: _Shop) -> None:
     assert shop.monitor.get("/photos/1?size=large").status_code == 404
 
 
-def test_what_is_not_a_photo_is_never_served(shop: _Shop) -> None:
+def test_only_photos_are_served(shop: _Shop) -> None:
     shop.add("page.jpg", b"<html><script>alert(1)</script>")
     answer = shop.monitor.get("/photos/1")
     assert answer.status_code == 404
@@ -114,7 +114,7 @@ def test_what_is_not_a_photo_is_never_served(shop: _Shop) -> None:
 @pytest.mark.parametrize(
     ("kind", "value", "turned"), [(3, b"\0\6\0\0", True), (2, b"6\0\0\0", False), (5, b"\0\0\0\x08", False)]
 )
-def test_an_orientation_of_any_type_is_no_error(kind: int, value: bytes, turned: bool) -> None:
+def test_an_exif_orientation_of_any_type_is_accepted(kind: int, value: bytes, turned: bool) -> None:
     """Some cameras write it as text. It counts for nothing then, as it does where the photo is counted."""
     tag = struct.pack(">HHI", ExifTags.Base.Orientation, kind, 2 if kind == 2 else 1) + value
     file = io.BytesIO()
@@ -123,21 +123,21 @@ def test_an_orientation_of_any_type_is_no_error(kind: int, value: bytes, turned:
     assert _opened(make_thumbnail(file.getvalue(), ImageLimits())).size == wanted
 
 
-def test_a_photo_that_ended_workers_is_not_decoded_here(shop: _Shop) -> None:
+def test_a_photo_that_crashed_workers_is_not_decoded(shop: _Shop) -> None:
     etag = shop.s3.put("a.jpg", jpeg())
     shop.recorder.count("a.jpg", None, etag=etag, reason=Reason.CRASHED, bucket=shop.s3.bucket)
     assert shop.shown(1) == Unavailable.UNREADABLE
     assert shop.latest() == {1: (False, False)}
 
 
-def test_bytes_after_the_image_do_not_come_along(shop: _Shop) -> None:
+def test_bytes_after_the_image_are_not_served(shop: _Shop) -> None:
     shop.add("tail.jpg", jpeg() + b"<script>alert(1)</script>")
     answer = shop.monitor.get("/photos/1")
     assert answer.status_code == 200
     assert b"script" not in answer.content
 
 
-def test_a_replaced_photo_is_not_shown_as_the_one_that_was_counted(shop: _Shop) -> None:
+def test_a_replaced_photo_is_not_shown_as_the_counted_one(shop: _Shop) -> None:
     shop.add("a.jpg", jpeg(colour="red"))
     shop.s3.put("a.jpg", jpeg(colour="green"))
     answer = shop.monitor.get("/photos/1")
@@ -145,7 +145,7 @@ def test_a_replaced_photo_is_not_shown_as_the_one_that_was_counted(shop: _Shop) 
     assert "replaced" in answer.json()["detail"]
 
 
-def test_a_browser_is_shown_why_there_is_no_photo(shop: _Shop) -> None:
+def test_a_browser_gets_a_picture_explaining_a_missing_photo(shop: _Shop) -> None:
     for key in ("a.jpg", "b.jpg"):
         shop.add(key, jpeg(colour="red"))
     shop.add("c.jpg", b"no image")
@@ -155,7 +155,7 @@ def test_a_browser_is_shown_why_there_is_no_photo(shop: _Shop) -> None:
     assert shop.monitor.get("/photos/1", Accept=IMAGES).status_code == 404
 
 
-def test_lists_know_what_was_replaced(shop: _Shop) -> None:
+def test_lists_mark_replaced_photos(shop: _Shop) -> None:
     for day, colour in enumerate(("red", "green", "blue")):
         shop.add("a.jpg", jpeg(colour=colour), day)
     shop.add("b.jpg", jpeg())
@@ -172,7 +172,7 @@ def test_lists_know_what_was_replaced(shop: _Shop) -> None:
         assert "/photos/1" not in sources
 
 
-def test_a_photo_that_came_back_is_there(shop: _Shop) -> None:
+def test_a_restored_photo_is_shown(shop: _Shop) -> None:
     shop.add("a.jpg", jpeg(colour="red"))
     shop.add("a.jpg", jpeg(colour="green"), 1)
     again = NewCount(
@@ -184,7 +184,7 @@ def test_a_photo_that_came_back_is_there(shop: _Shop) -> None:
     assert (shop.shown(1), shop.shown(2)) == ("red", "replaced")
 
 
-def test_a_bucket_that_keeps_versions_shows_what_was_replaced_or_deleted(shop: _Shop) -> None:
+def test_a_versioned_bucket_shows_replaced_and_deleted_photos(shop: _Shop) -> None:
     shop.keep_versions()
     shop.add("a.jpg", jpeg(colour="red"))
     shop.add("a.jpg", jpeg(colour="green"), 1)
@@ -225,7 +225,7 @@ def test_a_photo_over_the_limit_is_refused(shop: _Shop) -> None:
         ("/static/%2e%2e/app.py", 404),
     ],
 )
-def test_only_ids_of_counts_lead_to_photos(monitor: Running, path: str, status: int) -> None:
+def test_photos_are_addressed_by_count_ids_only(monitor: Running, path: str, status: int) -> None:
     assert monitor.get(path).status_code == status
 
 
@@ -238,7 +238,7 @@ def test_an_outage_of_the_object_store_is_not_a_missing_photo(known: Recorder, m
     assert monitor.get("/healthz").status_code == 200
 
 
-def test_photos_do_not_pile_up_while_the_store_hangs(
+def test_photo_requests_are_limited_while_the_store_hangs(
     known: Recorder, sqlite_records: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as hangs, ThreadPoolExecutor(100) as people:
@@ -254,7 +254,7 @@ def test_photos_do_not_pile_up_while_the_store_hangs(
     assert {(one.status_code, one.content) for one in found} == {(503, PLACEHOLDERS[Unavailable.OUTAGE])}
 
 
-def test_photos_in_a_folder(
+def test_photos_are_served_from_a_folder(
     recorder: Recorder, sqlite_records: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "photos").mkdir()

@@ -65,7 +65,7 @@ def _page(answer: httpx.Response, status: int) -> str:
         ("/static/nothing.css", 404, "There is no such page", "Not Found"),
     ],
 )
-def test_what_is_not_there_or_makes_no_sense(asked: Running, path: str, status: int, heading: str, detail: str) -> None:
+def test_missing_and_invalid_addresses(asked: Running, path: str, status: int, heading: str, detail: str) -> None:
     assert heading in _page(asked.look(path), status)
     assert detail in _problem(asked.get(path), status)
 
@@ -82,7 +82,7 @@ def test_what_is_not_there_or_makes_no_sense(asked: Running, path: str, status: 
         ("/photos/x", 422),
     ],
 )
-def test_what_scripts_read_is_json_in_a_browser_too(asked: Running, path: str, status: int) -> None:
+def test_api_errors_are_json_in_a_browser_too(asked: Running, path: str, status: int) -> None:
     assert _problem(asked.look(path), status) == _problem(asked.get(path), status)
 
 
@@ -90,7 +90,7 @@ def test_what_scripts_read_is_json_in_a_browser_too(asked: Running, path: str, s
     ("path", "status"),
     [("/nowhere", 404), ("/auditors", 403), ("/discrepancies?after=x", 400), ("/discrepancies?size=9", 422)],
 )
-def test_an_error_page_leads_to_signing_in_and_back(asked: Running, path: str, status: int) -> None:
+def test_an_error_page_links_to_signing_in_and_back(asked: Running, path: str, status: int) -> None:
     answer = asked.look(path)
     assert answer.status_code == status
     links = [link["href"] for link in Parsed(answer.text).tags("a")]
@@ -103,20 +103,20 @@ def test_an_error_page_leads_to_signing_in_and_back(asked: Running, path: str, s
     assert not [link for link in again.tags("a") if "/login" in (link["href"] or "")]
 
 
-def test_after_a_form_that_failed_signing_in_leads_to_no_form(asked: Running) -> None:
+def test_signing_in_after_a_failed_form_redirects_to_a_page(asked: Running) -> None:
     answer = asked.client.post("/audits/next", headers={"Accept": HTML, "Content-Type": "text/plain"})
     assert answer.status_code == 415
     assert "/login" in [link["href"] for link in Parsed(answer.text).tags("a")]
 
 
-def test_everything_that_is_wrong_is_listed(asked: Running) -> None:
+def test_all_invalid_fields_are_listed(asked: Running) -> None:
     answer = asked.client.post("/api/audits", json={"quantity": "3", "more": 1}, headers=BEARER)
     assert _problem(answer, 422) == "bin: Field required"
     assert [fault["where"] for fault in answer.json()["faults"]] == ["body.bin", "body.quantity", "body.more"]
     assert all(fault["says"] for fault in answer.json()["faults"])
 
 
-def test_a_name_or_a_body_that_is_refused_before_the_app(asked: Running) -> None:
+def test_errors_before_the_app_have_the_same_format(asked: Running) -> None:
     assert "BINWATCH_MONITOR_HOSTS" in _problem(asked.get("/", Host="evil.example"), 421)
     assert "BINWATCH_MONITOR_HOSTS" in _page(asked.get("/", Host="evil.example", Accept=HTML), 421)
     large = b"x" * (MAX_BODY_BYTES + 1)
@@ -124,14 +124,14 @@ def test_a_name_or_a_body_that_is_refused_before_the_app(asked: Running) -> None
     assert "over the limit" in _page(asked.client.post("/audits", content=large, headers={"Accept": HTML}), 413)
 
 
-def test_an_outage_names_no_database_and_no_endpoint(asked: Running, tmp_path: Path) -> None:
+def test_outage_errors_do_not_name_database_or_endpoint(asked: Running, tmp_path: Path) -> None:
     assert "object store" in _problem(asked.get("/photos/1"), 503)
     (tmp_path / "records.db").rename(tmp_path / "away.db")
     assert "the monitor's log says why" in _problem(asked.get("/"), 503)
     assert "The records cannot be read" in _page(asked.look("/"), 503)
 
 
-def test_a_fault_of_the_monitor_itself(asked: Running, known: Recorder) -> None:
+def test_an_internal_error(asked: Running, known: Recorder) -> None:
     with known.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE confusion_totals SET reference = 'odd' WHERE reference = 'audit'")
     assert "Something is wrong with the monitor" in _page(asked.look("/"), 500)
@@ -140,7 +140,7 @@ def test_a_fault_of_the_monitor_itself(asked: Running, known: Recorder) -> None:
     assert asked.get("/healthz").status_code == 200
 
 
-def test_the_description_of_the_api_says_so(asked: Running) -> None:
+def test_problem_json_is_in_the_openapi_description(asked: Running) -> None:
     document = asked.get("/openapi.json").json()
     wrong = [
         (path, status, set(response["content"]))
@@ -154,7 +154,7 @@ def test_the_description_of_the_api_says_so(asked: Running) -> None:
     assert "HTTPValidationError" not in document["components"]["schemas"]
 
 
-def test_every_error_has_words() -> None:
+def test_every_error_has_a_text() -> None:
     for kind, words in MESSAGES.items():
         assert issubclass(kind, BinwatchError)
         assert words.title

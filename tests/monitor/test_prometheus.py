@@ -88,7 +88,7 @@ def test_promtool_accepts_the_configuration_and_the_rules() -> None:
         assert result.returncode == 0, result.stdout + result.stderr
 
 
-def test_promtool_accepts_the_rules_in_which_an_hour_passes_in_a_minute(tmp_path: Path) -> None:
+def test_promtool_accepts_the_accelerated_rules(tmp_path: Path) -> None:
     """Those that the alerts were tried with (docs/operations.md)."""
     write(60, tmp_path / "faster")
     checked = subprocess.run(
@@ -114,7 +114,7 @@ def test_every_alert_has_a_unit_test_and_a_runbook() -> None:
         assert f"docs/operations.md#{alert.lower()}" in RULES["alerts.yml"]
 
 
-def test_every_alert_says_how_bad_it_is_and_what_to_do() -> None:
+def test_every_alert_has_a_severity_and_a_remedy() -> None:
     anchors = re.findall(r"^#+ (\w+)$", OPERATIONS.read_text(encoding="utf-8").lower(), re.MULTILINE)
     for rule in _rules("alerts.yml"):
         said = rule["annotations"]
@@ -137,7 +137,7 @@ NO_METRICS = {"binwatch_default", "binwatch_monitor", "binwatch_worker"}
 """What else the docs name: a network and roles of the database."""
 
 
-def test_what_rules_dashboards_and_docs_name_exists(drifting: Running, known: Recorder, worker: str) -> None:
+def test_metrics_and_labels_in_rules_dashboards_and_docs_exist(drifting: Running, known: Recorder, worker: str) -> None:
     """Metrics and recording rules, their labels, and the values that these are compared with."""
     drifting.services.drift.update()
     drifting.services.flags.update()
@@ -196,21 +196,21 @@ def _unknown(query: str, series: dict[str, dict[str, set[str]]]) -> Iterator[str
 
 
 @pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
-def test_grafana_knows_every_field_of_a_dashboard(path: Path) -> None:
+def test_dashboards_have_only_fields_known_to_grafana(path: Path) -> None:
     assert faults(_dashboard(path)) == []
     broken = _dashboard(path)
     broken["panels"][1] |= {"gridpos": {}, "title": 5}
     assert len(faults(broken)) == 2
 
 
-def test_no_graph_leaps_over_what_happens_between_two_points() -> None:
+def test_graphs_do_not_skip_data_between_points() -> None:
     """As one with a fixed window does, where points are further apart: in a graph of a year, by several hours."""
     graphs = {name: target["expr"] for name, target in EVERY_TARGET.items() if not target.get("instant")}
     assert len(graphs) > 20
     assert {name for name, query in graphs.items() if set(re.findall(r"\[(.+?)\]", query)) - LONG} == set()
 
 
-def test_dashboards_are_four_with_ids_of_their_own_and_the_provisioned_source() -> None:
+def test_the_four_dashboards_have_unique_ids_and_the_provisioned_source() -> None:
     loaded = [_dashboard(path) for path in DASHBOARDS]
     assert len({dashboard["uid"] for dashboard in loaded}) == len({dashboard["title"] for dashboard in loaded}) == 4
     source = (ROOT / "deploy/grafana/provisioning/datasources/prometheus.yml").read_text(encoding="utf-8")
@@ -299,9 +299,7 @@ def _unanswered(prometheus: Prometheus) -> list[str]:
     ]
 
 
-def test_every_panel_shows_data_of_real_records(
-    drifting: Running, recorder: Recorder, worker: str, tmp_path: Path
-) -> None:
+def test_every_panel_shows_data(drifting: Running, recorder: Recorder, worker: str, tmp_path: Path) -> None:
     record_photos(recorder.engine, some_photos(60, seed=4), prefix="more ")
     folder = tmp_path / "prometheus"
     folder.mkdir()
@@ -321,7 +319,7 @@ def test_every_panel_shows_data_of_real_records(
         assert prometheus.query("ALERTS{alertname='BinwatchDrift', signal='brightness'}")
 
 
-def test_what_vanishes_with_its_name_is_missed(monitor: Running, worker: str, tmp_path: Path) -> None:
+def test_alerts_fire_for_vanished_targets(monitor: Running, worker: str, tmp_path: Path) -> None:
     """A container that ends takes its name along, and no `up` is left that could be 0. Pending is as good as firing."""
     folder = tmp_path / "prometheus"
     folder.mkdir()
@@ -360,7 +358,7 @@ COUNTERS = {
 """What Prometheus must say of the records of `record_known`, of one model."""
 
 
-def test_increase_is_what_the_records_say(
+def test_increase_equals_the_recorded_numbers(
     bundle: Path, monitor: Running, recorder: Recorder, worker: str, tmp_path: Path
 ) -> None:
     """From the first photo on, also of a model that is promoted: each counter was scraped with 0 before."""

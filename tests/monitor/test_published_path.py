@@ -111,7 +111,7 @@ def _post(client: httpx.Client, path: str, **fields: str) -> httpx.Response:
     return client.post(PREFIX + path, data=fields, headers={"Origin": str(client.base_url).rstrip("/")})
 
 
-def test_all_that_pages_lead_to_is_there(published: httpx.Client) -> None:
+def test_all_links_of_pages_resolve(published: httpx.Client) -> None:
     assert _post(published, "/login", token=TOKEN, name="Ada", next="/").status_code == 303
     csrf = next(one["value"] for one in Parsed(published.get(f"{PREFIX}/").text).tags("input") if one["name"] == "csrf")
     assert _post(published, "/sight", csrf=csrf or "", numbers="show").headers["location"] == f"{PREFIX}/discrepancies"
@@ -166,13 +166,13 @@ def test_signing_in_auditing_and_signing_out(published: httpx.Client) -> None:
     assert COOKIE not in published.cookies
 
 
-def test_the_way_to_the_worst_bin(published: httpx.Client) -> None:
+def test_navigation_to_the_worst_bin(published: httpx.Client) -> None:
     assert published.get(f"{PREFIX}/audit").headers["location"] == f"{PREFIX}/login?next=%2Faudit"
     assert _post(published, "/login", token=TOKEN, name="Ada").status_code == 303
     assert published.get(f"{PREFIX}/audit").headers["location"] == f"{PREFIX}/audit/bin?bucket=bins&id=f"
 
 
-def test_a_slash_too_many_leads_back_without_naming_host_or_scheme(published: httpx.Client) -> None:
+def test_a_redundant_slash_redirects_without_host_or_scheme(published: httpx.Client) -> None:
     for path, query in {"/discrepancies": "?size=2", "/bin": "?id=a%26b", "/api/models": ""}.items():
         answer = published.get(f"{PREFIX}{path}/{query}")
         assert (answer.status_code, answer.headers["location"]) == (307, f"{PREFIX}{path}{query}")
@@ -181,14 +181,14 @@ def test_a_slash_too_many_leads_back_without_naming_host_or_scheme(published: ht
     assert published.get(PREFIX).status_code in (200, 301)  # nginx itself leads on to the folder
 
 
-def test_the_api_says_where_it_is(published: httpx.Client) -> None:
+def test_the_api_description_names_its_path(published: httpx.Client) -> None:
     for _ in range(2):
         assert published.get(f"{PREFIX}/openapi.json").json()["servers"] == [{"url": PREFIX}]
     assert published.get(f"{PREFIX}/api/bin?id=nothing").headers["content-type"] == "application/problem+json"
     assert published.get(f"{PREFIX}/static/monitor.css").headers["cache-control"] == "no-cache"
 
 
-def test_without_a_proxy_nothing_is_believed(known_photos: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_forwarded_headers_are_ignored_without_a_proxy(known_photos: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BINWATCH_MONITOR_PROXIES", "10.0.0.0/8")
     with running_monitor() as running:
         page = running.get("/", **{"Accept": HTML, "X-Forwarded-Prefix": "/elsewhere"})
@@ -209,21 +209,21 @@ def test_without_a_proxy_nothing_is_believed(known_photos: None, monkeypatch: py
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("path", ["/", "/discrepancies", "/binwatch-other"])
-def test_only_plain_paths_are_believed(said: str, root: str, path: str) -> None:
+def test_only_plain_forwarded_prefixes_are_accepted(said: str, root: str, path: str) -> None:
     assert _asked(Settings(), path, [(b"x-forwarded-prefix", said.encode("latin-1"))]) == (root, path)
 
 
-def test_one_path_at_most_is_believed() -> None:
+def test_repeated_forwarded_prefixes_are_ignored() -> None:
     assert _asked(Settings(), "/x", [(b"x-forwarded-prefix", b"/a"), (b"x-forwarded-prefix", b"/b")]) == ("", "/x")
 
 
 @pytest.mark.parametrize("path", ["/binwatch", "/binwatch/", "/"])
-def test_the_folder_is_the_overview(path: str) -> None:
+def test_the_root_path_is_the_overview(path: str) -> None:
     assert _asked(Settings(monitor_root_path="/binwatch"), path, []) == ("/binwatch", "/")
 
 
 @pytest.mark.parametrize("path", ["binwatch", "//binwatch", "/a b", "https://a/b", "/../b"])
-def test_a_path_that_is_none_is_named(path: str) -> None:
+def test_an_invalid_published_path_is_an_error(path: str) -> None:
     with pytest.raises(SettingsError, match=r"BINWATCH_MONITOR_ROOT_PATH: .* write one like /binwatch"):
         _asked(Settings(monitor_root_path=path), "/", [])
 

@@ -48,7 +48,7 @@ def drawn(recorder: Recorder) -> Recorder:
     return recorder
 
 
-def test_too_few_audits_say_how_many_are_needed(drawn: Recorder, floor: Running) -> None:
+def test_too_few_audits_show_the_required_number(drawn: Recorder, floor: Running) -> None:
     drawn.audit("00", 3)
     drawn.audit("01", 3, blind=False)
     floor.services.random_audits.update()
@@ -57,7 +57,7 @@ def test_too_few_audits_say_how_many_are_needed(drawn: Recorder, floor: Running)
     assert "29 more audits of bins drawn at random" in floor.page()
 
 
-def test_shares_of_all_bins_follow_from_draws_and_their_audits(drawn: Recorder, floor: Running) -> None:
+def test_estimated_shares_follow_from_draws_and_audits(drawn: Recorder, floor: Running) -> None:
     found = [3 if number % 3 else 2 for number in range(BINS)]
     for number, quantity in enumerate(found):
         drawn.audit(f"{number:02}", quantity)
@@ -82,7 +82,7 @@ def test_shares_of_all_bins_follow_from_draws_and_their_audits(drawn: Recorder, 
     assert "36 answered random draws" in floor.page()
 
 
-def test_the_next_random_bin_by_api_and_page(recorder: Recorder, floor: Running) -> None:
+def test_the_next_random_bin_in_the_api_and_on_the_page(recorder: Recorder, floor: Running) -> None:
     assert floor.client.post("/api/audits/next").status_code == 401
     assert floor.client.post("/api/audits/next", headers=BEARER).status_code == 404
     recorder.pair("00123", 3, 4)
@@ -99,7 +99,7 @@ def test_the_next_random_bin_by_api_and_page(recorder: Recorder, floor: Running)
         assert connection.execute(select(AuditDraw.likelihood)).scalars().all() == [1, 1]
 
 
-def test_answers_without_a_number_are_left_out_and_said(drawn: Recorder, floor: Running) -> None:
+def test_answers_without_a_number_are_excluded_and_reported(drawn: Recorder, floor: Running) -> None:
     """Four of 36 draws are closed by them; one is open."""
     for number in range(BINS - 5):
         drawn.audit(f"{number:02}", 3)
@@ -126,7 +126,7 @@ def test_answers_without_a_number_are_left_out_and_said(drawn: Recorder, floor: 
     assert at_worst in re.sub(r"\s*\n\s*", " ", page)
 
 
-def test_a_photo_that_is_drawn_again_counts_again(drawn: Recorder, floor: Running) -> None:
+def test_a_repeated_draw_counts_again(drawn: Recorder, floor: Running) -> None:
     """With the answer that it has: draws are with replacement."""
     for number in range(BINS):
         drawn.audit(f"{number:02}", 3 if number else 2)
@@ -143,7 +143,7 @@ def test_a_photo_that_is_drawn_again_counts_again(drawn: Recorder, floor: Runnin
     assert answer["accuracy"]["interval"] == pytest.approx(expected.interval.model_dump())
 
 
-def test_next_without_an_answer_draws_another_bin_and_leaves_the_first_open(recorder: Recorder, floor: Running) -> None:
+def test_skipping_draws_another_bin_and_leaves_the_first_open(recorder: Recorder, floor: Running) -> None:
     for bin_id in ("a", "b"):
         recorder.pair(bin_id, 3, 4)
     here = {"Origin": str(floor.client.base_url).rstrip("/"), "Accept": HTML}
@@ -170,7 +170,7 @@ def test_next_without_an_answer_draws_another_bin_and_leaves_the_first_open(reco
     assert floor.client.post(asked + "another", headers=BEARER).json()["bin"] == "a"
 
 
-def test_the_overview_gives_the_bin_that_waits_longest(drawn: Recorder, floor: Running) -> None:
+def test_the_overview_links_to_the_longest_waiting_draw(drawn: Recorder, floor: Running) -> None:
     """Its form skips no bin."""
     with drawn.engine.begin() as connection:
         longest = update(AuditDraw).where(AuditDraw.bin_id == "17").values(drawn_at=DAY - timedelta(days=1))
@@ -217,7 +217,7 @@ def _hidden(page: str, name: str) -> str:
     return unescape(page.partition(f'name="{name}" value="')[2].partition('"')[0])
 
 
-def test_another_model_s_probabilities_say_nothing_of_the_inventory(drawn: Recorder, floor: Running) -> None:
+def test_probabilities_of_another_model_are_not_used_for_the_inventory(drawn: Recorder, floor: Running) -> None:
     """Beside those of the model in use they would look like wrong records: the answers stand alone."""
     for number in range(BINS):
         drawn.audit(f"{number:02}", 3)
@@ -230,7 +230,7 @@ def test_another_model_s_probabilities_say_nothing_of_the_inventory(drawn: Recor
     assert answer["inventory"]["interval"] == pytest.approx(alone.interval.model_dump())
 
 
-def test_what_is_saved_is_said_if_the_next_bin_cannot_be_drawn(recorder: Recorder, floor: Running) -> None:
+def test_a_saved_audit_is_confirmed_even_if_the_next_draw_fails(recorder: Recorder, floor: Running) -> None:
     recorder.pair("a", 3, 4)
     here = {"Origin": str(floor.client.base_url).rstrip("/"), "Accept": HTML}
     floor.client.post("/login", data={"token": TOKEN, "name": "Ada"}, headers=here)
@@ -243,7 +243,7 @@ def test_what_is_saved_is_said_if_the_next_bin_cannot_be_drawn(recorder: Recorde
     assert floor.client.post("/audits", data=form, headers=here).headers["location"] == "/?saved=1"
 
 
-def test_draws_that_were_imported_later_are_not_the_last(drawn: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_imported_draws_are_not_the_latest(drawn: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn.audit("00", 3)
     with drawn.engine.begin() as connection:
         first = AuditDraw.id == select(AuditDraw.id).order_by(AuditDraw.id).limit(1).scalar_subquery()

@@ -162,7 +162,7 @@ def told(history: _History, records_engine: Engine, monkeypatch: pytest.MonkeyPa
         yield running
 
 
-def test_every_figure_is_what_arithmetic_says(history: _History, told: Running) -> None:
+def test_every_figure_equals_an_independent_recount(history: _History, told: Running) -> None:
     _check_metrics(history, told)
     for model in MODELS:
         _check_summary(history, told, model)

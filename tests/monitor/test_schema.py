@@ -52,7 +52,7 @@ def asked(postgres_records: Engine, s3: S3, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("mode", [schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE])
-def test_the_api_keeps_to_its_description(asked: Running, mode: schemathesis.GenerationMode) -> None:
+def test_the_api_conforms_to_its_description(asked: Running, mode: schemathesis.GenerationMode) -> None:
     schema = schemathesis.openapi.from_dict(asked.get("/openapi.json").json())
     operations = [found.ok() for found in schema.get_all_operations()]
     wanted = {"/api/discrepancies", "/api/audits", "/api/bin", "/api/models", "/api/slices"}
@@ -96,7 +96,7 @@ def _ask(
         ("/discrepancies?prefix=%00", 200),
     ],
 )
-def test_a_text_that_no_database_keeps_is_no_outage(asked: Running, path: str, status: int) -> None:
+def test_a_text_that_no_database_can_store_is_not_an_outage(asked: Running, path: str, status: int) -> None:
     assert asked.get(path).status_code == status
     saved = asked.client.post(
         "/api/audits", json={"bin": "a\x00", "quantity": 1}, headers={"Authorization": f"Bearer {TOKEN}"}

@@ -82,7 +82,7 @@ def test_the_worst_slice_comes_first(sliced: tuple[Recorder, Running]) -> None:
     assert monitor.get("/api/slices?model=none").status_code == 404
 
 
-def test_a_name_is_text(sliced: tuple[Recorder, Running]) -> None:
+def test_slice_names_are_escaped(sliced: tuple[Recorder, Running]) -> None:
     recorder, monitor = sliced
     name = "<b onclick='x'>\\n\""
     recorder.count(f"{name}/a.jpg", 2)
@@ -91,7 +91,7 @@ def test_a_name_is_text(sliced: tuple[Recorder, Running]) -> None:
     assert monitor.metric("binwatch_slice_photos_total", slice=name, outcome="counted") == 1
 
 
-def test_a_newer_model_has_figures_of_its_own_and_metrics_are_of_both(sliced: tuple[Recorder, Running]) -> None:
+def test_slice_figures_are_per_model_and_slice_metrics_of_all_models(sliced: tuple[Recorder, Running]) -> None:
     recorder, monitor = sliced
     recorder.count("good/g0.jpg", 2, model="model-2")
     view = monitor.get("/api/slices").json()
@@ -99,7 +99,7 @@ def test_a_newer_model_has_figures_of_its_own_and_metrics_are_of_both(sliced: tu
     assert monitor.metric("binwatch_slice_photos_total", slice="good", outcome="counted") == 5
 
 
-def test_metrics_of_slices_go_on_when_a_model_is_promoted_and_never_fall(sliced: tuple[Recorder, Running]) -> None:
+def test_slice_metrics_never_decrease_on_promotion(sliced: tuple[Recorder, Running]) -> None:
     """They are of all models together, so each is what the metrics by model add up to: one slice of all photos here."""
     recorder, monitor = sliced
 
@@ -133,7 +133,7 @@ def test_metrics_of_slices_go_on_when_a_model_is_promoted_and_never_fall(sliced:
     assert monitor.metric(comparisons, slice="good", outcome="over") == 1
 
 
-def test_the_slice_that_moved_is_named_wherever_drift_is_shown(
+def test_the_drifted_slice_is_named_everywhere(
     bundle: Path, monkeypatch: pytest.MonkeyPatch, sqlite_records: Engine
 ) -> None:
     monkeypatch.setenv("BINWATCH_SLICE_PATTERN", "(cam-[0-9])")
@@ -183,7 +183,7 @@ def test_the_slice_that_moved_is_named_wherever_drift_is_shown(
         assert "disk is full" in str(report.problem)
 
 
-def test_without_the_setting_there_is_nothing(monitor: Running, known: Recorder) -> None:
+def test_slices_are_absent_without_the_setting(monitor: Running, known: Recorder) -> None:
     assert not [name for name in monitor.metrics() if "slice" in name]
     assert monitor.get("/api/slices").json() == {"rule": None, "model": MODEL, "slices": []}
     assert "Photos are not sliced." in Parsed(monitor.page("/slices")).text

@@ -65,7 +65,7 @@ def _decide(running: Running, headers: dict[str, str], number: int = 1, **fields
     return running.client.post(f"/api/variances/{number}", json=fields, headers=headers)
 
 
-def test_an_approved_number_is_what_other_systems_get(office: Running) -> None:
+def test_the_api_returns_approved_quantities(office: Running) -> None:
     decided = _decide(office, APPROVING, **APPROVED, note="as seen")
     assert (decided.status_code, decided.json()) == (
         200,
@@ -107,7 +107,7 @@ def test_an_approved_number_is_what_other_systems_get(office: Running) -> None:
         (APPROVING, 99, {}, 404),
     ],
 )
-def test_what_is_refused(
+def test_invalid_decisions_are_refused(
     office: Running, headers: dict[str, str], number: int, fields: dict[str, object], status: int
 ) -> None:
     answer = _decide(office, headers, number, **(APPROVED | fields))
@@ -145,9 +145,7 @@ def test_an_approver_decides_on_the_page_of_the_bin(office: Running) -> None:
 
 
 @pytest.mark.parametrize(("groups", "status"), [("floor, approver", 200), ("floor", 403), ("approvers", 403)])
-def test_a_proxy_says_who_is_an_approver(
-    settings: Recorder, monkeypatch: pytest.MonkeyPatch, groups: str, status: int
-) -> None:
+def test_a_proxy_names_approvers(settings: Recorder, monkeypatch: pytest.MonkeyPatch, groups: str, status: int) -> None:
     monkeypatch.setenv("BINWATCH_MONITOR_USER_HEADER", "X-User")
     monkeypatch.setenv("BINWATCH_MONITOR_ROLE_HEADER", "X-Groups")
     with running_monitor() as running:
@@ -177,7 +175,7 @@ def test_a_proxy_s_users_need_a_role_and_scripts_behind_it_the_token(
         assert "An approver decides." in Parsed(running.page("/bin?id=c")).text
 
 
-def test_who_audits_blind_decides_nothing(office: Running) -> None:
+def test_blind_auditors_cannot_decide(office: Running) -> None:
     """An error would tell what was found."""
     _sign_in(office, APPROVERS, "Eve")
     office.client.cookies.delete("binwatch_numbers")
@@ -202,18 +200,18 @@ def test_a_recount_is_for_people_who_have_not_seen_the_numbers(records_engine: E
     assert (queues["Ada"], queues["Dan"], "c" in queues["Eve"]) == (["d"], ["d"], True)
 
 
-def test_without_a_role_nobody_approves(settings: Recorder) -> None:
+def test_nobody_approves_without_a_configured_role(settings: Recorder) -> None:
     with running_monitor() as running:
         assert _decide(running, BEARER, **APPROVED).status_code == 403
         assert "BINWATCH_MONITOR_APPROVER_TOKEN" in Parsed(running.page("/bin?id=d")).text
 
 
-def test_one_token_for_both_is_an_error() -> None:
+def test_equal_tokens_for_auditors_and_approvers_are_an_error() -> None:
     with pytest.raises(SettingsError, match="choose another secret"):
         Authenticator(Settings(monitor_token=TOKEN, monitor_approver_token=TOKEN))
 
 
-def test_variances_are_decided_on_from_the_command_line(settings: Recorder) -> None:
+def test_variances_are_decided_from_the_command_line(settings: Recorder) -> None:
     for who, queue in (("Ada", ["c"]), ("Dan", [])):
         add_audit(settings.engine, BUCKET, "c", 2, "Dan", blind=True)
         asked = _invoke("audits", "queue", "--recount", "--auditor", who).splitlines()[1:]

@@ -122,7 +122,7 @@ def test_the_oddest_bins_come_first_on_both_databases(records_engine: Engine) ->
         }
 
 
-def test_a_certain_quantity_is_not_one_of_which_the_model_says_nothing(records_engine: Engine) -> None:
+def test_a_certain_quantity_differs_from_one_the_model_cannot_predict(records_engine: Engine) -> None:
     """Both are without p-value here."""
     recorder = Recorder(records_engine)
     recorder.count("bin-images/certain.jpg", 3, certain=True)
@@ -139,7 +139,7 @@ def test_a_certain_quantity_is_not_one_of_which_the_model_says_nothing(records_e
     assert [one.chance for one in standings if one] == [1.0, None]
 
 
-def test_an_audit_of_a_quantity_that_was_said_again_tells_what_its_flag_was_worth(recorder: Recorder) -> None:
+def test_an_audit_of_a_repeated_quantity_counts_towards_flag_precision(recorder: Recorder) -> None:
     recorder.calibrate()
     recorder.pair("a", 1, 3)
     recorder.expect("a", 3)
@@ -151,7 +151,7 @@ def test_an_audit_of_a_quantity_that_was_said_again_tells_what_its_flag_was_wort
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(1, 9), st.sampled_from([Direction.EITHER, Direction.ALL, Direction.SURPLUS]))
-def test_pages_hold_every_bin_once_forwards_and_backwards(ranked: Recorder, limit: int, direction: Direction) -> None:
+def test_paging_shows_every_bin_once_in_both_directions(ranked: Recorder, limit: int, direction: Direction) -> None:
     filters = Filters(direction=direction)
     whole = _bins(ranked.engine, filters)
     with ranked.engine.connect() as connection:
@@ -172,12 +172,12 @@ def test_pages_hold_every_bin_once_forwards_and_backwards(ranked: Recorder, limi
 @pytest.mark.parametrize(
     "cursor", ["x", "é", "", "MQ", "bmFuIDAgMQ", "MSAxIDk5OTk5OTk5OTk5OTk5OTk5OTk5OTk", "LTEgMCAx", "MCAwIDA"]
 )
-def test_cursors_of_others_are_refused(ranked: Recorder, cursor: str) -> None:
+def test_invalid_cursors_are_refused(ranked: Recorder, cursor: str) -> None:
     with ranked.engine.connect() as connection, pytest.raises(BadCursor, match="is not a cursor"):
         read_discrepancies(connection, Filters(), ALPHA, after=cursor)
 
 
-def test_neighbours_lead_through_the_list(ranked: Recorder) -> None:
+def test_neighbours_follow_the_list(ranked: Recorder) -> None:
     with ranked.engine.connect() as connection:
         filters = Filters(audited=False)
         walked = ["under"]
@@ -193,7 +193,7 @@ def test_neighbours_lead_through_the_list(ranked: Recorder) -> None:
         assert (stranger.previous, stranger.next and stranger.next.bin_id) == (None, "under")
 
 
-def test_one_bin(ranked: Recorder) -> None:
+def test_details_of_a_bin(ranked: Recorder) -> None:
     ranked.expect("over", 9, at=DAY + timedelta(hours=1))
     ranked.count("bin-images/over.jpg", reason=Reason.CORRUPT, detail="damaged", model="newest")
     with ranked.engine.connect() as connection:
@@ -210,7 +210,7 @@ def test_one_bin(ranked: Recorder) -> None:
     assert found.audit is None
 
 
-def test_one_bin_with_its_chances(ranked: Recorder) -> None:
+def test_probabilities_of_a_bin(ranked: Recorder) -> None:
     with ranked.engine.connect() as connection:
         found = read_bin(connection, BUCKET, "over-more", ALPHA)
         assert found.standing is not None
@@ -222,7 +222,7 @@ def test_one_bin_with_its_chances(ranked: Recorder) -> None:
             read_bin(connection, BUCKET, "nobody", ALPHA)
 
 
-def test_the_history_of_a_bin_ends(recorder: Recorder) -> None:
+def test_the_history_of_a_bin_is_limited(recorder: Recorder) -> None:
     """But the latest photo is there, even if older uploads were recorded after it."""
     recorder.count("bin-images/a.jpg", 1)
     for number in range(MAX_HISTORY_ROWS + 5):
@@ -234,7 +234,7 @@ def test_the_history_of_a_bin_ends(recorder: Recorder) -> None:
     assert len(found.photos) == MAX_HISTORY_ROWS + 1
 
 
-def test_lines_over_time(recorder: Recorder) -> None:
+def test_time_series(recorder: Recorder) -> None:
     """Of three hours: two photos by an older model, nothing, then four by the one in use."""
     recorder.pair("a", 1, 1, model="older")
     recorder.pair("b", 1, 2, model="older")
@@ -265,7 +265,7 @@ def test_lines_over_time(recorder: Recorder) -> None:
 
 
 @pytest.mark.parametrize("span", TimeRange)
-def test_lines_of_every_length_end_now(known: Recorder, span: TimeRange) -> None:
+def test_time_series_of_every_range_end_now(known: Recorder, span: TimeRange) -> None:
     with known.engine.connect() as connection:
         trend = read_trend(connection, span, lambda _: None)
     assert trend.buckets[-1].comparisons + trend.buckets[-2].comparisons == 6
@@ -291,7 +291,7 @@ def test_the_overview_of_known_records(known: Recorder) -> None:
     assert found.summary.agreement.total.exact == 3
 
 
-def test_figures_of_a_model_are_those_of_the_variant_in_use(ranked: Recorder) -> None:
+def test_figures_of_a_model_are_of_the_variant_in_use(ranked: Recorder) -> None:
     card = Bundle(DEFAULT_MODEL).card
     assert card.variants[Precision.INT8].metrics["test"]["accuracy"] != card.metrics["test"].accuracy.model_dump()
     with ranked.engine.connect() as connection:
@@ -307,7 +307,7 @@ def test_figures_of_a_model_are_those_of_the_variant_in_use(ranked: Recorder) ->
     assert card.metrics_of("fp32") == card.metrics
 
 
-def test_models_with_their_confusions(ranked: Recorder) -> None:
+def test_models_with_their_confusion_matrices(ranked: Recorder) -> None:
     with ranked.engine.connect() as connection:
         found = read_models(connection, lambda _: None, None).models
     assert [(model.version, model.in_use) for model in found] == [("older", True), (MODEL, False)]
@@ -322,7 +322,7 @@ def test_models_with_their_confusions(ranked: Recorder) -> None:
     assert newer.card is None
 
 
-def test_the_csv_holds_what_the_list_holds(ranked: Recorder, monitor: Running) -> None:
+def test_the_csv_equals_the_list(ranked: Recorder, monitor: Running) -> None:
     ranked.pair("=HYPERLINK(1)", 1, 4)
     answer = monitor.get("/api/discrepancies.csv?alpha=0.1")
     assert answer.headers["content-type"] == "text/csv; charset=utf-8"
@@ -367,16 +367,16 @@ def test_the_api_pages_through_the_list(ranked: Recorder, monitor: Running) -> N
         "colour=red",
     ],
 )
-def test_questions_that_cannot_be_understood(monitor: Running, query: str) -> None:
+def test_invalid_queries_are_refused(monitor: Running, query: str) -> None:
     assert monitor.get(f"/api/discrepancies?{query}").status_code == 422
 
 
-def test_a_cursor_that_is_none(monitor: Running) -> None:
+def test_an_invalid_cursor_is_refused(monitor: Running) -> None:
     answer = monitor.get("/api/discrepancies?after=x")
     assert (answer.status_code, answer.json()["detail"][:19]) == (400, "'x' is not a cursor")
 
 
-def test_a_count_beyond_five_says_how_many(recorder: Recorder, monitor: Running) -> None:
+def test_a_count_beyond_five_has_a_number(recorder: Recorder, monitor: Running) -> None:
     said = [0.0] * 6 + [0.005] * 10 + [0.15, 0.5, 0.2, 0.05, 0.03, 0.02]
     recorder.count("bin-images/a.jpg", 6, distribution=said)
     recorder.expect("a", 40)
@@ -393,7 +393,7 @@ def test_a_count_beyond_five_says_how_many(recorder: Recorder, monitor: Running)
     assert [(each["count"], each["difference_in_words"]) for each in latest] == [("about 17", "23 fewer")]
 
 
-def test_a_flag_beyond_five_proves_right(recorder: Recorder, monitor: Running) -> None:
+def test_a_flag_beyond_five_can_be_right(recorder: Recorder, monitor: Running) -> None:
     """40 and 17 are one class, but not the same quantity. What differs in no item was never flagged."""
     every = category((0.3,) * 99, classes=UP_TO_20)
     Store(recorder.engine).use_model(MODEL, Calibration(photos=99, split="test", categories=(every,)))
@@ -410,13 +410,13 @@ def test_a_flag_beyond_five_proves_right(recorder: Recorder, monitor: Running) -
     assert said_of == {"wrong": Outcome.OVER, "right": Outcome.EXACT, "agrees": Outcome.EXACT}
 
 
-def test_a_bin_of_which_nothing_is_known(monitor: Running) -> None:
+def test_an_unknown_bin_is_not_found(monitor: Running) -> None:
     answer = monitor.get("/api/bin?id=../../etc/passwd")
     assert answer.status_code == 404
     assert "'../../etc/passwd'" in answer.json()["detail"]
 
 
-def test_a_metadata_file_without_a_quantity_is_named(recorder: Recorder) -> None:
+def test_metadata_without_a_quantity_has_a_reason(recorder: Recorder) -> None:
     recorder.expect("a", reason=MetadataReason.NOT_JSON)
     with recorder.engine.connect() as connection:
         found = read_bin(connection, BUCKET, "a", ALPHA)
