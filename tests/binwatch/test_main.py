@@ -15,7 +15,7 @@ from binwatch.__main__ import SUBCOMMANDS, main
 from binwatch.errors import BinwatchError, BundleError, ObjectsError, SettingsError
 from binwatch.settings import Settings
 from monitor.records import RecordsDown
-from tests.conftest import NO_ONE, ROOT
+from tests.conftest import ROOT, UNREACHABLE_URL
 from trainer.display import Display
 
 
@@ -157,7 +157,7 @@ def test_what_a_caller_can_mend_ends_with_2(
 def test_an_outage_ends_with_3(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("BINWATCH_S3_ENDPOINT_URL", NO_ONE)
+    monkeypatch.setenv("BINWATCH_S3_ENDPOINT_URL", UNREACHABLE_URL)
     assert _run(monkeypatch, "worker", "count", "s3://bucket/") == 3
     assert "check the endpoint, the credentials and the network" in capsys.readouterr().err
     monkeypatch.setenv("BINWATCH_DATABASE_URL", f"sqlite:///{tmp_path}/none.db")

@@ -1,4 +1,4 @@
-"""Photos as a model might see them, and a bundle whose reference they are like."""
+"""Simulated photos and a model bundle whose reference they match."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SIZE = 8
 
 
 def some_photos(number: int, seed: int = 0, *, brighter: float = 0.0) -> ReferenceData:
-    """Photos as a model might see them; `brighter` moves their brightness."""
+    """Return simulated model outputs and photo properties; `brighter` shifts the mean brightness."""
     random = np.random.default_rng(seed)
     probabilities = random.dirichlet(np.ones(7), number)
     return ReferenceData(
@@ -43,7 +43,7 @@ REFERENCE = make_reference(some_photos(1000))
 
 
 def record_photos(engine: Engine, photos: ReferenceData, *, model: str = MODEL, prefix: str = "") -> None:
-    """Write photos as a worker would, each of a bin of its own, with its expected quantity."""
+    """Record photos as a worker does, each of its own bin, with the expected quantities."""
     numbers = itertools.count()
     counts, expectations = [], []
     columns = zip(*(photos.properties[signal] for signal in photos.properties), strict=True)
@@ -84,7 +84,7 @@ def record_photos(engine: Engine, photos: ReferenceData, *, model: str = MODEL, 
 
 
 def write_bundle(folder: Path) -> None:
-    """A card of MODEL with the reference; there is no ONNX file beside it."""
+    """Write a card of MODEL with the reference, without an ONNX file."""
     variant = Variant(file="model.onnx", sha256="0" * 64, bytes=1)
     card = Card(
         version=MODEL,

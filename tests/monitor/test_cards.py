@@ -1,4 +1,4 @@
-"""Cards of models: from the settings' folder or the bucket, and no page waits for either."""
+"""Loading of model cards from the configured folder or the bucket, without blocking pages."""
 
 from __future__ import annotations
 
@@ -53,28 +53,28 @@ def test_the_card_of_a_promoted_model_is_read_from_the_bucket(s3: S3, registry: 
     s3.put("models/other/card.json", card.model_dump_json().encode())
     registry.set_current(CurrentModel(version="other", promoted=card.created), registry.current())
     cards = Cards(bundle, registry)
-    assert cards.get_cached("other") is None, "it is asked for, and no page waits"
+    assert cards.get_cached("other") is None, "it is requested in the background"
     _wait_for(lambda: cards.get_cached("other"))
     assert cards.current() is None
     _wait_for(cards.current)
-    found = cards.current()
-    assert found is not None
-    assert found.version == "other"
+    loaded = cards.current()
+    assert loaded is not None
+    assert loaded.version == "other"
 
 
 def test_an_unreachable_bucket_is_retried_once_a_minute(bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
-    asked = threading.Semaphore(0)
+    requests = threading.Semaphore(0)
 
     class Down(Registry):
         def __init__(self) -> None:
             pass
 
         def card(self, version: str) -> Card:
-            asked.release()
+            requests.release()
             raise ObjectsError("no answer")
 
         def current(self) -> CurrentModel | None:
-            asked.release()
+            requests.release()
             raise ObjectsError("no answer")
 
     clock = _Clock()
@@ -83,18 +83,18 @@ def test_an_unreachable_bucket_is_retried_once_a_minute(bundle: Path, caplog: py
         assert cards.get_cached("other") is None
         assert cards.current() is None
     for _ in range(2):
-        assert asked.acquire(timeout=WITHIN_S)
-    assert not asked.acquire(blocking=False)
+        assert requests.acquire(timeout=WITHIN_S)
+    assert not requests.acquire(blocking=False)
     clock.now += RETRY_INTERVAL_S
     assert cards.get_cached("other") is None
-    assert asked.acquire(timeout=WITHIN_S)
+    assert requests.acquire(timeout=WITHIN_S)
     _wait_for(lambda: "the card of model other cannot be read" in caplog.text)
     with pytest.raises(ObjectsError):
         cards.reference("other")
 
 
 def test_a_model_without_a_bundle_has_no_reference(registry: Registry, bundle: Path) -> None:
-    """It is not waited for: only a bundle that cannot be fetched for now is."""
+    """It is not retried: only a temporarily unavailable bundle is."""
     for cards in (Cards(bundle), Cards(bundle, registry)):
         assert cards.reference("other") is None
         assert cards.reference(MODEL) is not None

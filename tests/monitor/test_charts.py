@@ -1,4 +1,4 @@
-"""Charts put each value where it belongs, and claim nothing where nothing is known."""
+"""Charts: positions of values, gaps for missing data, ticks and scales."""
 
 from __future__ import annotations
 
@@ -37,8 +37,10 @@ def test_a_day_without_photos_breaks_the_line() -> None:
 
 
 def test_confidence_is_drawn_as_a_band_or_as_a_whisker_for_a_single_point() -> None:
-    alone = Point(START + 9 * DAY, 0.5, 0.25, 0.75)
-    line = _line(Point(START, 0.5, 0.4, 0.6), Point(START + DAY, 0.5, 0.3, 0.7), Point(START + 2 * DAY, None), alone)
+    single_point = Point(START + 9 * DAY, 0.5, 0.25, 0.75)
+    line = _line(
+        Point(START, 0.5, 0.4, 0.6), Point(START + DAY, 0.5, 0.3, 0.7), Point(START + 2 * DAY, None), single_point
+    )
     assert line.bands == ["M0 80L10 60L10 140L0 120Z"]
     assert line.whiskers == ["M90 150L90 50"]
 
@@ -85,8 +87,8 @@ def test_histogram_columns_are_normalised() -> None:
     assert [bar.height for bar in chart.window] == [round(SHAPE_HEIGHT * 2 / 3, 1)] * 2
     assert chart.reference[1].tooltip == "1: 25.0% in the reference"
     assert all(
-        theirs.x + theirs.width == pytest.approx(ours.x)
-        for theirs, ours in zip(chart.reference, chart.window, strict=True)
+        reference.x + reference.width == pytest.approx(window.x)
+        for reference, window in zip(chart.reference, chart.window, strict=True)
     )
 
 

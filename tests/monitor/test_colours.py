@@ -1,4 +1,4 @@
-"""Every pair of colours that the style sheets put on each other can be told apart, in light and in dark."""
+"""Contrast of the colour pairs of the style sheets, in the light and the dark scheme."""
 
 from __future__ import annotations
 
@@ -47,16 +47,16 @@ def _colours(scheme: str) -> dict[str, str]:
 
 def _luminance(colour: str) -> float:
     parts = [int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5)]
-    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    linear = [channel / 12.92 if channel <= 0.04045 else ((channel + 0.055) / 1.055) ** 2.4 for channel in parts]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize(("front", "back", "least"), PAIRS)
-def test_colour_pairs_meet_wcag_aa_contrast(scheme: str, front: str, back: str, least: float) -> None:
+@pytest.mark.parametrize(("foreground", "background", "min_contrast"), PAIRS)
+def test_colour_pairs_meet_wcag_aa_contrast(scheme: str, foreground: str, background: str, min_contrast: float) -> None:
     colours = _colours(scheme)
-    dark, light = sorted((_luminance(colours[front]), _luminance(colours[back])))
-    assert (light + 0.05) / (dark + 0.05) >= least
+    dark, light = sorted((_luminance(colours[foreground]), _luminance(colours[background])))
+    assert (light + 0.05) / (dark + 0.05) >= min_contrast
 
 
 def test_both_schemes_define_the_same_colours() -> None:
@@ -65,7 +65,7 @@ def test_both_schemes_define_the_same_colours() -> None:
 
 @pytest.mark.parametrize("sheet", sorted(SHEETS.keys() - {"tokens.css"}))
 def test_every_colour_is_a_token(sheet: str) -> None:
-    """A colour written out elsewhere would be the same in the dark."""
+    """A literal colour would be the same in the dark scheme."""
     css = SHEETS[sheet]
     assert not re.search(r"#[0-9a-fA-F]{3,8}\b(?=[^{]*\})|\brgba?\(|\bhsla?\(", css)
     own = set(re.findall(r"--([a-z0-9-]+):", css))

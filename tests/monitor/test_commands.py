@@ -1,4 +1,4 @@
-"""The commands as an operator runs them: processes, ports, signals, exit codes."""
+"""The monitor's commands as an operator runs them: processes, ports, signals and exit codes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def _run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """In a process of its own: exit codes and tracebacks are real."""
+    """Run the command in its own process, with real exit codes and tracebacks."""
     variables = os.environ | environment
     return subprocess.run([*COMMAND, *arguments], env=variables, cwd=ROOT, capture_output=True, text=True, timeout=60)
 
@@ -46,7 +46,7 @@ class Result:
 
 
 def _invoke(*arguments: str, **environment: str) -> Result:
-    """In this process, which saves the seconds that starting one takes."""
+    """Run the command in this process, which saves the seconds of starting a new one."""
     out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.setattr("sys.argv", ["monitor", *arguments])
@@ -70,7 +70,7 @@ def _serving(*arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def _first_line(process: subprocess.Popen[str]) -> str:
-    """What it prints once it listens; pytest's time-out is the deadline."""
+    """Return the line that is printed once the server listens; pytest's timeout is the deadline."""
     assert process.stdout is not None
     return process.stdout.readline().strip()
 
@@ -80,7 +80,9 @@ def _database(sqlite_records: Engine, bundle: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("BINWATCH_DATABASE_URL", sqlite_records.url.render_as_string(hide_password=False))
 
 
-def test_serve_prints_its_address_writes_the_port_file_and_exits_cleanly(known: Recorder, tmp_path: Path) -> None:
+def test_serve_prints_its_address_writes_the_port_file_and_exits_cleanly(
+    known_records: Recorder, tmp_path: Path
+) -> None:
     port_file = tmp_path / "port"
     with _serving("--port", "0", "--port-file", str(port_file)) as process:
         line = _first_line(process)
@@ -91,7 +93,7 @@ def test_serve_prints_its_address_writes_the_port_file_and_exits_cleanly(known: 
         process.send_signal(signal.SIGTERM)
         output, errors = process.communicate(timeout=30)
     assert process.returncode == 0
-    # Whether the first look for drift came before the end or not: it finds no model to compare with.
+    # The first drift check may or may not run before the end; it finds no model to compare with.
     lines = [line for line in errors.splitlines() if "the card of model" not in line]
     assert (output, lines) == ("", [])
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith("port")] == ["port"]
@@ -106,13 +108,13 @@ def test_serve_takes_host_and_port_from_the_settings(monkeypatch: pytest.MonkeyP
 
 
 def test_serve_logs_the_start_and_end_of_an_outage_once(tmp_path: Path) -> None:
-    database, away = tmp_path / "records.db", tmp_path / "away.db"
+    database, moved_database = tmp_path / "records.db", tmp_path / "away.db"
     with _serving("--port", "0") as process:
         address = _first_line(process).removeprefix("monitor: ")
-        database.rename(away)
+        database.rename(moved_database)
         for _ in range(3):
             assert httpx.get(f"{address}healthz").status_code == 503
-        away.rename(database)
+        moved_database.rename(database)
         assert httpx.get(f"{address}healthz").status_code == 200
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=30)
@@ -171,7 +173,7 @@ def test_a_port_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     assert "Traceback" not in result.stderr
 
 
-def test_status_prints_the_table(known: Recorder) -> None:
+def test_status_prints_the_table(known_records: Recorder) -> None:
     result = _invoke("status", COLUMNS="100")
     assert result.exit_code == 0
     total = next(line for line in result.stdout.splitlines() if " all " in line)
@@ -179,18 +181,18 @@ def test_status_prints_the_table(known: Recorder) -> None:
     assert "Photos: 7 counted, 1 not there (any more), 1 file ends early" in result.stdout
 
 
-def test_bins_to_audit_are_listed_without_numbers(known: Recorder) -> None:
-    for direction in ("either", "surplus"):  # would tell that items are missing from bin f
+def test_bins_to_audit_are_listed_without_numbers(known_records: Recorder) -> None:
+    for direction in ("either", "surplus"):  # would reveal that items are missing from bin f
         queue = _invoke("audits", "queue", BINWATCH_FLAG_DIRECTION=direction).stdout.splitlines()
         assert queue == ["bucket,bin_id,photo_id", f"{BUCKET},f,6"]
-    known.audit("f", None, answer=AuditAnswer.GO_AND_COUNT)
-    known.audit("e", None, answer=AuditAnswer.GO_AND_COUNT)  # which agrees
+    known_records.audit("f", None, answer=AuditAnswer.GO_AND_COUNT)
+    known_records.audit("e", None, answer=AuditAnswer.GO_AND_COUNT)  # which agrees
     assert len(_invoke("audits", "queue").stdout.splitlines()) == 1
-    found = _invoke("audits", "queue", "--answer", "go_and_count").stdout.splitlines()[1:]
-    assert sorted(found) == [f"{BUCKET},e,5", f"{BUCKET},f,6"]
+    lines = _invoke("audits", "queue", "--answer", "go_and_count").stdout.splitlines()[1:]
+    assert sorted(lines) == [f"{BUCKET},e,5", f"{BUCKET},f,6"]
 
 
-def test_known_answers_are_loaded_and_auditor_accuracy_is_printed(known: Recorder, tmp_path: Path) -> None:
+def test_known_answers_are_loaded_and_auditor_accuracy_is_printed(known_records: Recorder, tmp_path: Path) -> None:
     file = tmp_path / "index.csv"
     file.write_text("key,label\nf,5\nh,2\n", encoding="utf-8")
     columns = ("--bin-column", "key", "--quantity-column", "label")
@@ -210,7 +212,7 @@ def test_known_answers_are_loaded_and_auditor_accuracy_is_printed(known: Recorde
     assert _invoke("audits", "known", str(file), *columns, BINWATCH_BUCKET=BUCKET).exit_code == 1
 
 
-def test_audit_and_expect_record_and_confirm(known: Recorder, tmp_path: Path) -> None:
+def test_audit_and_expect_record_and_confirm(known_records: Recorder, tmp_path: Path) -> None:
     result = _invoke("audit", "c", "3", "--auditor", "Ada", BINWATCH_BUCKET=BUCKET)
     judged = "counted 1 (under); expected 3 (exact)"
     assert result.output == f"Recorded: 3 found, with the numbers in sight; {judged}\n"
@@ -236,10 +238,10 @@ def test_audit_and_expect_record_and_confirm(known: Recorder, tmp_path: Path) ->
     ]
 
 
-def test_auditor_names_are_normalised_as_at_sign_in(known: Recorder) -> None:
-    for given in (" Ada ", "  "):
-        assert _invoke("audit", "c", "3", "--auditor", given, BINWATCH_BUCKET=BUCKET).exit_code == 0
-    with known.engine.connect() as connection:
+def test_auditor_names_are_normalised_as_at_sign_in(known_records: Recorder) -> None:
+    for auditor in (" Ada ", "  "):
+        assert _invoke("audit", "c", "3", "--auditor", auditor, BINWATCH_BUCKET=BUCKET).exit_code == 0
+    with known_records.engine.connect() as connection:
         names = connection.execute(select(Audit.auditor).order_by(Audit.id.desc()).limit(2)).scalars().all()
     assert names == [None, "Ada"]
     for command in (("audit", "c", "3"), ("audits", "next"), ("audits", "queue", "--recount")):
@@ -255,7 +257,7 @@ def test_expect_names_the_missing_file() -> None:
     assert "none.csv" in result.stderr
 
 
-def test_status_prints_json(known: Recorder) -> None:
+def test_status_prints_json(known_records: Recorder) -> None:
     summary = json.loads(_invoke("status", "--json").stdout)
     assert summary["agreement"]["total"]["exact"] == 3
 
@@ -268,7 +270,7 @@ def test_status_of_empty_records_and_unknown_models(sqlite_records: Engine) -> N
 
 
 def test_a_hung_database_is_reported_within_the_deadline() -> None:
-    """A server that accepts and then says nothing."""
+    """A server that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         result = _run("status", BINWATCH_DATABASE_URL=f"postgresql://127.0.0.1:{port}/x")

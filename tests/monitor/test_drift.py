@@ -1,4 +1,4 @@
-"""Drift: distances with known values, thresholds that hold, windows from real records, and a verdict for everything."""
+"""Drift: distances with known values, false alarm rates of thresholds, windows of real records, and verdicts."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.monitor.drifting import REFERENCE, SIZE, record_photos, some_photos
 from tests.monitor.html import Parsed
 
 
-def _seen(photos: ReferenceData) -> PhotoSample:
+def _sample(photos: ReferenceData) -> PhotoSample:
     predicted = photos.probabilities.argmax(axis=1)
     return PhotoSample(
         predicted=predicted,
@@ -44,8 +44,8 @@ def _seen(photos: ReferenceData) -> PhotoSample:
     )
 
 
-def _verdicts(seen: PhotoSample, reference: Reference | None = REFERENCE) -> dict[Signal, Verdict]:
-    return {one.signal: one.verdict for one in judge(seen, reference)}
+def _verdicts(sample: PhotoSample, reference: Reference | None = REFERENCE) -> dict[Signal, Verdict]:
+    return {judgement.signal: judgement.verdict for judgement in judge(sample, reference)}
 
 
 class TestDistances:
@@ -56,7 +56,7 @@ class TestDistances:
     def test_jensen_shannon(self, window: list[int], reference: list[int], bits: float) -> None:
         assert jensen_shannon(np.array(window), np.array(reference)) == pytest.approx(bits)
 
-    def test_kolmogorov_smirnov_is_that_of_scipy(self) -> None:
+    def test_kolmogorov_smirnov_matches_scipy(self) -> None:
         stats = pytest.importorskip("scipy.stats")
         random = np.random.default_rng(3)
         quantiles = np.linspace(2, 5, 201)
@@ -84,8 +84,8 @@ class TestDistances:
 
 class TestThresholds:
     @pytest.mark.parametrize("photos", [50, 300])
-    def test_windows_without_drift_exceed_them_as_often_as_they_should(self, photos: int) -> None:
-        """At a level of 10 %, 400 windows exceed between 5 and 16 % (five standard deviations)."""
+    def test_false_alarm_rate_matches_the_level(self, photos: int) -> None:
+        """At a level of 10 %, 5 to 16 % of 400 windows exceed the threshold (five standard deviations)."""
         random = np.random.default_rng(5)
         hits = np.zeros(3)
         shares = np.array([0.02, 0.1, 0.2, 0.3, 0.2, 0.1, 0.08])
@@ -94,22 +94,22 @@ class TestThresholds:
             distance = kolmogorov_smirnov(random.normal(size=photos), np.quantile(reference, np.linspace(0, 1, 201)))
             hits[0] += distance > thresholds.kolmogorov_smirnov_threshold(500, photos, 0.1)
             counts = random.multinomial(500, shares)
-            found = jensen_shannon(random.multinomial(photos, shares), counts)
-            hits[1] += found > thresholds.jensen_shannon_threshold(tuple(500 * shares), 500, photos, 0.1)
+            divergence = jensen_shannon(random.multinomial(photos, shares), counts)
+            hits[1] += divergence > thresholds.jensen_shannon_threshold(tuple(500 * shares), 500, photos, 0.1)
             spread = _observed_shift(random, photos)
             hits[2] += spread > thresholds.mean_shift_threshold(500, photos, 4, 0.1)
         assert all(hits / 400 >= 0.05), hits / 400
         assert all(hits / 400 <= 0.16), hits / 400
 
-    def test_they_fall_as_windows_grow(self) -> None:
+    def test_thresholds_decrease_with_window_size(self) -> None:
         counts = tuple(REFERENCE.labels)
         for threshold in (
             lambda n: thresholds.kolmogorov_smirnov_threshold(1000, n, 0.001),
             lambda n: thresholds.jensen_shannon_threshold(counts, 1000, n, 0.001),
             lambda n: thresholds.mean_shift_threshold(1000, n, 16, 0.001),
         ):
-            found = [threshold(n) for n in (50, 100, 200, 1000, 2000)]
-            assert found == sorted(found, reverse=True)
+            values = [threshold(n) for n in (50, 100, 200, 1000, 2000)]
+            assert values == sorted(values, reverse=True)
 
 
 def _observed_shift(random: np.random.Generator, photos: int) -> float:
@@ -120,65 +120,69 @@ def _observed_shift(random: np.random.Generator, photos: int) -> float:
 
 
 class TestVerdicts:
-    def test_the_same_kind_of_photos_is_steady(self) -> None:
-        assert set(_verdicts(_seen(some_photos(300, seed=1))).values()) == {Verdict.STEADY}
+    def test_similar_photos_are_steady(self) -> None:
+        assert set(_verdicts(_sample(some_photos(300, seed=1))).values()) == {Verdict.STEADY}
 
-    def test_only_what_changed_has_drifted(self) -> None:
-        found = _verdicts(_seen(some_photos(300, seed=1, brighter=0.1)))
-        assert [signal for signal, verdict in found.items() if verdict is Verdict.DRIFTED] == [Signal.BRIGHTNESS]
+    def test_only_the_changed_signal_drifts(self) -> None:
+        verdicts = _verdicts(_sample(some_photos(300, seed=1, brighter=0.1)))
+        assert [signal for signal, verdict in verdicts.items() if verdict is Verdict.DRIFTED] == [Signal.BRIGHTNESS]
 
-    def test_an_embedding_that_moved(self) -> None:
-        seen = _seen(some_photos(300, seed=1))
-        seen.embeddings[:, 2] += 1.5
-        assert _verdicts(seen)[Signal.EMBEDDING] is Verdict.DRIFTED
+    def test_a_shifted_embedding_drifts(self) -> None:
+        sample = _sample(some_photos(300, seed=1))
+        sample.embeddings[:, 2] += 1.5
+        assert _verdicts(sample)[Signal.EMBEDDING] is Verdict.DRIFTED
 
-    def test_one_class_only_is_drift_and_no_error(self) -> None:
+    def test_a_single_class_is_drift(self) -> None:
         photos = some_photos(100, seed=1)
         probabilities = np.tile([1.0, 0, 0, 0, 0, 0, 0], (100, 1))
-        found = _verdicts(
-            _seen(ReferenceData(probabilities, np.zeros(100, int), np.zeros((100, SIZE)), photos.properties))
+        verdicts = _verdicts(
+            _sample(ReferenceData(probabilities, np.zeros(100, int), np.zeros((100, SIZE)), photos.properties))
         )
         for signal in (Signal.PREDICTED, Signal.EXPECTED, Signal.CONFIDENCE, Signal.EMBEDDING):
-            assert found[signal] is Verdict.DRIFTED
+            assert verdicts[signal] is Verdict.DRIFTED
 
     def test_too_few_photos_are_not_judged(self) -> None:
-        assert set(_verdicts(_seen(some_photos(MIN_PHOTOS - 1))).values()) == {Verdict.NOT_ENOUGH_PHOTOS}
-        assert set(_verdicts(_seen(some_photos(MIN_PHOTOS))).values()) == {Verdict.STEADY}
+        assert set(_verdicts(_sample(some_photos(MIN_PHOTOS - 1))).values()) == {Verdict.NOT_ENOUGH_PHOTOS}
+        assert set(_verdicts(_sample(some_photos(MIN_PHOTOS))).values()) == {Verdict.STEADY}
 
-    def test_each_signal_without_a_reference_is_named(self) -> None:
-        seen = _seen(some_photos(100))
-        assert set(_verdicts(seen, None).values()) == {Verdict.NO_REFERENCE}
+    def test_signals_without_a_reference_are_not_judged(self) -> None:
+        sample = _sample(some_photos(100))
+        assert set(_verdicts(sample, None).values()) == {Verdict.NO_REFERENCE}
         old = Reference(photos=500, predicted=[500], labels=[500], confidence=[0.1, 0.9])
-        assert _verdicts(seen, old)[Signal.EMBEDDING] is Verdict.NO_REFERENCE
+        assert _verdicts(sample, old)[Signal.EMBEDDING] is Verdict.NO_REFERENCE
 
-    def test_a_reference_of_few_bins_is_called_small(self) -> None:
-        seen = _seen(some_photos(100))
+    def test_a_reference_of_few_bins_is_small(self) -> None:
+        sample = _sample(some_photos(100))
         small = make_reference(some_photos(60))
-        assert set(_verdicts(seen, small).values()) == {Verdict.SMALL_REFERENCE}
-        assert set(_verdicts(seen, small.model_copy(update={"photos": 500, "groups": 99})).values()) == {
+        assert set(_verdicts(sample, small).values()) == {Verdict.SMALL_REFERENCE}
+        assert set(_verdicts(sample, small.model_copy(update={"photos": 500, "groups": 99})).values()) == {
             Verdict.SMALL_REFERENCE
         }
-        assert set(_verdicts(seen, None).values()) == {Verdict.NO_REFERENCE}
+        assert set(_verdicts(sample, None).values()) == {Verdict.NO_REFERENCE}
 
-    def test_values_that_a_card_rounds_are_no_drift(self) -> None:
-        """Photos of one shape, 4:3: the card has 1.33333, the records have 1.3333333333333333."""
+    def test_rounding_in_the_card_is_not_drift(self) -> None:
+        """For photos with the shape 4:3, the card has 1.33333 and the records have 1.3333333333333333."""
         photos = some_photos(300)
         shape = np.full(300, 4 / 3)
         observed = ReferenceData(photos.probabilities, photos.labels, photos.embeddings, {Signal.SHAPE: shape})
-        (judgement,) = [one for one in judge(_seen(observed), make_reference(observed)) if one.signal is Signal.SHAPE]
+        (judgement,) = [
+            item for item in judge(_sample(observed), make_reference(observed)) if item.signal is Signal.SHAPE
+        ]
         assert (judgement.verdict, judgement.distance) == (Verdict.STEADY, 0)
 
     def test_embeddings_of_another_size_are_not_compared(self) -> None:
         photos = some_photos(100)
         other = ReferenceData(photos.probabilities, photos.labels, np.ones((100, 3)), photos.properties)
-        assert _verdicts(_seen(other))[Signal.EMBEDDING] is Verdict.NO_REFERENCE
+        assert _verdicts(_sample(other))[Signal.EMBEDDING] is Verdict.NO_REFERENCE
 
 
 def test_estimated_accuracy_follows_the_reference_at_equal_confidence() -> None:
-    seen = _seen(some_photos(5000, seed=2))
-    assert estimated_accuracy(seen, make_reference(some_photos(5000))) == pytest.approx(seen.agreed / 5000, abs=0.03)
-    assert estimated_accuracy(seen, None) == pytest.approx(float(seen.confidence.mean()))
-    assert estimated_accuracy(_seen(some_photos(1)), REFERENCE) is not None
+    sample = _sample(some_photos(5000, seed=2))
+    assert estimated_accuracy(sample, make_reference(some_photos(5000))) == pytest.approx(
+        sample.agreed / 5000, abs=0.03
+    )
+    assert estimated_accuracy(sample, None) == pytest.approx(float(sample.confidence.mean()))
+    assert estimated_accuracy(_sample(some_photos(1)), REFERENCE) is not None
 
 
 def test_a_reference_of_unusual_photos_is_valid_json() -> None:
@@ -198,12 +202,12 @@ def test_windows_contain_the_recorded_photos(records_engine: Engine) -> None:
     record_photos(records_engine, photos)
     record_photos(records_engine, some_photos(5), model="other", prefix="other ")
     for window in Window:
-        seen = _read(records_engine, window)
-        assert seen.size == len(seen.expected) == 60
-        assert np.sort(seen.confidence) == pytest.approx(np.sort(photos.probabilities.max(axis=1)))
-        assert seen.agreed == int((photos.probabilities.argmax(axis=1) == photos.labels).sum())
-        assert seen.embeddings.shape == (60, SIZE)
-        assert {signal: len(values) for signal, values in seen.properties.items()} == dict.fromkeys(
+        sample = _read(records_engine, window)
+        assert sample.size == len(sample.expected) == 60
+        assert np.sort(sample.confidence) == pytest.approx(np.sort(photos.probabilities.max(axis=1)))
+        assert sample.agreed == int((photos.probabilities.argmax(axis=1) == photos.labels).sum())
+        assert sample.embeddings.shape == (60, SIZE)
+        assert {signal: len(values) for signal, values in sample.properties.items()} == dict.fromkeys(
             photos.properties, 60
         )
     later = datetime.now(UTC) + timedelta(hours=2)
@@ -222,9 +226,9 @@ def test_a_large_window_is_sampled(records_engine: Engine, monkeypatch: pytest.M
     monkeypatch.setattr(windows, "MAX_WINDOW_PHOTOS", 40)
     monkeypatch.setattr(windows, "_CHUNK_SIZE", 30)
     record_photos(records_engine, some_photos(200))
-    first, again = _read(records_engine, Window.DAY), _read(records_engine, Window.DAY)
+    first, second = _read(records_engine, Window.DAY), _read(records_engine, Window.DAY)
     assert first.size == 40
-    assert np.array_equal(first.confidence, again.confidence), "no news, no change"
+    assert np.array_equal(first.confidence, second.confidence), "the same records give the same sample"
 
 
 def test_damaged_rows_are_left_out(sqlite_records: Engine) -> None:
@@ -239,10 +243,10 @@ def test_damaged_rows_are_left_out(sqlite_records: Engine) -> None:
         connection.execute(text("UPDATE counts SET embedding = :v WHERE id = 11"), {"v": b"\x00\x7e" * SIZE})
         connection.execute(text("UPDATE counts SET embedding = NULL WHERE id = 12"))
         connection.execute(text("UPDATE counts SET embedding = :v WHERE id = 13"), {"v": b"\x00\x00"})
-    seen = _read(sqlite_records, Window.LATEST)
-    assert seen.size == 56
-    assert len(seen.properties[Signal.BRIGHTNESS]) == len(seen.properties[Signal.SHAPE]) == 55
-    assert len(seen.embeddings) == 53
+    sample = _read(sqlite_records, Window.LATEST)
+    assert sample.size == 56
+    assert len(sample.properties[Signal.BRIGHTNESS]) == len(sample.properties[Signal.SHAPE]) == 55
+    assert len(sample.embeddings) == 53
 
 
 def test_a_scrape_shows_the_report(drifting: Running) -> None:
@@ -269,11 +273,11 @@ def test_a_scrape_shows_the_report(drifting: Running) -> None:
 def test_the_report_disappears_during_an_outage_and_returns(drifting: Running, tmp_path: Path) -> None:
     drift = drifting.services.drift
     drift.update()
-    database, away = tmp_path / "records.db", tmp_path / "away.db"
-    database.rename(away)
+    database, moved_database = tmp_path / "records.db", tmp_path / "away.db"
+    database.rename(moved_database)
     drift.update()
     assert drift.report is None
-    away.rename(database)
+    moved_database.rename(database)
     drift.update()
     assert drift.report is not None
 
@@ -304,14 +308,14 @@ def _batches(engine: Engine) -> list[RowMapping]:
 def test_the_command_shows_the_alarms_of_the_monitor(
     drifting: Running, sqlite_records: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever its own settings, it closes no batch and ends no alarm."""
+    """Regardless of its own settings, it closes no batch and ends no alarm."""
     drift = partial(CliRunner().invoke, app, ["drift", "--strict"], env={"COLUMNS": "200"})
     result = drift()
     assert (result.exit_code, _batches(sqlite_records)) == (0, [])
     assert "No drift alarm is raised: the monitor has closed no batch of photos yet." in result.stdout
     drifting.services.drift.update()
-    kept = _batches(sqlite_records)
-    closed = formatting.moment(kept[0]["closed_at"])
+    batches = _batches(sqlite_records)
+    closed = formatting.moment(batches[0]["closed_at"])
     result = drift()
     assert result.exit_code == 1
     assert "DRIFT ALARM: brightness since 20" in result.stdout
@@ -319,10 +323,10 @@ def test_the_command_shows_the_alarms_of_the_monitor(
     record_photos(sqlite_records, some_photos(60, seed=2), prefix="more ")
     with sqlite_records.begin() as connection:
         connection.execute(update(DriftBatch).values(closed_at=datetime.now(UTC) - timedelta(minutes=29)))
-    kept = _batches(sqlite_records)
+    batches = _batches(sqlite_records)
     monkeypatch.setenv("BINWATCH_DRIFT_REFERENCE", "same_hours")
     result = drift()
-    assert (result.exit_code, _batches(sqlite_records)) == (1, kept)
+    assert (result.exit_code, _batches(sqlite_records)) == (1, batches)
     assert "DRIFT ALARM: brightness since 20" in result.stdout
     assert (
         "follow BINWATCH_DRIFT_REFERENCE=training, the monitor's setting then (here: same_hours): 1 alarm raised."
@@ -377,7 +381,7 @@ def test_batches_wait_for_a_temporarily_unavailable_bundle(
     s3: S3,
     by: DriftReference,
 ) -> None:
-    """But not for one that does not exist: then there is no reference."""
+    """They do not wait for a bundle that does not exist: then there is no reference."""
     card = (bundle / "card.json").read_bytes()
     shutil.rmtree(bundle)
     monkeypatch.setenv("BINWATCH_DRIFT_REFERENCE", by)

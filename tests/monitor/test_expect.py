@@ -1,4 +1,4 @@
-"""Importing expected quantities: row by row, again without effect, and on both databases."""
+"""Import of expected quantities, row by row and idempotent, on both databases."""
 
 from __future__ import annotations
 
@@ -232,13 +232,13 @@ status = dict(line.split(':') for line in Path('/proc/self/status').read_text().
 print(int(status['VmHWM'].split()[0]) // 1024)  # unlike ru_maxrss, not that of the process that started this one
 """
 MOST_MB = 300
-"""For a process that holds pyarrow and SQLAlchemy, which take half of it."""
+"""Memory limit of the importing process; half of it is taken by pyarrow and SQLAlchemy."""
 
 
 def test_parquet_in_other_encodings(sqlite_records: Engine, tmp_path: Path) -> None:
     pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
-    wanted = {f"{number:05}": number % 7 for number in range(3000)}
-    columns = {"bin": list(wanted), "quantity": [str(quantity) for quantity in wanted.values()]}
+    expected = {f"{number:05}": number % 7 for number in range(3000)}
+    columns = {"bin": list(expected), "quantity": [str(quantity) for quantity in expected.values()]}
     for number, (kind, encoding) in enumerate(
         [("string", "DELTA_BYTE_ARRAY"), ("large_string", "DELTA_LENGTH_BYTE_ARRAY"), ("string", "PLAIN")]
     ):
@@ -246,18 +246,20 @@ def test_parquet_in_other_encodings(sqlite_records: Engine, tmp_path: Path) -> N
         file = tmp_path / f"{number}.parquet"
         parquet.write_table(table, file, use_dictionary=False, column_encoding=dict.fromkeys(columns, encoding))
         assert import_file(file, sqlite_records, f"bucket-{number}").recorded == 3000
-    assert _quantities(sqlite_records) == wanted
+    assert _quantities(sqlite_records) == expected
 
 
-@pytest.mark.parametrize("what", ["refused", "repeated", "a long text"])
-def test_a_small_file_with_very_many_rows_uses_little_memory(sqlite_records: Engine, tmp_path: Path, what: str) -> None:
-    """They are a few kilobytes. Kept as Python's objects, each takes more than a gigabyte."""
+@pytest.mark.parametrize("column", ["refused", "repeated", "a long text"])
+def test_a_small_file_with_very_many_rows_uses_little_memory(
+    sqlite_records: Engine, tmp_path: Path, column: str
+) -> None:
+    """The files have a few kilobytes; as Python objects, the rows of each would take more than a gigabyte."""
     pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     rows, text, quantity = {
         "refused": (1_000_000, "bin", -1),
         "repeated": (1_000_000, "bin", 1),
         "a long text": (20_000, "x" * 100_000, 1),
-    }[what]
+    }[column]
     indices = pyarrow.array([0] * rows, pyarrow.int32())
     bins = pyarrow.DictionaryArray.from_arrays(indices, pyarrow.array([text]))
     file = tmp_path / "stock.parquet"
@@ -266,12 +268,12 @@ def test_a_small_file_with_very_many_rows_uses_little_memory(sqlite_records: Eng
     command = [sys.executable, "-c", PROGRAM, str(file), str(sqlite_records.url)]
     done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=200)
     *lines, peak = done.stdout.splitlines()
-    recorded = 1 if what == "repeated" else 0
+    recorded = 1 if column == "repeated" else 0
     refused = {
         "refused": "negative (row 1, 'bin', …)",
         "repeated": "duplicate (row 2, 'bin', …)",
         "a long text": f"bad bin (row 1, '{'x' * 60}', …)",
-    }[what]
+    }[column]
     without = ", 1 does not ('bin')" if recorded else ""
     assert lines == [
         f"{file}: bin from 'bin', quantity from 'quantity'",
@@ -316,7 +318,7 @@ def test_parquet_with_numeric_bins_is_refused(sqlite_records: Engine, tmp_path: 
 
 
 def test_accents_in_bin_ids_may_be_in_nfc_or_nfd(sqlite_records: Engine, recorder: Recorder, tmp_path: Path) -> None:
-    """macOS names files in NFD, inventories write NFC. The file's own name need not be UTF-8 either."""
+    """macOS names files in NFD, inventories are in NFC. The name of the file itself need not be UTF-8 either."""
     recorder.count("bin-images/cafe\u0301.jpg", 3, bucket=BUCKET)
     file = _write(Path(os.fsdecode(bytes(tmp_path) + b"/sto\xe9k.csv")), [("caf\u00e9", "3"), ("cafe\u0301 ", "3")])
     report = import_file(file, sqlite_records, BUCKET)
@@ -327,15 +329,15 @@ def test_accents_in_bin_ids_may_be_in_nfc_or_nfd(sqlite_records: Engine, recorde
         assert connection.execute(select(Expectation.source)).scalars().all() == ["sto\\udce9k.csv"]
         for name in ("caf\u00e9", "cafe\u0301"):
             assert read_bin(connection, BUCKET, name, 0.05).bin_id == "caf\u00e9"
-            found = read_discrepancies(connection, Filters(direction=Direction.ALL, prefix=name), 0.05)
-            assert [one.bin_id for one in found.items] == ["caf\u00e9"]
+            result = read_discrepancies(connection, Filters(direction=Direction.ALL, prefix=name), 0.05)
+            assert [item.bin_id for item in result.items] == ["caf\u00e9"]
             prefix = f"bin-images/{name}"
-            found = read_discrepancies(connection, Filters(direction=Direction.ALL, prefix=prefix), 0.05)
-            assert [one.bin_id for one in found.items] == ["caf\u00e9"]
+            result = read_discrepancies(connection, Filters(direction=Direction.ALL, prefix=prefix), 0.05)
+            assert [item.bin_id for item in result.items] == ["caf\u00e9"]
 
 
 @pytest.mark.parametrize("name", ["caf\udce9", "a\0b"])
 def test_a_bin_id_that_no_database_can_store_is_unknown(sqlite_records: Engine, name: str) -> None:
-    """As an argument of a command that is not UTF-8."""
+    """For example from a command-line argument that is not UTF-8."""
     with pytest.raises(UnknownBin):
         add_audit(sqlite_records, BUCKET, name, 3)

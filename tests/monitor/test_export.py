@@ -1,4 +1,4 @@
-"""Audits and draws as a file: what `monitor audits export` writes, and the labels that the trainer reads from it."""
+"""Files of `monitor audits export` and the labels that the trainer reads from them."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_only_blind_audits_are_labels_by_default(recorder: Recorder, records: Re
     file = tmp_path / "audits.csv"
     export_audits(records, BUCKET, file)
     labels = read_audits(file)
-    assert labels.quantities == {"blind": 4, "both": 4} | dict.fromkeys(answers, 4)  # nobody took them back
+    assert labels.quantities == {"blind": 4, "both": 4} | dict.fromkeys(answers, 4)  # not withdrawn
     without_number = {f"the answer is {answer}, which is not a number of all items": 1 for answer in answers.values()}
     assert labels.left_out == without_number | {
         LabelOmission.SIGHTED: 4,
@@ -122,12 +122,12 @@ def test_the_command_reports_the_written_rows(
     add_known_answers(recorder.engine, BUCKET, {"a": 3}, "index.csv")
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0
-    said = "2 audits, 0 random draws, 1 step of a variance, 1 known quantity"
-    assert result.stdout.splitlines() == [f"{file}: {said}"]
+    summary = "2 audits, 0 random draws, 1 step of a variance, 1 known quantity"
+    assert result.stdout.splitlines() == [f"{file}: {summary}"]
 
     printed = CliRunner().invoke(app, ["audits", "export", "--bucket", BUCKET])
     assert printed.stdout.splitlines() == file.read_text(encoding="utf-8").splitlines()
-    assert printed.stderr.splitlines() == [said]
+    assert printed.stderr.splitlines() == [summary]
 
 
 def test_a_draw_on_the_command_line_shows_no_numbers(
@@ -154,5 +154,5 @@ def test_rank_updates_p_values(recorder: Recorder, sqlite_records: Engine, monke
     recorder.pair("a", 1, 2)
     recorder.calibrate()
     for number in ("1 bin", "0 bins"):
-        said = f"{number} judged by their model's present calibration"
-        assert said in CliRunner().invoke(app, ["rank"]).stdout
+        message = f"{number} judged by their model's present calibration"
+        assert message in CliRunner().invoke(app, ["rank"]).stdout

@@ -13,7 +13,7 @@ from monitor.records import MAX_READERS
 from tests.monitor.conftest import Running
 
 SILENT = MAX_TOTAL_REQUESTS + 156
-"""More than the server keeps open."""
+"""More connections than the server keeps open."""
 
 
 def test_idle_connections_do_not_block_others(monitor: Running) -> None:
@@ -45,7 +45,7 @@ def test_probes_do_not_wait_for_other_requests(monitor: Running, monkeypatch: py
         assert monitor.get("/healthz").status_code == 200
         assert monitor.metric("binwatch_records_up") == 1
         monkeypatch.setattr(module, "DEADLINE_S", 0.1)
-        assert monitor.look("/").status_code == 503
+        assert monitor.browse("/").status_code == 503
     finally:
         release.set()
         for thread in busy:

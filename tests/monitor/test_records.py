@@ -1,4 +1,4 @@
-"""Reading the records: a deadline that holds whatever the database does, and no write by mistake."""
+"""Reading the records: deadlines for a hanging database and protection against accidental writes."""
 
 from __future__ import annotations
 
@@ -89,8 +89,8 @@ def test_a_file_with_an_odd_name_is_opened(tmp_path: Path, sqlite_records: Engin
 
 def test_postgresql_is_read_only_with_time_limits_and_one_snapshot(postgres_url: str) -> None:
     records = Records(postgres_url)
-    wanted = {"statement_timeout": "4s", "transaction_isolation": "repeatable read", "transaction_read_only": "on"}
-    for name, value in wanted.items():
+    expected = {"statement_timeout": "4s", "transaction_isolation": "repeatable read", "transaction_read_only": "on"}
+    for name, value in expected.items():
         assert records.read(lambda connection, name=name: connection.execute(text(f"SHOW {name}")).scalar()) == value
     with pytest.raises(RecordsDown, match="read-only transaction"):
         records.read(lambda connection: connection.execute(text("DELETE FROM counts")))

@@ -1,4 +1,4 @@
-"""The figures that people read, and how few of them are worth how much."""
+"""Summary figures, confidence intervals and the displayed precision."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _totals() -> Totals:
     return Totals(photos={}, expectations={}, confusions={}, last={}, in_use=None)
 
 
-def test_the_api_returns_the_known_figures(known: Recorder, monitor: Running) -> None:
+def test_the_api_returns_the_known_figures(known_records: Recorder, monitor: Running) -> None:
     summary = monitor.get("/api/summary").json()
     assert summary["model"] == summary["in_use"]["version"] == "model-1"
     assert summary["photos"] == {"done": 7, "failed": {"missing": 1, "truncated": 1}}
@@ -41,15 +41,15 @@ def test_the_api_returns_the_known_figures(known: Recorder, monitor: Running) ->
     assert summary["bins"] == {"photo_without_quantity": 2, "quantity_without_photo": 1}
 
 
-def test_each_model_has_its_own_figures(known: Recorder, monitor: Running) -> None:
-    known.count("bin-images/a.jpg", 1, model="model-2")
+def test_each_model_has_its_own_figures(known_records: Recorder, monitor: Running) -> None:
+    known_records.count("bin-images/a.jpg", 1, model="model-2")
     assert monitor.get("/api/summary").json()["agreement"]["total"]["agreement"] == 0.0
     older = monitor.get("/api/summary?model=model-1").json()
     assert older["agreement"]["total"]["comparisons"] == 6
     assert older["in_use"]["version"] == "model-2"
 
 
-def test_an_unknown_model_is_named(known: Recorder, monitor: Running) -> None:
+def test_an_unknown_model_is_named(known_records: Recorder, monitor: Running) -> None:
     answer = monitor.get("/api/summary?model=model-9")
     assert answer.status_code == 404
     assert "'model-9'" in answer.json()["detail"]
@@ -103,7 +103,7 @@ def test_wilson_against_a_published_value() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "of", "text"),
+    ("value", "sample_size", "text"),
     [
         (None, 0, "–"),
         (0.5, 4, "50\u202f%"),
@@ -112,8 +112,8 @@ def test_wilson_against_a_published_value() -> None:
         (1.0, 1, "100\u202f%"),
     ],
 )
-def test_digits_of_a_share_depend_on_the_sample_size(value: float | None, of: int, text: str) -> None:
-    assert formatting.share(value, of) == text
+def test_digits_of_a_share_depend_on_the_sample_size(value: float | None, sample_size: int, text: str) -> None:
+    assert formatting.share(value, sample_size) == text
 
 
 def test_numbers_in_words() -> None:

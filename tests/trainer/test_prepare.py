@@ -24,7 +24,7 @@ from binwatch.settings import Settings
 from testing.services.faulty_s3 import FaultyS3, refuse
 from testing.services.proxy import Proxy
 from testing.services.s3 import S3
-from tests.conftest import NO_ONE
+from tests.conftest import UNREACHABLE_URL
 from tests.trainer.drawn import run_cli
 from trainer.config import DataConfig
 from trainer.data.index import read_index
@@ -543,7 +543,9 @@ def test_outage_of_the_bucket_ends_the_run_which_then_continues(
 
 
 def test_unreachable_bucket_is_an_error(tmp_path: Path, cli_error: Callable[..., str]) -> None:
-    message = cli_error("prepare", "--from", "s3://bins", "--endpoint", NO_ONE, "--out", tmp_path / "data", "--all")
+    message = cli_error(
+        "prepare", "--from", "s3://bins", "--endpoint", UNREACHABLE_URL, "--out", tmp_path / "data", "--all"
+    )
     assert 'Could not connect to the endpoint URL: "http://127.0.0.1:9/bins' in message
     assert (
         "check the endpoint, the credentials and the network; nothing was fetched: the same command continues"
