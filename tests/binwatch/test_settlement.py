@@ -124,8 +124,8 @@ def test_an_unchanged_bin_is_not_written() -> None:
 
 def test_quantities_beyond_five_are_listed_with_their_difference() -> None:
     """17 and 40 agree as classes, which is what the outcome compares, but the listed difference is in items."""
-    said = [0.0] * 6 + [0.005] * 10 + [0.15, 0.5, 0.2, 0.05, 0.03, 0.02]
-    photo = replace(PHOTO, predicted=6, probabilities=[0.0] * 6 + [1.0], distribution=said)
+    distribution = [0.0] * 6 + [0.005] * 10 + [0.15, 0.5, 0.2, 0.05, 0.03, 0.02]
+    photo = replace(PHOTO, predicted=6, probabilities=[0.0] * 6 + [1.0], distribution=distribution)
     settled = settle(replace(BIN, photo=photo, quantity=LatestQuantity(expectation_id=5, quantity=40)), VALUES)
     assert settled.comparison is not None
     assert settled.current is not None

@@ -41,27 +41,27 @@ def bundle(request: pytest.FixtureRequest) -> Bundle:
 
 
 @pytest.mark.parametrize("expected", [row for bundle in BUNDLES for row in rows(bundle)])
-def test_the_model_card_gives_the_figures_of_the_file(expected: str) -> None:
+def test_documented_figures_match_the_card(expected: str) -> None:
     assert expected in PAGE
 
 
-def test_it_beats_the_majority(bundle: Bundle) -> None:
+def test_starter_model_beats_the_majority_class(bundle: Bundle) -> None:
     measured = bundle.card.variants[Precision.INT8].metrics
     for name, metrics in bundle.card.metrics.items():
         assert measured[name]["accuracy"]["low"] > metrics.majority_accuracy, name
 
 
-def test_they_are_small_and_alone() -> None:
+def test_starter_models_are_small_and_the_only_files() -> None:
     for bundle in BUNDLES:
         assert {file.name for file in bundle.folder.iterdir()} == {"card.json", "model-int8.onnx"}
     assert sum(bundle.card.variants[Precision.INT8].bytes for bundle in BUNDLES) <= 30 * 2**20
 
 
-def test_it_says_whose_photos_it_has_learned_from(bundle: Bundle) -> None:
+def test_card_names_the_source_of_the_training_photos(bundle: Bundle) -> None:
     assert any("CC BY-NC-SA 3.0 US" in note for note in bundle.card.notes)
 
 
-def test_it_counts_sample_photos(bundle: Bundle) -> None:
+def test_starter_model_counts_sample_photos(bundle: Bundle) -> None:
     files = sorted((ROOT / "samples" / "bin-images").glob("*.jpg"))[:4]
     probabilities, embedding = OnnxModel(bundle.model_path(Precision.INT8))(
         np.stack([bundle.card.load_photo(file.read_bytes()).pixels for file in files])
@@ -71,7 +71,7 @@ def test_it_counts_sample_photos(bundle: Bundle) -> None:
     assert embedding.shape == (4, bundle.card.embedding_size)
 
 
-def test_it_names_no_folder_of_the_machine_that_made_it(bundle: Bundle) -> None:
+def test_files_do_not_name_local_folders(bundle: Bundle) -> None:
     model = bundle.model_path(Precision.INT8).read_bytes()
     assert b"stack_trace" not in model
     assert b"site-packages" not in model

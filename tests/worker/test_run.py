@@ -226,7 +226,7 @@ class TestWhileS3Refuses:
             update={"s3_endpoint_url": f"http://127.0.0.1:{s3_proxy.port}", "retry_wait_s": 60.0, "s3_timeout_s": 1.0}
         )
 
-    def test_what_a_stopped_worker_held_back_can_be_had_at_once(
+    def test_held_tasks_of_a_stopped_worker_are_available_at_once(
         self, start: Start, s3: S3, s3_proxy: Proxy, in_hand: Callable[[], int], tmp_path: Path
     ) -> None:
         worker = start()
