@@ -16,7 +16,7 @@ from monitor.access.uploads import MAX_FILE_BYTES
 from monitor.pages.expected import _safe_file_name
 from tests.monitor.conftest import BUCKET, HTML, Recorder, Running, running_monitor
 from tests.monitor.html import Parsed
-from tests.monitor.test_access import BEARER, TOKEN, _form_token, _here, _sign_in
+from tests.monitor.test_access import BEARER, TOKEN, _form_token, _form_headers, _sign_in
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_a_signed_in_user_may_upload_a_spreadsheet(site: Running, sqlite_records
             "/expected",
             data={"csrf": _form_token(site)},
             files={"file": (r"C:\stock\<i>März.xlsx", data)},
-            headers=_here(site),
+            headers=_form_headers(site),
         )
         assert answer.status_code == 200
         page_text = Parsed(answer.text).text
@@ -103,10 +103,10 @@ def test_uploads_by_others_are_refused(site: Running, sqlite_records: Engine) ->
     files = {"file": ("stock.csv", b"bin,qty\n00184,5\n")}
     assert "Sign in to upload" in site.page("/expected")
     assert site.client.post("/expected", files=files).status_code == 401
-    answer = site.client.post("/expected", files=files, headers=_here(site))
+    answer = site.client.post("/expected", files=files, headers=_form_headers(site))
     assert (answer.status_code, answer.headers["location"]) == (303, "/login?problem=signed_out&next=%2Fexpected")
     _sign_in(site)
-    for fields, headers in (({}, _here(site)), ({"csrf": _form_token(site)}, {"Origin": "http://elsewhere"})):
+    for fields, headers in (({}, _form_headers(site)), ({"csrf": _form_token(site)}, {"Origin": "http://elsewhere"})):
         answer = site.client.post("/expected", data=fields, files=files, headers=headers)
         assert answer.status_code == 403
     assert _quantities(sqlite_records) == {}
