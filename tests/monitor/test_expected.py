@@ -16,7 +16,7 @@ from monitor.access.uploads import MAX_FILE_BYTES
 from monitor.pages.expected import _safe_file_name
 from tests.monitor.conftest import BUCKET, HTML, Recorder, Running, running_monitor
 from tests.monitor.html import Parsed
-from tests.monitor.test_access import BEARER, TOKEN, _form_token, _form_headers, _sign_in
+from tests.monitor.test_access import BEARER, TOKEN, _form_headers, _form_token, _sign_in
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The bundles in samples/, and their description in the documentation."""
+"""The bundles in samples/ and their documentation."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ BUNDLES = [Bundle(ROOT / "samples" / name) for name in ("model", "model-lite")]
 PAGE = (ROOT / "docs" / "model-card.md").read_text(encoding="utf-8")
 
 
-def cell(figure: str, found: dict[str, float]) -> str:
-    value, low, high = found["value"], found["low"], found["high"]
+def cell(figure: str, interval: dict[str, float]) -> str:
+    value, low, high = interval["value"], interval["low"], interval["high"]
     if figure in ("rmse", "mae"):
         return f"{value:.2f} ({low:.2f}–{high:.2f})"
     return f"{100 * value:.1f} % ({100 * low:.1f}–{100 * high:.1f})"
@@ -36,8 +36,8 @@ def rows(bundle: Bundle) -> list[str]:
 
 @pytest.fixture(params=BUNDLES, ids=lambda each: each.folder.name)
 def bundle(request: pytest.FixtureRequest) -> Bundle:
-    found: Bundle = request.param
-    return found
+    result: Bundle = request.param
+    return result
 
 
 @pytest.mark.parametrize("expected", [row for bundle in BUNDLES for row in rows(bundle)])

@@ -26,8 +26,8 @@ class StubDeadLetters(DeadLetterQueue):
     def redrive(self) -> int:
         return sum(self._send(letter.body) is None for letter in self.delete(lambda _: True))
 
-    def delete(self, wanted: Callable[[DeadLetter], bool]) -> Iterator[DeadLetter]:
-        for letter in filter(wanted, self.messages()):
+    def delete(self, is_selected: Callable[[DeadLetter], bool]) -> Iterator[DeadLetter]:
+        for letter in filter(is_selected, self.messages()):
             self.letters.remove(letter)
             yield letter
 

@@ -28,13 +28,13 @@ GROUP = 16
 @pytest.fixture(scope="module")
 def cases() -> list[Case]:
     """The corpus, with a good photo between every two files."""
-    found = corpus()
-    assert len({case.name for case in found}) == len(found) >= 40
-    good = [Case(f"neighbour-{n}.jpg", jpeg(brightness_of(n % 7)), n % 7) for n in range(len(found))]
-    return [case for pair in zip(found, good, strict=True) for case in pair]
+    result = corpus()
+    assert len({case.name for case in result}) == len(result) >= 40
+    good = [Case(f"neighbour-{n}.jpg", jpeg(brightness_of(n % 7)), n % 7) for n in range(len(result))]
+    return [case for pair in zip(result, good, strict=True) for case in pair]
 
 
-def wanted(cases: list[Case]) -> dict[str, int | str]:
+def expected(cases: list[Case]) -> dict[str, int | str]:
     return {case.name: case.outcome for case in cases}
 
 
@@ -51,7 +51,7 @@ def test_through_a_worker(cases: list[Case], settings: Settings, s3: S3, sqlite_
     with sqlite_records.connect() as connection:
         rows = connection.execute(select(Count.key, Count.reason, Count.predicted, Count.detail)).all()
         totals = dict(connection.execute(select(PhotoTotal.reason, PhotoTotal.photos)).all())
-    assert {row.key: row.predicted if row.reason is None else row.reason for row in rows} == wanted(cases)
+    assert {row.key: row.predicted if row.reason is None else row.reason for row in rows} == expected(cases)
     assert all((row.reason is None) == (row.predicted is not None) == (row.detail is None) for row in rows)
     reasons = [case.outcome if isinstance(case.outcome, Reason) else "" for case in cases]
     assert totals == {reason: reasons.count(reason) for reason in reasons}
@@ -66,7 +66,7 @@ def test_by_hand(cases: list[Case], tmp_path: Path, count: Any) -> None:  # noqa
     assert result.returncode == 0
     lines = json.loads(result.stdout)
     found = {Path(line["photo"]).name: line["reason"] or _class(line["count"]) for line in lines}
-    assert found == wanted(cases)
+    assert found == expected(cases)
     assert all(bool(line["detail"]) == bool(line["reason"]) for line in lines)
     failed = sum(isinstance(case.outcome, Reason) for case in cases)
     assert result.stderr.decode().splitlines()[-1] == f"{len(cases) - failed} counted, {failed} failed"

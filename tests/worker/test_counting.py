@@ -48,9 +48,9 @@ def records(sqlite_records: Database) -> Any:
     def read(table: Any, by: str) -> dict[Any, dict[str, Any]]:
         with sqlite_records.connect() as connection:
             rows = [dict(row) for row in connection.execute(select(table.__table__)).mappings()]
-        found = {row[by]: row for row in rows}
-        assert len(found) == len(rows), f"{by} is not unique in {rows}"
-        return found
+        result = {row[by]: row for row in rows}
+        assert len(result) == len(rows), f"{by} is not unique in {rows}"
+        return result
 
     return read
 
@@ -77,7 +77,7 @@ def test_counted(counting: Counting, s3: S3, records: Any) -> None:
     etag = s3.put("bin-images/00123.jpg", data)
     assert counting.count(_created(s3, "bin-images/00123.jpg")) == []
     row = records(Count, "key")["bin-images/00123.jpg"]
-    wanted = {
+    expected = {
         "bucket": s3.bucket,
         "key": "bin-images/00123.jpg",
         "etag": etag,
@@ -93,7 +93,7 @@ def test_counted(counting: Counting, s3: S3, records: Any) -> None:
         "height": 300,
         "bytes": len(data),
     }
-    assert {name: row[name] for name in wanted} == wanted
+    assert {name: row[name] for name in expected} == expected
     assert row["probabilities"] == pytest.approx(probabilities_of(brightness_of(4)), abs=1e-3)
     stored = s3.client.head_object(Bucket=s3.bucket, Key="bin-images/00123.jpg")["LastModified"]
     assert row["modified_at"] == stored
@@ -356,9 +356,13 @@ def test_vanished_database_is_detected(settings: Settings, postgres_url: str) ->
     for url, timeout in ((postgres_url, "60000"), (f"{postgres_url}&tcp_user_timeout=7000", "7000")):
         database = open_records(settings.model_copy(update={"database_url": SecretStr(url)}))
         with database.connect() as connection:
-            told = connection.connection.driver_connection.info.get_parameters()
+            parameters = connection.connection.driver_connection.info.get_parameters()
         database.dispose()
-        assert (told["tcp_user_timeout"], told["keepalives_idle"], told["connect_timeout"]) == (timeout, "30", "10")
+        assert (parameters["tcp_user_timeout"], parameters["keepalives_idle"], parameters["connect_timeout"]) == (
+            timeout,
+            "30",
+            "10",
+        )
 
 
 def test_database_is_unreachable(settings: Settings, tmp_path: Any) -> None:

@@ -77,8 +77,8 @@ def test_crashed_metadata_file_is_recorded_as_failed(counting: Counting, setting
     etag = s3.put("a.json", b'{"EXPECTED_QUANTITY": 3}')
     file = ObjectCreated(s3.bucket, "a.json")
     assert counting.record_crashed_metadata([file], WHY) == []
-    ((reason, _, found),) = _rows(counting, Expectation)
-    assert (reason, found) == (MetadataReason.CRASHED, etag)
+    ((reason, _, result),) = _rows(counting, Expectation)
+    assert (reason, result) == (MetadataReason.CRASHED, etag)
     assert _reconciled(counting, settings) == []
     assert counting.crashed_keys([file], crashed_metadata) == {"a.json"}
     assert counting.crashed_keys([ObjectCreated(s3.bucket, "b.json")], crashed_metadata) == set()

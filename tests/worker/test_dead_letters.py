@@ -58,12 +58,12 @@ def broker(request: pytest.FixtureRequest, settings: Settings) -> Broker:
     return settings, events
 
 
-def eventually(look: Callable[[], list[DeadLetter]], wanted: int) -> list[DeadLetter]:
+def wait_for_dead_letters(look: Callable[[], list[DeadLetter]], count: int) -> list[DeadLetter]:
     """A quorum queue shows a message a moment after it was confirmed."""
     deadline = time.monotonic() + 20
-    while len(found := look()) != wanted and time.monotonic() < deadline:
+    while len(result := look()) != count and time.monotonic() < deadline:
         time.sleep(0.05)
-    return found
+    return result
 
 
 def of_events(settings: Settings) -> DeadLetterQueue:
@@ -83,7 +83,7 @@ def test_dead_letters_are_listed_with_reasons_and_stay(broker):
         DeadLetter(settings.event_dead_letter_queue, "not JSON", "grün"),
     }
     for _ in range(3):
-        assert set(eventually(of_events(settings).messages, 2)) == expected
+        assert set(wait_for_dead_letters(of_events(settings).messages, 2)) == expected
     events.close()
 
 
@@ -92,7 +92,7 @@ def test_redriven_messages_return_to_their_queue(broker):
     bodies = [f'{{"n": {n}}}' for n in range(12)]
     for body in bodies:
         dead_letter(events, body, "not an S3 event")
-    eventually(of_events(settings).messages, 12)
+    wait_for_dead_letters(of_events(settings).messages, 12)
     assert of_events(settings).redrive() == 12
     received: list[str] = []
     deadline = time.monotonic() + 20
@@ -113,7 +113,7 @@ def test_rejected_task_is_listed(broker, rabbitmq):
     with Connection(rabbitmq.url) as connection:
         channel = connection.default_channel
         channel.basic_reject(channel.basic_get(settings.task_queue).delivery_tag, requeue=False)
-    (letter,) = eventually(choose_queues(settings).dead_letters()[1].messages, 1)
+    (letter,) = wait_for_dead_letters(choose_queues(settings).dead_letters()[1].messages, 1)
     assert (letter.queue, letter.reason) == (settings.task_queue + "-dead", "rejected by the worker")
     assert choose_queues(settings).dead_letters()[1].redrive() == 1
     with Connection(rabbitmq.url) as connection:
@@ -159,7 +159,7 @@ def running_worker(app: Celery) -> Iterator[None]:
 def test_command_lists_and_redrives(broker):
     settings, events = broker
     dead_letter(events, "no\nevent \x1b[2J" + "x" * 300, "not JSON")
-    eventually(of_events(settings).messages, 1)
+    wait_for_dead_letters(of_events(settings).messages, 1)
     shown = command(settings)
     assert re.fullmatch(r"[0-9a-f]{12}", shown.partition(" ")[0])
     assert shown.partition(" ")[2].startswith(f"{settings.event_dead_letter_queue}: not JSON: no\\nevent \\x1b[2Jxxx")
@@ -179,15 +179,15 @@ def test_only_selected_messages_are_deleted(broker):
     settings, events = broker
     for body in ("a", "b", "b", "c"):
         dead_letter(events, body, "not JSON")
-    letters = eventually(of_events(settings).messages, 4)
+    letters = wait_for_dead_letters(of_events(settings).messages, 4)
     chosen = {letter.id for letter in letters if letter.body == "b"}
     assert len(chosen) == 1, "what says the same has the same id"
     deleted = list(of_events(settings).delete(lambda letter: letter.id in chosen))
     assert [letter.body for letter in deleted] == ["b", "b"]
-    assert sorted(letter.body for letter in eventually(of_events(settings).messages, 2)) == ["a", "c"]
+    assert sorted(letter.body for letter in wait_for_dead_letters(of_events(settings).messages, 2)) == ["a", "c"]
     assert list(of_events(settings).delete(lambda _: False)) == []
     assert len(list(of_events(settings).delete(lambda _: True))) == 2
-    assert eventually(of_events(settings).messages, 0) == []
+    assert wait_for_dead_letters(of_events(settings).messages, 0) == []
     events.close()
 
 
@@ -195,7 +195,7 @@ def test_command_deletes_and_prints_messages_in_full(broker):
     settings, events = broker
     for body in ("y" * 300, "z"):
         dead_letter(events, body, "not JSON")
-    eventually(of_events(settings).messages, 2)
+    wait_for_dead_letters(of_events(settings).messages, 2)
     listed = dict(line.split(" ", 1) for line in command(settings).splitlines())
     (long,) = [one for one, text in listed.items() if text.endswith("…")]
     queue = settings.event_dead_letter_queue
@@ -271,7 +271,7 @@ def slow_queue(
 
 def test_unready_queue_is_retried(slow_queue, caplog):
     queue = slow_queue(3)
-    assert [letter.reason for letter in eventually(queue.messages, 1)] == ["no reason"]
+    assert [letter.reason for letter in wait_for_dead_letters(queue.messages, 1)] == ["no reason"]
     assert caplog.text.count("is not ready (InternalError: INTERNAL_ERROR - timed out); trying again") == 3
 
 

@@ -223,7 +223,7 @@ def broker(request: pytest.FixtureRequest, settings: Settings) -> Broker:
     return Rabbit(settings, request.getfixturevalue("rabbitmq").url)
 
 
-class Counts(Scripted):
+class CountsForever(Scripted):
     """Counts without end."""
 
     def count(self, photos: Sequence[ObjectCreated]) -> list[Any]:
@@ -232,7 +232,7 @@ class Counts(Scripted):
 
 
 @contextmanager
-def running(settings: Settings, counting: Counts) -> Iterator[Celery]:
+def running(settings: Settings, counting: CountsForever) -> Iterator[Celery]:
     app = make_app(settings)
     for task in (CountPhotos, ReadMetadata):
         app.register_task(task(counting, Publisher(app, settings.group_photos), retry_wait_s=0.01))  # type: ignore[arg-type]
@@ -257,18 +257,18 @@ def reasons(settings: Settings) -> list[str]:
 
 def test_hostile_messages_are_dead_lettered_with_reasons(broker: Broker) -> None:
     """The worker lives, and does the tasks among them."""
-    counting = Counts()
+    counting = CountsForever()
     broker.put([forged(**changes) for changes, _ in REFUSED])
     raw = broker.put_raw()
     broker.put([forged(content=[[[PHOTO | {"key": "last.jpg"}]], {}, {}])])
-    wanted = [word for _, word in REFUSED] + raw
+    expected = [word for _, word in REFUSED] + raw
     with running(broker.settings, counting):
         wait_for(lambda: any(photos[0].key == "last.jpg" for photos in counting.calls))
-        wait_for(lambda: len(reasons(broker.settings)) == len(wanted))
-    assert Counter(map(kind, reasons(broker.settings))) == Counter(wanted)
+        wait_for(lambda: len(reasons(broker.settings)) == len(expected))
+    assert Counter(map(kind_of, reasons(broker.settings))) == Counter(expected)
 
 
-def kind(reason: str) -> str:
+def kind_of(reason: str) -> str:
     """Which of the words, the special ones first."""
     words = sorted(
         {word for _, word in REFUSED} | {"it cannot be read", "properties cannot be read"}, key=GENERAL.__contains__
@@ -277,7 +277,7 @@ def kind(reason: str) -> str:
 
 
 def test_unknown_headers_are_ignored(broker: Broker) -> None:
-    counting = Counts()
+    counting = CountsForever()
     broker.put([forged(**changes) for changes in TAKEN])
     with running(broker.settings, counting):
         wait_for(lambda: len(counting.calls) == len(TAKEN))
@@ -287,7 +287,7 @@ def test_unknown_headers_are_ignored(broker: Broker) -> None:
 
 def test_dead_lettered_tasks_can_be_redriven(broker: Broker) -> None:
     """As it was, so that it can be found out what is wrong with it: it is dead-lettered again."""
-    counting = Counts()
+    counting = CountsForever()
     broker.put([forged(headers={"timelimit": "x"})])
     with running(broker.settings, counting):
         wait_for(lambda: len(reasons(broker.settings)) == 1)

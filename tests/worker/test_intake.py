@@ -187,17 +187,17 @@ class Queue:
     def left(self) -> int:
         """Messages that are not deleted, those in somebody's hand included."""
         names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
-        found = self.sqs.get_queue_attributes(QueueUrl=self.url, AttributeNames=names)["Attributes"]
-        return sum(int(found[name]) for name in names)
+        result = self.sqs.get_queue_attributes(QueueUrl=self.url, AttributeNames=names)["Attributes"]
+        return sum(int(result[name]) for name in names)
 
     def dead(self) -> list[tuple[str, str]]:
         """Bodies and reasons in the dead-letter queue."""
-        found: list[tuple[str, str]] = []
+        result: list[tuple[str, str]] = []
         while messages := self.sqs.receive_message(
             QueueUrl=self.dead_url, MaxNumberOfMessages=10, MessageAttributeNames=["All"]
         ).get("Messages"):
-            found += [(m["Body"], m["MessageAttributes"]["reason"]["StringValue"]) for m in messages]
-        return found
+            result += [(m["Body"], m["MessageAttributes"]["reason"]["StringValue"]) for m in messages]
+        return result
 
 
 @pytest.fixture

@@ -43,9 +43,9 @@ def test_photo_is_reencoded_in_the_jpeg_quality_of_the_card(monkeypatch, in_the_
     if not in_the_system:
         monkeypatch.delattr(os, "memfd_create", raising=False)
     plain = load_photo(PHOTO.read_bytes()).pixels
-    found = load_photo(PHOTO.read_bytes(), jpeg_quality=82).pixels
-    assert np.array_equal(found, np.asarray(Image.open(io.BytesIO(stored(plain, 82)))))
-    assert mean_difference(found, plain) > 0.5
+    pixels = load_photo(PHOTO.read_bytes(), jpeg_quality=82).pixels
+    assert np.array_equal(pixels, np.asarray(Image.open(io.BytesIO(stored(plain, 82)))))
+    assert mean_difference(pixels, plain) > 0.5
 
 
 def test_reencoding_in_the_same_quality_hardly_changes_a_photo():
@@ -59,9 +59,9 @@ def test_photo_metadata_is_not_stored():
     comment.add_text("comment", "long" * 50_000)
     with Image.open(PHOTO) as photo:
         photo.save(file, "PNG", pnginfo=comment)
-        wanted = stored(np.asarray(photo.resize((INPUT_SIZE, INPUT_SIZE), Image.Resampling.BILINEAR)), 82)
-    found = load_photo(file.getvalue(), jpeg_quality=82).pixels
-    assert np.array_equal(found, np.asarray(Image.open(io.BytesIO(wanted))))
+        expected = stored(np.asarray(photo.resize((INPUT_SIZE, INPUT_SIZE), Image.Resampling.BILINEAR)), 82)
+    result = load_photo(file.getvalue(), jpeg_quality=82).pixels
+    assert np.array_equal(result, np.asarray(Image.open(io.BytesIO(expected))))
 
 
 @pytest.fixture(scope="module")

@@ -166,9 +166,9 @@ def test_all_lines_of_a_process_have_the_format(form: str, encoding: str) -> Non
         messages = [json.loads(line)["message"] for line in lines]
     else:
         begun = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (INFO|WARNING|ERROR|CRITICAL) [\w.]+: (.+)")
-        found = [begun.fullmatch(line) for line in lines]
-        assert all(match or line.startswith("    ") for match, line in zip(found, lines, strict=True))
-        messages = [match[2] for match in found if match]
+        result = [begun.fullmatch(line) for line in lines]
+        assert all(match or line.startswith("    ") for match, line in zip(result, lines, strict=True))
+        messages = [match[2] for match in result if match]
     assert len(messages) == 3 + 6 + 1 + 2
     assert "no more are shown from here" in messages[2]
     assert messages[9:] == [

@@ -38,7 +38,7 @@ Run = Callable[..., "subprocess.Popen[bytes]"]
 
 
 @pytest.fixture
-def through(settings: Settings, s3: S3) -> Callable[[str], Settings]:
+def with_sqs_at(settings: Settings, s3: S3) -> Callable[[str], Settings]:
     """Settings of a worker that asks another address for SQS; the queues are there."""
     choose_queues(settings).create()
 
@@ -88,24 +88,24 @@ def count_one(s3: S3, settings: Settings, client: Any, records: Database, worker
     deadline = time.monotonic() + WITHIN_S
     while True:
         with records.connect() as connection:
-            found = connection.execute(select(Count.key, Count.predicted)).all()
-        if found:
+            result = connection.execute(select(Count.key, Count.predicted)).all()
+        if result:
             break
         assert worker.poll() is None, "the worker has ended by itself"
         assert time.monotonic() < deadline, f"not within {WITHIN_S} s"
         time.sleep(0.05)  # between two looks at the records
-    assert [tuple(row) for row in found] == [("bin-images/00001.jpg", 3)]
+    assert [tuple(row) for row in result] == [("bin-images/00001.jpg", 3)]
 
 
 def test_both_queues_use_the_proxy(
     run: Run,
-    through: Callable[[str], Settings],
+    with_sqs_at: Callable[[str], Settings],
     settings: Settings,
     s3: S3,
     faulty_sqs: FaultySqs,
     sqlite_records: Database,
 ) -> None:
-    worker = run(through(f"http://{ELSEWHERE}"), HTTP_PROXY=faulty_sqs.endpoint_url, NO_PROXY="127.0.0.1")
+    worker = run(with_sqs_at(f"http://{ELSEWHERE}"), HTTP_PROXY=faulty_sqs.endpoint_url, NO_PROXY="127.0.0.1")
     count_one(s3, settings, sqs_client(settings), sqlite_records, worker)
     assert {host for host, operation in faulty_sqs.asked if operation == "ReceiveMessage"} == {ELSEWHERE}
     assert faulty_sqs.queues_polled == {settings.event_queue, settings.task_queue}
@@ -113,23 +113,28 @@ def test_both_queues_use_the_proxy(
 
 @pytest.mark.parametrize("name", ["ALL_PROXY", "all_proxy"])
 def test_all_proxy_is_used_for_neither_queue(
-    run: Run, through: Callable[[str], Settings], settings: Settings, s3: S3, sqlite_records: Database, name: str
+    run: Run,
+    with_sqs_at: Callable[[str], Settings],
+    settings: Settings,
+    s3: S3,
+    sqlite_records: Database,
+    name: str,
 ) -> None:
-    worker = run(through(s3.endpoint_url), **{name: NOWHERE})
+    worker = run(with_sqs_at(s3.endpoint_url), **{name: NOWHERE})
     count_one(s3, settings, sqs_client(settings), sqlite_records, worker)
 
 
 def test_no_proxy_hosts(
-    run: Run, through: Callable[[str], Settings], settings: Settings, s3: S3, sqlite_records: Database
+    run: Run, with_sqs_at: Callable[[str], Settings], settings: Settings, s3: S3, sqlite_records: Database
 ) -> None:
-    worker = run(through(s3.endpoint_url), HTTP_PROXY=NOWHERE, HTTPS_PROXY=NOWHERE, NO_PROXY="localhost,127.0.0.1")
+    worker = run(with_sqs_at(s3.endpoint_url), HTTP_PROXY=NOWHERE, HTTPS_PROXY=NOWHERE, NO_PROXY="localhost,127.0.0.1")
     count_one(s3, settings, sqs_client(settings), sqlite_records, worker)
 
 
 @pytest.mark.parametrize("name", ["AWS_CA_BUNDLE", "SSL_CERT_FILE"])
 def test_both_queues_accept_a_private_certificate(
     run: Run,
-    through: Callable[[str], Settings],
+    with_sqs_at: Callable[[str], Settings],
     settings: Settings,
     s3: S3,
     faulty_sqs: FaultySqs,
@@ -138,16 +143,16 @@ def test_both_queues_accept_a_private_certificate(
     name: str,
 ) -> None:
     certificate = with_certificate(faulty_sqs, tmp_path)
-    worker = run(through(f"https://127.0.0.1:{faulty_sqs.port}"), **{name: str(certificate)})
+    worker = run(with_sqs_at(f"https://127.0.0.1:{faulty_sqs.port}"), **{name: str(certificate)})
     count_one(s3, settings, sqs_client(settings), sqlite_records, worker)
     assert faulty_sqs.queues_polled == {settings.event_queue, settings.task_queue}
 
 
 def test_untrusted_certificate_is_named(
-    run: Run, through: Callable[[str], Settings], faulty_sqs: FaultySqs, tmp_path: Path
+    run: Run, with_sqs_at: Callable[[str], Settings], faulty_sqs: FaultySqs, tmp_path: Path
 ) -> None:
     with_certificate(faulty_sqs, tmp_path)
-    worker = run(through(f"https://127.0.0.1:{faulty_sqs.port}"))
+    worker = run(with_sqs_at(f"https://127.0.0.1:{faulty_sqs.port}"))
     assert worker.wait(WITHIN_S) == 1
     last = (tmp_path / "worker.log").read_text().splitlines()[-1]
     assert last.startswith("error: queue ")

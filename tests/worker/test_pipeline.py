@@ -116,12 +116,12 @@ def test_results_are_streamed() -> None:
 @pytest.mark.parametrize("ahead", [1, 3, 8])
 def test_load_ahead_is_bounded(ahead: int) -> None:
     """Each load that may start says so; with all of them waited for, none beyond `ahead` can have been asked for."""
-    asked: list[int] = []
+    requested: list[int] = []
     started = [threading.Event() for _ in range(20)]
 
     def source() -> Iterator[int]:
         for number in range(20):
-            asked.append(number)
+            requested.append(number)
             yield number
 
     def load(number: int) -> Item:
@@ -132,9 +132,9 @@ def test_load_ahead_is_bounded(ahead: int) -> None:
         loaded = load_ahead(pool, source(), load, ahead)
         for consumed in range(1, 21):
             assert next(loaded).number == consumed - 1
-            beyond = min(20, consumed + ahead)
-            assert all(event.wait(10) for event in started[:beyond])
-            assert len(asked) == beyond
+            expected = min(20, consumed + ahead)
+            assert all(event.wait(10) for event in started[:expected])
+            assert len(requested) == expected
         assert list(loaded) == []
 
 

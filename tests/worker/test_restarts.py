@@ -36,10 +36,10 @@ WITHIN_S = 60
 @pytest.fixture(params=["rabbitmq", "sqs"])
 def settings(request: pytest.FixtureRequest, settings: Settings) -> Settings:
     """Settings for empty task queues."""
-    given: dict[str, Any] = {"event_source": EventSource.NONE, "task_queue": f"tasks-{uuid.uuid4().hex[:12]}"}
+    overrides: dict[str, Any] = {"event_source": EventSource.NONE, "task_queue": f"tasks-{uuid.uuid4().hex[:12]}"}
     if request.param == "rabbitmq":
-        given["broker_url"] = SecretStr(request.getfixturevalue("rabbitmq").url)
-    settings = settings.model_copy(update=given)
+        overrides["broker_url"] = SecretStr(request.getfixturevalue("rabbitmq").url)
+    settings = settings.model_copy(update=overrides)
     if request.param == "sqs":
         choose_queues(settings).create()
     return settings
@@ -52,27 +52,27 @@ def counting(settings: Settings) -> Iterator[Counting]:
     counting.close()
 
 
-def take_in_advance(settings: Settings, wanted: int) -> None:
+def take_in_advance(settings: Settings, expected: int) -> None:
     """What a worker does that has no thread free: it receives tasks, and then it is stopped."""
     broker = settings.broker_url.get_secret_value()
     if broker.startswith("sqs"):
-        receive_from_sqs(settings, wanted)
+        receive_from_sqs(settings, expected)
         return
     received: list[object] = []
     with Connection(broker) as connection, connection.channel() as channel:
-        channel.basic_qos(0, wanted, False)
+        channel.basic_qos(0, expected, False)
         channel.basic_consume(settings.task_queue, callback=received.append)
-        while len(received) < wanted:
+        while len(received) < expected:
             connection.drain_events(timeout=WITHIN_S)
 
 
-def receive_from_sqs(settings: Settings, wanted: int) -> None:
+def receive_from_sqs(settings: Settings, expected: int) -> None:
     events = SqsEventQueue(settings.model_copy(update={"event_queue": settings.task_queue}))
     received: list[EventMessage] = []
-    while len(received) < wanted:
-        found = events.receive(1)
-        assert found, f"only {len(received)} of {wanted} tasks are left in their queue"
-        received += found
+    while len(received) < expected:
+        result = events.receive(1)
+        assert result, f"only {len(received)} of {expected} tasks are left in their queue"
+        received += result
     events.requeue(received)
 
 
@@ -90,10 +90,10 @@ def test_frequent_restarts_dead_letter_no_photo(
         app.send_task(CountPhotos.name, args=[[as_json(photo) for photo in photos]], eta=eta)
     for _ in range(RESTARTS):
         take_in_advance(settings, GROUPS)
-    wanted = {f"{group}-{n}.jpg": group for group in range(GROUPS) for n in range(1 if group % 2 else 4)}
+    expected = {f"{group}-{n}.jpg": group for group in range(GROUPS) for n in range(1 if group % 2 else 4)}
     with running(settings, counting):
         deadline = time.monotonic() + WITHIN_S
-        while recorded(sqlite_records) != wanted:
+        while recorded(sqlite_records) != expected:
             assert time.monotonic() < deadline, recorded(sqlite_records)
             time.sleep(0.05)  # between two looks at the condition
     assert choose_queues(settings).dead_letters()[0].messages() == []

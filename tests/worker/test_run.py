@@ -81,16 +81,16 @@ def start(settings: Settings, sqs: Any, tmp_path: Path) -> Iterator[Start]:
 
 
 @pytest.fixture
-def left(settings: Settings, sqs: Any) -> Callable[[], dict[str, int]]:
+def messages_by_queue(settings: Settings, sqs: Any) -> Callable[[], dict[str, int]]:
     """Messages in each queue, those in somebody's hand included."""
 
     def count() -> dict[str, int]:
-        found = {}
+        result = {}
         for name in (settings.event_queue, settings.task_queue, settings.event_dead_letter_queue):
             names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
             answer = sqs.get_queue_attributes(QueueUrl=queue_url(sqs, name), AttributeNames=names)["Attributes"]
-            found[name] = sum(int(answer[name]) for name in names)
-        return found
+            result[name] = sum(int(answer[name]) for name in names)
+        return result
 
     return count
 
@@ -103,7 +103,7 @@ def wait_until(condition: Callable[[], bool], worker: subprocess.Popen[bytes] | 
         time.sleep(0.02)  # between two looks at the condition
 
 
-def number_of(records: Database, table: Any) -> int:
+def row_count(records: Database, table: Any) -> int:
     with records.connect() as connection:
         return int(connection.scalar(select(func.count()).select_from(table)) or 0)
 
@@ -122,7 +122,7 @@ def put_bin(s3: S3, number: int) -> None:
 
 
 def test_photos_become_records_and_comparisons(
-    start: Start, s3: S3, sqlite_records: Database, left: Callable[[], dict[str, int]]
+    start: Start, s3: S3, sqlite_records: Database, messages_by_queue: Callable[[], dict[str, int]]
 ) -> None:
     for number in range(10):
         put_bin(s3, number)
@@ -132,9 +132,9 @@ def test_photos_become_records_and_comparisons(
     s3.put("bin-images/broken.jpg", b"not a photo")
     s3.put("metadata/broken.json", b"not JSON")
     s3.put("notes.txt", b"neither")
-    wait_until(lambda: number_of(sqlite_records, Count) == 21, worker)
-    wait_until(lambda: number_of(sqlite_records, Expectation) == 21, worker)
-    wait_until(lambda: not any(left().values()), worker)
+    wait_until(lambda: row_count(sqlite_records, Count) == 21, worker)
+    wait_until(lambda: row_count(sqlite_records, Expectation) == 21, worker)
+    wait_until(lambda: not any(messages_by_queue().values()), worker)
     stop(worker)
     with sqlite_records.connect() as connection:
         counts = {row.key: row for row in connection.execute(select(Count.__table__))}
@@ -149,7 +149,7 @@ def test_photos_become_records_and_comparisons(
 
 
 def test_repeatedly_killed_worker(
-    start: Start, s3: S3, sqlite_records: Database, left: Callable[[], dict[str, int]]
+    start: Start, s3: S3, sqlite_records: Database, messages_by_queue: Callable[[], dict[str, int]]
 ) -> None:
     """SIGKILL whenever some more photos are recorded: what was in flight is counted by the next worker, once."""
     photos = 90
@@ -157,12 +157,12 @@ def test_repeatedly_killed_worker(
         s3.put(f"{number:05}.jpg", jpeg(brightness_of(number % 7), side=1200))
     for recorded in (1, photos // 3, photos * 2 // 3):
         worker = start()
-        wait_until(lambda recorded=recorded: number_of(sqlite_records, Count) >= recorded, worker)
+        wait_until(lambda recorded=recorded: row_count(sqlite_records, Count) >= recorded, worker)
         worker.kill()
         worker.wait()
     worker = start()
-    wait_until(lambda: number_of(sqlite_records, Count) >= photos, worker)
-    wait_until(lambda: not any(left().values()), worker)
+    wait_until(lambda: row_count(sqlite_records, Count) >= photos, worker)
+    wait_until(lambda: not any(messages_by_queue().values()), worker)
     stop(worker)
     with sqlite_records.connect() as connection:
         rows = connection.execute(select(Count.key, Count.predicted).order_by(Count.key)).all()
@@ -170,16 +170,16 @@ def test_repeatedly_killed_worker(
 
 
 def test_two_workers_and_one_is_stopped(
-    start: Start, s3: S3, sqlite_records: Database, left: Callable[[], dict[str, int]]
+    start: Start, s3: S3, sqlite_records: Database, messages_by_queue: Callable[[], dict[str, int]]
 ) -> None:
     photos = 60
     first, second = start(), start()
     for number in range(photos):
         s3.put(f"{number:05}.jpg", jpeg(brightness_of(number % 7), side=600))
-    wait_until(lambda: number_of(sqlite_records, Count) > 0)
+    wait_until(lambda: row_count(sqlite_records, Count) > 0)
     stop(first)
-    wait_until(lambda: number_of(sqlite_records, Count) >= photos, second)
-    wait_until(lambda: not any(left().values()), second)
+    wait_until(lambda: row_count(sqlite_records, Count) >= photos, second)
+    wait_until(lambda: not any(messages_by_queue().values()), second)
     stop(second)
     with sqlite_records.connect() as connection:
         rows = connection.execute(select(Count.key, Count.predicted).order_by(Count.key)).all()
@@ -187,7 +187,7 @@ def test_two_workers_and_one_is_stopped(
 
 
 @pytest.fixture
-def in_hand(settings: Settings, sqs: Any) -> Callable[[], int]:
+def messages_in_flight(settings: Settings, sqs: Any) -> Callable[[], int]:
     """Messages that someone received and has not deleted, of both queues. They stay so for longer than a test lasts."""
     urls = [queue_url(sqs, name) for name in (settings.event_queue, settings.task_queue)]
     for url in urls:
@@ -195,27 +195,27 @@ def in_hand(settings: Settings, sqs: Any) -> Callable[[], int]:
     name = "ApproximateNumberOfMessagesNotVisible"
 
     def count() -> int:
-        found = [sqs.get_queue_attributes(QueueUrl=url, AttributeNames=[name])["Attributes"][name] for url in urls]
-        return sum(map(int, found))
+        result = [sqs.get_queue_attributes(QueueUrl=url, AttributeNames=[name])["Attributes"][name] for url in urls]
+        return sum(map(int, result))
 
     return count
 
 
 def test_tasks_of_a_stopped_worker_are_available_at_once(
-    start: Start, s3: S3, sqlite_records: Database, in_hand: Callable[[], int]
+    start: Start, s3: S3, sqlite_records: Database, messages_in_flight: Callable[[], int]
 ) -> None:
     """TERM under load, at moments drawn at random: also when the worker has just asked for more tasks."""
     photos, chance = 80, random.Random(11)
     for number in range(photos):
         s3.put(f"{number:05}.jpg", jpeg(brightness_of(number % 7), side=600))
     for _ in range(2):
-        worker, before = start(), number_of(sqlite_records, Count)
-        wait_until(lambda before=before: number_of(sqlite_records, Count) > before, worker)
+        worker, before = start(), row_count(sqlite_records, Count)
+        wait_until(lambda before=before: row_count(sqlite_records, Count) > before, worker)
         moment = time.monotonic() + chance.uniform(0, 0.3)
         wait_until(lambda moment=moment: time.monotonic() >= moment, worker)
         stop(worker)
-        wait_until(lambda: in_hand() == 0)
-    assert number_of(sqlite_records, Count) < photos, "there was no load"
+        wait_until(lambda: messages_in_flight() == 0)
+    assert row_count(sqlite_records, Count) < photos, "there was no load"
 
 
 class TestWhileS3Refuses:
@@ -227,7 +227,7 @@ class TestWhileS3Refuses:
         )
 
     def test_held_tasks_of_a_stopped_worker_are_available_at_once(
-        self, start: Start, s3: S3, s3_proxy: Proxy, in_hand: Callable[[], int], tmp_path: Path
+        self, start: Start, s3: S3, s3_proxy: Proxy, messages_in_flight: Callable[[], int], tmp_path: Path
     ) -> None:
         worker = start()
         s3_proxy.refuse()
@@ -235,9 +235,9 @@ class TestWhileS3Refuses:
             s3.put(f"{number:05}.jpg", jpeg(100))
         log = tmp_path / "worker-0.log"
         wait_until(lambda: log.read_text(errors="replace").count("] received") >= 2, worker)  # the second is the retry
-        assert in_hand() > 0
+        assert messages_in_flight() > 0
         stop(worker)
-        wait_until(lambda: in_hand() == 0)
+        wait_until(lambda: messages_in_flight() == 0)
 
 
 def test_worker_does_not_start_without_queues(settings: Settings) -> None:
@@ -273,7 +273,12 @@ def test_migrate_and_setup(settings: Settings, tmp_path: Path) -> None:
 
 
 def test_all_output_is_json_lines(
-    settings: Settings, s3: S3, sqs: Any, sqlite_records: Database, left: Callable[[], dict[str, int]], tmp_path: Path
+    settings: Settings,
+    s3: S3,
+    sqs: Any,
+    sqlite_records: Database,
+    messages_by_queue: Callable[[], dict[str, int]],
+    tmp_path: Path,
 ) -> None:
     """Of a worker and of beat, whatever is announced; the longest line is bounded."""
     settings = settings.model_copy(update={"log_format": LogFormat.JSON, "beat_file": tmp_path / "beat"})
@@ -299,8 +304,8 @@ def test_all_output_is_json_lines(
     try:
         sqs.send_message(QueueUrl=queue, MessageBody='{"Records": [' + good + ",1" * 240_000 + "]}")
         sqs.send_message(QueueUrl=queue, MessageBody="\n\u009b31m" * 1000)
-        wait_until(lambda: number_of(sqlite_records, Count) == 1, processes[0])
-        wait_until(lambda: left()[settings.event_dead_letter_queue] == 2, processes[0])
+        wait_until(lambda: row_count(sqlite_records, Count) == 1, processes[0])
+        wait_until(lambda: messages_by_queue()[settings.event_dead_letter_queue] == 2, processes[0])
         wait_until(lambda: b"beat: Starting" in log.read_bytes(), processes[1])
     finally:
         for process in processes:

@@ -46,8 +46,8 @@ def _bundle(folder: Path, *precisions: Precision, wrong: tuple[Precision, ...] =
 
 def _assert_right(engine: Engine) -> None:
     photos = np.stack([np.full((224, 224, 3), level, np.uint8) for level in (10, 120, 250)])
-    wanted = [probabilities_of(level) for level in (10, 120, 250)]
-    np.testing.assert_allclose(engine.infer(photos).probabilities, wanted, atol=1e-5)
+    expected = [probabilities_of(level) for level in (10, 120, 250)]
+    np.testing.assert_allclose(engine.infer(photos).probabilities, expected, atol=1e-5)
 
 
 def test_starter_model_passes_its_self_check() -> None:

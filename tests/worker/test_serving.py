@@ -186,12 +186,16 @@ def test_only_links_to_allowed_keys_are_followed(settings: Settings, s3: S3) -> 
         s3.put(key, photo)
     steps = ["bin-images/../private/a.jpg", "bin-images/./a.jpg"]
     links = [f"s3://{s3.bucket}/{key}" for key in [*keys, *steps]]
-    others = [f"s3://{s3.bucket}-other/bin-images/a.jpg", "s3://no-such-bucket-at-all/bin-images/a.jpg", "s3://../a"]
+    refused_links = [
+        f"s3://{s3.bucket}-other/bin-images/a.jpg",
+        "s3://no-such-bucket-at-all/bin-images/a.jpg",
+        "s3://../a",
+    ]
     service = Service(settings.model_copy(update={"serve_prefixes": "bin-images/, new/,models/"}))
-    assert reasons(service.links(*links, *others)) == [None, None, *["forbidden"] * 9]
+    assert reasons(service.links(*links, *refused_links)) == [None, None, *["forbidden"] * 9]
     service.counter.close()
     service = Service(settings)  # by default, all but models and nightly runs
-    assert reasons(service.links(*links, *others)) == [None] * 4 + ["forbidden"] * 7
+    assert reasons(service.links(*links, *refused_links)) == [None] * 4 + ["forbidden"] * 7
     assert "private" not in json.loads(service.links(f"s3://{s3.bucket}/models/private").text)["detail"]
     service.counter.close()
 
@@ -233,13 +237,13 @@ def test_object_that_s3_does_not_return_does_not_fail_other_lines(
     s3.put("a.jpg", jpeg(100))
     fetch, fetched = service.counter._objects.fetch, []
 
-    def refused(bucket: str, key: str, **more: Any) -> Any:
+    def refused(bucket: str, key: str, **options: Any) -> Any:
         fetched.append(key)
         if key == "broken.jpg":
             raise ObjectsError("s3://bins/broken.jpg: 500 of 10.0.0.1")
         if key == "odd.jpg":
             raise RuntimeError("nobody thought of this")
-        return fetch(bucket, key, **more)
+        return fetch(bucket, key, **options)
 
     monkeypatch.setattr(service.counter._objects, "fetch", refused)
     a, broken, odd = (f"s3://{s3.bucket}/{name}.jpg" for name in ("a", "broken", "odd"))
@@ -291,11 +295,11 @@ def test_linked_photos_wait_for_memory(settings: Settings, s3: S3, monkeypatch: 
     service = Service(settings.model_copy(update={"serve_memory_bytes": 2_000_000, "max_photo_bytes": 1_000_000}))
     fetch, at_once, lock = service.counter._objects.fetch, [0], threading.Lock()
 
-    def counted(*where: Any, **more: Any) -> Any:
+    def counted(*location: Any, **options: Any) -> Any:
         with lock:
             at_once.append(at_once[-1] + 1)
         try:
-            return fetch(*where, **more)
+            return fetch(*location, **options)
         finally:
             with lock:
                 at_once.append(at_once[-1] - 1)
@@ -452,12 +456,12 @@ def test_transform_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_model_is_the_one_unpacked_by_sagemaker(settings: Settings, brightness_bundle: Path, tmp_path: Path) -> None:
-    given = tmp_path / "ml" / "model"
+    unpacked = tmp_path / "ml" / "model"
     sagemaker = settings.sagemaker.model_copy(update={"folder": tmp_path / "ml"})
     settings = settings.model_copy(update={"sagemaker": sagemaker})
     assert find_bundle(settings).folder == brightness_bundle  # outside of SageMaker
-    given.mkdir(parents=True)
+    unpacked.mkdir(parents=True)
     with pytest.raises(BundleError, match=r"no card\.json here"):
         find_bundle(settings)
-    (given / "inner").symlink_to(brightness_bundle)
-    assert find_bundle(settings).folder == given / "inner"
+    (unpacked / "inner").symlink_to(brightness_bundle)
+    assert find_bundle(settings).folder == unpacked / "inner"

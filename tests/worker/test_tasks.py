@@ -117,11 +117,11 @@ def broker(settings: Settings) -> Callable[[], int]:
     url = queue_url(sqs, settings.task_queue)
     names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
 
-    def left() -> int:
-        found = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
-        return sum(int(found[name]) for name in names)
+    def count_messages() -> int:
+        result = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
+        return sum(int(result[name]) for name in names)
 
-    return left
+    return count_messages
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -338,19 +338,21 @@ def test_unrecorded_photo_stays_on_trial(run_delivered: Any, monkeypatch: pytest
 
 def test_outages_do_not_count_as_crashes(run_delivered: Any) -> None:
     for error in DATABASE_OUTAGES * MAX_CRASHES:
-        with pytest.raises(Retry) as again:
+        with pytest.raises(Retry) as retry:
             run_delivered(PHOTOS[:1], fail(error), request=REDELIVERED | FROM_A_BROKER)
-        assert again.value.sig.kwargs == {}, "what a worker has survived is no part of a redelivered group any more"
+        assert retry.value.sig.kwargs == {}, "what a worker has survived is no part of a redelivered group any more"
     assert run_delivered(PHOTOS[:1])[0].dead == []
 
 
 RECEIVED_ANEW: dict[str, Any] = {"delivery_info": {"redelivered": False}}
 
 
-@pytest.mark.parametrize(("came", "requeue"), [(RECEIVED_ANEW, True), (RECEIVED_ONCE, False)], ids=["rabbitmq", "sqs"])
+@pytest.mark.parametrize(
+    ("delivery", "requeue"), [(RECEIVED_ANEW, True), (RECEIVED_ONCE, False)], ids=["rabbitmq", "sqs"]
+)
 @pytest.mark.parametrize("answer", [keep_back(1), fail(ZeroDivisionError("a bug"))], ids=["next try", "halves"])
 def test_task_is_redelivered_if_the_broker_refuses_replacements(
-    run_delivered: Any, monkeypatch: pytest.MonkeyPatch, came: dict[str, Any], requeue: bool, answer: Any
+    run_delivered: Any, monkeypatch: pytest.MonkeyPatch, delivery: dict[str, Any], requeue: bool, answer: Any
 ) -> None:
     """On SQS, a message that is neither deleted nor requeued is redelivered by itself."""
     monkeypatch.setattr("worker.brokers.rabbitmq.tasks.REQUEUE_DELAY_S", 0)
@@ -360,9 +362,9 @@ def test_task_is_redelivered_if_the_broker_refuses_replacements(
 
     monkeypatch.setattr(Recorder, "resend", refuse)
     monkeypatch.setattr("celery.canvas.Signature.apply_async", refuse)
-    with pytest.raises(Reject) as kept:
-        run_delivered(PHOTOS, answer, request=came | FROM_A_BROKER)
-    assert kept.value.requeue is requeue
+    with pytest.raises(Reject) as rejected:
+        run_delivered(PHOTOS, answer, request=delivery | FROM_A_BROKER)
+    assert rejected.value.requeue is requeue
 
 
 @pytest.fixture
@@ -385,12 +387,12 @@ def test_invalid_task_is_not_retried(task: CountPhotos) -> None:
 def _wait_after(task: CountPhotos, retries: int) -> float:
     task.push_request(**(FROM_A_BROKER | {"retries": retries, "args": [[]], "kwargs": {}}))
     try:
-        with pytest.raises(Retry) as again:
+        with pytest.raises(Retry) as retry:
             task.run([as_json(photo) for photo in PHOTOS])
     finally:
         task.pop_request()
-    assert again.value.sig.args == ([as_json(PHOTOS[1])],)
-    return float(again.value.when)
+    assert retry.value.sig.args == ([as_json(PHOTOS[1])],)
+    return float(retry.value.when)
 
 
 @pytest.mark.parametrize(

@@ -105,8 +105,10 @@ class Player:
 
     def _steps(self, steps: list[dict[str, Any]]) -> None:
         for step in steps:
-            wanted = [part.split(".")[1] for part in _references(step["Arguments"]) if part.startswith("Steps.")]
-            assert {*wanted, *step.get("DependsOn", [])} <= set(self.done), f"{step['Name']} runs before what it needs"
+            expected = [part.split(".")[1] for part in _references(step["Arguments"]) if part.startswith("Steps.")]
+            assert {*expected, *step.get("DependsOn", [])} <= set(self.done), (
+                f"{step['Name']} runs before what it needs"
+            )
             if step["Type"] == "Condition":
                 self._condition(step["Arguments"])
             elif step["Name"] not in self.found["Steps"]:
@@ -165,10 +167,10 @@ class Player:
         if not isinstance(value, dict):
             return value
         if "Get" in value:
-            found: Any = self.found
+            result: Any = self.found
             for part in re.findall(r"\['([^']+)'\]|([^.\[\]]+)", value["Get"]):
-                found = found[part[0] or part[1]]
-            return found
+                result = result[part[0] or part[1]]
+            return result
         if "Std:Join" in value:
             return value["Std:Join"]["On"].join(map(str, self._resolved(value["Std:Join"]["Values"])))
         if "Std:JsonGet" in value:
@@ -178,8 +180,8 @@ class Player:
     def _download(self, uri: str, folder: Path) -> None:
         """What S3Prefix brings: the files below the prefix, or the one object of that name."""
         bucket, _, prefix = uri.removeprefix("s3://").partition("/")
-        found = self._s3.client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
-        keys = [each["Key"] for page in found for each in page.get("Contents", ())]
+        result = self._s3.client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+        keys = [each["Key"] for page in result for each in page.get("Contents", ())]
         assert keys, f"nothing at {uri}"
         for key in keys:
             name = key.removeprefix(prefix).lstrip("/") or key.rsplit("/", 1)[-1]
@@ -202,7 +204,7 @@ class Player:
 
 def _references(value: Any) -> list[str]:
     if isinstance(value, list):
-        return [found for each in value for found in _references(each)]
+        return [result for each in value for result in _references(each)]
     if isinstance(value, dict):
-        return [value["Get"]] if "Get" in value else [found for each in value.values() for found in _references(each)]
+        return [value["Get"]] if "Get" in value else [result for each in value.values() for result in _references(each)]
     return []

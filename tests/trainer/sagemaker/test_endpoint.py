@@ -47,8 +47,8 @@ class Account:
 
     @property
     def configs(self) -> list[str]:
-        found = self.sagemaker.list_endpoint_configs()["EndpointConfigs"]
-        return self._new(each["EndpointConfigName"] for each in found)
+        result = self.sagemaker.list_endpoint_configs()["EndpointConfigs"]
+        return self._new(each["EndpointConfigName"] for each in result)
 
     @property
     def models(self) -> list[str]:
@@ -59,10 +59,10 @@ class Account:
 
     @property
     def targets(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self.scaling.describe_scalable_targets(ServiceNamespace="sagemaker")[
+        result: list[dict[str, Any]] = self.scaling.describe_scalable_targets(ServiceNamespace="sagemaker")[
             "ScalableTargets"
         ]
-        return found
+        return result
 
 
 @pytest.fixture
@@ -75,10 +75,10 @@ def registry(s3: S3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Registr
     """A bucket with one model, which is in use."""
     monkeypatch.setenv("BINWATCH_BUCKET", s3.bucket)
     monkeypatch.setenv("BINWATCH_S3_ENDPOINT_URL", s3.endpoint_url)
-    found = Registry(Objects(Settings(s3_endpoint_url=s3.endpoint_url)), s3.bucket, "models/")
-    card = found.publish(write_grey_bundle(tmp_path, "grey-1"))
-    found.set_current(CurrentModel(version=card.version, promoted=card.created), found.current())
-    return found
+    result = Registry(Objects(Settings(s3_endpoint_url=s3.endpoint_url)), s3.bucket, "models/")
+    card = result.publish(write_grey_bundle(tmp_path, "grey-1"))
+    result.set_current(CurrentModel(version=card.version, promoted=card.created), result.current())
+    return result
 
 
 def test_endpoint_is_created_scaled_and_removed(
@@ -86,8 +86,8 @@ def test_endpoint_is_created_scaled_and_removed(
 ) -> None:
     run_cli("sagemaker", "deploy", *FLAGS, "--set", "endpoint.capture_percent=20", "--set", "endpoint.max_instances=3")
     assert "bins" in account.endpoints
-    found = account.sagemaker.describe_endpoint(EndpointName="bins")
-    config = account.sagemaker.describe_endpoint_config(EndpointConfigName=found["EndpointConfigName"])
+    result = account.sagemaker.describe_endpoint(EndpointName="bins")
+    config = account.sagemaker.describe_endpoint_config(EndpointConfigName=result["EndpointConfigName"])
     (variant,) = config["ProductionVariants"]
     assert (variant["InstanceType"], variant["InitialInstanceCount"]) == ("ml.c5.xlarge", 1)
     assert config["DataCaptureConfig"]["InitialSamplingPercentage"] == 20
@@ -182,21 +182,21 @@ class Played:
 
     def answer(self, config: str, status: str, reason: str = "") -> None:
         """What describe_endpoint says next."""
-        found = {
+        result = {
             "EndpointName": "bins", "EndpointArn": "arn:aws:sagemaker:x" + "x" * 20, "EndpointConfigName": config,
             "EndpointStatus": status, "CreationTime": 0, "LastModifiedTime": 0,
         }  # fmt: skip
-        self.stub.add_response("describe_endpoint", found | ({"FailureReason": reason} if reason else {}))
+        self.stub.add_response("describe_endpoint", result | ({"FailureReason": reason} if reason else {}))
 
     def update(self, old_type: str) -> None:
         """An endpoint on machines of `old_type` is there and takes an update."""
         self.answer("old", "InService")
         variant = {"VariantName": endpoint.VARIANT, "ModelName": "m-1", "InstanceType": old_type}
-        found = {
+        result = {
             "EndpointConfigName": "old", "EndpointConfigArn": "arn:aws:sagemaker:x" + "x" * 20,
             "ProductionVariants": [variant], "CreationTime": 0,
         }  # fmt: skip
-        self.stub.add_response("describe_endpoint_config", found, {"EndpointConfigName": "old"})
+        self.stub.add_response("describe_endpoint_config", result, {"EndpointConfigName": "old"})
         self.stub.add_response(
             "update_endpoint", {"EndpointArn": "arn:aws:sagemaker:x" + "x" * 20},
             {"EndpointName": "bins", "EndpointConfigName": ANY, "RetainAllVariantProperties": True},

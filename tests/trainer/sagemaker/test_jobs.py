@@ -65,8 +65,8 @@ def test_list_option_reaches_the_container_unchanged(file: Path) -> None:
     shares = "[1.8, 7.6, 14.3, 16.8, 15, 11.7, 32.7]"
     told = config(file, f"data.class_shares={shares}").hyperparameters()["data.class_shares"]
     name, value = parse_assignment(f"data.class_shares={told}")
-    found = DataConfig.model_validate({"photos": "photos", "index": "index.csv", name.partition(".")[2]: value})
-    assert found.class_shares == (1.8, 7.6, 14.3, 16.8, 15.0, 11.7, 32.7)
+    result = DataConfig.model_validate({"photos": "photos", "index": "index.csv", name.partition(".")[2]: value})
+    assert result.class_shares == (1.8, 7.6, 14.3, 16.8, 15.0, 11.7, 32.7)
 
 
 def test_training_job_is_started_and_followed(
@@ -76,27 +76,27 @@ def test_training_job_is_started_and_followed(
         "sagemaker", "train", "--config", file, "--data", "s3://binwatch/prepared", "--weights", "s3://binwatch/w.pt",
         "--set", "job.spot=true", "--set", "job.instances=2", "--set", "job.max_hours=1.5", "--name", "first-run",
     )  # fmt: skip
-    found = sagemaker(aws).describe_training_job(TrainingJobName="first-run")
-    assert found["HyperParameters"] == {
+    result = sagemaker(aws).describe_training_job(TrainingJobName="first-run")
+    assert result["HyperParameters"] == {
         "train.epochs": "12", "train.learning_rate": "0.002", "train.compile": "true",
         "export.variants": "fp32,int8", "export.max_loss": "0.005",
     }  # fmt: skip
     channels = {
-        each["ChannelName"]: each["DataSource"]["S3DataSource"]["S3Uri"] for each in found["InputDataConfig"]
+        each["ChannelName"]: each["DataSource"]["S3DataSource"]["S3Uri"] for each in result["InputDataConfig"]
     }  # fmt: skip
     assert channels == {"data": "s3://binwatch/prepared/", "weights": "s3://binwatch/w.pt"}
-    assert found["CheckpointConfig"] == {
+    assert result["CheckpointConfig"] == {
         "S3Uri": "s3://binwatch/sagemaker/checkpoints/first-run", "LocalPath": "/opt/ml/checkpoints",
     }  # fmt: skip
-    assert found["OutputDataConfig"]["S3OutputPath"] == "s3://binwatch/sagemaker/models"
-    assert found["ResourceConfig"] == {"InstanceType": "ml.g5.xlarge", "InstanceCount": 2, "VolumeSizeInGB": 100}
-    assert found["EnableManagedSpotTraining"] is True
-    assert found["StoppingCondition"] == {"MaxRuntimeInSeconds": 5400, "MaxWaitTimeInSeconds": 86_400}
-    assert found["RoleArn"] == ROLE
-    said = capsys.readouterr().err
-    assert "training job first-run: started on 2 × ml.g5.xlarge" in said
-    assert "training job first-run: Completed" in said
-    assert f"model: {found['ModelArtifacts']['S3ModelArtifacts']}" in said
+    assert result["OutputDataConfig"]["S3OutputPath"] == "s3://binwatch/sagemaker/models"
+    assert result["ResourceConfig"] == {"InstanceType": "ml.g5.xlarge", "InstanceCount": 2, "VolumeSizeInGB": 100}
+    assert result["EnableManagedSpotTraining"] is True
+    assert result["StoppingCondition"] == {"MaxRuntimeInSeconds": 5400, "MaxWaitTimeInSeconds": 86_400}
+    assert result["RoleArn"] == ROLE
+    captured = capsys.readouterr().err
+    assert "training job first-run: started on 2 × ml.g5.xlarge" in captured
+    assert "training job first-run: Completed" in captured
+    assert f"model: {result['ModelArtifacts']['S3ModelArtifacts']}" in captured
 
 
 def test_sdk_sends_no_requests_and_no_telemetry(
@@ -131,8 +131,8 @@ def test_tuning_job_searches_the_capstone_space(file: Path, aws: str) -> None:
         "sagemaker", "tune", "--config", file, "--data", "s3://binwatch/prepared/", "--name", "bw-tune-1",
         "--set", "tuning.preset=capstone", "--set", "tuning.trials=8", "--set", "tuning.parallel=4", "--no-wait",
     )  # fmt: skip
-    found = sagemaker(aws).describe_hyper_parameter_tuning_job(HyperParameterTuningJobName="bw-tune-1")
-    asked = found["HyperParameterTuningJobConfig"]
+    result = sagemaker(aws).describe_hyper_parameter_tuning_job(HyperParameterTuningJobName="bw-tune-1")
+    asked = result["HyperParameterTuningJobConfig"]
     assert asked["ResourceLimits"] == {"MaxNumberOfTrainingJobs": 8, "MaxParallelTrainingJobs": 4}
     assert asked["HyperParameterTuningJobObjective"] == {"Type": "Maximize", "MetricName": "validation:accuracy"}
     assert asked["ParameterRanges"] == {
@@ -145,7 +145,7 @@ def test_tuning_job_searches_the_capstone_space(file: Path, aws: str) -> None:
         ],
     }
     # What is searched is not fixed as well, though the file says something about it.
-    assert found["TrainingJobDefinition"]["StaticHyperParameters"] == {
+    assert result["TrainingJobDefinition"]["StaticHyperParameters"] == {
         "train.compile": "true", "train.optimiser": "adam", "train.loss": "cross_entropy", "model.head": "capstone",
         "export.variants": "fp32,int8", "export.max_loss": "0.005",
     }  # fmt: skip
@@ -158,9 +158,9 @@ def test_hyperband_gets_the_length_of_trials(file: Path, training: ModuleType) -
             complaints("sagemaker", "CreateHyperParameterTuningJob", {"HyperParameterTuningJobName": "t"} | request)
             == []
         )
-        found = request["HyperParameterTuningJobConfig"]
-        strategy = found.get("StrategyConfig", {"HyperbandStrategyConfig": {}})["HyperbandStrategyConfig"]
-        return found["TrainingJobEarlyStoppingType"], strategy.get("MaxResource")
+        result = request["HyperParameterTuningJobConfig"]
+        strategy = result.get("StrategyConfig", {"HyperbandStrategyConfig": {}})["HyperbandStrategyConfig"]
+        return result["TrainingJobEarlyStoppingType"], strategy.get("MaxResource")
 
     assert asked("tuning.strategy=Bayesian") == ("Auto", None)
     assert asked("tuning.strategy=Hyperband") == ("Off", 12 + 2)  # as the file says

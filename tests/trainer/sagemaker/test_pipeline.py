@@ -75,8 +75,8 @@ def _toml(option: str, value: str) -> str:
 
 def definition(name: str = "binwatch") -> dict[str, object]:
     client = boto3.client("sagemaker", region_name="us-east-1")
-    found: dict[str, object] = json.loads(client.describe_pipeline(PipelineName=name)["PipelineDefinition"])
-    return found
+    result: dict[str, object] = json.loads(client.describe_pipeline(PipelineName=name)["PipelineDefinition"])
+    return result
 
 
 def test_pipeline_from_a_bucket_to_an_endpoint(s3: S3, file: Path, tmp_path: Path) -> None:
@@ -111,9 +111,9 @@ def test_show_sends_no_requests(
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # no one is there
     run_cli("sagemaker", "pipeline", "--config", file, "--show")
-    found = json.loads(capsys.readouterr().out)
-    assert [step["Name"] for step in found["Steps"]] == ["Prepare", "Train", "Compare", "IfBetter"]
-    assert found["Steps"][1]["Arguments"]["Tags"] == [
+    result = json.loads(capsys.readouterr().out)
+    assert [step["Name"] for step in result["Steps"]] == ["Prepare", "Train", "Compare", "IfBetter"]
+    assert result["Steps"][1]["Arguments"]["Tags"] == [
         {"Key": "project", "Value": "binwatch"}, {"Key": "team", "Value": "bins"},
     ]  # fmt: skip
 
