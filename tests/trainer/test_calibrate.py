@@ -61,7 +61,7 @@ def test_few_photos_add_a_note() -> None:
 
 
 SHIFT = PriorShift((0.4, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1), (10, 30, 10, 10, 10, 10, 0))
-"""Shares of the classes and their 80 training photos: empty bins are rarer in training; the last class is not learned."""
+"""Class shares and the 80 training photos by class: empty bins are rarer in training, the last class is unknown."""
 
 
 def test_prior_shift_multiplies_probabilities_by_the_ratio_of_shares() -> None:

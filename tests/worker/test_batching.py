@@ -1,4 +1,4 @@
-"""Tests of when a batch starts."""
+"""Tests of the start of batches."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Make = Callable[[float], Batcher]
 
 
 class RecordingEngine:
-    """Stands in for an engine: remembers the size of each batch."""
+    """Replaces an engine and records the size of each batch."""
 
     def __init__(self) -> None:
         self.batches: list[int] = []
@@ -68,7 +68,7 @@ def test_batch_waits_for_announced_photos(engine: RecordingEngine, make: Make) -
     for _ in range(3):
         batcher.announce()
     first = add(batcher, 1)
-    batcher.withdraw()  # the second turns out to be no photo
+    batcher.withdraw()  # the second announced file is not a photo
     assert not first.done()
     assert [future.result(WITHIN_S).predicted for future in (add(batcher, 2), first)] == [2, 1]
     assert engine.batches == [2]

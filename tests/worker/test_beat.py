@@ -1,4 +1,4 @@
-"""Beat after its clock was ahead, and beat without its broker."""
+"""Celery beat with clock changes and with an unreachable broker."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ AHEAD = timedelta(days=30)
 
 
 class RecordingScheduler(Scheduler):
-    """Notes what is started, and sends nothing."""
+    """Records the started entries and sends nothing."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.names: list[str] = []
@@ -39,14 +39,14 @@ class RecordingScheduler(Scheduler):
 
 
 class Clock:
-    """The time as beat sees it."""
+    """The clock that beat reads."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.now = NOW
         patch.setattr(Celery, "now", lambda _: self.now)
 
     def tick(self, scheduler: RecordingScheduler, after: timedelta) -> list[str]:
-        """Names of what is started so much later."""
+        """Advance the clock by `after` and return the names of the started entries."""
         self.now += after
         scheduler.names.clear()
         while scheduler.tick() == 0:
@@ -61,13 +61,13 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.fixture
 def app(settings: Settings, tmp_path: Path) -> Celery:
-    """Reconciles every ten minutes, and has a nightly run at two."""
+    """Return an app that reconciles every ten minutes and has a nightly run at two."""
     overrides = {"beat_file": tmp_path / "beat", "nightly_at": "0 2 * * *", "event_source": EventSource.NONE}
     return make_app(settings.model_copy(update=overrides))
 
 
 def make_scheduler(app: Celery) -> RecordingScheduler:
-    """As beat makes it at its start."""
+    """Create the scheduler as beat does at its start."""
     started = RecordingScheduler(app, schedule_filename=app.conf.beat_schedule_filename, Producer=lambda *_, **__: None)
     started.producer = None
     return started
@@ -139,7 +139,7 @@ def test_command_sends_task_although_schedule_file_is_ahead(settings: Settings, 
         while client.get_queue_attributes(QueueUrl=url, AttributeNames=[name])["Attributes"][name] == "0":
             assert beat.poll() is None
             assert time.monotonic() < deadline, f"no task within {WITHIN_S} s"
-            time.sleep(0.05)  # between two looks at the queue
+            time.sleep(0.05)  # polling interval
     finally:
         beat.terminate()
         beat.wait(WITHIN_S)
@@ -147,7 +147,7 @@ def test_command_sends_task_although_schedule_file_is_ahead(settings: Settings, 
 
 @pytest.fixture
 def without_broker(settings: Settings, closed_url: str, tmp_path: Path) -> Settings:
-    """A broker with a password, where no one answers."""
+    """Return settings with an unreachable broker and a password."""
     url = SecretStr(closed_url.replace("http://", "amqp://beat:a-secret@") + "//")
     overrides = {
         "broker_url": url,
@@ -178,7 +178,7 @@ def test_unsent_task_is_one_log_line_naming_the_broker(
     caplog.clear()
     with caplog.at_level(logging.DEBUG):
         beat.apply_entry(beat.schedule["reconcile"])
-    assert any(record.exc_info for record in caplog.records), "who asks for details gets them"
+    assert any(record.exc_info for record in caplog.records), "the traceback is logged at DEBUG"
     beat.close()
 
 

@@ -104,7 +104,7 @@ def test_list_is_ranked_like_monitor(check: Check, photos: Path, stock: Path, tm
         result = read_discrepancies(connection, Filters(direction=Direction.EITHER), 0.05).items
     assert [row["bin"] for row in rows if row["verdict"] != "agrees"] == [item.bin_id for item in result]
     p_values = [row["how odd (p-value)"] for row in rows if row["verdict"] != "agrees"]
-    assert p_values == pytest.approx([item.p_value for item in result])  # Excel has fewer digits
+    assert p_values == pytest.approx([item.p_value for item in result])  # Excel stores fewer digits
 
 
 def test_quantity_that_model_cannot_predict_is_not_judged(
@@ -233,7 +233,7 @@ def test_repeated_run_counts_only_new_photos(check: Check, photos: Path, stock: 
     database = connect(f"sqlite:///{tmp_path}/wrong-records/records.db")
     with database.connect() as connection:
         assert connection.execute(select(func.count()).select_from(Count)).scalar_one() == 6
-        # The same quantities again are no news.
+        # Repeated quantities change nothing.
         assert connection.execute(select(func.count()).select_from(Comparison)).scalar_one() == 6
 
 

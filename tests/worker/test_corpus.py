@@ -1,4 +1,4 @@
-"""Files of every kind: each is counted or fails with the right reason, and does not affect the others of its group."""
+"""Files of every kind are counted or fail with the right reason, without affecting others of their group."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from testing.services.s3 import S3
 from tests.worker.test_count_command import count  # noqa: F401 (a fixture)
 from worker.counting import Counting
 
-pytestmark = pytest.mark.filterwarnings("ignore:Corrupt EXIF data")  # Pillow's; not an error outside of tests
+pytestmark = pytest.mark.filterwarnings("ignore:Corrupt EXIF data")  # raised by Pillow; not an error outside of tests
 
 GROUP = 16
 
 
 @pytest.fixture(scope="module")
 def cases() -> list[Case]:
-    """The corpus, with a good photo between every two files."""
+    """Return the corpus with a valid photo between every two files."""
     result = corpus()
     assert len({case.name for case in result}) == len(result) >= 40
     good = [Case(f"neighbour-{n}.jpg", jpeg(brightness_of(n % 7)), n % 7) for n in range(len(result))]
@@ -58,7 +58,7 @@ def test_through_a_worker(cases: list[Case], settings: Settings, s3: S3, sqlite_
 
 
 def test_by_hand(cases: list[Case], tmp_path: Path, count: Any) -> None:  # noqa: F811
-    """`python -m worker count FOLDER` says the same of the same files."""
+    """`python -m worker count FOLDER` gives the same results."""
     for case in cases:
         (tmp_path / case.name).write_bytes(case.data)
     limits = {"BINWATCH_MAX_PHOTO_BYTES": str(MAX_BYTES), "BINWATCH_MAX_PHOTO_PIXELS": str(MAX_PIXELS)}

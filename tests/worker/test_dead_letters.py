@@ -37,7 +37,7 @@ Broker = tuple[Settings, EventQueue]
 
 @pytest.fixture(params=["sqs", "rabbitmq"])
 def broker(request: pytest.FixtureRequest, settings: Settings) -> Broker:
-    """Settings for empty queues, and the events in them."""
+    """Return settings for empty queues and a client of the event queue."""
     if request.param == "rabbitmq":
         rabbitmq: RabbitMQ = request.getfixturevalue("rabbitmq")
         name = uuid.uuid4().hex[:12]
@@ -59,7 +59,7 @@ def broker(request: pytest.FixtureRequest, settings: Settings) -> Broker:
 
 
 def wait_for_dead_letters(look: Callable[[], list[DeadLetter]], count: int) -> list[DeadLetter]:
-    """A quorum queue shows a message a moment after it was confirmed."""
+    """Wait, since a quorum queue shows a message only a moment after confirming it."""
     deadline = time.monotonic() + 20
     while len(result := look()) != count and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -123,7 +123,7 @@ def test_rejected_task_is_listed(broker, rabbitmq):
 
 
 def test_expired_task_is_not_dead_lettered(broker):
-    """RabbitMQ would make it one: reconciles that no worker took are to be dropped by the next worker."""
+    """RabbitMQ would dead-letter it; expired reconcile tasks must be dropped by the next worker."""
     settings, _ = broker
     app = make_app(settings)
     app.queues.tasks.prepare()
@@ -141,7 +141,7 @@ def test_expired_task_is_not_dead_lettered(broker):
     with running_worker(app):
         deadline = time.monotonic() + 60
         while "in-time" not in ran and time.monotonic() < deadline:
-            time.sleep(0.05)  # between two looks
+            time.sleep(0.05)  # polling interval
     assert ran == ["in-time"]
     assert choose_queues(settings).dead_letters()[1].messages() == []
 
@@ -151,7 +151,7 @@ def running_worker(app: Celery) -> Iterator[None]:
     level, handlers = logging.root.level, logging.root.handlers[:]
     with start_worker(app, pool="threads", concurrency=1, perform_ping_check=False):
         yield
-    # Celery sets logging up for a process of its own; other tests listen to warnings.
+    # Celery configures logging for its own process; restore it for other tests.
     logging.root.setLevel(level)
     logging.root.handlers[:] = handlers
 
@@ -245,7 +245,7 @@ def run(settings: Settings, *options: str) -> subprocess.CompletedProcess[str]:
 def slow_queue(
     rabbitmq: RabbitMQ, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[int], DeadLetterQueue]:
-    """A dead-letter queue with a message, whose first reads fail as in a broker that has just started."""
+    """Return a dead-letter queue with a message, whose first reads fail as after a broker start."""
     name, get = f"tasks-{uuid.uuid4().hex[:12]}", Channel.basic_get
     given = {"broker_url": SecretStr(rabbitmq.url), "event_source": EventSource.NONE, "task_queue": name}
     (queue,) = choose_queues(settings.model_copy(update=given)).dead_letters()

@@ -1,4 +1,4 @@
-"""Bundles that distinguish more quantities than the seven classes: output of the worker, and records."""
+"""Bundles that distinguish more quantities than the seven classes: worker output and records."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_class_probabilities_derive_from_the_distribution(bundle: Bundle, items:
 
 @dataclass
 class Undecided:
-    """Between 4 and 8 items: 4 is the most probable number, "more than 5" the most probable class, 5 the median."""
+    """Predicts 4 to 8 items: 4 is the most probable number, "more than 5" the most probable class, 5 the median."""
 
     rule: CountRule
 

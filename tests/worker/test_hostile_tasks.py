@@ -1,4 +1,4 @@
-"""Messages that would stop Celery, on SQS and on RabbitMQ: each is dead-lettered with the reason."""
+"""Messages that would stop Celery are dead-lettered with a reason, on SQS and on RabbitMQ."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ BOMB = zlib.compress(b" " * 10_000_000)
 
 
 def forged(**changes: Any) -> dict[str, Any]:
-    """A task as Celery writes it, but for what is changed: its headers, content, type, encoding or properties."""
+    """Return a Celery task message with changed headers, content, type, encoding or properties."""
     headers = {
         "lang": "py",
         "task": CountPhotos.name,
@@ -111,10 +111,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 ]
 GENERAL = ("its content", "no task", "cannot be decoded")
 UNREADABLE_HEADER = (
-    struct.pack(">H", 1 << 15) + b"\x03\xff\xfe\xfd",  # a content type that is not UTF-8
-    struct.pack(">HI", 1 << 13, 11) + b"\x01aT" + struct.pack(">Q", 2**63),  # a header with a time that no calendar has
+    struct.pack(">H", 1 << 15) + b"\x03\xff\xfe\xfd",  # content type that is not UTF-8
+    struct.pack(">HI", 1 << 13, 11) + b"\x01aT" + struct.pack(">Q", 2**63),  # header with an impossible time
 )
-"""Properties that RabbitMQ takes."""
+"""Message properties that RabbitMQ accepts."""
 TAKEN: list[dict[str, Any]] = [
     {},
     {"headers": {"eta": "2020-01-01T00:00:00"}},
@@ -125,7 +125,7 @@ TAKEN: list[dict[str, Any]] = [
     {"properties": {"reply_to": "nowhere", "correlation_id": "x", "priority": 9}},
     {"content": [[[PHOTO]], {}, None]},
 ]
-"""What is unusual in these means nothing to us."""
+"""Unusual but harmless headers."""
 
 
 class Broker(Protocol):
@@ -134,7 +134,7 @@ class Broker(Protocol):
     def put(self, messages: Sequence[dict[str, Any]]) -> None: ...
 
     def put_raw(self) -> list[str]:
-        """Messages that are nothing like tasks; returns a word of each reason."""
+        """Send messages that do not resemble tasks; return a word of each expected reason."""
 
 
 class Sqs:
@@ -168,7 +168,7 @@ class Sqs:
         ]
         for message, _ in bad:
             self._send(message)
-        # A message that names another queue as its own.
+        # A message that claims to be from another queue.
         self._send(sound | {"properties": {"body_encoding": "base64", "delivery_info": {"routing_key": "elsewhere"}}})
         return [word for _, word in bad]
 
@@ -224,7 +224,7 @@ def broker(request: pytest.FixtureRequest, settings: Settings) -> Broker:
 
 
 class CountsForever(Scripted):
-    """Counts without end."""
+    """Counts any number of photos."""
 
     def count(self, photos: Sequence[ObjectCreated]) -> list[Any]:
         self.calls.append(list(photos))
@@ -247,7 +247,7 @@ def wait_for(condition: Any) -> None:
     deadline = time.monotonic() + WITHIN_S
     while not condition():
         assert time.monotonic() < deadline, f"not within {WITHIN_S} s"
-        time.sleep(0.05)  # between two looks
+        time.sleep(0.05)  # polling interval
 
 
 def reasons(settings: Settings) -> list[str]:
@@ -256,7 +256,7 @@ def reasons(settings: Settings) -> list[str]:
 
 
 def test_hostile_messages_are_dead_lettered_with_reasons(broker: Broker) -> None:
-    """The worker lives, and does the tasks among them."""
+    """The worker survives and processes the valid tasks among them."""
     counting = CountsForever()
     broker.put([forged(**changes) for changes, _ in REFUSED])
     raw = broker.put_raw()
@@ -269,7 +269,7 @@ def test_hostile_messages_are_dead_lettered_with_reasons(broker: Broker) -> None
 
 
 def kind_of(reason: str) -> str:
-    """Which of the words, the special ones first."""
+    """Return the known word of a reason, special ones first."""
     words = sorted(
         {word for _, word in REFUSED} | {"it cannot be read", "properties cannot be read"}, key=GENERAL.__contains__
     )
@@ -286,7 +286,7 @@ def test_unknown_headers_are_ignored(broker: Broker) -> None:
 
 
 def test_dead_lettered_tasks_can_be_redriven(broker: Broker) -> None:
-    """As it was, so that it can be found out what is wrong with it: it is dead-lettered again."""
+    """The message is redriven unchanged, and dead-lettered again."""
     counting = CountsForever()
     broker.put([forged(headers={"timelimit": "x"})])
     with running(broker.settings, counting):

@@ -1,4 +1,4 @@
-"""Photos are re-encoded like the training photos of the model, wherever they are counted."""
+"""Photos are re-encoded like the model's training photos in every way of counting."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def mean_difference(one: np.ndarray, other: np.ndarray) -> float:
 
 @pytest.mark.parametrize("in_the_system", [True, False])
 def test_photo_is_reencoded_in_the_jpeg_quality_of_the_card(monkeypatch, in_the_system):
-    """Also where the system has no files in memory."""
+    """Also on systems without in-memory files."""
     if not in_the_system:
         monkeypatch.delattr(os, "memfd_create", raising=False)
     plain = load_photo(PHOTO.read_bytes()).pixels
@@ -54,7 +54,7 @@ def test_reencoding_in_the_same_quality_hardly_changes_a_photo():
 
 
 def test_photo_metadata_is_not_stored():
-    """A JPEG holds no comment of this length."""
+    """The comment is longer than a JPEG can hold."""
     comment, file = PngInfo(), io.BytesIO()
     comment.add_text("comment", "long" * 50_000)
     with Image.open(PHOTO) as photo:
@@ -66,7 +66,7 @@ def test_photo_metadata_is_not_stored():
 
 @pytest.fixture(scope="module")
 def expected() -> list[float]:
-    """What the starter model says of the photo after its card's JPEG step, which differs from what it says without."""
+    """Return the starter model's probabilities after the JPEG step of its card; without the step they differ."""
     engine = Engine(Bundle(DEFAULT_MODEL))
     assert engine.card.jpeg_quality == 82
     size = engine.card.input_size

@@ -1,4 +1,4 @@
-"""Log lines name the task, the bin and the key that they concern."""
+"""Formats of log lines, with the task, bin and key that they concern."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ raise KeyError("a\\nb")
 @pytest.mark.parametrize("form", ["json", "text"])
 @pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "ascii"])
 def test_all_lines_of_a_process_have_the_format(form: str, encoding: str) -> None:
-    """Those of libraries, of Python's warnings and of errors that nothing catches, too."""
+    """This includes lines of libraries, Python warnings and uncaught exceptions."""
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, form],
         cwd=Path(__file__).parents[2],

@@ -76,7 +76,7 @@ def noted(counting: Counting) -> set[str]:
 
 
 def test_model_is_recorded_before_its_first_photo(counting, s3, tmp_path):
-    """So that its metrics start at 0: of the first model, and of one that is promoted."""
+    """Metrics of the first and of each promoted model must start at 0."""
     assert noted(counting) == set()
     counting.note_model()
     assert noted(counting) == {"brightness-1"}
@@ -93,7 +93,7 @@ def test_promoted_model_is_recorded_before_use(counting, s3, tmp_path):
     deadline = time.monotonic() + 20
     while "v2" not in noted(counting):
         assert time.monotonic() < deadline, "v2 was not noted"
-        time.sleep(0.01)  # between two looks at the condition
+        time.sleep(0.01)  # polling interval
     assert counting.models.engine.card.version == "brightness-1"
     counting.models.stop()
     assert not counting.models._thread.is_alive()
@@ -101,7 +101,7 @@ def test_promoted_model_is_recorded_before_use(counting, s3, tmp_path):
 
 
 def test_rollback_needs_no_wait(counting, s3, tmp_path):
-    """As a rollback must: its counters have long been scraped."""
+    """The counters of the previous model have already been scraped."""
     Store(counting.database).use_model("v2", None)
     with counting.database.begin() as connection:
         connection.execute(update(Model).values(first_at=datetime.now(UTC) - timedelta(hours=1)))
@@ -146,7 +146,7 @@ def test_mislabeled_model_is_loaded_once(counting, s3, tmp_path, caplog):
     promote(counting, s3, tmp_path, "v2")
     counting.models.poll()
     engine = counting.models.engine
-    for name in ("model-int8.onnx", "card.json"):  # as people do by hand
+    for name in ("model-int8.onnx", "card.json"):  # as operators do by hand
         s3.client.copy_object(Bucket=s3.bucket, Key=f"models/v3/{name}", CopySource=f"{s3.bucket}/models/v2/{name}")
     s3.put("models/current.json", CurrentModel(version="v3", promoted=datetime.now(UTC)).model_dump_json().encode())
     counting.models.poll()

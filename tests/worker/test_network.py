@@ -32,14 +32,14 @@ ROOT = Path(__file__).parent.parent.parent
 WITHIN_S = 60
 NOWHERE = "http://127.0.0.1:9"
 ELSEWHERE = "sqs.invalid"
-"""A name that only a proxy can know."""
+"""A host name that only a proxy can resolve."""
 
 Run = Callable[..., "subprocess.Popen[bytes]"]
 
 
 @pytest.fixture
 def with_sqs_at(settings: Settings, s3: S3) -> Callable[[str], Settings]:
-    """Settings of a worker that asks another address for SQS; the queues are there."""
+    """Return a function that creates the queues and returns settings with another address of SQS."""
     choose_queues(settings).create()
 
     def at(endpoint: str) -> Settings:
@@ -52,7 +52,7 @@ def with_sqs_at(settings: Settings, s3: S3) -> Callable[[str], Settings]:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[Run]:
-    """Starts a worker with more in its environment."""
+    """Return a function that starts a worker with additional environment variables."""
     started: list[subprocess.Popen[bytes]] = []
     log = tmp_path / "worker.log"
 
@@ -77,7 +77,7 @@ def run(tmp_path: Path) -> Iterator[Run]:
 
 
 def count_one(s3: S3, settings: Settings, client: Any, records: Database, worker: subprocess.Popen[bytes]) -> None:
-    """A photo comes through both queues and is recorded."""
+    """Check that a photo passes through both queues and is recorded."""
     s3.put("bin-images/00001.jpg", jpeg(brightness_of(3)))
     record = (
         '{"eventSource":"aws:s3","eventName":"ObjectCreated:Put","eventVersion":"2.1","s3":{"bucket":{"name":"%s"},'
@@ -93,7 +93,7 @@ def count_one(s3: S3, settings: Settings, client: Any, records: Database, worker
             break
         assert worker.poll() is None, "the worker has ended by itself"
         assert time.monotonic() < deadline, f"not within {WITHIN_S} s"
-        time.sleep(0.05)  # between two looks at the records
+        time.sleep(0.05)  # polling interval
     assert [tuple(row) for row in result] == [("bin-images/00001.jpg", 3)]
 
 
@@ -161,7 +161,7 @@ def test_untrusted_certificate_is_named(
 
 
 def with_certificate(server: FaultySqs, folder: Path) -> Path:
-    """Have a server speak TLS with a certificate that only its file vouches for."""
+    """Make a server use TLS with a self-signed certificate; return its file."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
     now = datetime.now(UTC)

@@ -1,4 +1,4 @@
-"""Objects that cannot be fetched, or only in unusual ways: one record with the reason, and later a count."""
+"""Objects that cannot be fetched, or only in unusual ways: one record with a reason, and later a count."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ from worker.tasks import MAX_RETRIES, CountPhotos, ReadMetadata, as_json, parse_
 PHOTO = jpeg(brightness_of(4))
 METADATA = b'{"EXPECTED_QUANTITY": 4}'
 STORED = datetime(2026, 11, 20, 8, tzinfo=UTC)
-"""LAST_MODIFIED."""
+"""LAST_MODIFIED as a datetime."""
 LATER = STORED + timedelta(milliseconds=500)
-"""When the event of it was."""
+"""Time of the object's event."""
 
 
 @pytest.fixture
@@ -45,19 +45,19 @@ def counting(settings: Settings) -> Iterator[Counting]:
 
 
 def reconcile(counting: Counting, settings: Settings, **options: Any) -> list[ObjectCreated]:
-    """What a look through the bucket would send now."""
+    """Return the objects that a reconcile would send now."""
     pages = unrecorded_pages(counting.objects, counting.database, settings, bucket=settings.bucket, **options)
     return [item for page in pages for item in (*page.photos, *page.metadata)]
 
 
 def process(counting: Counting, objects: list[ObjectCreated]) -> None:
-    """What the tasks do with objects that were sent."""
+    """Process objects as the tasks do."""
     assert counting.count([item for item in objects if item.key.endswith("jpg")]) == []
     assert counting.read_metadata([item for item in objects if item.key.endswith("json")]) == []
 
 
 def reasons(database: Database) -> dict[str, list[str | None]]:
-    """Reasons of all records, by key."""
+    """Return the reasons of all records by key."""
     result: dict[str, list[str | None]] = {}
     with database.connect() as connection:
         photos = connection.execute(select(Count.key, Count.reason)).all()
@@ -68,7 +68,7 @@ def reasons(database: Database) -> dict[str, list[str | None]]:
 
 
 def age_records(database: Database, by: timedelta) -> None:
-    """Make all records older."""
+    """Shift the times of all records into the past."""
     with database.begin() as connection:
         for table in (Count, Expectation):
             for row in connection.execute(select(table.id, table.recorded_at, table.tried_at)).all():
@@ -106,7 +106,7 @@ def test_event_and_listing_leave_the_same_record(counting: Counting, settings: S
 
 
 class Proxy:
-    """Stands before S3: one object, whose GET a test answers; listing, HEAD and bucket are answered as by S3."""
+    """A proxy for one object: `get` answers GET requests; listings, HEAD and bucket requests are answered as by S3."""
 
     def __init__(self, key: str, data: bytes, get: Callable[[BaseHTTPRequestHandler], None] | None = None) -> None:
         self.key, self.data, self.get = key, data, get
@@ -127,7 +127,7 @@ class Proxy:
             (self.get or self.send(f'"{self.etag}"'))(handler)
 
     def send(self, etag: str, **headers: str) -> Callable[[BaseHTTPRequestHandler], None]:
-        """GetObject with an ETag header as it is given."""
+        """Return a GetObject handler that sends this exact ETag header."""
 
         def answer(handler: BaseHTTPRequestHandler) -> None:
             handler.send_response(200)
@@ -142,7 +142,7 @@ class Proxy:
 
 @pytest.fixture
 def use_proxy(counting: Counting, settings: Settings, faulty_s3: FaultyS3) -> Callable[[Proxy], None]:
-    """Puts a proxy between the worker and S3."""
+    """Return a function that puts a proxy between the worker and S3."""
 
     def put(proxy: Proxy) -> None:
         counting.objects = Objects(settings.model_copy(update={"s3_endpoint_url": faulty_s3.endpoint_url}))
@@ -176,7 +176,7 @@ def test_upload_in_the_same_second_keeps_its_etag(counting: Counting, settings: 
 
 
 def test_weak_etag_matches_the_listing(counting: Counting, settings: Settings, use_proxy: Any) -> None:
-    """From an event, there is no listing to go by."""
+    """An object from an event has no listing to compare with."""
     proxy = Proxy("a.jpg", PHOTO)
     proxy.get = proxy.send(f'W/"{proxy.etag}"')
     use_proxy(proxy)
@@ -257,7 +257,7 @@ def test_outage_is_not_blamed_on_objects(counting: Counting, settings: Settings,
 
 
 def run(settings: Settings, task: Any, retries: int, item: ObjectCreated) -> None:
-    """The task as a worker runs it at its n-th retry; the next one is not sent."""
+    """Run the task as a worker does at its n-th retry, without sending the next retry."""
     make_app(settings).register_task(task)
     task.retry = lambda **_: Retry()
     task.push_request(retries=retries)
@@ -303,7 +303,7 @@ def test_key_that_a_proxy_would_change_is_not_fetched(counting: Counting, settin
     assert (page.photos, page.metadata) == ([], [])
     assert {reason for reason, _ in page.skipped} == {"dot_segments"}
     assert len(page.skipped) == 4
-    process(counting, [ObjectCreated(s3.bucket, "../x.jpg")])  # a task of the release before
+    process(counting, [ObjectCreated(s3.bucket, "../x.jpg")])  # a task of the previous release
     assert reasons(counting.database) == {"../x.jpg": ["missing"]}
 
 
@@ -333,7 +333,7 @@ def test_content_encoding(
 
 
 def test_encoded_photo_is_counted_locally(settings: Settings, s3: S3) -> None:
-    """A transform job is sent the bytes without their header."""
+    """A transform job receives the bytes without the header."""
     s3.client.put_object(Bucket=s3.bucket, Key="a.jpg", Body=gzip.compress(PHOTO), ContentEncoding="gzip")
     objects, folder = Objects(settings), RunPaths(s3.bucket, "nightly/work/", "token")
     answer = Answer(model="m", precision="int8", provider="cpu", reason="not_an_image", detail="x")

@@ -77,7 +77,7 @@ def test_bucket_is_created_once(on_rabbitmq: Settings, s3: S3) -> None:
 
 
 def _keys(client: Any, url: str) -> list[str]:
-    """Keys of the objects that the event messages in a queue announce."""
+    """Return the object keys in the event messages of a queue."""
     answer = client.receive_message(QueueUrl=url, MaxNumberOfMessages=10, WaitTimeSeconds=1)
     bodies = [json.loads(message["Body"]) for message in answer.get("Messages", [])]
     return [record["s3"]["object"]["key"] for body in bodies for record in body.get("Records", [])]

@@ -16,7 +16,7 @@ from worker.uploading import find_uploads, put_folders
 
 @pytest.fixture
 def shelf(tmp_path: Path) -> Path:
-    """Folders as people have them: photos, metadata, and what is neither."""
+    """Write folders with photos, metadata and other files."""
     for name in ("bin-images/aisle 1/00002.JPG", "bin-images/00001.jpg", "metadata/00001.json", "bin-images/notes.txt"):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -38,7 +38,7 @@ def test_photos_and_metadata_are_uploaded_under_the_folders_names(settings: Sett
 
 
 def test_repeated_upload_sends_only_changes(settings: Settings, s3: S3, shelf: Path) -> None:
-    """A metadata file that came again would be news of its bin, and compared again."""
+    """A repeated metadata file would be treated as new and compared again."""
     put_folders(settings, [shelf / "bin-images"])
     for name in ("bin-images/00001.jpg", "bin-images/aisle 1/00002.JPG"):
         s3.client.put_object(Bucket=s3.bucket, Key=name, Body=name.encode(), Metadata={"by": "someone else"})
@@ -70,7 +70,7 @@ def test_missing_folder(settings: Settings, shelf: Path) -> None:
 
 def test_folder_without_photos(settings: Settings, s3: S3, shelf: Path) -> None:
     (shelf / "models").mkdir()
-    (shelf / "models" / "current.json").write_text("{}")  # would be taken for a promoted model
+    (shelf / "models" / "current.json").write_text("{}")  # would be read as a promoted model
     with pytest.raises(BinwatchError, match=r"models: no photos \(\.jpg"):
         put_folders(settings, [shelf / "models"])
     assert _keys(s3) == {}

@@ -1,4 +1,4 @@
-"""Number and age of waiting messages, on SQS, on RabbitMQ, on one of each, and while a broker is down."""
+"""Number and age of waiting messages on SQS, on RabbitMQ, on both, and while a broker is down."""
 
 from __future__ import annotations
 
@@ -59,14 +59,14 @@ def test_depth_of_each_queue(tasks: str, events: EventSource, settings: Settings
     choose_queues(settings).create()
     if tasks == "rabbitmq":
         settings = on_rabbitmq(settings, rabbitmq, events)
-    choose_queues(settings).dead_letters()[-1].messages()  # on RabbitMQ, this makes the task queues
+    choose_queues(settings).dead_letters()[-1].messages()  # on RabbitMQ, this creates the task queues
     depths = partial(queue_depths, choose_queues(settings))
     send_event(settings, rabbitmq, 4)
     publisher = Publisher(make_app(settings), settings.group_photos)
     publisher.count(PHOTOS)
     publisher.dead_letter("binwatch.count_photos", [], "no reason")
     expected = {"events": 4, "events_dead_letters": 0, "tasks": 3, "tasks_dead_letters": 1}
-    wait_until(lambda: depths() == expected)  # a quorum queue counts with a delay
+    wait_until(lambda: depths() == expected)  # a quorum queue updates its count with a delay
 
 
 def test_unknown_depth_clears_the_metric(caplog: pytest.LogCaptureFixture) -> None:

@@ -1,4 +1,4 @@
-"""The SQS queues on moto's server: created once, checked at each start."""
+"""The SQS queues on moto's server: creation, and checks at each start."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def events_of(settings: Settings) -> EventQueue:
 
 
 def check(settings: Settings) -> None:
-    """As a worker does at its start."""
+    """Check the queues as a worker does at its start."""
     events_of(settings).open()
     choose_queues(settings).tasks.prepare(to_consume=True)
 
@@ -109,7 +109,7 @@ def test_sqs_is_unreachable(settings: Settings, closed_url: str, action: Any, mo
 
 @pytest.mark.parametrize("setting", ["event_queue", "event_dead_letter_queue", "task_queue"])
 def test_fifo_queues_are_refused_at_start(settings: Settings, setting: str) -> None:
-    """On SQS, where the name says it. Of RabbitMQ's queues a name says nothing."""
+    """Only on SQS, where the suffix marks FIFO queues; RabbitMQ has no such names."""
     fifo = settings.model_copy(update={setting: "photos.fifo"})
     expected = rf"BINWATCH_{setting.upper()}: 'photos\.fifo' is a FIFO queue\..*standard queue"
     with pytest.raises(SettingsError, match=expected):

@@ -59,7 +59,7 @@ def send(rabbitmq: RabbitMQ, queue: str, *bodies: str, **options: object) -> Non
 
 
 def count_messages(rabbitmq: RabbitMQ, queue: str, wanted: int) -> int:
-    """How many messages are in the queue, once there are as many as wanted (a quorum queue counts with a delay)."""
+    """Wait for `wanted` messages and return the number in the queue; a quorum queue counts with a delay."""
     deadline = time.monotonic() + 20
     while True:
         with Connection(rabbitmq.url) as connection, connection.channel() as channel:
@@ -70,7 +70,7 @@ def count_messages(rabbitmq: RabbitMQ, queue: str, wanted: int) -> int:
 
 
 def take_messages(events: RabbitEventQueue, wanted: int) -> list[EventMessage]:
-    """At least that many messages, none of them deleted."""
+    """Receive at least `wanted` messages without deleting them."""
     messages: list[EventMessage] = []
     deadline = time.monotonic() + 20
     while len(messages) < wanted and time.monotonic() < deadline:
@@ -79,7 +79,7 @@ def take_messages(events: RabbitEventQueue, wanted: int) -> list[EventMessage]:
 
 
 def receive_bodies(events: RabbitEventQueue, wanted: int) -> list[str]:
-    """Their bodies."""
+    """Receive messages and return their bodies."""
     return [_text(message.body) for message in take_messages(events, wanted)]
 
 
@@ -87,7 +87,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 20
     while not condition():
         assert time.monotonic() < deadline
-        time.sleep(0.02)  # between two looks at the condition
+        time.sleep(0.02)  # polling interval
 
 
 def _text(body: str | bytes) -> str:
@@ -128,19 +128,19 @@ def test_queue_receives_again_after_a_broker_restart(rabbitmq, events, name):
         events.receive(5)
     rabbitmq.start()
     assert receive_bodies(events, 1) == ["1"]
-    events.delete(first)  # of the connection that broke: no error, and no effect
+    events.delete(first)  # a message of the broken connection: no error and no effect
     send(rabbitmq, name, "2")
     assert receive_bodies(events, 1) == ["2"]
 
 
 def test_undeleted_messages_are_redelivered(rabbitmq, events, name):
-    """The broker restarts between receiving and deleting: the intake's next step must not find the dead connection."""
+    """The broker restarts between receiving and deleting; the intake must not reuse the dead connection."""
     send(rabbitmq, name, *"123")
     messages = []
     while len(messages) < 3:
         messages += events.receive(1)
     rabbitmq.stop()
-    for _ in range(2):  # the first write to a connection that has just died may still succeed
+    for _ in range(2):  # the first write to a dead connection may still succeed
         events.delete(messages)
     rabbitmq.start()
     assert sorted(receive_bodies(events, 3)) == ["1", "2", "3"]
@@ -160,11 +160,11 @@ def test_dead_lettered_message_has_its_reason(rabbitmq, events, name):
 
 @pytest.fixture
 def refusing(rabbitmq: RabbitMQ, name: str) -> Iterator[RabbitEventQueue]:
-    """Events whose dead-letter queue is full."""
+    """Return an event queue whose dead-letter queue is full and refuses messages."""
     events = queue_at(rabbitmq.url, name, group_photos=1)
     events._dead_letter_queue.queue_arguments |= {"x-max-length": 1, "x-overflow": "reject-publish"}
     events.create()
-    with pytest.raises(MessageNacked):  # a quorum queue says so a moment after it is full
+    with pytest.raises(MessageNacked):  # a quorum queue refuses a moment after it is full
         send(rabbitmq, f"{name}-dead", *["fills it"] * 1000)
     yield events
     events.close()
@@ -183,18 +183,20 @@ def test_refused_dead_letters_are_redelivered_later(rabbitmq, refusing, name):
 
 
 def test_at_most_half_of_prefetched_messages_are_held(rabbitmq, refusing, name):
-    """Four may be unacknowledged at a time. If all four were held for an hour, or came first, no photo came through."""
+    """At most four messages may be unacknowledged. If all four were held for an hour, no photo would be received."""
     send(rabbitmq, name, "a", "b", "c", "d", "photo")
     refusing.requeue(take_messages(refusing, 4), after_s=3600)
     assert receive_bodies(refusing, 2) == ["photo", "a"]
 
 
 def test_circulating_messages_are_throttled(rabbitmq, refusing, name, monkeypatch):
-    """More was refused than may wait. All of it has its turn, but no more often than the pause allows."""
+    """More messages were refused than may be held. All are retried in turn, limited by the pause."""
     monkeypatch.setattr(rabbitmq_module, "_SURPLUS_INTERVAL_S", 3600)
     send(rabbitmq, name, *"abcdef")
     refusing.requeue(take_messages(refusing, 4), after_s=3600)
-    refusing.requeue(take_messages(refusing, 2), after_s=3600)  # "e" and "f", for which "a" and "b" went to the back
+    refusing.requeue(
+        take_messages(refusing, 2), after_s=3600
+    )  # "e" and "f", which push "a" and "b" to the back of the queue
     assert refusing.receive(1) == []
     refusing._surplus_at = 0.0  # the pause is over
     assert receive_bodies(refusing, 2) == ["a", "b"]
@@ -234,7 +236,7 @@ def test_deleted_dead_letter_queue_is_recreated(rabbitmq, events, name):
 
 
 def test_connection_breaks_during_dead_lettering(rabbitmq, events, name):
-    """The consumer was on the same connection: what was received is redelivered, and what is sent later is received."""
+    """The consumer used the same connection: received messages are redelivered and later ones are received."""
     send(rabbitmq, name, "no event")
     (message,) = take_messages(events, 1)
     rabbitmq.stop()
@@ -266,7 +268,7 @@ def test_queue_with_other_properties_is_named(rabbitmq, name):
 
 @pytest.fixture
 def user(rabbitmq: RabbitMQ, name: str) -> Iterator[Callable[..., str]]:
-    """Makes a user with permissions; gives the broker's URL for that user."""
+    """Return a function that creates a user with permissions and returns the user's broker URL."""
 
     def make(configure: str, write: str, read: str) -> str:
         rabbitmq.control("add_user", name, "secret")
@@ -278,11 +280,11 @@ def user(rabbitmq: RabbitMQ, name: str) -> Iterator[Callable[..., str]]:
 
 
 def test_missing_permission_is_not_reported_as_other_properties(user, events, name):
-    """The advice to delete it would cost what waits in it."""
+    """Following the advice to delete the queue would lose its messages."""
     url = user("^$", ".*", ".*")
     known = queue_at(url, name)
     known.open()
-    known.receive(0)  # declares them no more
+    known.receive(0)  # without declaring the queues again
     known.close()
     assert known.unchecked_queues() == [name, f"{name}-dead"]
     assert events.unchecked_queues() == []
@@ -337,7 +339,7 @@ def test_nothing_is_sent_while_the_broker_is_low_on_disk(rabbitmq, events, name)
 
 
 def test_unconfirmed_message_is_an_error(rabbitmq, events, name, monkeypatch):
-    """Heartbeats come in the meantime, and are no confirmation."""
+    """Heartbeats arrive in the meantime and are not confirmations."""
     send(rabbitmq, name, "no event")
     (message,) = take_messages(events, 1)
     monkeypatch.setattr("worker.brokers.rabbitmq.connections.PUBLISH_TIMEOUT_S", 0.0)

@@ -1,4 +1,4 @@
-"""Objects without a record are found and counted, whatever happened to their events. RabbitMQ and a real worker."""
+"""Objects without a record are found and counted, regardless of their events. With RabbitMQ and a real worker."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def find_unrecorded(counting: Counting, settings: Settings, **options: object) -
 
 
 def process_all(counting: Counting, bucket: str) -> None:
-    """Count and read what is there."""
+    """Count the photo and read the metadata file."""
     counting.count([ObjectCreated(bucket, "a.jpg")])
     counting.read_metadata([ObjectCreated(bucket, "a.json")])
 
@@ -84,7 +84,7 @@ def test_overwritten_photo_is_found_again(counting, settings, s3):
 
 
 def test_restored_earlier_content_is_found(counting, settings, s3, monkeypatch):
-    """A, then B, then A again, of which no event came: by its ETag alone it would pass for recorded."""
+    """Uploads of A, B and A again, the last without an event: by its ETag alone it would look recorded."""
     now = datetime.now(UTC).replace(tzinfo=None) - timedelta(minutes=5)
     for minute, suffix in enumerate((b"", b"0", b"")):
         monkeypatch.setattr("moto.s3.models.utcnow", lambda minute=minute: now + timedelta(minutes=minute))
@@ -119,7 +119,7 @@ def test_listing_spans_pages(counting, settings, s3):
 
 
 class Recorder:
-    """Stands in for Publisher: remembers what reconcile sends."""
+    """Replaces Publisher and records what reconcile sends."""
 
     def __init__(self, backlog: int = 0) -> None:
         self.sent: list[str] = []
@@ -135,7 +135,7 @@ class Recorder:
 
 
 def test_reconcile_sends_nothing_during_a_backlog_or_an_outage(counting, settings, s3, monkeypatch):
-    """A broken model lets photos wait for their next try, where no broker counts them."""
+    """With a broken model, photos wait for retries, which brokers do not count."""
 
     def infer(photos):
         raise RuntimeError("the GPU is lost")
@@ -163,7 +163,7 @@ def test_reconcile_sends_nothing_during_a_backlog_or_an_outage(counting, setting
 
 
 def test_reconcile_updates_p_values(counting, settings, s3, caplog):
-    """Of a model whose calibration was recorded after they were compared, as after an update, and of each later one."""
+    """For bins compared before their model's calibration was recorded, and after each later calibration."""
     caplog.set_level("INFO", "worker.tasks")
     s3.put("a.jpg", PHOTO)
     s3.put("a.json", b'{"EXPECTED_QUANTITY": 1}')
@@ -216,7 +216,7 @@ def rabbit_settings(settings: Settings, rabbitmq: RabbitMQ) -> Settings:
 
 @pytest.fixture
 def worker(rabbit_settings: Settings, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A real worker process on RabbitMQ."""
+    """Run a real worker process on RabbitMQ."""
     environment = process_environment(rabbit_settings) | {
         name: value for name, value in os.environ.items() if name.startswith("AWS_")
     }

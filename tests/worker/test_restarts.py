@@ -1,4 +1,4 @@
-"""Tasks that many workers had prefetched, or were delaying for a retry, when they were stopped."""
+"""Tasks that were prefetched, or delayed for a retry, when their workers were stopped."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ WITHIN_S = 60
 
 @pytest.fixture(params=["rabbitmq", "sqs"])
 def settings(request: pytest.FixtureRequest, settings: Settings) -> Settings:
-    """Settings for empty task queues."""
+    """Return settings for empty task queues."""
     overrides: dict[str, Any] = {"event_source": EventSource.NONE, "task_queue": f"tasks-{uuid.uuid4().hex[:12]}"}
     if request.param == "rabbitmq":
         overrides["broker_url"] = SecretStr(request.getfixturevalue("rabbitmq").url)
@@ -53,7 +53,7 @@ def counting(settings: Settings) -> Iterator[Counting]:
 
 
 def take_in_advance(settings: Settings, expected: int) -> None:
-    """What a worker does that has no thread free: it receives tasks, and then it is stopped."""
+    """Receive tasks and stop, like a worker without a free thread."""
     broker = settings.broker_url.get_secret_value()
     if broker.startswith("sqs"):
         receive_from_sqs(settings, expected)
@@ -80,12 +80,12 @@ def test_frequent_restarts_dead_letter_no_photo(
     settings: Settings, counting: Counting, s3: S3, sqlite_records: Database
 ) -> None:
     app = make_app(settings)
-    choose_queues(settings).dead_letters()[0].messages()  # on RabbitMQ, makes both queues
+    choose_queues(settings).dead_letters()[0].messages()  # on RabbitMQ, creates both queues
     for group in range(GROUPS):
         photos = [ObjectCreated(s3.bucket, f"{group}-{n}.jpg") for n in range(1 if group % 2 else 4)]
         for photo in photos:
             s3.put(photo.key, jpeg(brightness_of(group)))
-        # Half of them as after an outage: to be begun not before a moment that has come when the last worker starts.
+        # Half of them have an ETA as after an outage, which is reached when the last worker starts.
         eta = datetime.now(UTC) + timedelta(seconds=1) if group < GROUPS // 2 else None
         app.send_task(CountPhotos.name, args=[[as_json(photo) for photo in photos]], eta=eta)
     for _ in range(RESTARTS):
@@ -95,7 +95,7 @@ def test_frequent_restarts_dead_letter_no_photo(
         deadline = time.monotonic() + WITHIN_S
         while recorded(sqlite_records) != expected:
             assert time.monotonic() < deadline, recorded(sqlite_records)
-            time.sleep(0.05)  # between two looks at the condition
+            time.sleep(0.05)  # polling interval
     assert choose_queues(settings).dead_letters()[0].messages() == []
 
 

@@ -1,4 +1,4 @@
-"""`python -m worker run` as a process, on moto's S3 and SQS: from a photo in the bucket to its record."""
+"""The process `python -m worker run` on moto's S3 and SQS, from photos in the bucket to records."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from worker.brokers.sqs.queues import queue_arn, queue_url, sqs_client
 ROOT = Path(__file__).parent.parent.parent
 WITHIN_S = 60
 VISIBILITY_S = 2
-"""Short, so that what a killed worker had in flight is redelivered soon."""
+"""Short, so that messages of a killed worker are redelivered soon."""
 
 Start = Callable[[], "subprocess.Popen[bytes]"]
 
 
 @pytest.fixture
 def sqs(settings: Settings, s3: S3) -> Any:
-    """Queues, and a bucket that announces its new objects."""
+    """Create queues and a bucket that sends events for new objects."""
     client = sqs_client(settings)
     choose_queues(settings).create()
     for name in (settings.event_queue, settings.task_queue):
@@ -55,7 +55,7 @@ def sqs(settings: Settings, s3: S3) -> Any:
 
 @pytest.fixture
 def start(settings: Settings, sqs: Any, tmp_path: Path) -> Iterator[Start]:
-    """Starts a worker and waits until it is ready. None outlives its test; a test that fails shows their logs."""
+    """Return a function that starts a worker and waits until it is ready. Logs are printed after the test."""
     credentials = {name: os.environ[name] for name in os.environ if name.startswith("AWS_")}
     started: list[tuple[subprocess.Popen[bytes], Path]] = []
 
@@ -82,7 +82,7 @@ def start(settings: Settings, sqs: Any, tmp_path: Path) -> Iterator[Start]:
 
 @pytest.fixture
 def messages_by_queue(settings: Settings, sqs: Any) -> Callable[[], dict[str, int]]:
-    """Messages in each queue, those in somebody's hand included."""
+    """Return a function that counts the messages of each queue, including those in flight."""
 
     def count() -> dict[str, int]:
         result = {}
@@ -100,7 +100,7 @@ def wait_until(condition: Callable[[], bool], worker: subprocess.Popen[bytes] | 
     while not condition():
         assert worker is None or worker.poll() is None, "the worker has ended by itself"
         assert time.monotonic() < deadline, f"not within {WITHIN_S} s"
-        time.sleep(0.02)  # between two looks at the condition
+        time.sleep(0.02)  # polling interval
 
 
 def row_count(records: Database, table: Any) -> int:
@@ -114,7 +114,7 @@ def stop(worker: subprocess.Popen[bytes]) -> None:
 
 
 def put_bin(s3: S3, number: int) -> None:
-    """A photo and its metadata, in either order: the class is number % 7, the inventory says number % 5."""
+    """Upload a photo of class number % 7 and metadata with quantity number % 5, in alternating order."""
     photo = f"bin-images/{number:05}.jpg", jpeg(brightness_of(number % 7), side=300)
     metadata = f"metadata/{number:05}.json", json.dumps({"EXPECTED_QUANTITY": number % 5}).encode()
     for key, data in (photo, metadata) if number % 2 else (metadata, photo):
@@ -151,7 +151,7 @@ def test_photos_become_records_and_comparisons(
 def test_repeatedly_killed_worker(
     start: Start, s3: S3, sqlite_records: Database, messages_by_queue: Callable[[], dict[str, int]]
 ) -> None:
-    """SIGKILL whenever some more photos are recorded: what was in flight is counted by the next worker, once."""
+    """Workers are killed after every few photos; the next worker counts messages in flight, once."""
     photos = 90
     for number in range(photos):
         s3.put(f"{number:05}.jpg", jpeg(brightness_of(number % 7), side=1200))
@@ -188,7 +188,7 @@ def test_two_workers_and_one_is_stopped(
 
 @pytest.fixture
 def messages_in_flight(settings: Settings, sqs: Any) -> Callable[[], int]:
-    """Messages that someone received and has not deleted, of both queues. They stay so for longer than a test lasts."""
+    """Return a function that counts messages in flight in both queues; they stay in flight for the whole test."""
     urls = [queue_url(sqs, name) for name in (settings.event_queue, settings.task_queue)]
     for url in urls:
         sqs.set_queue_attributes(QueueUrl=url, Attributes={"VisibilityTimeout": "300"})
@@ -204,7 +204,7 @@ def messages_in_flight(settings: Settings, sqs: Any) -> Callable[[], int]:
 def test_tasks_of_a_stopped_worker_are_available_at_once(
     start: Start, s3: S3, sqlite_records: Database, messages_in_flight: Callable[[], int]
 ) -> None:
-    """TERM under load, at moments drawn at random: also when the worker has just asked for more tasks."""
+    """SIGTERM under load at random times, including while the worker requests more tasks."""
     photos, chance = 80, random.Random(11)
     for number in range(photos):
         s3.put(f"{number:05}.jpg", jpeg(brightness_of(number % 7), side=600))
@@ -221,7 +221,7 @@ def test_tasks_of_a_stopped_worker_are_available_at_once(
 class TestWhileS3Refuses:
     @pytest.fixture
     def settings(self, settings: Settings, s3_proxy: Proxy) -> Settings:
-        """Tasks are held back for half a minute at least before they are tried again."""
+        """Use settings that delay retries by at least half a minute."""
         return settings.model_copy(
             update={"s3_endpoint_url": f"http://127.0.0.1:{s3_proxy.port}", "retry_wait_s": 60.0, "s3_timeout_s": 1.0}
         )
@@ -234,7 +234,9 @@ class TestWhileS3Refuses:
         for number in range(6):
             s3.put(f"{number:05}.jpg", jpeg(100))
         log = tmp_path / "worker-0.log"
-        wait_until(lambda: log.read_text(errors="replace").count("] received") >= 2, worker)  # the second is the retry
+        wait_until(
+            lambda: log.read_text(errors="replace").count("] received") >= 2, worker
+        )  # the second line is the retry
         assert messages_in_flight() > 0
         stop(worker)
         wait_until(lambda: messages_in_flight() == 0)
@@ -258,7 +260,7 @@ def test_worker_does_not_start_without_queues(settings: Settings) -> None:
 
 
 def test_migrate_and_setup(settings: Settings, tmp_path: Path) -> None:
-    """The two commands that a new machine needs."""
+    """The two commands to set up a new machine."""
     environment = process_environment(settings) | {
         "BINWATCH_DATABASE_URL": f"sqlite:///{tmp_path / 'new.db'}",
         "BINWATCH_EVENT_QUEUE": f"{settings.event_queue}-new",
@@ -280,7 +282,7 @@ def test_all_output_is_json_lines(
     messages_by_queue: Callable[[], dict[str, int]],
     tmp_path: Path,
 ) -> None:
-    """Of a worker and of beat, whatever is announced; the longest line is bounded."""
+    """For worker and beat and any announced objects; the length of lines is limited."""
     settings = settings.model_copy(update={"log_format": LogFormat.JSON, "beat_file": tmp_path / "beat"})
     environment = process_environment(settings) | {
         name: value for name, value in os.environ.items() if name.startswith("AWS_")

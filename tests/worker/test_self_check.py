@@ -1,4 +1,4 @@
-"""A model whose output differs from that at export: detected when it is loaded, and not used."""
+"""A model whose output differs from that at export is detected when it is loaded, and not used."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from worker.engine import Engine, SelfCheckResult
 
 
 def _bundle(folder: Path, *precisions: Precision, wrong: tuple[Precision, ...] = ()) -> Bundle:
-    """A brightness model in variants; what is `wrong` sees photos half as bright as its card's self-check says.
+    """Write a brightness model in several variants; `wrong` ones see photos half as bright as in the card's self-check.
 
     On a machine that computes it wrongly, that is what a file looks like whose SHA-256 is right.
     """
@@ -83,7 +83,7 @@ def test_failing_model_is_not_used(
 
 
 def test_unloadable_variant_falls_back(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Such as with the option for CPUs without VNNI, which ONNX Runtime refuses for some graphs."""
+    """For example with the option for CPUs without VNNI, which ONNX Runtime refuses for some graphs."""
     bundle = _bundle(tmp_path, Precision.FP32, Precision.INT8)
     (tmp_path / "model-int8.onnx").write_bytes(b"no model")
     variants = bundle.card.variants | {Precision.INT8: make_variant(tmp_path / "model-int8.onnx")}

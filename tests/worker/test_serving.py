@@ -38,7 +38,7 @@ WITHIN_S = 30
 
 
 class Service:
-    """An app with a model, and a client for it."""
+    """A serving app with a model and a client."""
 
     def __init__(self, settings: Settings, environment: TransformEnvironment | None = None) -> None:
         self.metrics = WorkerMetrics()
@@ -136,7 +136,7 @@ def test_links(service: Service, s3: S3) -> None:
 def test_json_lines_are_answered_in_order(service: Service, s3: S3) -> None:
     for number in range(40):
         s3.put(f"{number}.jpg", jpeg(brightness_of(number % 7)))
-    links = [f"s3://{s3.bucket}/{number}.jpg" for number in range(41)]  # the last is not there
+    links = [f"s3://{s3.bucket}/{number}.jpg" for number in range(41)]  # the last object is missing
     response = service.links(*links)
     answers = [Answer.model_validate_json(line) for line in response.text.splitlines()]
     assert response.headers["content-type"] == "application/jsonlines"
@@ -194,7 +194,7 @@ def test_only_links_to_allowed_keys_are_followed(settings: Settings, s3: S3) -> 
     service = Service(settings.model_copy(update={"serve_prefixes": "bin-images/, new/,models/"}))
     assert reasons(service.links(*links, *refused_links)) == [None, None, *["forbidden"] * 9]
     service.counter.close()
-    service = Service(settings)  # by default, all but models and nightly runs
+    service = Service(settings)  # by default, everything except models and nightly runs
     assert reasons(service.links(*links, *refused_links)) == [None] * 4 + ["forbidden"] * 7
     assert "private" not in json.loads(service.links(f"s3://{s3.bucket}/models/private").text)["detail"]
     service.counter.close()
@@ -253,13 +253,13 @@ def test_object_that_s3_does_not_return_does_not_fail_other_lines(
     assert "10.0.0.1" in caplog.text
     fetched.clear()
     assert reasons(service.links(a, *[broken] * 100)) == [None, *["unavailable"] * 100]
-    assert len(fetched) == 64  # of the second 32 not one was there, so the others were not asked for
+    assert len(fetched) == 64  # all of the second 32 were missing, so the rest was not requested
     assert service.links(broken, odd).status_code == 503
     assert service.counter._fetched_bytes.free == service.counter._fetched_bytes.total
 
 
 def test_unfinished_bodies_stay_within_memory_budget(settings: Settings) -> None:
-    """Simulates 128 clients that send 19 MB each, and then stop sending."""
+    """Simulate 128 clients that send 19 MB each and then stall."""
     service = Service(settings.model_copy(update={"serve_memory_bytes": 2**20, "max_photo_bytes": 400_000}))
     photo = jpeg(brightness_of(5))
 
@@ -391,7 +391,7 @@ def test_concurrent_requests_share_batches(settings: Settings, monkeypatch: pyte
     assert {Answer.model_validate_json(response.content).predicted for response in responses} == {4}
     assert sum(batches) == 21
     assert max(batches[1:]) == 8
-    assert len(batches) <= 5  # two batches are counted at a time: the first two may be of one photo each
+    assert len(batches) <= 5  # two batches run at a time; the first two may have one photo each
     service.counter.close()
 
 

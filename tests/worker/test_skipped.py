@@ -119,7 +119,7 @@ def test_command_lists_skipped_objects(
 
 
 def test_count_command_recognizes_photos_by_content(tmp_path: Path, count: object) -> None:  # noqa: F811
-    """Of a file, its first bytes cost next to nothing."""
+    """Reading the first bytes of a file is cheap."""
     for name in ("photo", "a.part", "b.jfif"):
         (tmp_path / name).write_bytes(PHOTO)
     (tmp_path / "BMW.txt").write_text("BMs are no photos")
@@ -136,7 +136,7 @@ def test_count_command_recognizes_photos_by_content(tmp_path: Path, count: objec
 def test_put_reports_skipped_files(
     settings: Settings, s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A name in Latin-1 can be no key; the others are uploaded all the same."""
+    """A Latin-1 file name cannot be a key; the other files are still uploaded."""
     folder = tmp_path / "bins"
     folder.mkdir()
     (folder / "a.jpg").write_bytes(PHOTO)

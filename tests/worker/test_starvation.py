@@ -1,4 +1,4 @@
-"""A worker that receives no tasks although some are waiting is unhealthy, and recovers."""
+"""A worker that receives no tasks although some are waiting is unhealthy until it receives one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from worker.starvation import ConsumerStalled, StarvationCheck
 
 
 class Clock:
-    """Goes on when it is told to."""
+    """A manually advanced clock."""
 
     def __init__(self) -> None:
         self.now = 1000.0

@@ -39,13 +39,13 @@ def counting(settings: Settings) -> Iterator[Counting]:
 
 @pytest.fixture
 def parts() -> dict[str, Exception | None]:
-    """Part → what it raises when probed."""
+    """Return part → the exception that its probe raises."""
     return {"records": None, "objects": None}
 
 
 @pytest.fixture
 def status(counting: Counting, parts: dict[str, Exception | None]) -> Iterator[str]:
-    """Address of a status server whose parts can be broken."""
+    """Run a status server with breakable parts; return its address."""
 
     def probe(name: str) -> None:
         error = parts[name]
@@ -102,14 +102,16 @@ def test_metrics_after_processing(counting: Counting, s3: S3, status: str) -> No
     assert result["binwatch_worker_stage_seconds_count", labels(stage="decode")] == 4
     assert result["binwatch_worker_stage_seconds_count", labels(stage="infer")] == 1
     assert result["binwatch_worker_stage_seconds_count", labels(stage="record")] == 2
-    assert result["binwatch_worker_photo_age_seconds_count", frozenset()] == 4  # no one knows it of the missing one
+    assert (
+        result["binwatch_worker_photo_age_seconds_count", frozenset()] == 4
+    )  # the age of the missing photo is unknown
     model = labels(version="brightness-1", precision="int8", provider="CPUExecutionProvider", self_check="absent")
     assert result["binwatch_worker_model_info", model] == 1
     assert result["binwatch_build_info", labels(version=version())] == 1
 
 
 def test_all_series_exist_at_start(status: str) -> None:
-    """A counter that appears with its first increase misses it in Prometheus' increase()."""
+    """Prometheus' increase() misses the first increase of a counter that did not exist before."""
     result = samples(status)
     assert result["binwatch_worker_photos_total", labels(outcome="counted", reason="")] == 0
     for reason in Reason:
