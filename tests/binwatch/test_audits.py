@@ -225,11 +225,9 @@ def test_an_answer_without_an_exact_number_is_not_ground_truth(records_engine: E
     add_audit(records_engine, "bins", "a", 4, "Ada")
     hidden = {"answer": AuditAnswer.AT_LEAST, "reason": AuditReason.HIDDEN, "note": " a box in front "}
     at_least = add_audit(records_engine, "bins", "a", 6, "Ben", **hidden)
-    assert (at_least.of_count, at_least.of_inventory) == (Outcome.UNDER, None), (
-        "it contradicts 4, and says nothing of 9"
-    )
+    assert (at_least.of_count, at_least.of_inventory) == (Outcome.UNDER, None), "it contradicts 4 but not 9"
     result = {(Subject.COUNT, "v1", 4, Outcome.EXACT): (1, 0), (Subject.INVENTORY, "", 4, Outcome.OVER): (1, 2)}
-    assert _totals(records_engine) == result, "what somebody else found holds"
+    assert _totals(records_engine) == result, "another person's number remains valid"
     for answer in (AuditAnswer.CANNOT_TELL, AuditAnswer.GO_AND_COUNT):
         audit = add_audit(records_engine, "bins", "a", None, "Ben", answer=answer)
         assert (audit.of_count, audit.of_inventory) == (None, None)
@@ -252,7 +250,7 @@ def test_an_answer_without_a_number_withdraws_only_the_same_persons_number(recor
     record(records_engine, "bins", "a", None, "Ada", answer=AuditAnswer.GO_AND_COUNT)
     assert sighted() == {}
     record(records_engine, "bins", "a", None, "Ada", answer=AuditAnswer.CANNOT_TELL)
-    assert sighted() == {}, "taken back once"
+    assert sighted() == {}, "withdrawn only once"
     record(records_engine, "bins", "a", 5, "Ben")
     assert sighted() == {("v1", 5, 3): 1}
 
@@ -287,7 +285,7 @@ def test_only_the_first_number_for_a_photo_can_be_blind(records_engine: Engine) 
         return audited.blind, audited.is_new
 
     assert answer(4, "Ada", 1) == (True, True)
-    assert answer(4, "Ada", 1) == (True, False), "a form that was sent twice"
+    assert answer(4, "Ada", 1) == (True, False), "a form sent twice"
     assert answer(3, "Ada", 1) == (False, True)
     assert answer(3, "Ben", 1) == (True, True)
     store.add_counts([_count("a", 3, model="v2")])

@@ -73,14 +73,18 @@ NAMES = {
 def test_the_named_extra_contains_every_imported_package(program: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Check this for every package that the program or the `binwatch` package imports anywhere."""
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert PROGRAMS[program] in (ROOT / program / "__main__.py").read_text(), "what the program names"
+    assert PROGRAMS[program] in (ROOT / program / "__main__.py").read_text(), (
+        "the extras in the program's error message"
+    )
     everywhere = set(map(normalised_name, extras["dependencies"]))
     for package in sorted(name for name in imported_by(program) if normalised_name(name) not in everywhere):
         with pytest.raises(SystemExit):
             command_line.run(lambda package=package: raise_missing(package), PROGRAMS[program])
         named = capsys.readouterr().err.rpartition("[")[2].partition("]")[0].split(",")
         brought = {normalised_name(line) for extra in named for line in closure(extra, extras["optional-dependencies"])}
-        assert normalised_name(package) in brought, f"{program} imports {package}, which {named} do not bring"
+        assert normalised_name(package) in brought, (
+            f"{program} imports {package}, which the extras {named} do not contain"
+        )
 
 
 def raise_missing(package: str) -> None:

@@ -262,7 +262,7 @@ def test_a_new_calibration_updates_existing_p_values(records_engine: Engine) -> 
     assert judged(records_engine) == before | {"a": (0.5, 0.5, 2), "b": (0.5, 0.5, 2)}
     assert update_p_values(records_engine) == 0
     ledger = {row["bin_id"]: row["p_value"] for row in rows(records_engine, Comparison)}
-    assert ledger == {"a": 0.4, "b": 0.8, "other": 0.4}, "what was flagged at its time"
+    assert ledger == {"a": 0.4, "b": 0.8, "other": 0.4}, "the p-value in the ledger at that time"
 
 
 def test_a_repeated_quantity_keeps_the_current_p_values(records_engine: Engine) -> None:

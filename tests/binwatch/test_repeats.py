@@ -65,7 +65,7 @@ def test_a_photo_is_given_to_one_second_auditor_and_records_no_draw(engine: Engi
         counted = connection.execute(select(Count.model_version).where(Count.id == repeat.count_id)).scalar_one()
     assert counted == "v2"
     draw_repeat(engine, "Cleo")
-    assert (_ledger(engine), _drawn(engine) > 0) == ([(first.id, "Ben")], True), "nobody else is given it"
+    assert (_ledger(engine), _drawn(engine) > 0) == ([(first.id, "Ben")], True), "it is given to nobody else"
 
 
 @pytest.mark.parametrize(
@@ -149,10 +149,10 @@ def test_a_photo_with_a_known_answer_is_given_to_each_auditor_once(engine: Engin
     for name in ("Ada", "Ben"):
         assert {draw_repeat(engine, name).bin_id for _ in range(3)} == {"a"}
         add_audit(engine, "bins", "a", 3, name)
-    assert (_ledger(engine), _drawn(engine)) == ([], 0), "its answers need no other person's"
+    assert (_ledger(engine), _drawn(engine)) == ([], 0), "a known answer needs no second person"
     Store(engine).add_counts([_count("a", "2", minutes=1)])
     assert draw_repeat(engine, "Cleo").bin_id in {"a", "b", "c"}
-    assert _drawn(engine) > 0, "of a newer photo it is not known"
+    assert _drawn(engine) > 0, "the known answer does not apply to a newer photo"
 
 
 def test_without_bins_nothing_is_drawn(records_engine: Engine) -> None:

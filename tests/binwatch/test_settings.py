@@ -191,7 +191,7 @@ def test_the_docs_list_exactly_the_settings() -> None:
     expected = [_row(*each) for each in Settings.variables().items()]
     missing = "\n".join(row for row in expected if row not in documented)
     assert not missing, f"copy these rows into docs/settings.md:\n{missing}"
-    assert sorted(documented) == sorted(expected), "docs/settings.md has rows that are no settings, or twice"
+    assert sorted(documented) == sorted(expected), "docs/settings.md has duplicate rows or rows that are not settings"
 
 
 def test_errors_mention_that_a_variable_is_unset(monkeypatch: pytest.MonkeyPatch) -> None:

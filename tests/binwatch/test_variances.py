@@ -66,7 +66,7 @@ def test_a_recount_is_blind_and_by_another_person() -> None:
     assert is_recount(trail, "Ben", blind=True)
     assert not is_recount(trail, "Ben", blind=False)
     assert not is_recount(trail, "person 0", blind=True)
-    assert not is_recount(trail, None, blind=True), "who knows who that was"
+    assert not is_recount(trail, None, blind=True), "the person is unknown"
 
 
 @pytest.mark.parametrize(

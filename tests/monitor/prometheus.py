@@ -108,4 +108,4 @@ def _wait(client: httpx.Client, server: subprocess.Popen[bytes], log: Path) -> N
             pass
         if server.poll() is not None or time.monotonic() > deadline:
             pytest.fail(log.read_text(encoding="utf-8"))
-        time.sleep(0.05)  # between two looks at the condition
+        time.sleep(0.05)  # polling interval

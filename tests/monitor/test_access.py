@@ -422,7 +422,7 @@ def test_a_user_named_by_a_trusted_proxy_may_write(
         if status == 201:
             assert answer.json()["auditor"] == "Ada"
             foreign = running.client.post("/api/audits", json=body, headers=header)
-            assert foreign.status_code == 403, "a proxy names its users whichever page makes their browser ask"
+            assert foreign.status_code == 403, "a proxy names its users even if another site causes the request"
 
 
 def test_user_headers_are_ignored_by_default(site: Running) -> None:

@@ -242,7 +242,7 @@ def test_each_batch_starts_where_the_previous_one_ended(records_engine: Engine) 
     assert [first["number"], second["number"]] == [1, 2]
     assert sorted(first["count_ids"] + second["count_ids"]) == list(range(1, 121))
     assert second["began_at"] == first["closed_at"]
-    assert monitor.update(3) == {Signal.BRIGHTNESS}, "no photo, no change"
+    assert monitor.update(3) == {Signal.BRIGHTNESS}, "without new photos nothing changes"
     assert len(monitor.rows()) == 2
 
 
@@ -345,7 +345,7 @@ def test_a_large_batch_is_sampled(sqlite_records: Engine, monkeypatch: pytest.Mo
     assert min(row["count_ids"]) < 100
     assert max(row["count_ids"]) > 300
     assert monitor.update(1) == set()
-    assert len(monitor.rows()) == 1, "what was not drawn is no news either"
+    assert len(monitor.rows()) == 1, "photos that were not drawn are not used later"
 
 
 def test_a_reactivated_model_is_watched_from_its_new_photos_on(

@@ -155,7 +155,9 @@ def test_a_blind_repeat_counts_towards_agreement(site: Running, recorder: Record
 def test_scripts_get_repeats_for_the_auditor_they_name(site: Running, recorder: Recorder) -> None:
     bearer = {"Authorization": f"Bearer {TOKEN}"}
     for _ in range(20):
-        assert site.client.post("/api/audits/next?auditor=", headers=bearer).json()["bin"] == "b", "nobody by name"
+        assert site.client.post("/api/audits/next?auditor=", headers=bearer).json()["bin"] == "b", (
+            "an auditor without a name gets no repeats"
+        )
     answers: list[dict[str, Any]] = []
     while len(answers) < 60 and not _repeats(recorder.engine):
         answers.append(site.client.post("/api/audits/next?auditor=Ben", headers=bearer).json())

@@ -25,7 +25,7 @@ def _wait_for(condition: Callable[[], object]) -> None:
     deadline = time.monotonic() + WITHIN_S
     while not condition():
         assert time.monotonic() < deadline
-        time.sleep(0.01)  # between two looks at the condition
+        time.sleep(0.01)  # polling interval
 
 
 class _Clock:

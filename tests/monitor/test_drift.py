@@ -250,7 +250,7 @@ def test_damaged_rows_are_left_out(sqlite_records: Engine) -> None:
 
 
 def test_a_scrape_shows_the_report(drifting: Running) -> None:
-    assert "binwatch_drift_distance" not in drifting.metrics(), "nothing before the first look"
+    assert "binwatch_drift_distance" not in drifting.metrics(), "no report before the first check"
     drifting.services.drift.update()
     for window in Window:
         assert drifting.metric("binwatch_window_photos", window=window) == 120
@@ -357,7 +357,7 @@ def test_the_command_reports_overdue_batches(drifting: Running, sqlite_records: 
     assert "Drift alarms are not up to date: photos recorded before 20" in result.stdout
     drifting.services.drift.update()
     last_batch_is(45)
-    assert "not up to date" not in drift().stdout, "there are no other photos"
+    assert "not up to date" not in drift().stdout, "there are no newer photos"
     record_photos(sqlite_records, some_photos(60, seed=2), prefix="more ")
     assert "not up to date" not in drift().stdout, "the monitor has not had the time"
     photos_are(16)

@@ -106,7 +106,7 @@ def test_the_list_of_refused_rows_is_deleted_once_none_is_refused(records_engine
     unreadable = _write(tmp_path / "other.csv", [("1", "2")], header=("a", "b"))
     with pytest.raises(BinwatchError):
         import_file(unreadable, records_engine, BUCKET, refused=refused)
-    assert refused.exists(), "a file that could not be read says nothing of its rows"
+    assert refused.exists(), "an unreadable file does not replace the list of refused rows"
     _write(stock, [("00001", "2"), ("00002", "3")])
     import_file(stock, records_engine, BUCKET)
     assert not refused.exists()

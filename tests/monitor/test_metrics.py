@@ -149,7 +149,7 @@ def test_bins_by_available_data(known_records: Recorder, monitor: Running) -> No
 
     assert bins("counted", "known") == 6
     assert bins("counted", "unreadable") == 1
-    assert bins("failed", "none") == 1, "a missing photo is no photo of its bin"
+    assert bins("failed", "none") == 1, "a missing photo does not count as a photo of its bin"
     assert bins("none", "known") == bins("none", "unreadable") == 1
     known_records.count("bin-images/y.jpg", 3)
     known_records.expect("g", 4, at=DAY + timedelta(days=1))
@@ -283,7 +283,7 @@ def test_a_scrape_reports_a_missing_database_and_recovers(
     database.rename(moved_database)
     assert monitor.metrics() == DOWN
     assert monitor.get("/healthz").status_code == 503
-    assert not database.exists(), "the monitor must not make an empty database"
+    assert not database.exists(), "the monitor must not create an empty database"
     moved_database.rename(database)
     assert monitor.get("/healthz").json() == {"status": "ok"}
     assert monitor.metrics() == before

@@ -281,7 +281,7 @@ def test_unauthorised_users_are_told_how_to_sign_in(monitor: Running, known_reco
 def test_signing_in_redirects_back(site: Running) -> None:
     links = [link["href"] for link in Parsed(site.page("/bin?id=a&direction=missing")).tags("a")]
     assert links.count("/login?next=/bin%3Fid%3Da%26direction%3Dmissing") == 1
-    assert links.count("/login?next=%2Fdiscrepancies") == 1, "where bins are shown without their numbers"
+    assert links.count("/login?next=%2Fdiscrepancies") == 1, "this page shows bins without numbers"
     fields = {field.get("name"): field.get("value") for field in Parsed(site.page("/login?next=/models")).tags("input")}
     assert fields["next"] == "/models"
     outside = Parsed(site.page("/login?next=https://evil.example/")).tags("input")
@@ -294,10 +294,10 @@ def test_the_form_contains_the_photo_and_the_next_page(site: Running) -> None:
     assert fields["bin"] == "c"
     assert fields["bucket"] == BUCKET
     assert fields["photo"] == "3"
-    assert fields["next"] == "/audit/bin?bucket=bins&id=f", "the next that nobody has checked"
+    assert fields["next"] == "/audit/bin?bucket=bins&id=f", "the next unaudited bin"
     assert fields["back"] == "/audit/bin?bucket=bins&id=c"
     assert fields["csrf"]
-    assert "auditor" not in fields, "it is who signed in"
+    assert "auditor" not in fields, "the auditor is the signed-in user"
 
 
 def test_the_worst_unaudited_bin_comes_first(site: Running, known_records: Recorder) -> None:

@@ -165,7 +165,7 @@ def test_the_drifted_slice_is_named_everywhere(
     ):  # no slice has had a batch since a day before the last batch of all photos
         closed_at = datetime.now(UTC) - timedelta(days=2)
         connection.execute(update(DriftBatch).where(DriftBatch.slice_id > 0).values(closed_at=closed_at))
-    assert "Alarms of slices are not shown" not in CliRunner().invoke(app, ["drift"]).output, "slices of long ago"
+    assert "Alarms of slices are not shown" not in CliRunner().invoke(app, ["drift"]).output, "old slices"
     monkeypatch.setenv("BINWATCH_SLICE_PATTERN", "(cam-[0-9])")
     with sqlite_records.begin() as connection:
         connection.execute(update(DriftBatch).values(closed_at=datetime.now(UTC) - timedelta(hours=1)))
@@ -179,7 +179,7 @@ def test_the_drifted_slice_is_named_everywhere(
     with running_monitor() as monitor:
         monitor.services.drift.update()
         alarms = monitor.get("/api/drift").json()["alarms"]
-        assert [item["slice"] for item in alarms] == ["cam-2"], "of the last batch that could be kept"
+        assert [item["slice"] for item in alarms] == ["cam-2"], "from the last batch that could be stored"
         report = monitor.services.drift.report
         assert report is not None
         assert "disk is full" in str(report.problem)

@@ -258,10 +258,10 @@ def test_time_series(recorder: Recorder) -> None:
     assert trend.end == hour + timedelta(hours=1)
     older, nothing, newer = trend.buckets[-3:]
     assert (older.comparisons, older.agreement, older.under, older.model) == (2, 0.5, 1, "older")
-    assert older.estimated == pytest.approx(0.7), "without a reference, what the model itself promises"
+    assert older.estimated == pytest.approx(0.7), "without a reference, the model's own confidence"
     assert (nothing.comparisons, nothing.agreement, nothing.estimated, nothing.interval) == (0, None, None, None)
     assert (newer.comparisons, newer.exact, newer.under, newer.over, newer.photos) == (4, 2, 1, 1, 4)
-    assert newer.estimated == pytest.approx(0.4), "as often right as the reference photos were"
+    assert newer.estimated == pytest.approx(0.4), "the accuracy of the reference photos at this confidence"
     (change,) = trend.changes
     assert (change.at, change.model, change.previous) == (newer.start, MODEL, "older")
 
@@ -333,7 +333,7 @@ def test_the_csv_equals_the_list(ranked: Recorder, monitor: Running) -> None:
     listed = monitor.get("/api/discrepancies?alpha=0.1").json()["items"]
     assert [row["bin"].removeprefix("'") for row in rows] == [item["bin_id"] for item in listed]
     by_bin = {row["bin"]: row for row in rows}
-    assert "'=HYPERLINK(1)" in by_bin, "no spreadsheet takes a bin's id for a formula"
+    assert "'=HYPERLINK(1)" in by_bin, "bin ids are escaped for spreadsheets"
     over = by_bin["over"]
     assert (over["expected"], over["difference"], over["p_value"], over["flagged"], over["audited"]) == (
         "2",
@@ -390,7 +390,9 @@ def test_a_count_beyond_five_has_a_number(recorder: Recorder, monitor: Running) 
     page = Parsed(monitor.page(f"/bin?id=a&bucket={BUCKET}")).text
     assert "probably 16 to 19" in page
     assert "23 fewer" in page
-    assert "The model gives the expected quantity 2.0" in page, "40 is beyond 20, not the whole class"
+    assert "The model gives the expected quantity 2.0" in page, (
+        "the probability of 40 is that of more than 20, not of the whole class"
+    )
     latest = monitor.get("/api/overview").json()["latest"]
     assert [(each["count"], each["difference_in_words"]) for each in latest] == [("about 17", "23 fewer")]
 

@@ -43,7 +43,7 @@ def test_calibrate_writes_the_calibration_of_photos(bundle: Path, capsys: pytest
     for scores in (scores for part in result.categories for scores in (part.either, part.missing, part.surplus)):
         assert list(scores) == sorted(scores)
         assert all(0 <= score <= 1 for score in scores)
-    assert after.model_copy(update={"calibration": before.calibration}) == before, "the rest stays as it is"
+    assert after.model_copy(update={"calibration": before.calibration}) == before, "the rest of the card is unchanged"
 
 
 def test_calibration_without_directions_is_ignored(bundle: Path) -> None:

@@ -33,4 +33,4 @@ def test_calibrate_writes_the_reference_of_photos(bundle: Path, capsys: pytest.C
     assert {"confidence", "brightness", "contrast"} <= result.quantiles.keys()
     for quantiles in result.quantiles.values():
         assert quantiles == sorted(quantiles)
-    assert after.model_copy(update={"reference": before.reference}) == before, "the rest stays as it is"
+    assert after.model_copy(update={"reference": before.reference}) == before, "the rest of the card is unchanged"

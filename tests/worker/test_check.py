@@ -348,7 +348,7 @@ def test_quantity_column_without_quantities(check: Check, photos: Path, tmp_path
     refused.write_text("of an earlier run", encoding="utf-8")
     done = check(photos, "--expected", stock, "--quantity-column", "quantity")
     assert done.status == 2
-    assert refused.read_text(encoding="utf-8") == "of an earlier run", "nothing was read that could replace it"
+    assert refused.read_text(encoding="utf-8") == "of an earlier run", "there is no new list to replace it"
     done = check(photos, "--expected", stock, "--quantity-column", "unit")
     assert done.status == 2
     assert "no row is left to compare; 5 have no usable quantity: correct --quantity-column" in done.err

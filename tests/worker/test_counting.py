@@ -134,7 +134,7 @@ def test_count_is_compared_with_the_calibration_of_its_model(
     assert records(Model, "model_version")["brightness-1"]["calibration"] == calibration.model_dump(mode="json")
     compared = records(Comparison, "bin_id")["00123"]
     assert compared["chance"] == pytest.approx(probabilities_of(brightness_of(4))[1], abs=1e-3)
-    assert compared["p_value"] == 0.5, "one of three calibration photos looks as odd, and the bin itself"
+    assert compared["p_value"] == 0.5, "(1 + 1) / (1 + 3): one of three calibration photos has a score at least as high"
 
 
 def test_bad_photos_have_reasons_and_others_are_counted(settings: Settings, s3: S3, records: Any) -> None:
@@ -310,7 +310,7 @@ def test_age_is_observed_for_waiting_photos_only(
     assert counting.count(photos[:2]) == []
     value = counting.metrics.registry.get_sample_value
     assert value("binwatch_worker_photos_total", {"outcome": "counted", "reason": ""}) == 3 + 3 + 2
-    assert value("binwatch_worker_photo_age_seconds_bucket", {"le": "60.0"}) == 2, "redelivered in time, too"
+    assert value("binwatch_worker_photo_age_seconds_bucket", {"le": "60.0"}) == 2, "redelivered within a minute"
     assert value("binwatch_worker_photo_age_seconds_count") == 4
     assert value("binwatch_worker_photo_age_seconds_sum") == pytest.approx(1200, abs=60)
 

@@ -181,7 +181,7 @@ def test_only_selected_messages_are_deleted(broker):
         dead_letter(events, body, "not JSON")
     letters = wait_for_dead_letters(of_events(settings).messages, 4)
     chosen = {letter.id for letter in letters if letter.body == "b"}
-    assert len(chosen) == 1, "what says the same has the same id"
+    assert len(chosen) == 1, "equal messages have equal ids"
     deleted = list(of_events(settings).delete(lambda letter: letter.id in chosen))
     assert [letter.body for letter in deleted] == ["b", "b"]
     assert sorted(letter.body for letter in wait_for_dead_letters(of_events(settings).messages, 2)) == ["a", "c"]

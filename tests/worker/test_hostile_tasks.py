@@ -125,7 +125,7 @@ TAKEN: list[dict[str, Any]] = [
     {"properties": {"reply_to": "nowhere", "correlation_id": "x", "priority": 9}},
     {"content": [[[PHOTO]], {}, None]},
 ]
-"""Unusual but harmless headers."""
+"""Messages with unusual but harmless fields, which are processed."""
 
 
 class Broker(Protocol):

@@ -46,7 +46,7 @@ def promote(counting: Counting, s3: S3, folder: Path, version: str) -> None:
 def wait_for(counting: Counting, version: str) -> None:
     deadline = time.monotonic() + 20
     while counting.models.engine.card.version != version:
-        assert time.monotonic() < deadline, f"{version} was not taken up"
+        assert time.monotonic() < deadline, f"{version} was not loaded"
         time.sleep(0.01)
 
 

@@ -246,7 +246,7 @@ def test_connection_breaks_during_dead_lettering(rabbitmq, events, name):
     rabbitmq.start()
     send(rabbitmq, name, "2")
     assert sorted(receive_bodies(events, 2)) == ["2", "no event"]
-    assert events.receive(1) == [], "it came again by itself, and must not be sent again"
+    assert events.receive(1) == [], "it was redelivered and must not be sent again"
 
 
 def test_prefetched_events_are_not_dead_lettered(rabbitmq, events, name):
@@ -329,12 +329,14 @@ def test_nothing_is_sent_while_the_broker_is_low_on_disk(rabbitmq, events, name)
         for _ in range(5):
             with pytest.raises(BrokerBlocked, match="accepts no messages"):
                 events.dead_letter(first[0], "not JSON")
-            assert sorted(receive_bodies(events, 2)) == ["no event", "photo"], "it is still handed over meanwhile"
+            assert sorted(receive_bodies(events, 2)) == ["no event", "photo"], (
+                "messages are still delivered in the meantime"
+            )
     events.close()
     messages = {_text(message.body): message for message in take_messages(events, 2)}
     events.dead_letter(messages["no event"], "not JSON")
     events.delete(list(messages.values()))
-    assert count_messages(rabbitmq, f"{name}-dead", 1) == 1, "and not once for each try"
+    assert count_messages(rabbitmq, f"{name}-dead", 1) == 1, "only once, not once per attempt"
     assert count_messages(rabbitmq, name, 0) == 0
 
 

@@ -55,7 +55,7 @@ def sqs(settings: Settings, s3: S3) -> Any:
 
 @pytest.fixture
 def start(settings: Settings, sqs: Any, tmp_path: Path) -> Iterator[Start]:
-    """Return a function that starts a worker and waits until it is ready. Logs are printed after the test."""
+    """Return a function that starts a worker and waits until it is ready; kill workers and print logs at the end."""
     credentials = {name: os.environ[name] for name in os.environ if name.startswith("AWS_")}
     started: list[tuple[subprocess.Popen[bytes], Path]] = []
 

@@ -22,7 +22,7 @@ from worker.engine import Engine, SelfCheckResult
 def _bundle(folder: Path, *precisions: Precision, wrong: tuple[Precision, ...] = ()) -> Bundle:
     """Write a brightness model in several variants; `wrong` ones see photos half as bright as in the card's self-check.
 
-    On a machine that computes it wrongly, that is what a file looks like whose SHA-256 is right.
+    They simulate an intact file on a machine that computes it incorrectly.
     """
     write_brightness_bundle(folder)
     source = folder / "model-int8.onnx"

@@ -383,7 +383,7 @@ def test_concurrent_requests_share_batches(settings: Settings, monkeypatch: pyte
         body = jpeg(brightness_of(4))
         sent = [asyncio.create_task(service.send("POST", "/invocations", content=body)) for _ in range(21)]
         while len(service.counter._batcher._waiting) + sum(batches) < 21:
-            await asyncio.sleep(0.01)  # between two looks at the condition
+            await asyncio.sleep(0.01)  # polling interval
         first_may_end.set()
         return await asyncio.gather(*sent)
 
@@ -408,7 +408,7 @@ def test_requests_beyond_queue_limit_are_refused(settings: Settings, monkeypatch
     async def run() -> list[httpx.Response]:
         sent = [asyncio.create_task(service.send("POST", "/invocations", content=jpeg(9))) for _ in range(2)]
         while service.app._requests_in_flight < 2:
-            await asyncio.sleep(0.01)  # between two looks at the condition
+            await asyncio.sleep(0.01)  # polling interval
         refused = await service.send("POST", "/invocations", content=jpeg(9))
         may_end.set()
         return [refused, *await asyncio.gather(*sent), await service.send("POST", "/invocations", content=jpeg(9))]

@@ -313,7 +313,7 @@ def test_further_messages_of_a_crashed_photo_crash_no_worker(run_delivered: Any)
     publisher, counting = run_delivered(PHOTOS, request=RECEIVED_ONCE, redelivered=True, crashed=crashed)
     assert (publisher.dead, counting.calls) == ([], [[PHOTOS[0], PHOTOS[2]]])
     publisher, counting = run_delivered(PHOTOS, request=RECEIVED_ONCE, crashed=crashed)
-    assert counting.calls == [PHOTOS], "what nothing is held against is done, as a person may have put it back"
+    assert counting.calls == [PHOTOS], "objects not on trial are processed, since an operator may have redriven them"
 
 
 def test_redriven_photo_is_processed(run_delivered: Any) -> None:
@@ -340,7 +340,7 @@ def test_outages_do_not_count_as_crashes(run_delivered: Any) -> None:
     for error in DATABASE_OUTAGES * MAX_CRASHES:
         with pytest.raises(Retry) as retry:
             run_delivered(PHOTOS[:1], fail(error), request=REDELIVERED | FROM_A_BROKER)
-        assert retry.value.sig.kwargs == {}, "what a worker has survived is no part of a redelivered group any more"
+        assert retry.value.sig.kwargs == {}, "the retry is sent as a new group, not as a redelivered one"
     assert run_delivered(PHOTOS[:1])[0].dead == []
 
 

@@ -20,7 +20,7 @@ from trainer.sagemaker.layout import Cluster, Layout
 
 
 def metrics(said: str) -> dict[str, list[float]]:
-    """What SageMaker reads from the log, by its own expressions."""
+    """Extract the metrics from a log by the expressions that SageMaker uses."""
     return {
         each["Name"]: [float(value) for value in re.findall(each["Regex"], said)] for each in metric_lines.DEFINITIONS
     }
@@ -40,7 +40,7 @@ def test_job_writes_bundle_evaluation_and_metrics(container: Container) -> None:
         "best.pt", "epochs.csv", "epochs.png", "evaluation-test.json", "evaluation-test.html",
     }  # fmt: skip
     result = metrics(ended.said)
-    times = {"train": 2, "validation": 3, "test": 1}  # the best epoch's once more at the end
+    times = {"train": 2, "validation": 3, "test": 1}  # the best epoch is repeated at the end
     assert {name: len(values) for name, values in result.items()} == {
         name: times[name.split(":")[0]] for name in result
     }
@@ -62,7 +62,7 @@ def test_interrupted_job_continues_from_its_last_epoch(container: Container) -> 
     rest, _ = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM, rest
     assert "the last epoch's checkpoint is whole" in rest
-    assert not (container.root / "output" / "failure").exists()  # an interruption is none
+    assert not (container.root / "output" / "failure").exists()  # an interruption is not a failure
 
     done = len((container.root / "checkpoints" / "epochs.csv").read_text().splitlines()) - 1
     process = container.start(TRAIN)
@@ -158,8 +158,8 @@ def test_two_machines_train_one_model(container: Container, prepared: Path, tmp_
     processes = [machine.start(TRAIN) for machine in (container, second)]
     distribution = [process.communicate(timeout=240)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], distribution
-    assert len(metrics(distribution[0])["validation:accuracy"]) == 2  # the epoch, and as the best one
-    assert metrics(distribution[1])["validation:accuracy"] == []  # one machine speaks for all
+    assert len(metrics(distribution[0])["validation:accuracy"]) == 2  # the epoch itself, and as the best one
+    assert metrics(distribution[1])["validation:accuracy"] == []  # only the main machine logs
     card = Bundle(container.root / "model").card
     assert card.training["processes"] == 2
     assert not (second.root / "model").exists()

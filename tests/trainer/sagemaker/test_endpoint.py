@@ -32,7 +32,7 @@ FLAGS = [part for name, value in CHANGES.items() for part in ("--set", f"{name}=
 
 
 class Account:
-    """What moto holds beside what it held before: tests of the same process share it."""
+    """Resources in moto that were created by this test, since tests of the same process share moto."""
 
     def __init__(self, url: str) -> None:
         options = {"region_name": "us-east-1", "endpoint_url": url}
@@ -72,7 +72,7 @@ def account(aws: str) -> Account:
 
 @pytest.fixture
 def registry(s3: S3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Registry:
-    """A bucket with one model, which is in use."""
+    """Return the registry of a bucket with one model, which is in use."""
     monkeypatch.setenv("BINWATCH_BUCKET", s3.bucket)
     monkeypatch.setenv("BINWATCH_S3_ENDPOINT_URL", s3.endpoint_url)
     result = Registry(Objects(Settings(s3_endpoint_url=s3.endpoint_url)), s3.bucket, "models/")
@@ -114,7 +114,7 @@ def test_endpoint_is_created_scaled_and_removed(
     assert aim["PredefinedMetricSpecification"]["PredefinedMetricType"] == "SageMakerVariantInvocationsPerInstance"
     assert "autoscaling: 1 to 3 machines, 600 photos a minute each" in capsys.readouterr().err
 
-    # The same once more changes nothing.
+    # A repeated deployment changes nothing.
     before = (account.endpoints, account.configs, account.models)
     run_cli("sagemaker", "deploy", *FLAGS, "--set", "endpoint.capture_percent=20", "--set", "endpoint.max_instances=3")
     assert (account.endpoints, account.configs, account.models) == before
@@ -125,7 +125,7 @@ def test_endpoint_is_created_scaled_and_removed(
     run_cli("sagemaker", "undeploy", *FLAGS)
     assert (account.endpoints, account.configs, account.models, account.targets) == ([], [], ["someone-elses"], [])
     account.sagemaker.delete_model(ModelName="someone-elses")
-    run_cli("sagemaker", "undeploy", *FLAGS)  # nothing left to remove is no error
+    run_cli("sagemaker", "undeploy", *FLAGS)  # removing nothing is not an error
 
 
 @pytest.mark.usefixtures("registry")
@@ -169,7 +169,7 @@ def test_unique_name_depends_on_the_request_and_is_short() -> None:
 
 
 class Played:
-    """An account whose answers are written down, for what moto does not do."""
+    """An account with scripted responses for requests that moto does not implement."""
 
     def __init__(self) -> None:
         self.aws = Aws(Settings())
@@ -181,7 +181,7 @@ class Played:
         self.said: list[str] = []
 
     def answer(self, config: str, status: str, reason: str = "") -> None:
-        """What describe_endpoint says next."""
+        """Script the next response of describe_endpoint."""
         result = {
             "EndpointName": "bins", "EndpointArn": "arn:aws:sagemaker:x" + "x" * 20, "EndpointConfigName": config,
             "EndpointStatus": status, "CreationTime": 0, "LastModifiedTime": 0,
@@ -189,7 +189,7 @@ class Played:
         self.stub.add_response("describe_endpoint", result | ({"FailureReason": reason} if reason else {}))
 
     def update(self, old_type: str) -> None:
-        """An endpoint on machines of `old_type` is there and takes an update."""
+        """Script the update of an existing endpoint on machines of `old_type`."""
         self.answer("old", "InService")
         variant = {"VariantName": endpoint.VARIANT, "ModelName": "m-1", "InstanceType": old_type}
         result = {
@@ -203,7 +203,7 @@ class Played:
         )  # fmt: skip
 
     def scale(self) -> None:
-        """Autoscaling is set up."""
+        """Script the setup of autoscaling."""
         self.scaling.add_response("register_scalable_target", {})
         self.scaling.add_response("put_scaling_policy", {"PolicyARN": "arn"})
 
@@ -230,7 +230,7 @@ def test_autoscaling_is_removed_before_the_instance_type_changes() -> None:
     played.scaling.add_response("deregister_scalable_target", {})
     played.answer("old", "Updating")
     played.answer("old", "InService", "no capacity")
-    played.scale()  # whatever came of the update
+    played.scale()  # regardless of the result of the update
     with pytest.raises(SagemakerError, match="the old model is still served: no capacity"):
         played.deploy()
     played.scaling.assert_no_pending_responses()

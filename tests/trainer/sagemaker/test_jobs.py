@@ -51,7 +51,7 @@ def config(file: Path, *changes: str) -> SagemakerConfig:
 
 @pytest.fixture
 def training() -> ModuleType:
-    """The module that imports the SDK, which needs a region for that."""
+    """Import the module of the SDK, which needs a region."""
     sdk.prepare(Settings())
     return importlib.import_module("trainer.sagemaker.training")
 
@@ -61,7 +61,7 @@ def sagemaker(url: str) -> Any:
 
 
 def test_list_option_reaches_the_container_unchanged(file: Path) -> None:
-    """As text, from which the container reads it with the function that reads it on a command line."""
+    """It is passed as text and parsed like a command-line option."""
     shares = "[1.8, 7.6, 14.3, 16.8, 15, 11.7, 32.7]"
     told = config(file, f"data.class_shares={shares}").hyperparameters()["data.class_shares"]
     name, value = parse_assignment(f"data.class_shares={told}")
@@ -102,7 +102,7 @@ def test_training_job_is_started_and_followed(
 def test_sdk_sends_no_requests_and_no_telemetry(
     file: Path, training: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It would simulate the role's policies in IAM, and tell AWS of each call."""
+    """By default the SDK simulates the role's policies in IAM and reports each call to AWS."""
     asked: list[object] = []
     monkeypatch.setattr(BaseClient, "_make_api_call", lambda *_: asked.append("a request"))
     reports = "sagemaker.core.telemetry.telemetry_logging._send_telemetry_request"
@@ -144,7 +144,7 @@ def test_tuning_job_searches_the_capstone_space(file: Path, aws: str) -> None:
             {"Name": "train.epochs", "MinValue": "10", "MaxValue": "20", "ScalingType": "Linear"}
         ],
     }
-    # What is searched is not fixed as well, though the file says something about it.
+    # Searched options are not fixed as well, although the file sets them.
     assert result["TrainingJobDefinition"]["StaticHyperParameters"] == {
         "train.compile": "true", "train.optimiser": "adam", "train.loss": "cross_entropy", "model.head": "capstone",
         "export.variants": "fp32,int8", "export.max_loss": "0.005",
@@ -163,8 +163,8 @@ def test_hyperband_gets_the_length_of_trials(file: Path, training: ModuleType) -
         return result["TrainingJobEarlyStoppingType"], strategy.get("MaxResource")
 
     assert asked("tuning.strategy=Bayesian") == ("Auto", None)
-    assert asked("tuning.strategy=Hyperband") == ("Off", 12 + 2)  # as the file says
-    assert asked("tuning.strategy=Hyperband", "tuning.preset=capstone") == ("Off", 20 + 2)  # as the space says
+    assert asked("tuning.strategy=Hyperband") == ("Off", 12 + 2)  # from the file
+    assert asked("tuning.strategy=Hyperband", "tuning.preset=capstone") == ("Off", 20 + 2)  # from the search space
 
 
 @pytest.mark.parametrize(
@@ -241,7 +241,7 @@ def test_missing_credentials_are_explained(
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
-    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # it remembers the credentials of other tests
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # it caches the credentials of other tests
     said = cli_error("sagemaker", "train", "--config", file, "--data", "s3://b-1/p/", "--name", "t")
     assert said.startswith("error: training job t: no AWS credentials")
     assert "log in, or give the machine a role" in said
@@ -277,7 +277,7 @@ def test_failed_job_gives_the_reason() -> None:
     ["TrainingJobStatus", "HyperParameterTuningJobStatus", "PipelineExecutionStatus", "EndpointStatus"],
 )
 def test_waiting_ends_in_every_final_state(shape: str) -> None:
-    """Else a state that nobody thought of would be waited in for ever."""
+    """Otherwise an unknown final state would be waited on for ever."""
     states = set(choices("sagemaker", shape))
     ends = {
         "Failed",
