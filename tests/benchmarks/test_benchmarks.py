@@ -26,7 +26,7 @@ from binwatch.settings import DEFAULT_MODEL
 from tests.conftest import ROOT
 
 PHOTOS = ROOT / "samples" / "bin-images"
-WITH_HELP = ("alerts", "alternatives", "engine_threads", "serving")  # the others are run by other tests
+HELP_ONLY = ("alerts", "alternatives", "engine_threads", "serving")  # the others are run by other tests
 
 
 WITHIN_S = 240
@@ -64,7 +64,7 @@ def _output(*command: str) -> str:
     return output
 
 
-@pytest.mark.parametrize("name", WITH_HELP)
+@pytest.mark.parametrize("name", HELP_ONLY)
 def test_help(name: str) -> None:
     status, output, errors = _run(f"benchmarks.{name}", "--help")
     assert (status, errors) == (0, "")

@@ -15,7 +15,7 @@ from binwatch.errors import SettingsError
 from binwatch.settings import load_settings
 
 ROOT = Path(__file__).parents[2]
-ENCODE = "percent encoding (%23 for #"
+ENCODING_HINT = "percent encoding (%23 for #"
 BROKERS = ("BROKER_URL", "EVENT_BROKER_URL")
 ENDPOINTS = ("S3_ENDPOINT_URL", "SQS_ENDPOINT_URL", "SAGEMAKER_ENDPOINT_URL")
 
@@ -25,16 +25,16 @@ BAD_BROKERS = {
     "redis://:geheim@localhost": "redis:// is not supported; write amqp://",
     "kafka://h:1": "kafka:// is not supported",
     "AMQP://h": "AMQP:// is not supported",
-    "amqp://u:ge#heim@h//": ENCODE,
-    "amqp://u:geheim#@h//": ENCODE,
-    "amqp://u:ge/heim@h//": ENCODE,
-    "amqp://u:ge?heim@h//": ENCODE,
-    "amqp://u:ge@heim@h//": ENCODE,
-    "amqp://u:ge:heim@h//": ENCODE,
-    "amqp://u:ge%heim@h//": ENCODE,
-    "amqp://u:ge;heim@h//": ENCODE,
-    "amqp://u:ge[heim@h//": ENCODE,
-    "amqp://u:ge\u2100heim@h//": ENCODE,
+    "amqp://u:ge#heim@h//": ENCODING_HINT,
+    "amqp://u:geheim#@h//": ENCODING_HINT,
+    "amqp://u:ge/heim@h//": ENCODING_HINT,
+    "amqp://u:ge?heim@h//": ENCODING_HINT,
+    "amqp://u:ge@heim@h//": ENCODING_HINT,
+    "amqp://u:ge:heim@h//": ENCODING_HINT,
+    "amqp://u:ge%heim@h//": ENCODING_HINT,
+    "amqp://u:ge;heim@h//": ENCODING_HINT,
+    "amqp://u:ge[heim@h//": ENCODING_HINT,
+    "amqp://u:ge\u2100heim@h//": ENCODING_HINT,
     "amqp://u:ge heim@h//": "white space",
     "amqp://u:geheim@h//\n": "white space",
     "amqp://u:geheim": "the port is not a number",
@@ -45,8 +45,8 @@ BAD_BROKERS = {
     "amqps://u:geheim@h//?ssl_cert_reqs=maybe": "ssl_cert_reqs may be CERT_NONE or",
 }
 BAD_SQS = {
-    "sqs://KEY:ge/heim@": ENCODE,
-    "sqs://KEY:ge+heim#@h": ENCODE,
+    "sqs://KEY:ge/heim@": ENCODING_HINT,
+    "sqs://KEY:ge+heim#@h": ENCODING_HINT,
     "sqs://KEY:geheim@h?region=x": "has an option (after ?) that Binwatch does not know; it may have none",
 }
 BAD_ENDPOINTS = {
@@ -120,8 +120,8 @@ def test_valid_endpoint_urls(monkeypatch: pytest.MonkeyPatch, setting: str, valu
     assert load_settings().values()[PREFIX + setting] == value
 
 
-NOT_OF_AWS = ("nowhere", "mars-north-1", "us-east", "US-EAST-1", "eu-west-1a", "us-nowhere-1")
-NAMES = ("eu_central_1", "eu central 1", "-", "a" * 64, "eu-central-1.")
+NON_AWS_REGIONS = ("nowhere", "mars-north-1", "us-east", "US-EAST-1", "eu-west-1a", "us-nowhere-1")
+CUSTOM_REGIONS = ("eu_central_1", "eu central 1", "-", "a" * 64, "eu-central-1.")
 
 
 def test_regions(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,7 +130,7 @@ def test_regions(monkeypatch: pytest.MonkeyPatch) -> None:
     for region in ("us-east-1", "ap-southeast-9", "us-gov-west-1", "cn-north-1", "eusc-de-east-1", "us-iso-east-1"):
         monkeypatch.setenv("BINWATCH_REGION", region)
         assert load_settings().region == region
-    for region in (*NOT_OF_AWS, *NAMES):
+    for region in (*NON_AWS_REGIONS, *CUSTOM_REGIONS):
         monkeypatch.setenv("BINWATCH_REGION", region)
         with pytest.raises(
             SettingsError, match=r"^BINWATCH_REGION: .* is not (an AWS region|the name of a region); write"
@@ -138,10 +138,10 @@ def test_regions(monkeypatch: pytest.MonkeyPatch) -> None:
             load_settings()
     monkeypatch.setenv("BINWATCH_S3_ENDPOINT_URL", "http://127.0.0.1:9000")
     monkeypatch.setenv("BINWATCH_SQS_ENDPOINT_URL", "http://127.0.0.1:9000")
-    for region in NOT_OF_AWS:
+    for region in NON_AWS_REGIONS:
         monkeypatch.setenv("BINWATCH_REGION", region)
         assert load_settings().region == region
-    monkeypatch.setenv("BINWATCH_REGION", NAMES[0])
+    monkeypatch.setenv("BINWATCH_REGION", CUSTOM_REGIONS[0])
     with pytest.raises(SettingsError, match=r"^BINWATCH_REGION: 'eu_central_1' is not the name of a region"):
         load_settings()
 

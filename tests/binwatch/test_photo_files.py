@@ -26,7 +26,7 @@ from testing.damage import LARGE, Damage
 from testing.photos import chunk, encoded, noise, png, scene
 
 SAMPLES = sorted((Path(__file__).parents[2] / "samples" / "bin-images").glob("*.jpg"))[::20]
-BIG = 2 * 2**20
+OVERSIZE = 2 * 2**20
 """More bytes than Pillow accepts in a text or a profile."""
 
 
@@ -66,10 +66,10 @@ ANCILLARY = {
     "no gamma": chunk(b"gAMA", b""),
     "transparency of 700 bytes": chunk(b"tRNS", bytes(700)),
     "time with a wrong checksum": _broken(b"tIME", b"1234567"),
-    "compressed text of 2 MiB": chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(BIG))),
-    "XMP of 2 MiB": chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + b" " * BIG),
-    "packed XMP of 2 MiB": chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(b" " * BIG)),
-    "a profile of 2 MiB": chunk(b"iCCP", b"profile\0\0" + zlib.compress(bytes(BIG))),
+    "compressed text of 2 MiB": chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(OVERSIZE))),
+    "XMP of 2 MiB": chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + b" " * OVERSIZE),
+    "packed XMP of 2 MiB": chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(b" " * OVERSIZE)),
+    "a profile of 2 MiB": chunk(b"iCCP", b"profile\0\0" + zlib.compress(bytes(OVERSIZE))),
     "a profile that is none": chunk(b"iCCP", b"profile\0\0nothing"),
     "an animation that is none": chunk(b"acTL", b"\0\0"),
     "damaged EXIF": chunk(b"eXIf", b"MM\0*\xff\xff\xff\xff"),

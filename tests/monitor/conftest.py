@@ -25,7 +25,7 @@ from binwatch.settings import load_settings
 from monitor.services import Services
 from testing.services.monitor import serving_monitor
 from tests.calibrations import category
-from tests.monitor.drifting import BUCKET, DAY, MODEL, record_photos, some_photos, write_bundle
+from tests.monitor.drifting import BUCKET, DAY, MODEL, record_photos, simulated_photos, write_bundle
 
 HTML = "text/html,application/xhtml+xml,*/*;q=0.8"
 """Accept header of a browser."""
@@ -223,7 +223,7 @@ def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def drifting(bundle: Path, sqlite_records: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
     """Run a monitor of 120 photos that are brighter than the reference."""
-    record_photos(sqlite_records, some_photos(120, seed=1, brighter=0.1))
+    record_photos(sqlite_records, simulated_photos(120, seed=1, brighter=0.1))
     monkeypatch.setenv("BINWATCH_DATABASE_URL", sqlite_records.url.render_as_string(hide_password=False))
     monkeypatch.setenv("BINWATCH_S3_ENDPOINT_URL", "http://127.0.0.1:9")
     with running_monitor() as running:

@@ -36,7 +36,7 @@ from monitor.drift.same_hours import draw_same_hours, make_same_hours_reference
 from monitor.drift.windows import PhotoSample
 from monitor.records import Records, WritableRecords
 from monitor.totals import slice_names
-from tests.monitor.drifting import MODEL, REFERENCE, record_photos, some_photos
+from tests.monitor.drifting import MODEL, REFERENCE, record_photos, simulated_photos
 
 # Only brightness: simulating the thresholds of class counts for all sizes takes seconds.
 BRIGHTNESS_REFERENCE = Reference(
@@ -182,7 +182,7 @@ def test_correlated_photos_reduce_the_effective_sample_size() -> None:
 def test_independent_photos_have_a_dispersion_of_one() -> None:
     dispersions = []
     for seed in range(40):
-        first, second = (some_photos(60, seed=2 * seed + part) for part in range(2))
+        first, second = (simulated_photos(60, seed=2 * seed + part) for part in range(2))
         samples = [
             PhotoSample(
                 photos.probabilities.argmax(axis=1),
@@ -230,13 +230,13 @@ class _Monitor:
 def test_each_batch_starts_where_the_previous_one_ended(records_engine: Engine) -> None:
     monitor = _Monitor(records_engine)
     assert monitor.update() == set()
-    record_photos(records_engine, some_photos(60, seed=1))
+    record_photos(records_engine, simulated_photos(60, seed=1))
     assert monitor.update(reference=None) == set()
     assert monitor.rows() == [], "photos wait for a reference"
     monitor.update()
-    record_photos(records_engine, some_photos(40, seed=2, brighter=0.2), prefix="more ")
+    record_photos(records_engine, simulated_photos(40, seed=2, brighter=0.2), prefix="more ")
     assert monitor.update(1) == set(), "too few for another batch"
-    record_photos(records_engine, some_photos(20, seed=3, brighter=0.2), prefix="yet more ")
+    record_photos(records_engine, simulated_photos(20, seed=3, brighter=0.2), prefix="yet more ")
     assert _Monitor(records_engine).update(2) == {Signal.BRIGHTNESS}, "also after a restart"
     first, second = monitor.rows()
     assert [first["number"], second["number"]] == [1, 2]
@@ -248,7 +248,7 @@ def test_each_batch_starts_where_the_previous_one_ended(records_engine: Engine) 
 
 def test_photos_not_judged_for_long_are_overdue(records_engine: Engine) -> None:
     monitor = _Monitor(records_engine)
-    record_photos(records_engine, some_photos(60, seed=1))
+    record_photos(records_engine, simulated_photos(60, seed=1))
 
     def is_overdue(minutes: int) -> bool:
         return batches.is_overdue(monitor.records, DriftCheck(MODEL, REFERENCE, now + timedelta(minutes=minutes)))
@@ -258,7 +258,7 @@ def test_photos_not_judged_for_long_are_overdue(records_engine: Engine) -> None:
     monitor.update()
     now = datetime.now(UTC)
     assert not is_overdue(60), "all photos are in the batch"
-    record_photos(records_engine, some_photos(60, seed=2), prefix="more ")
+    record_photos(records_engine, simulated_photos(60, seed=2), prefix="more ")
     assert [is_overdue(29), is_overdue(31)] == [False, True]
 
 
@@ -271,14 +271,14 @@ def by_letter(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("by_letter")
 def test_the_drifted_slice_is_named(records_engine: Engine) -> None:
     monitor, quiet = _Monitor(records_engine), {"a": set[Signal](), "b": set[Signal](), "other": set[Signal]()}
-    record_photos(records_engine, some_photos(60, seed=1), prefix="a-")
-    record_photos(records_engine, some_photos(60, seed=2), prefix="b-")
+    record_photos(records_engine, simulated_photos(60, seed=1), prefix="a-")
+    record_photos(records_engine, simulated_photos(60, seed=2), prefix="b-")
     assert monitor.update_slices() == quiet
-    record_photos(records_engine, some_photos(40, seed=3), prefix="a-1-")
-    record_photos(records_engine, some_photos(60, seed=4, brighter=0.2), prefix="b-1-")
+    record_photos(records_engine, simulated_photos(40, seed=3), prefix="a-1-")
+    record_photos(records_engine, simulated_photos(60, seed=4, brighter=0.2), prefix="b-1-")
     moved = quiet | {"b": {Signal.BRIGHTNESS}}
     assert monitor.update_slices(1) == moved
-    record_photos(records_engine, some_photos(20, seed=5), prefix="a-2-")
+    record_photos(records_engine, simulated_photos(20, seed=5), prefix="a-2-")
     assert _Monitor(records_engine).update_slices(2) == moved, "also after a restart"
     batches_of = [
         (row["slice_id"], row["number"], min(row["count_ids"]), max(row["count_ids"])) for row in monitor.rows()
@@ -293,17 +293,17 @@ def test_a_slice_is_watched_regardless_of_other_models_photos(
 ) -> None:
     monkeypatch.setattr(batches, "MAX_BATCH_PHOTOS", 50)
     monitor = _Monitor(sqlite_records)
-    record_photos(sqlite_records, some_photos(1_100, seed=1), prefix="a-")
+    record_photos(sqlite_records, simulated_photos(1_100, seed=1), prefix="a-")
     assert monitor.update_slices(model="next") == {"a": set(), "other": set()}
-    record_photos(sqlite_records, some_photos(60, seed=2, brighter=0.2), prefix="a-", model="next")
-    record_photos(sqlite_records, some_photos(300, seed=3), prefix="b-")
+    record_photos(sqlite_records, simulated_photos(60, seed=2, brighter=0.2), prefix="a-", model="next")
+    record_photos(sqlite_records, simulated_photos(300, seed=3), prefix="b-")
     assert monitor.update_slices(1, "next")["a"] == {Signal.BRIGHTNESS}
     (row,) = monitor.rows("next")
     assert (min(row["count_ids"]) > 1_100, max(row["count_ids"]) <= 1_160) == (True, True)
 
 
 def test_two_monitors_close_a_batch_once(records_engine: Engine) -> None:
-    record_photos(records_engine, some_photos(60, seed=1, brighter=0.2))
+    record_photos(records_engine, simulated_photos(60, seed=1, brighter=0.2))
     barrier = Barrier(2)
 
     def update_once(_: int) -> set[Signal]:
@@ -318,9 +318,9 @@ def test_two_monitors_close_a_batch_once(records_engine: Engine) -> None:
 
 def test_a_new_model_starts_with_no_batches(sqlite_records: Engine) -> None:
     monitor = _Monitor(sqlite_records)
-    record_photos(sqlite_records, some_photos(60, seed=1, brighter=0.2))
+    record_photos(sqlite_records, simulated_photos(60, seed=1, brighter=0.2))
     assert monitor.update() == {Signal.BRIGHTNESS}
-    record_photos(sqlite_records, some_photos(60, seed=2), model="next")
+    record_photos(sqlite_records, simulated_photos(60, seed=2), model="next")
     assert monitor.update(1, "next") == set()
     assert monitor.update(1) == {Signal.BRIGHTNESS}
     assert [row["count_ids"] for row in monitor.rows("next")] == [list(range(61, 121))]
@@ -328,7 +328,7 @@ def test_a_new_model_starts_with_no_batches(sqlite_records: Engine) -> None:
 
 def test_further_photos_of_the_same_bins_are_ignored(sqlite_records: Engine) -> None:
     monitor = _Monitor(sqlite_records)
-    record_photos(sqlite_records, some_photos(120, seed=1))
+    record_photos(sqlite_records, simulated_photos(120, seed=1))
     with sqlite_records.begin() as connection:
         connection.execute(text("UPDATE counts SET bin_id = CAST(id % 49 AS TEXT)"))
     monitor.update()
@@ -338,7 +338,7 @@ def test_further_photos_of_the_same_bins_are_ignored(sqlite_records: Engine) -> 
 def test_a_large_batch_is_sampled(sqlite_records: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batches, "MAX_BATCH_PHOTOS", 50)
     monitor = _Monitor(sqlite_records)
-    record_photos(sqlite_records, some_photos(400, seed=1))
+    record_photos(sqlite_records, simulated_photos(400, seed=1))
     monitor.update()
     (row,) = monitor.rows()
     assert (len(row["count_ids"]), row["last_count_id"]) == (50, 400)
@@ -354,17 +354,17 @@ def test_a_reactivated_model_is_watched_from_its_new_photos_on(
     """A random draw among all photos would mostly return photos that the other model counted in the meantime."""
     monkeypatch.setattr(batches, "MAX_BATCH_PHOTOS", 50)
     monitor = _Monitor(sqlite_records)
-    record_photos(sqlite_records, some_photos(60, seed=1))
+    record_photos(sqlite_records, simulated_photos(60, seed=1))
     monitor.update()
-    record_photos(sqlite_records, some_photos(1_000, seed=2), model="next")
-    record_photos(sqlite_records, some_photos(60, seed=3), prefix="back ")
+    record_photos(sqlite_records, simulated_photos(1_000, seed=2), model="next")
+    record_photos(sqlite_records, simulated_photos(60, seed=3), prefix="back ")
     monitor.update(1)
     assert min(monitor.rows()[-1]["count_ids"]) > 1_060
 
 
 def test_alarm_state_of_another_release_is_discarded(sqlite_records: Engine) -> None:
     monitor = _Monitor(sqlite_records)
-    record_photos(sqlite_records, some_photos(60, seed=1, brighter=0.2))
+    record_photos(sqlite_records, simulated_photos(60, seed=1, brighter=0.2))
     assert monitor.update() == {Signal.BRIGHTNESS}
     with sqlite_records.begin() as connection:
         connection.execute(text("UPDATE drift_batches SET state = replace(state, 'brightness', 'colour')"))
@@ -377,10 +377,10 @@ def test_batches_have_a_minimum_interval_and_old_ones_are_deleted(
     monkeypatch.setattr(batches, "WINDOW_LENGTHS", (1, 2))
     monitor = _Monitor(records_engine)
     for number in range(4):
-        record_photos(records_engine, some_photos(60, seed=number), prefix=f"{number} ")
+        record_photos(records_engine, simulated_photos(60, seed=number), prefix=f"{number} ")
         monitor.update(number)
         assert monitor.rows()[-1]["number"] == number + 1
-        record_photos(records_engine, some_photos(60, seed=number), prefix=f"{number} soon ")
+        record_photos(records_engine, simulated_photos(60, seed=number), prefix=f"{number} soon ")
         monitor.update(number)
         assert monitor.rows()[-1]["number"] == number + 1, "too early for another batch"
     assert [row["number"] for row in monitor.rows()] == [3, 4]
@@ -394,7 +394,7 @@ def test_slice_batches_have_the_same_interval_and_are_numbered_separately(
     monitor, batch_numbers = _Monitor(records_engine), []
     for hour, letter in enumerate("abbbaa"):
         for part in range(2):  # the second part is too early for another batch
-            record_photos(records_engine, some_photos(60, seed=hour), prefix=f"{letter}-{hour}-{part} ")
+            record_photos(records_engine, simulated_photos(60, seed=hour), prefix=f"{letter}-{hour}-{part} ")
             monitor.update(hour)
             monitor.update_slices(hour)
         batch_numbers.append([(row["slice_id"], row["number"]) for row in monitor.rows()])
@@ -409,8 +409,8 @@ def test_a_large_slice_batch_is_sampled_over_its_whole_time(
     sqlite_records: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(windows, "MAX_SLICE_IDS", 80)
-    record_photos(sqlite_records, some_photos(400, seed=1), prefix="a-")
-    record_photos(sqlite_records, some_photos(40, seed=2), prefix="b-")
+    record_photos(sqlite_records, simulated_photos(400, seed=1), prefix="a-")
+    record_photos(sqlite_records, simulated_photos(40, seed=2), prefix="b-")
     with sqlite_records.connect() as connection:
         a = connection.execute(select(Count.slice_id).limit(1)).scalar_one()
         drawn = np.array(windows.draw_photos(connection, MODEL, 0, 400, 80, a))
@@ -425,7 +425,7 @@ class _SameHoursMonitor(_Monitor):
         return batches.update_alarms(self.records, self.writable, check)
 
     def record(self, at: datetime, seed: int, *, brighter: float = 0.0, model: str = MODEL, letter: str = "a") -> None:
-        photos = some_photos(120, seed=seed, brighter=brighter)
+        photos = simulated_photos(120, seed=seed, brighter=brighter)
         record_photos(self.engine, photos, prefix=f"{letter}-{model} {at} ", model=model)
         with self.engine.begin() as connection:
             rows = update(Count).where(Count.recorded_at > START + timedelta(days=100))

@@ -11,31 +11,31 @@ STATIC = Path(__file__).parents[2] / "monitor" / "static"
 TOKENS = (STATIC / "tokens.css").read_text(encoding="utf-8")
 SHEETS = {path.name: path.read_text(encoding="utf-8") for path in STATIC.glob("*.css")}
 
-TEXT = 4.5
+MIN_TEXT_CONTRAST = 4.5
 """Contrast of text by WCAG 2.2, level AA (1.4.3)."""
-SHAPE = 3.0
+MIN_SHAPE_CONTRAST = 3.0
 """Contrast of lines, borders and other shapes that carry meaning (1.4.11)."""
-GROUNDS = ("ground", "card")
+BACKGROUNDS = ("ground", "card")
 
 PAIRS = [
     *(
-        (text, ground, TEXT)
+        (text, ground, MIN_TEXT_CONTRAST)
         for text in ("text", "soft", "link", "exact", "under", "over", "failed")
-        for ground in GROUNDS
+        for ground in BACKGROUNDS
     ),
-    *((tone, f"{tone}-tint", TEXT) for tone in ("exact", "under", "over", "failed")),
-    *(("text", f"{tone}-tint", TEXT) for tone in ("exact", "failed")),
-    *(("link", f"{tone}-tint", TEXT) for tone in ("exact", "failed")),
-    *((text, "sunken", TEXT) for text in ("text", "soft")),
-    ("on-action", "action", TEXT),
-    ("card", "text", TEXT),
-    *(("on-shade", f"shade-{step}", TEXT) for step in (1, 2, 3)),
-    *(("on-deep-shade", f"shade-{step}", TEXT) for step in (4, 5)),
-    *((shape, ground, SHAPE) for shape in ("edge", "estimate", "action") for ground in GROUNDS),
-    ("edge", "sunken", SHAPE),
-    ("exact", "sunken", SHAPE),
-    ("failed", "line", SHAPE),
-    ("exact", "line", SHAPE),
+    *((tone, f"{tone}-tint", MIN_TEXT_CONTRAST) for tone in ("exact", "under", "over", "failed")),
+    *(("text", f"{tone}-tint", MIN_TEXT_CONTRAST) for tone in ("exact", "failed")),
+    *(("link", f"{tone}-tint", MIN_TEXT_CONTRAST) for tone in ("exact", "failed")),
+    *((text, "sunken", MIN_TEXT_CONTRAST) for text in ("text", "soft")),
+    ("on-action", "action", MIN_TEXT_CONTRAST),
+    ("card", "text", MIN_TEXT_CONTRAST),
+    *(("on-shade", f"shade-{step}", MIN_TEXT_CONTRAST) for step in (1, 2, 3)),
+    *(("on-deep-shade", f"shade-{step}", MIN_TEXT_CONTRAST) for step in (4, 5)),
+    *((shape, ground, MIN_SHAPE_CONTRAST) for shape in ("edge", "estimate", "action") for ground in BACKGROUNDS),
+    ("edge", "sunken", MIN_SHAPE_CONTRAST),
+    ("exact", "sunken", MIN_SHAPE_CONTRAST),
+    ("failed", "line", MIN_SHAPE_CONTRAST),
+    ("exact", "line", MIN_SHAPE_CONTRAST),
 ]
 
 

@@ -28,7 +28,7 @@ from monitor.drift.report import make_report
 from monitor.drift.windows import PhotoSample, Window, read_window
 from testing.services.s3 import S3
 from tests.monitor.conftest import MODEL, Running, running_monitor
-from tests.monitor.drifting import REFERENCE, SIZE, record_photos, some_photos
+from tests.monitor.drifting import EMBEDDING_SIZE, REFERENCE, record_photos, simulated_photos
 from tests.monitor.html import Parsed
 
 
@@ -121,39 +121,41 @@ def _observed_shift(random: np.random.Generator, photos: int) -> float:
 
 class TestVerdicts:
     def test_similar_photos_are_steady(self) -> None:
-        assert set(_verdicts(_sample(some_photos(300, seed=1))).values()) == {Verdict.STEADY}
+        assert set(_verdicts(_sample(simulated_photos(300, seed=1))).values()) == {Verdict.STEADY}
 
     def test_only_the_changed_signal_drifts(self) -> None:
-        verdicts = _verdicts(_sample(some_photos(300, seed=1, brighter=0.1)))
+        verdicts = _verdicts(_sample(simulated_photos(300, seed=1, brighter=0.1)))
         assert [signal for signal, verdict in verdicts.items() if verdict is Verdict.DRIFTED] == [Signal.BRIGHTNESS]
 
     def test_a_shifted_embedding_drifts(self) -> None:
-        sample = _sample(some_photos(300, seed=1))
+        sample = _sample(simulated_photos(300, seed=1))
         sample.embeddings[:, 2] += 1.5
         assert _verdicts(sample)[Signal.EMBEDDING] is Verdict.DRIFTED
 
     def test_a_single_class_is_drift(self) -> None:
-        photos = some_photos(100, seed=1)
+        photos = simulated_photos(100, seed=1)
         probabilities = np.tile([1.0, 0, 0, 0, 0, 0, 0], (100, 1))
         verdicts = _verdicts(
-            _sample(ReferenceData(probabilities, np.zeros(100, int), np.zeros((100, SIZE)), photos.properties))
+            _sample(
+                ReferenceData(probabilities, np.zeros(100, int), np.zeros((100, EMBEDDING_SIZE)), photos.properties)
+            )
         )
         for signal in (Signal.PREDICTED, Signal.EXPECTED, Signal.CONFIDENCE, Signal.EMBEDDING):
             assert verdicts[signal] is Verdict.DRIFTED
 
     def test_too_few_photos_are_not_judged(self) -> None:
-        assert set(_verdicts(_sample(some_photos(MIN_PHOTOS - 1))).values()) == {Verdict.NOT_ENOUGH_PHOTOS}
-        assert set(_verdicts(_sample(some_photos(MIN_PHOTOS))).values()) == {Verdict.STEADY}
+        assert set(_verdicts(_sample(simulated_photos(MIN_PHOTOS - 1))).values()) == {Verdict.NOT_ENOUGH_PHOTOS}
+        assert set(_verdicts(_sample(simulated_photos(MIN_PHOTOS))).values()) == {Verdict.STEADY}
 
     def test_signals_without_a_reference_are_not_judged(self) -> None:
-        sample = _sample(some_photos(100))
+        sample = _sample(simulated_photos(100))
         assert set(_verdicts(sample, None).values()) == {Verdict.NO_REFERENCE}
         old = Reference(photos=500, predicted=[500], labels=[500], confidence=[0.1, 0.9])
         assert _verdicts(sample, old)[Signal.EMBEDDING] is Verdict.NO_REFERENCE
 
     def test_a_reference_of_few_bins_is_small(self) -> None:
-        sample = _sample(some_photos(100))
-        small = make_reference(some_photos(60))
+        sample = _sample(simulated_photos(100))
+        small = make_reference(simulated_photos(60))
         assert set(_verdicts(sample, small).values()) == {Verdict.SMALL_REFERENCE}
         assert set(_verdicts(sample, small.model_copy(update={"photos": 500, "groups": 99})).values()) == {
             Verdict.SMALL_REFERENCE
@@ -162,7 +164,7 @@ class TestVerdicts:
 
     def test_rounding_in_the_card_is_not_drift(self) -> None:
         """For photos with the shape 4:3, the card has 1.33333 and the records have 1.3333333333333333."""
-        photos = some_photos(300)
+        photos = simulated_photos(300)
         shape = np.full(300, 4 / 3)
         observed = ReferenceData(photos.probabilities, photos.labels, photos.embeddings, {Signal.SHAPE: shape})
         (judgement,) = [
@@ -171,22 +173,22 @@ class TestVerdicts:
         assert (judgement.verdict, judgement.distance) == (Verdict.STEADY, 0)
 
     def test_embeddings_of_another_size_are_not_compared(self) -> None:
-        photos = some_photos(100)
+        photos = simulated_photos(100)
         other = ReferenceData(photos.probabilities, photos.labels, np.ones((100, 3)), photos.properties)
         assert _verdicts(_sample(other))[Signal.EMBEDDING] is Verdict.NO_REFERENCE
 
 
 def test_estimated_accuracy_follows_the_reference_at_equal_confidence() -> None:
-    sample = _sample(some_photos(5000, seed=2))
-    assert estimated_accuracy(sample, make_reference(some_photos(5000))) == pytest.approx(
+    sample = _sample(simulated_photos(5000, seed=2))
+    assert estimated_accuracy(sample, make_reference(simulated_photos(5000))) == pytest.approx(
         sample.agreed / 5000, abs=0.03
     )
     assert estimated_accuracy(sample, None) == pytest.approx(float(sample.confidence.mean()))
-    assert estimated_accuracy(_sample(some_photos(1)), REFERENCE) is not None
+    assert estimated_accuracy(_sample(simulated_photos(1)), REFERENCE) is not None
 
 
 def test_a_reference_of_unusual_photos_is_valid_json() -> None:
-    odd = ReferenceData(np.eye(7)[[0, 0]], np.array([0, 0]), np.zeros((2, SIZE)), {})
+    odd = ReferenceData(np.eye(7)[[0, 0]], np.array([0, 0]), np.zeros((2, EMBEDDING_SIZE)), {})
     reference = make_reference(odd)
     assert reference.embedding is None, "nothing varies"
     assert Reference.model_validate_json(reference.model_dump_json()) == reference
@@ -198,15 +200,15 @@ def _read(engine: Engine, window: Window, now: datetime | None = None) -> PhotoS
 
 
 def test_windows_contain_the_recorded_photos(records_engine: Engine) -> None:
-    photos = some_photos(60)
+    photos = simulated_photos(60)
     record_photos(records_engine, photos)
-    record_photos(records_engine, some_photos(5), model="other", prefix="other ")
+    record_photos(records_engine, simulated_photos(5), model="other", prefix="other ")
     for window in Window:
         sample = _read(records_engine, window)
         assert sample.size == len(sample.expected) == 60
         assert np.sort(sample.confidence) == pytest.approx(np.sort(photos.probabilities.max(axis=1)))
         assert sample.agreed == int((photos.probabilities.argmax(axis=1) == photos.labels).sum())
-        assert sample.embeddings.shape == (60, SIZE)
+        assert sample.embeddings.shape == (60, EMBEDDING_SIZE)
         assert {signal: len(values) for signal, values in sample.properties.items()} == dict.fromkeys(
             photos.properties, 60
         )
@@ -216,7 +218,7 @@ def test_windows_contain_the_recorded_photos(records_engine: Engine) -> None:
 
 
 def test_a_window_has_one_photo_per_bin(sqlite_records: Engine) -> None:
-    record_photos(sqlite_records, some_photos(10))
+    record_photos(sqlite_records, simulated_photos(10))
     with sqlite_records.begin() as connection:
         connection.execute(text("UPDATE counts SET bin_id = '0' WHERE id > 4"))
     assert _read(sqlite_records, Window.LATEST).size == 4
@@ -225,14 +227,14 @@ def test_a_window_has_one_photo_per_bin(sqlite_records: Engine) -> None:
 def test_a_large_window_is_sampled(records_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(windows, "MAX_WINDOW_PHOTOS", 40)
     monkeypatch.setattr(windows, "_CHUNK_SIZE", 30)
-    record_photos(records_engine, some_photos(200))
+    record_photos(records_engine, simulated_photos(200))
     first, second = _read(records_engine, Window.DAY), _read(records_engine, Window.DAY)
     assert first.size == 40
     assert np.array_equal(first.confidence, second.confidence), "the same records give the same sample"
 
 
 def test_damaged_rows_are_left_out(sqlite_records: Engine) -> None:
-    record_photos(sqlite_records, some_photos(60))
+    record_photos(sqlite_records, simulated_photos(60))
     damaged = [json.dumps([1, 0]), "null", json.dumps([2.0] * 7), json.dumps({"a": 1})]
     with sqlite_records.begin() as connection:
         for number, value in enumerate(damaged, start=1):
@@ -240,7 +242,7 @@ def test_damaged_rows_are_left_out(sqlite_records: Engine) -> None:
                 text("UPDATE counts SET probabilities = :value WHERE id = :id"), {"value": value, "id": number}
             )
         connection.execute(text("UPDATE counts SET brightness = 9e999, height = 0 WHERE id = 10"))
-        connection.execute(text("UPDATE counts SET embedding = :v WHERE id = 11"), {"v": b"\x00\x7e" * SIZE})
+        connection.execute(text("UPDATE counts SET embedding = :v WHERE id = 11"), {"v": b"\x00\x7e" * EMBEDDING_SIZE})
         connection.execute(text("UPDATE counts SET embedding = NULL WHERE id = 12"))
         connection.execute(text("UPDATE counts SET embedding = :v WHERE id = 13"), {"v": b"\x00\x00"})
     sample = _read(sqlite_records, Window.LATEST)
@@ -320,7 +322,7 @@ def test_the_command_shows_the_alarms_of_the_monitor(
     assert result.exit_code == 1
     assert "DRIFT ALARM: brightness since 20" in result.stdout
     assert f"Drift alarms are as of the last batch of photos, {closed}." in result.stdout
-    record_photos(sqlite_records, some_photos(60, seed=2), prefix="more ")
+    record_photos(sqlite_records, simulated_photos(60, seed=2), prefix="more ")
     with sqlite_records.begin() as connection:
         connection.execute(update(DriftBatch).values(closed_at=datetime.now(UTC) - timedelta(minutes=29)))
     batches = _batches(sqlite_records)
@@ -358,7 +360,7 @@ def test_the_command_reports_overdue_batches(drifting: Running, sqlite_records: 
     drifting.services.drift.update()
     last_batch_is(45)
     assert "not up to date" not in drift().stdout, "there are no newer photos"
-    record_photos(sqlite_records, some_photos(60, seed=2), prefix="more ")
+    record_photos(sqlite_records, simulated_photos(60, seed=2), prefix="more ")
     assert "not up to date" not in drift().stdout, "the monitor has not had the time"
     photos_are(16)
     assert "not up to date" in drift().stdout

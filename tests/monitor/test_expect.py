@@ -231,7 +231,7 @@ print(formatting.imported(report))
 status = dict(line.split(':') for line in Path('/proc/self/status').read_text().splitlines())
 print(int(status['VmHWM'].split()[0]) // 1024)  # unlike ru_maxrss, not that of the process that started this one
 """
-MOST_MB = 300
+MAX_MEMORY_MB = 300
 """Memory limit of the importing process; half of it is taken by pyarrow and SQLAlchemy."""
 
 
@@ -284,7 +284,7 @@ def test_a_small_file_with_very_many_rows_uses_little_memory(
     listed = Path(f"{file}.refused.csv").read_text(encoding="utf-8").splitlines()
     assert len(listed) == 51
     assert max(map(len, listed)) < 1100
-    assert int(peak) < MOST_MB
+    assert int(peak) < MAX_MEMORY_MB
 
 
 def test_an_excessively_large_row_or_column_is_refused(

@@ -12,13 +12,13 @@ from monitor.access.limits import MAX_TOTAL_REQUESTS
 from monitor.records import MAX_READERS
 from tests.monitor.conftest import Running
 
-SILENT = MAX_TOTAL_REQUESTS + 156
+IDLE_CONNECTIONS = MAX_TOTAL_REQUESTS + 156
 """More connections than the server keeps open."""
 
 
 def test_idle_connections_do_not_block_others(monitor: Running) -> None:
     address = (monitor.client.base_url.host, monitor.client.base_url.port)
-    silent = [socket.create_connection(address) for _ in range(SILENT)]
+    silent = [socket.create_connection(address) for _ in range(IDLE_CONNECTIONS)]
     try:
         assert monitor.get("/healthz").status_code == 200
         assert monitor.page("/")

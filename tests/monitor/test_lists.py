@@ -24,7 +24,7 @@ from tests.monitor.conftest import Recorder, Running
 from tests.monitor.drifting import BUCKET, DAY, MODEL
 from tests.monitor.html import Parsed
 
-NAMES = {
+BINS_BY_LIST = {
     ListName.FAILED: {"h", "i"},
     ListName.WITHOUT_QUANTITY: {"g", "h"},
     ListName.WITHOUT_PHOTO: {"y"},
@@ -36,7 +36,7 @@ NAMES = {
 @pytest.mark.parametrize("name", ListName)
 def test_overview_numbers_equal_the_list_lengths(monitor: Running, known_records: Recorder, name: ListName) -> None:
     items = monitor.get(f"/api/lists/{name}").json()["items"]
-    assert {item["bin_id"] for item in items} == NAMES[name]
+    assert {item["bin_id"] for item in items} == BINS_BY_LIST[name]
     backlog = monitor.get("/api/overview").json()["backlog"]
     number = {
         ListName.FAILED: "failed_photos",
@@ -44,12 +44,12 @@ def test_overview_numbers_equal_the_list_lengths(monitor: Running, known_records
         ListName.WITHOUT_PHOTO: "quantity_without_photo",
         ListName.VARIANCES: "variances",
     }
-    assert backlog[number[name]] == len(NAMES[name])
+    assert backlog[number[name]] == len(BINS_BY_LIST[name])
     links = {link["href"]: link for link in Parsed(monitor.page("/")).tags("a")}
     assert f"/lists/{name}" in links
     page = Parsed(monitor.page(f"/lists/{name}"))
     assert {link["href"] for link in page.tags("a") if str(link["href"]).startswith("/bin?")} == {
-        f"/bin?bucket={BUCKET}&id={bin_id}" for bin_id in NAMES[name]
+        f"/bin?bucket={BUCKET}&id={bin_id}" for bin_id in BINS_BY_LIST[name]
     }
 
 
@@ -152,12 +152,12 @@ def test_lists_are_downloadable_files(monitor: Running, known_records: Recorder,
     sheet = monitor.get(f"/api/lists/{name}.csv")
     assert sheet.headers["content-disposition"] == f'attachment; filename="{name}.csv"'
     rows = list(csv.DictReader(io.StringIO(sheet.content.decode("utf-8-sig"))))
-    assert {row["bin_id"] for row in rows} == NAMES[name]
+    assert {row["bin_id"] for row in rows} == BINS_BY_LIST[name]
     book = load_workbook(io.BytesIO(monitor.get(f"/api/lists/{name}.xlsx").content))
     head, *cells = book.worksheets[0].iter_rows(values_only=True)
     assert list(head) == list(rows[0])
-    assert {row[head.index("bin_id")] for row in cells} == NAMES[name]
-    prefix = min(NAMES[name])
+    assert {row[head.index("bin_id")] for row in cells} == BINS_BY_LIST[name]
+    prefix = min(BINS_BY_LIST[name])
     links = Parsed(monitor.page(f"/lists/{name}?prefix={prefix}")).tags("a")
     downloads = [link["href"] for link in links if "download" in link]
     assert downloads == [f"/api/lists/{name}.{form}?prefix={prefix}" for form in ("csv", "xlsx")]
@@ -199,7 +199,7 @@ def test_lists_are_written(
     for name in ListName:
         assert _run(monkeypatch, "list", name, "--out", f"{name}.csv") == 0
         rows = csv.DictReader(io.StringIO((working_dir / f"{name}.csv").read_text(encoding="utf-8-sig")))
-        assert {row["bin_id"] for row in rows} == NAMES[name]
+        assert {row["bin_id"] for row in rows} == BINS_BY_LIST[name]
     assert "without-photo.csv: 1 row\n" in capsys.readouterr().out
     assert _run(monkeypatch, "list", "failed", "--reason", "truncated", "--out", "one.xlsx") == 0
     assert load_workbook(working_dir / "one.xlsx").worksheets[0].max_row == 2
@@ -218,7 +218,7 @@ def test_lists_are_printed_as_csv_into_a_pipe(
             assert _run(monkeypatch, "list", name, *option) == 0
             printed = capsys.readouterr()
             rows = list(csv.DictReader(io.StringIO(printed.out)))
-            assert {row["bin_id"] for row in rows} == NAMES[name]
+            assert {row["bin_id"] for row in rows} == BINS_BY_LIST[name]
             assert printed.err == f"{count_noun(len(rows), 'row')}\n"
     assert _run(monkeypatch, "discrepancies") == 0
     assert _run(monkeypatch, "discrepancies", "--out", "all.csv") == 0
@@ -238,9 +238,9 @@ def test_lists_are_tables_on_a_terminal(
         assert [cell.strip() for cell in head.split("┃")[1:-1]] == [
             item.replace("_", " ") for item in LIST_TERMINAL_COLUMNS[name]
         ]
-        assert {row.split("│")[1].strip() for row in rows} == NAMES[name]
+        assert {row.split("│")[1].strip() for row in rows} == BINS_BY_LIST[name]
         assert _run(monkeypatch, "list", name, "--out", "-") == 0
-        assert {row["bin_id"] for row in csv.DictReader(io.StringIO(capsys.readouterr().out))} == NAMES[name]
+        assert {row["bin_id"] for row in csv.DictReader(io.StringIO(capsys.readouterr().out))} == BINS_BY_LIST[name]
     assert _run(monkeypatch, "discrepancies", "--prefix", "nowhere") == 0
     printed = capsys.readouterr()
     assert (printed.out, printed.err) == ("", "0 rows\n")

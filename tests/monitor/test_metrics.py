@@ -22,7 +22,7 @@ from tests.monitor.conftest import DAY, MODEL, Recorder, Running, running_monito
 from tests.monitor.html import Parsed
 
 Figure = Callable[..., float]
-DOWN = {
+OUTAGE_METRICS = {
     "binwatch_build_info": {frozenset({("version", version())}): 1},
     "binwatch_records_up": {frozenset(): 0},
 }
@@ -281,7 +281,7 @@ def test_a_scrape_reports_a_missing_database_and_recovers(
     before = monitor.metrics()
     database, moved_database = tmp_path / "records.db", tmp_path / "away.db"
     database.rename(moved_database)
-    assert monitor.metrics() == DOWN
+    assert monitor.metrics() == OUTAGE_METRICS
     assert monitor.get("/healthz").status_code == 503
     assert not database.exists(), "the monitor must not create an empty database"
     moved_database.rename(database)
@@ -295,7 +295,7 @@ def test_a_scrape_waits_only_briefly_for_a_locked_database(
     with sqlite_records.connect() as connection:
         connection.exec_driver_sql("PRAGMA locking_mode=EXCLUSIVE")
         connection.exec_driver_sql("PRAGMA user_version=1")
-        assert monitor.metrics() == DOWN
+        assert monitor.metrics() == OUTAGE_METRICS
         connection.invalidate()
     assert monitor.metric("binwatch_records_up") == 1
 

@@ -32,7 +32,7 @@ from monitor.views.models import Confusion
 from monitor.views.overview import TimeRange
 from tests.calibrations import category
 from tests.monitor.conftest import HTML, Recorder, Running, running_monitor
-from tests.monitor.drifting import BUCKET, DAY, MODEL, record_photos, some_photos
+from tests.monitor.drifting import BUCKET, DAY, MODEL, record_photos, simulated_photos
 from tests.monitor.html import Parsed
 
 PAGES = ["/", "/discrepancies", "/bin?id=a", "/models", "/slices", "/drift", "/lists/failed", "/lists/without-photo"]
@@ -378,7 +378,7 @@ def test_drift_names_its_reference(drifting: Running, sqlite_records: Engine, mo
         assert "collecting" in Parsed(running.page("/")).text
         with sqlite_records.begin() as connection:
             connection.execute(update(DriftBatch).values(closed_at=datetime.now(UTC) - timedelta(minutes=20)))
-        record_photos(sqlite_records, some_photos(60, seed=2), prefix="more ")
+        record_photos(sqlite_records, simulated_photos(60, seed=2), prefix="more ")
         running.services.drift.update()
         printed = CliRunner().invoke(app, ["drift", "--strict"], env={"COLUMNS": "200"})
         assert printed.exit_code == 0

@@ -25,7 +25,7 @@ from binwatch.records.store import Store
 from binwatch.records.tables import AuditDraw, Bin
 from monitor.estimates import MIN_AUDITS
 from tests.monitor.conftest import Recorder, Running, record_known
-from tests.monitor.drifting import DAY, MODEL, record_photos, some_photos
+from tests.monitor.drifting import DAY, MODEL, record_photos, simulated_photos
 from tests.monitor.grafana import faults
 from tests.monitor.prometheus import DEPLOY, ROOT, Prometheus, program, running_prometheus
 from worker.engine import SelfCheckResult
@@ -46,9 +46,9 @@ PROMQL = re.compile(r"```promql\n(.*?)```", re.DOTALL)
 SELECTOR = re.compile(r'(?<![\w:"])((?:model:)?binwatch_[\w:]+|process_\w+|up(?=[{)\[ ]))(?:\{([^}]*)\})?')
 MATCHER = re.compile(r'(\w+)\s*(!?[=~]+)\s*\\?"([^"\\]*)')
 GROUPED = re.compile(r"\b(?:by|on|ignoring|group_left) ?\(([^)]*)\)")
-LONG = {"$__rate_interval", "1d", "7d"}
+LONG_RANGES = {"$__rate_interval", "1d", "7d"}
 RECORDED = re.findall(r"- record: ([\w:]+)", RULES["recording.yml"])
-FILL_S = 60
+DATA_TIMEOUT_S = 60
 """Two scrapes and an evaluation of the rules take three seconds; a busy machine may take its time."""
 
 
@@ -125,7 +125,7 @@ def test_every_alert_has_a_severity_and_a_remedy() -> None:
         assert rule["alert"].lower() in anchors
 
 
-OPEN = {"model", "version", "precision", "instance"}
+OPEN_LABELS = {"model", "version", "precision", "instance"}
 """Labels whose values are known only in a running system."""
 MORE_VALUES = {
     "job": {job["job_name"] for job in yaml.safe_load((DEPLOY / "prometheus.yml").read_text())["scrape_configs"]},
@@ -133,7 +133,7 @@ MORE_VALUES = {
     "self_check": set(SelfCheckResult),
 }
 """Valid label values that do not occur in the scrapes of the tests."""
-NO_METRICS = {"binwatch_default", "binwatch_monitor", "binwatch_worker"}
+NON_METRIC_NAMES = {"binwatch_default", "binwatch_monitor", "binwatch_worker"}
 """Names in the docs that look like metrics: a network and database roles."""
 
 
@@ -158,7 +158,7 @@ def test_metrics_and_labels_in_rules_dashboards_and_docs_exist(
     }
     assert wrong == {}
     named = {name for text in docs.values() for name in re.findall(r"`((?:\w+:)?binwatch_[\w:]+)", text)}
-    assert {name for name in named if name not in series and f"{name}_bucket" not in series} <= NO_METRICS
+    assert {name for name in named if name not in series and f"{name}_bucket" not in series} <= NON_METRIC_NAMES
 
 
 def _rules(name: str) -> list[dict[str, Any]]:
@@ -187,7 +187,7 @@ def _unknown(query: str, series: dict[str, dict[str, set[str]]]) -> Iterator[str
             yield name
             continue
         for label, operator, text in MATCHER.findall(matchers):
-            if label in OPEN:
+            if label in OPEN_LABELS:
                 continue
             values = series[name].get(label, set()) | MORE_VALUES.get(label, set())
             for value in text.split("|") if "~" in operator and "(" not in text else [text]:
@@ -209,7 +209,7 @@ def test_graphs_do_not_skip_data_between_points() -> None:
     """A fixed window shorter than the distance between points, which is hours in a graph of a year, would skip data."""
     graphs = {name: target["expr"] for name, target in EVERY_TARGET.items() if not target.get("instant")}
     assert len(graphs) > 20
-    assert {name for name, query in graphs.items() if set(re.findall(r"\[(.+?)\]", query)) - LONG} == set()
+    assert {name for name, query in graphs.items() if set(re.findall(r"\[(.+?)\]", query)) - LONG_RANGES} == set()
 
 
 def test_the_four_dashboards_have_unique_ids_and_the_provisioned_source() -> None:
@@ -304,7 +304,7 @@ def _queries_without_data(prometheus: Prometheus) -> list[str]:
 
 
 def test_every_panel_shows_data(drifting: Running, recorder: Recorder, worker: str, tmp_path: Path) -> None:
-    record_photos(recorder.engine, some_photos(60, seed=4), prefix="more ")
+    record_photos(recorder.engine, simulated_photos(60, seed=4), prefix="more ")
     folder = tmp_path / "prometheus"
     folder.mkdir()
     drifting.services.drift.update()
@@ -316,7 +316,7 @@ def test_every_panel_shows_data(drifting: Running, recorder: Recorder, worker: s
         _until(lambda: prometheus.value('sum(binwatch_comparisons_total{outcome="over"})'), "the first scrape")
         # The first value of a counter is no increase, so record everything again.
         _record_round(recorder, 1)
-        record_photos(recorder.engine, some_photos(60, seed=5), prefix="yet more ")
+        record_photos(recorder.engine, simulated_photos(60, seed=5), prefix="yet more ")
         drifting.services.drift.update()
         drifting.services.flags.update()
         _until(lambda: not _queries_without_data(prometheus), lambda: f"no data: {_queries_without_data(prometheus)}")
@@ -405,7 +405,7 @@ def _record_promoted(recorder: Recorder) -> None:
 
 def _until(condition: Any, otherwise: Any) -> None:
     """Wait for a condition until a deadline."""
-    deadline = time.monotonic() + FILL_S
+    deadline = time.monotonic() + DATA_TIMEOUT_S
     while not condition():
         if time.monotonic() > deadline:
             pytest.fail(otherwise() if callable(otherwise) else otherwise)

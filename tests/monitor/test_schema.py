@@ -22,7 +22,7 @@ from tests.monitor.drifting import BUCKET
 
 TOKEN = "a token of some length"
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
-EXAMPLES = 20
+MAX_EXAMPLES = 20
 """Number of requests per operation and generation mode."""
 
 
@@ -70,7 +70,7 @@ def _ask(
         return  # no invalid request exists for it
 
     @settings(
-        max_examples=EXAMPLES,
+        max_examples=MAX_EXAMPLES,
         deadline=None,
         derandomize=True,  # reproducible
         phases=(Phase.explicit, Phase.generate),

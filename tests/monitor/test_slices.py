@@ -17,7 +17,7 @@ from binwatch.records.tables import DriftBatch
 from monitor.__main__ import app
 from tests.calibrations import category
 from tests.monitor.conftest import Labels, Recorder, Running, running_monitor
-from tests.monitor.drifting import DAY, MODEL, record_photos, some_photos
+from tests.monitor.drifting import DAY, MODEL, record_photos, simulated_photos
 from tests.monitor.html import Parsed
 
 
@@ -139,8 +139,8 @@ def test_the_drifted_slice_is_named_everywhere(
     monkeypatch.setenv("BINWATCH_SLICE_PATTERN", "(cam-[0-9])")
     monkeypatch.setenv("BINWATCH_DATABASE_URL", sqlite_records.url.render_as_string(hide_password=False))
     monkeypatch.setenv("BINWATCH_S3_ENDPOINT_URL", "http://127.0.0.1:9")
-    record_photos(sqlite_records, some_photos(300, seed=1), prefix="cam-1-")
-    record_photos(sqlite_records, some_photos(60, seed=2, brighter=0.2), prefix="cam-2-")
+    record_photos(sqlite_records, simulated_photos(300, seed=1), prefix="cam-1-")
+    record_photos(sqlite_records, simulated_photos(60, seed=2, brighter=0.2), prefix="cam-2-")
     with running_monitor() as monitor:
         monitor.services.drift.update()
         alarms = monitor.get("/api/drift").json()["alarms"]
@@ -175,7 +175,7 @@ def test_the_drifted_slice_is_named_everywhere(
                 " BEGIN SELECT RAISE(ABORT, 'disk is full'); END"
             )
         )
-    record_photos(sqlite_records, some_photos(60, seed=3), prefix="cam-2-more-")
+    record_photos(sqlite_records, simulated_photos(60, seed=3), prefix="cam-2-more-")
     with running_monitor() as monitor:
         monitor.services.drift.update()
         alarms = monitor.get("/api/drift").json()["alarms"]

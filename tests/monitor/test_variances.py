@@ -26,7 +26,7 @@ from tests.monitor.html import Parsed
 
 TOKEN, APPROVERS = "a token of some length", "another token of some length"
 BEARER, APPROVING = ({"Authorization": f"Bearer {token}"} for token in (TOKEN, APPROVERS))
-SHOWN = "binwatch_numbers=show"
+SIGHTED_COOKIE = "binwatch_numbers=show"
 APPROVED = {"decision": "approved", "quantity": 5, "approver": "Eve"}
 
 
@@ -152,11 +152,11 @@ def test_a_proxy_names_approvers(
     monkeypatch.setenv("BINWATCH_MONITOR_ROLE_HEADER", "X-Groups")
     with running_monitor() as running:
         headers = {"Origin": str(running.client.base_url).rstrip("/"), "X-User": "Eve", "X-Groups": groups}
-        headers["Cookie"] = SHOWN
+        headers["Cookie"] = SIGHTED_COOKIE
         assert _decide(running, headers, **APPROVED).status_code == status
         # Approvers need their own token for sessions: with the auditors' token, any auditor could sign one.
         cookie = SessionCookies(TOKEN.encode()).create("Mallory", is_approver=True)
-        session = {"Origin": headers["Origin"], "Cookie": f"{COOKIE}={cookie}; {SHOWN}"}
+        session = {"Origin": headers["Origin"], "Cookie": f"{COOKIE}={cookie}; {SIGHTED_COOKIE}"}
         assert _decide(running, session, **APPROVED).status_code == 403
 
 

@@ -24,7 +24,7 @@ from trainer.train import checkpoint
 from trainer.train.run_files import BEST_CHECKPOINT
 from worker.engine import Engine, SelfCheckResult
 
-FEW = 0.5
+LOOSE_TOLERANCE = 0.5
 """Of 18 validation photos, one is 6 percentage points, so the default tolerance of half a point is too small."""
 
 
@@ -33,7 +33,7 @@ def bundle(fitted: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     folder = tmp_path_factory.mktemp("export") / "bundle"
     run_cli(
         "export", fitted / BEST_CHECKPOINT, "--out", folder, "--variants", "int8,fp32,fp16", "--version", "v1",
-        "--note", "Drawn.", "--max-loss", FEW,
+        "--note", "Drawn.", "--max-loss", LOOSE_TOLERANCE,
     )  # fmt: skip
     return Bundle(folder)
 
@@ -231,7 +231,16 @@ def test_probabilities_are_corrected_to_the_class_shares(fitted: Path, data: Dat
         update={"data": saved.config.data.model_copy(update={"class_shares": shares})}
     )
     checkpoint.save(tmp_path / BEST_CHECKPOINT, saved)
-    run_cli("export", tmp_path / BEST_CHECKPOINT, "--out", tmp_path / "moved", "--variants", "fp32", "--max-loss", FEW)
+    run_cli(
+        "export",
+        tmp_path / BEST_CHECKPOINT,
+        "--out",
+        tmp_path / "moved",
+        "--variants",
+        "fp32",
+        "--max-loss",
+        LOOSE_TOLERANCE,
+    )
     bundle = Bundle(tmp_path / "moved")
     test = load_dataset(saved.config.data)[Split.TEST]
     pixels = test.pixels(range(len(test)))

@@ -18,7 +18,7 @@ from trainer.errors import DataError
 from trainer.train import checkpoint
 
 ONE_EPOCH = [*QUICK, "--freeze", "layer3", "--set", "augment.views=1", "--epochs", "1"]
-ABOVE = {Split.TRAIN: "train", Split.VALIDATION: "valid", Split.TEST: "Test"}
+SPLIT_FOLDERS = {Split.TRAIN: "train", Split.VALIDATION: "valid", Split.TEST: "Test"}
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def indexed(data: Data) -> list[Row]:
 @pytest.fixture
 def split_folders(data: Data, indexed: list[Row], tmp_path: Path) -> Path:
     """Copy the drawn photos into folders by split and quantity."""
-    return _copy(data, tmp_path / "parted", {row.key: f"{ABOVE[row.split]}/{row.quantity}" for row in indexed})
+    return _copy(data, tmp_path / "parted", {row.key: f"{SPLIT_FOLDERS[row.split]}/{row.quantity}" for row in indexed})
 
 
 @pytest.fixture

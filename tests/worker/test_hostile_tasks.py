@@ -42,7 +42,7 @@ from worker.tasks import CountPhotos, ReadMetadata
 WITHIN_S = 60
 PHOTO = {"bucket": "bins", "key": "1.jpg", "time": None}
 CONTENT = [[[PHOTO]], {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}]
-SOON = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+IN_AN_HOUR = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
 BOMB = zlib.compress(b" " * 10_000_000)
 
 
@@ -79,7 +79,7 @@ def forged(**changes: Any) -> dict[str, Any]:
 REFUSED: list[tuple[dict[str, Any], str]] = [
     *[({"headers": {"timelimit": bad}}, "'timelimit'") for bad in ("x", 5, [1], [1, 2, 3], {"a": 1}, ["x", None])],
     *[({"headers": {"eta": bad}}, "'eta'") for bad in ("x", 5, [], "9999-99-99", "0001-01-01T00:00:00+23:59")],
-    *[({"headers": {"expires": bad}}, "'expires'") for bad in ("x", 5, {}, "2020-01-01T00:00:00+00:00", SOON)],
+    *[({"headers": {"expires": bad}}, "'expires'") for bad in ("x", 5, {}, "2020-01-01T00:00:00+00:00", IN_AN_HOUR)],
     *[({"headers": {"retries": bad}}, "'retries'") for bad in ("x", -1, [], {}, 1.5)],
     *[({"headers": {"id": bad}}, "'id'") for bad in (None, 5, [], {}, "", "a\nb", "x" * 1000)],
     *[
@@ -115,10 +115,10 @@ UNREADABLE_HEADER = (
     struct.pack(">HI", 1 << 13, 11) + b"\x01aT" + struct.pack(">Q", 2**63),  # header with an impossible time
 )
 """Message properties that RabbitMQ accepts."""
-TAKEN: list[dict[str, Any]] = [
+ACCEPTED: list[dict[str, Any]] = [
     {},
     {"headers": {"eta": "2020-01-01T00:00:00"}},
-    {"headers": {"eta": SOON}},
+    {"headers": {"eta": IN_AN_HOUR}},
     {"headers": {"timelimit": None, "retries": None}},
     {"headers": {"shadow": {"a": 1}, "group": 5, "stamps": 5, "stamped_headers": 5, "ignore_result": "x"}},
     {"headers": {"no such": "header", "sent_at": "x", "replaced_task_nesting": "x", "chord": 5, "update": 5}},
@@ -278,10 +278,10 @@ def kind_of(reason: str) -> str:
 
 def test_unknown_headers_are_ignored(broker: Broker) -> None:
     counting = CountsForever()
-    broker.put([forged(**changes) for changes in TAKEN])
+    broker.put([forged(**changes) for changes in ACCEPTED])
     with running(broker.settings, counting):
-        wait_for(lambda: len(counting.calls) == len(TAKEN))
-    assert counting.calls == [[ObjectCreated("bins", "1.jpg", None)]] * len(TAKEN)
+        wait_for(lambda: len(counting.calls) == len(ACCEPTED))
+    assert counting.calls == [[ObjectCreated("bins", "1.jpg", None)]] * len(ACCEPTED)
     assert reasons(broker.settings) == []
 
 

@@ -27,7 +27,7 @@ from worker.intake.loop import IntakeLoop
 from worker.intake.routing import RoutedMessage, route
 
 WITHIN_S = 30
-OURS = {"bucket": "bins", "models_prefix": "models/"}
+ROUTING_SETTINGS = {"bucket": "bins", "models_prefix": "models/"}
 WHEN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
@@ -211,7 +211,7 @@ def run(queue: Queue) -> Iterator[Callable[..., IntakeLoop]]:
     loops: list[IntakeLoop] = []
 
     def start(count: Published, read_metadata: Published | None = None, **options: Any) -> IntakeLoop:
-        given = {"group_photos": 8, "group_wait_s": 0.05, "events": queue.events, **OURS} | options
+        given = {"group_photos": 8, "group_wait_s": 0.05, "events": queue.events, **ROUTING_SETTINGS} | options
         loop = IntakeLoop(given.pop("events"), count=count, read_metadata=read_metadata or Published(), **given)
         loop.start()
         loops.append(loop)
@@ -349,7 +349,9 @@ def test_stop_sends_the_current_group(queue: Queue, run: Any, monkeypatch: pytes
         return messages
 
     monkeypatch.setattr(queue.events, "receive", receive_and_tell)
-    loop = IntakeLoop(queue.events, count=count, read_metadata=Published(), group_photos=8, group_wait_s=60, **OURS)
+    loop = IntakeLoop(
+        queue.events, count=count, read_metadata=Published(), group_photos=8, group_wait_s=60, **ROUTING_SETTINGS
+    )
     loop.start()
     loop.stop(WITHIN_S)
     assert not loop._thread.is_alive()

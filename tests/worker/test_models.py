@@ -70,19 +70,19 @@ def test_promoted_model_counts_the_next_photo(counting, s3, tmp_path):
     assert models_of(counting) == [("a.jpg", "brightness-1"), ("b.jpg", "v2")]
 
 
-def noted(counting: Counting) -> set[str]:
+def recorded_models(counting: Counting) -> set[str]:
     with counting.database.connect() as connection:
         return set(connection.execute(select(Model.model_version)).scalars())
 
 
 def test_model_is_recorded_before_its_first_photo(counting, s3, tmp_path):
     """Metrics of the first and of each promoted model must start at 0."""
-    assert noted(counting) == set()
+    assert recorded_models(counting) == set()
     counting.note_model()
-    assert noted(counting) == {"brightness-1"}
+    assert recorded_models(counting) == {"brightness-1"}
     promote(counting, s3, tmp_path, "v2")
     counting.models.poll()
-    assert noted(counting) == {"brightness-1", "v2"}
+    assert recorded_models(counting) == {"brightness-1", "v2"}
 
 
 def test_promoted_model_is_recorded_before_use(counting, s3, tmp_path):
@@ -91,7 +91,7 @@ def test_promoted_model_is_recorded_before_use(counting, s3, tmp_path):
     counting.models._settings = slow
     counting.models.start()
     deadline = time.monotonic() + 20
-    while "v2" not in noted(counting):
+    while "v2" not in recorded_models(counting):
         assert time.monotonic() < deadline, "v2 was not noted"
         time.sleep(0.01)  # polling interval
     assert counting.models.engine.card.version == "brightness-1"

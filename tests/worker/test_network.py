@@ -44,8 +44,8 @@ def with_sqs_at(settings: Settings, s3: S3) -> Callable[[str], Settings]:
 
     def at(endpoint: str) -> Settings:
         broker = endpoint.partition("://")[2]
-        given = {"sqs_endpoint_url": endpoint, "broker_url": SecretStr(f"sqs://testing:testing@{broker}//")}
-        return settings.model_copy(update=given)
+        overrides = {"sqs_endpoint_url": endpoint, "broker_url": SecretStr(f"sqs://testing:testing@{broker}//")}
+        return settings.model_copy(update=overrides)
 
     return at
 
@@ -57,12 +57,12 @@ def run(tmp_path: Path) -> Iterator[Run]:
     log = tmp_path / "worker.log"
 
     def start(settings: Settings, **environment: str) -> subprocess.Popen[bytes]:
-        given = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"} | environment
+        credentials = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"} | environment
         with log.open("wb") as output:
             worker = subprocess.Popen(
                 [sys.executable, "-m", "worker", "run"],
                 cwd=ROOT,
-                env=process_environment(settings) | given,
+                env=process_environment(settings) | credentials,
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
