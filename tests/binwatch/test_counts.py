@@ -94,9 +94,9 @@ def distribution_of(**chances: float) -> list[float]:
 
 
 def test_a_count_beyond_five_is_the_median_of_the_tail() -> None:
-    said = distribution_of(at_4=0.2, at_6=0.12, at_12=0.12, at_17=0.32, at_18=0.16, more=0.08)
-    assert estimate_large_count(MORE_THAN_5, said) == LargeCount(low=6, median=17, high=18, open=21)
-    assert estimate_large_count(4, said) is None
+    distribution = distribution_of(at_4=0.2, at_6=0.12, at_12=0.12, at_17=0.32, at_18=0.16, more=0.08)
+    assert estimate_large_count(MORE_THAN_5, distribution) == LargeCount(low=6, median=17, high=18, open=21)
+    assert estimate_large_count(4, distribution) is None
     assert estimate_large_count(MORE_THAN_5, [0.1] * 7) is None
     assert estimate_large_count(MORE_THAN_5, None) is None
     assert estimate_large_count(MORE_THAN_5, distribution_of(more=1.0)) == LargeCount(21, 21, 21, 21)

@@ -26,10 +26,10 @@ def _squashed(image: Image.Image) -> np.ndarray:
     return np.asarray(image.convert("RGB").resize((INPUT_SIZE, INPUT_SIZE), Image.Resampling.BILINEAR))
 
 
-def _assert_near(actual: np.ndarray, expected: np.ndarray, mean: float, most: float = 255) -> None:
+def _assert_near(actual: np.ndarray, expected: np.ndarray, mean: float, max_difference: float = 255) -> None:
     difference = np.abs(actual.astype(int) - expected.astype(int))
     assert difference.mean() <= mean
-    assert difference.max() <= most
+    assert difference.max() <= max_difference
 
 
 def _reason(data: bytes, limits: ImageLimits | None = None) -> tuple[Reason, str]:
@@ -373,7 +373,7 @@ def test_refused_photos_use_little_memory(tmp_path: Path) -> None:
     size = (12_999).to_bytes(3, "little")
     webp = b"VP8X" + struct.pack("<I", 10) + bytes(4) + size + size
     webp = b"RIFF" + struct.pack("<I", 4 + len(webp)) + b"WEBP" + webp
-    whole = png(20_000, 20_000, 1, 0, (b"\0" + bytes(2_500)) * 20_000)
+    oversized = png(20_000, 20_000, 1, 0, (b"\0" + bytes(2_500)) * 20_000)
     bomb = png(100, 100, 8, 2, b"\0" * 200_000_000)  # far more data than the header's pixels need
     program = f"""
 import re, warnings
@@ -394,7 +394,7 @@ for photo in photos:
 print(peak() - before)
 """
     paths = [tmp_path / "whole.png", tmp_path / "bomb.png"]
-    for path, data in zip(paths, [whole, bomb], strict=True):
+    for path, data in zip(paths, [oversized, bomb], strict=True):
         path.write_bytes(data)
     command = [sys.executable, "-c", program, *map(str, paths)]
     answer = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)

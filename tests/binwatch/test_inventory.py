@@ -278,9 +278,9 @@ def test_unreadable_file_error_has_remedy(tmp_path: Path, content: bytes, messag
 def test_damaged_workbook_is_read_or_refused(tmp_path: Path, make: Callable[..., Path]) -> None:
     rows = [("bin", "qty"), ("A-07", 2)]
     file = _xlsx(tmp_path / "stock.xlsx", Stock=rows) if make is _xlsx else _ods(tmp_path / "stock.ods", rows)
-    whole, chance, refused = file.read_bytes(), random.Random(0), 0
+    intact, chance, refused = file.read_bytes(), random.Random(0), 0
     for damages in range(60):
-        data = bytearray(whole)
+        data = bytearray(intact)
         for _ in range(1 + damages % 10):
             data[chance.randrange(4, len(data))] = chance.randrange(256)
         file.write_bytes(data[: chance.randrange(10, len(data))] if damages % 4 == 0 else data)

@@ -89,25 +89,25 @@ def _totals(engine: Engine) -> list[list[tuple[object, ...]]]:
 
 
 def test_export_and_import_round_trip(records_engine: Engine, fresh: Engine, tmp_path: Path) -> None:
-    here = Recorder(records_engine)
-    _record_photos(here)
+    exporting = Recorder(records_engine)
+    _record_photos(exporting)
     for seed in range(3):
         draw(records_engine, by_doubt=True, rng=random.Random(seed))
     details = {"reason": AuditReason.HIDDEN, "note": "=behind the „red“ box", "blind": True}
     add_audit(records_engine, BUCKET, "00123", 4, "Ada", answer=AuditAnswer.AT_LEAST, **details)
     add_audit(records_engine, BUCKET, "00123", 3, "+Ben", blind=True)
-    here.audit("b", 2)
-    here.audit("b", 4, blind=False)
-    here.audit(ODD, None, answer=AuditAnswer.CANNOT_TELL)
-    here.audit("failed", None, answer=AuditAnswer.GO_AND_COUNT)
-    here.audit("c", 2)
-    here.count("bin-images/c.jpg", 5, etag="second")  # the earlier audit is of the first photo
+    exporting.audit("b", 2)
+    exporting.audit("b", 4, blind=False)
+    exporting.audit(ODD, None, answer=AuditAnswer.CANNOT_TELL)
+    exporting.audit("failed", None, answer=AuditAnswer.GO_AND_COUNT)
+    exporting.audit("c", 2)
+    exporting.count("bin-images/c.jpg", 5, etag="second")  # the earlier audit is of the first photo
     written = _export(records_engine, tmp_path / "audits.csv")
 
-    there = Recorder(fresh)
-    there.count("bin-images/another.jpg", 1)  # so that ids differ
-    _record_photos(there)
-    there.count("bin-images/c.jpg", 5, etag="second")
+    importing = Recorder(fresh)
+    importing.count("bin-images/another.jpg", 1)  # so that ids differ
+    _record_photos(importing)
+    importing.count("bin-images/c.jpg", 5, etag="second")
     report = import_audits(tmp_path / "audits.csv", fresh)
     assert (report.outcomes, report.refused_file) == ({ImportOutcome.IMPORTED: 12}, None)
     assert _export(fresh, tmp_path / "again.csv") == written
@@ -124,16 +124,16 @@ def test_export_and_import_round_trip(records_engine: Engine, fresh: Engine, tmp
 def test_rejected_rows_are_listed_and_can_be_imported_later(
     records_engine: Engine, fresh: Engine, tmp_path: Path
 ) -> None:
-    here, there, file = Recorder(records_engine), Recorder(fresh), tmp_path / "audits.csv"
+    exporting, importing, file = Recorder(records_engine), Recorder(fresh), tmp_path / "audits.csv"
     for bin_id in ("known", "replaced", "unknown", "later"):
-        here.count(f"bin-images/{bin_id}.jpg", 2, etag="first")
-        here.expect(bin_id, 3)
-        here.audit(bin_id, 4)
+        exporting.count(f"bin-images/{bin_id}.jpg", 2, etag="first")
+        exporting.expect(bin_id, 3)
+        exporting.audit(bin_id, 4)
     written = _export(records_engine, file)
-    there.count("bin-images/known.jpg", 2, etag="first", model="another")
-    there.count("bin-images/replaced.jpg", 2, etag="second")
-    there.count("bin-images/later.jpg", 2, etag="first")
-    there.audit("later", 5)
+    importing.count("bin-images/known.jpg", 2, etag="first", model="another")
+    importing.count("bin-images/replaced.jpg", 2, etag="second")
+    importing.count("bin-images/later.jpg", 2, etag="first")
+    importing.audit("later", 5)
     report = import_audits(file, fresh)
     assert report.outcomes == {
         ImportOutcome.WITHOUT_EXPECTED: 1,
@@ -155,8 +155,8 @@ def test_rejected_rows_are_listed_and_can_be_imported_later(
         audits = connection.execute(select(Audit.bin_id, Audit.quantity).order_by(Audit.id)).all()
         assert audits == [("later", 5), ("known", 4)]
 
-    there.count("bin-images/unknown.jpg", 2, etag="first")
-    there.expect("unknown", 3)
+    importing.count("bin-images/unknown.jpg", 2, etag="first")
+    importing.expect("unknown", 3)
     assert import_audits(refused, fresh, tmp_path / "left.csv").outcomes[ImportOutcome.IMPORTED] == 2
     with fresh.connect() as connection:
         imported = connection.execute(select(Audit.blind, Audit.audited_at).where(Audit.bin_id == "unknown")).one()
@@ -317,8 +317,8 @@ def _variances(engine: Engine) -> list[tuple[object, ...]]:
 def test_variances_second_answers_and_known_quantities_go_with_their_audits(
     records_engine: Engine, fresh: Engine, tmp_path: Path
 ) -> None:
-    here, there, file = Recorder(records_engine), Recorder(fresh), tmp_path / "audits.csv"
-    _record_disputed_bins(here)
+    exporting, importing, file = Recorder(records_engine), Recorder(fresh), tmp_path / "audits.csv"
+    _record_disputed_bins(exporting)
     for bin_id, quantity, person in (
         ("approved", 7, "Ada"), ("open", 5, "Ada"), ("open", 6, "Ben"), ("corrected", 9, "Ada"),
         ("rejected", 4, "+Ben"), ("approved", 7, "Ben"),
@@ -326,14 +326,14 @@ def test_variances_second_answers_and_known_quantities_go_with_their_audits(
         _audit(records_engine, bin_id, quantity, person)
     _decide(records_engine, "approved", VarianceDecision.APPROVED, 7)
     _decide(records_engine, "rejected", VarianceDecision.REJECTED)
-    here.expect("corrected", 5, at=DAY + timedelta(days=1))
+    exporting.expect("corrected", 5, at=DAY + timedelta(days=1))
     repeat_bin = next_bin_to_audit(records_engine, "Cleo", 1.0, rng=random.Random(0))
     assert add_known_answers(records_engine, BUCKET, {"open": 6, "rejected": 3}, "=index.csv") == 2
     written = _export(records_engine, file)
 
-    there.count("bin-images/another.jpg", 1)  # so that ids differ
-    _record_disputed_bins(there)
-    there.expect("corrected", 5, at=DAY + timedelta(days=1))
+    importing.count("bin-images/another.jpg", 1)  # so that ids differ
+    _record_disputed_bins(importing)
+    importing.expect("corrected", 5, at=DAY + timedelta(days=1))
     assert import_audits(file, fresh).outcomes == {ImportOutcome.IMPORTED: 6 + 1 + 9 + 2}
     assert _export(fresh, tmp_path / "again.csv") == written
     expected = [("approved", "approved", 7), ("corrected", "superseded", None)]
@@ -345,8 +345,8 @@ def test_variances_second_answers_and_known_quantities_go_with_their_audits(
     with fresh.connect() as connection:
         repeat = select(AuditRepeat.auditor, Audit.bin_id).join(Audit, Audit.id == AuditRepeat.audit_id)
         assert connection.execute(repeat).all() == [("Cleo", repeat_bin.bin_id)]
-        known = connection.execute(select(KnownAnswer.bin_id, KnownAnswer.quantity, KnownAnswer.source)).all()
-        assert sorted(known) == [("open", 6, "=index.csv"), ("rejected", 3, "=index.csv")]
+        known_answers = connection.execute(select(KnownAnswer.bin_id, KnownAnswer.quantity, KnownAnswer.source)).all()
+        assert sorted(known_answers) == [("open", 6, "=index.csv"), ("rejected", 3, "=index.csv")]
     _audit(fresh, "open", 6, "Dan")
     assert ("open", "recounted", 6) in _variances(fresh)
 
@@ -355,9 +355,9 @@ def test_entries_during_an_export_leave_no_row_without_its_audit(
     records_engine: Engine, fresh: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each kind of row is read in its own transaction, and something is entered before each of them."""
-    here, there, file = Recorder(records_engine), Recorder(fresh), tmp_path / "audits.csv"
-    _record_disputed_bins(here)
-    _record_disputed_bins(there)
+    exporting, importing, file = Recorder(records_engine), Recorder(fresh), tmp_path / "audits.csv"
+    _record_disputed_bins(exporting)
+    _record_disputed_bins(importing)
     _audit(records_engine, "open", 7, "Ada")
     _audit(records_engine, "approved", 3, "Ada")
     entries: Iterator[Callable[[], object]] = iter(
@@ -390,9 +390,13 @@ def test_entries_during_an_export_leave_no_row_without_its_audit(
 
 
 def test_a_variance_continues_after_an_earlier_import(records_engine: Engine, fresh: Engine, tmp_path: Path) -> None:
-    here, there, files = Recorder(records_engine), Recorder(fresh), [tmp_path / f"{number}.csv" for number in range(2)]
-    _record_disputed_bins(here)
-    _record_disputed_bins(there)
+    exporting, importing, files = (
+        Recorder(records_engine),
+        Recorder(fresh),
+        [tmp_path / f"{number}.csv" for number in range(2)],
+    )
+    _record_disputed_bins(exporting)
+    _record_disputed_bins(importing)
     _audit(records_engine, "open", 7, "Ada")
     _export(records_engine, files[0])
     _audit(records_engine, "open", 7, "Ben")
@@ -407,21 +411,21 @@ def test_a_variance_continues_after_an_earlier_import(records_engine: Engine, fr
 def test_an_imported_variance_is_superseded_if_the_inventory_expects_another_quantity(
     records_engine: Engine, fresh: Engine, tmp_path: Path
 ) -> None:
-    here, there, file = Recorder(records_engine), Recorder(fresh), tmp_path / "audits.csv"
-    _record_disputed_bins(here)
+    exporting, importing, file = Recorder(records_engine), Recorder(fresh), tmp_path / "audits.csv"
+    _record_disputed_bins(exporting)
     _audit(records_engine, "open", 7, "Ada")
     _export(records_engine, file)
-    _record_disputed_bins(there)
-    there.expect("open", 8, at=DAY + timedelta(days=1))
+    _record_disputed_bins(importing)
+    importing.expect("open", 8, at=DAY + timedelta(days=1))
     for outcome in (ImportOutcome.IMPORTED, ImportOutcome.ALREADY_RECORDED):
         assert import_audits(file, fresh).outcomes == {outcome: 2}
         assert _variances(fresh) == [("open", "superseded", None)]
 
 
 def test_rows_that_contradict_later_records_are_refused(records_engine: Engine, fresh: Engine, tmp_path: Path) -> None:
-    here, there, file = Recorder(records_engine), Recorder(fresh), tmp_path / "audits.csv"
-    _record_disputed_bins(here)
-    _record_disputed_bins(there)
+    exporting, importing, file = Recorder(records_engine), Recorder(fresh), tmp_path / "audits.csv"
+    _record_disputed_bins(exporting)
+    _record_disputed_bins(importing)
     _audit(records_engine, "open", 7, "Ada")
     _audit(records_engine, "approved", 3, "Ada")
     next_bin_to_audit(records_engine, "Ben", 1.0, rng=random.Random(0))

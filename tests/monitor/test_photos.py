@@ -160,11 +160,11 @@ def test_lists_mark_replaced_photos(shop: _Shop) -> None:
         shop.add("a.jpg", jpeg(colour=colour), day)
     shop.add("b.jpg", jpeg())
     shop.recorder.count("b.jpg", 1, etag="", reason=Reason.MISSING, bucket=shop.s3.bucket, at=DAY + timedelta(days=9))
-    gone, replaced, there = (False, False), (True, False), (False, True)
-    assert shop.latest() == {1: replaced, 2: replaced, 3: there, 4: there, 5: gone}
+    missing, replaced, shown = (False, False), (True, False), (False, True)
+    assert shop.latest() == {1: replaced, 2: replaced, 3: shown, 4: shown, 5: missing}
     photos = shop.monitor.client.get("/api/bin", params={"id": "a", "bucket": shop.s3.bucket}).json()["photos"]
     assert {photo["id"]: (photo["replaced"], photo["can_be_shown"]) for photo in photos} == {
-        1: replaced, 2: replaced, 3: there,
+        1: replaced, 2: replaced, 3: shown,
     }  # fmt: skip
     for path in ("/", f"/bin?id=a&bucket={shop.s3.bucket}"):
         sources = [image["src"] for image in Parsed(shop.monitor.page(path)).tags("img")]

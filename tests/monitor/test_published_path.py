@@ -117,20 +117,20 @@ def test_all_links_of_pages_resolve(published: httpx.Client) -> None:
         item["value"] for item in Parsed(published.get(f"{PREFIX}/").text).tags("input") if item["name"] == "csrf"
     )
     assert _post(published, "/sight", csrf=csrf or "", numbers="show").headers["location"] == f"{PREFIX}/discrepancies"
-    seen: dict[str, int] = {}
+    statuses: dict[str, int] = {}
     to_see = [f"{PREFIX}/", f"{PREFIX}/drift", f"{PREFIX}/no-such-page", f"{PREFIX}/static/none.css"]
     while to_see:
         address = to_see.pop()
-        if address in seen:
+        if address in statuses:
             continue
         answer = published.get(address)
-        seen[address] = answer.status_code
+        statuses[address] = answer.status_code
         if answer.is_redirect:
             to_see.append(answer.headers["location"])
         elif answer.headers["content-type"].startswith("text/html"):
             to_see += [urljoin(address, link) for link in _addresses(answer.text)]
-    assert [address for address in seen if not address.startswith(f"{PREFIX}/")] == []
-    wrong = {address.removeprefix(PREFIX): status for address, status in seen.items() if status not in (200, 303)}
+    assert [address for address in statuses if not address.startswith(f"{PREFIX}/")] == []
+    wrong = {address.removeprefix(PREFIX): status for address, status in statuses.items() if status not in (200, 303)}
     assert {address: status for address, status in wrong.items() if "/photos/" not in address} == {
         "/no-such-page": 404,
         "/static/none.css": 404,
@@ -139,9 +139,9 @@ def test_all_links_of_pages_resolve(published: httpx.Client) -> None:
         "/logout": 405,
         "/sight": 405,
     }
-    paths = {urlsplit(address).path.removeprefix(PREFIX) for address in seen}
+    paths = {urlsplit(address).path.removeprefix(PREFIX) for address in statuses}
     assert {"/bin", "/static/keys.js", "/api/discrepancies.csv", "/openapi.json", "/metrics"} <= paths
-    assert 200 in [status for address, status in seen.items() if "/photos/" in address]
+    assert 200 in [status for address, status in statuses.items() if "/photos/" in address]
 
 
 def test_signing_in_auditing_and_signing_out(published: httpx.Client) -> None:

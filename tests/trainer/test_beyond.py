@@ -101,9 +101,9 @@ def test_temperature_is_fitted_to_the_classes() -> None:
     ratios = np.array(shift.shares) * len(labels) / np.array(shift.training_photos)
     expected = class_probabilities(softmax(logits)) * ratios
     assert moved == pytest.approx(expected / expected.sum(axis=1, keepdims=True))
-    given = moved[np.arange(len(labels)), labels]
+    label_probabilities = moved[np.arange(len(labels)), labels]
     assert log_loss(logits, labels, shift=shift) == pytest.approx(
-        np.average(-np.log(given), weights=shift.weights(labels))
+        np.average(-np.log(label_probabilities), weights=shift.weights(labels))
     )
 
 

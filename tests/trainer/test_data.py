@@ -144,8 +144,8 @@ def test_classes_are_those_of_the_training_photos(copy: Data) -> None:
 
 def test_held_out_photos_must_show_learned_classes(copy: Data) -> None:
     rows = [(row.key, row.quantity, row.group) for row in read_index(config_of(copy))]
-    kept = [row for row in rows if (row[1] == 4) == (split_of(row[2]) is Split.VALIDATION)]
-    write_index(copy.index, kept)
+    selected = [row for row in rows if (row[1] == 4) == (split_of(row[2]) is Split.VALIDATION)]
+    write_index(copy.index, selected)
     with pytest.raises(DataError, match=r"validation photos show only quantities that no training photo shows \(4\)"):
         load_dataset(config_of(copy))
 

@@ -66,12 +66,12 @@ def test_two_processes_train_like_one(
         str(data.photos), str(data.index), torchrun_script.SINGLE_32 | {"distil.teachers": [fitted]}
     )
     fit(config, tmp_path / "alone", silent_display())
-    alone, spread = state(tmp_path / "alone"), state(runs / "spread")
-    assert alone.keys() == spread.keys()
-    for name, value in alone.items():
-        torch.testing.assert_close(spread[name], value, rtol=1e-4, atol=1e-6)
+    single_weights, sharded_weights = state(tmp_path / "alone"), state(runs / "spread")
+    assert single_weights.keys() == sharded_weights.keys()
+    for name, value in single_weights.items():
+        torch.testing.assert_close(sharded_weights[name], value, rtol=1e-4, atol=1e-6)
     start = fitting.build(config.model).state_dict()["backbone.first.0.weight"]
-    assert not torch.allclose(alone["backbone.first.0.weight"], start, atol=1e-3)
+    assert not torch.allclose(single_weights["backbone.first.0.weight"], start, atol=1e-3)
 
     single, double = (checkpoint.load(folder / LAST_CHECKPOINT) for folder in (tmp_path / "alone", runs / "spread"))
     for single_row, double_row in zip(single.history, double.history, strict=True):  # each validation photo counts once

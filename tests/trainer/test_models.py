@@ -264,10 +264,10 @@ def test_features_and_from_features_equal_forward() -> None:
     with torch.inference_mode():
         features = model.features(photos())
         assert features.shape == (2, 128, 4, 4)
-        whole, embedding = model(photos())
+        logits, embedding = model(photos())
         parts, _ = model.from_features(features)
-    assert torch.equal(whole, parts)
-    assert whole.shape == (2, 22)
+    assert torch.equal(logits, parts)
+    assert logits.shape == (2, 22)
     assert embedding.shape == (2, 64)
 
 

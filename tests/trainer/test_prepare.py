@@ -200,8 +200,8 @@ def test_photo_may_have_any_format_and_a_name_in_capitals(s3: S3, tmp_path: Path
     out = tmp_path / "data"
     run_cli("prepare", "--from", *where, "--out", out, "--all")
     assert {key: row["label"] for key, row in manifest(out).items()} == dict(zip("abcde", "01234", strict=True))
-    kept = {file.name: file.read_bytes() for file in (out / "bin-images").iterdir()}
-    assert kept == {
+    files = {file.name: file.read_bytes() for file in (out / "bin-images").iterdir()}
+    assert files == {
         "a.png": OTHER_NAMES["bin-images/a.png"], "b.jpg": OTHER_NAMES["bin-images/b.JPG"],
         "c.png": OTHER_NAMES["bin-images/c.jpeg"], "d.webp": OTHER_NAMES["bin-images/d.webp"],
         "e.jpg": OTHER_NAMES["bin-images/e.jpg"],

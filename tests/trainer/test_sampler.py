@@ -70,8 +70,8 @@ def test_a_step_has_the_same_photos_for_any_number_of_shards(
         assert max(map(len, micro_batch)) - min(map(len, micro_batch)) <= 1
         assert joined(micro_batch) == list(range(photos))[cuts[0].micro_batch(index)]
         steps[index // cuts[0].accumulation_steps] += joined(micro_batch)
-    whole = Sampler.for_batch_size(photos, size * accumulation_steps * processes)
-    assert steps == places(whole)
+    single_process = Sampler.for_batch_size(photos, size * accumulation_steps * processes)
+    assert steps == places(single_process)
     assert steps == [
         list(range(photos))[cuts[0].step(index * cuts[0].accumulation_steps)] for index in range(cuts[0].steps)
     ]
@@ -95,11 +95,11 @@ def epoch(
 
 def test_augmentation_is_the_same_for_any_number_of_shards(data: Data) -> None:
     """18 photos make two steps of nine, in one process or in two micro-batches of two processes."""
-    whole = epoch(data, 1, 12)
-    assert [len(batch.inputs) for batch in whole] == [9, 9]
+    single_process = epoch(data, 1, 12)
+    assert [len(batch.inputs) for batch in single_process] == [9, 9]
     parts = [epoch(data, 1, 3, 2, DistributedContext(rank, 2)) for rank in range(2)]
     assert [[len(batch.inputs) for batch in part] for part in parts] == [[2, 2, 2, 2], [2, 3, 2, 3]]
-    for number, step in enumerate(whole):
+    for number, step in enumerate(single_process):
         shard = [part[2 * number + index] for index in range(2) for part in parts]
         assert torch.equal(torch.cat([batch.inputs for batch in shard]), step.inputs)
         assert torch.equal(torch.cat([batch.quantities for batch in shard]), step.quantities)

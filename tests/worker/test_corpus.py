@@ -65,8 +65,8 @@ def test_by_hand(cases: list[Case], tmp_path: Path, count: Any) -> None:  # noqa
     result = count(tmp_path, "--json", **limits)
     assert result.returncode == 0
     lines = json.loads(result.stdout)
-    found = {Path(line["photo"]).name: line["reason"] or _class(line["count"]) for line in lines}
-    assert found == expected(cases)
+    results = {Path(line["photo"]).name: line["reason"] or _class(line["count"]) for line in lines}
+    assert results == expected(cases)
     assert all(bool(line["detail"]) == bool(line["reason"]) for line in lines)
     failed = sum(isinstance(case.outcome, Reason) for case in cases)
     assert result.stderr.decode().splitlines()[-1] == f"{len(cases) - failed} counted, {failed} failed"

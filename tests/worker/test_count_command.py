@@ -222,8 +222,8 @@ def hard_names(tmp_path: Path) -> Path:
 def test_hard_names_as_json(count_process: Count, hard_names: Path, encoding: str) -> None:
     result = count_process(hard_names, "--json", PYTHONIOENCODING=encoding)
     assert result.returncode == 0
-    found = {line["photo"]: line["count"] for line in json.loads(result.stdout.decode(encoding))}
-    assert found == {
+    counts = {line["photo"]: line["count"] for line in json.loads(result.stdout.decode(encoding))}
+    assert counts == {
         **{f"{hard_names}/{name}": CLASSES[n] for n, name in enumerate(HARD_NAMES)},
         f"{hard_names}/{os.fsdecode(NOT_TEXT)}": None,
     }

@@ -247,8 +247,8 @@ def slow_queue(
 ) -> Callable[[int], DeadLetterQueue]:
     """Return a dead-letter queue with a message, whose first reads fail as after a broker start."""
     name, get = f"tasks-{uuid.uuid4().hex[:12]}", Channel.basic_get
-    given = {"broker_url": SecretStr(rabbitmq.url), "event_source": EventSource.NONE, "task_queue": name}
-    (queue,) = choose_queues(settings.model_copy(update=given)).dead_letters()
+    overrides = {"broker_url": SecretStr(rabbitmq.url), "event_source": EventSource.NONE, "task_queue": name}
+    (queue,) = choose_queues(settings.model_copy(update=overrides)).dead_letters()
     queue.messages()
     with Connection(rabbitmq.url) as connection:
         connection.Producer().publish("a", routing_key=f"{name}-dead", headers={"reason": "no reason"})
@@ -283,7 +283,7 @@ def test_queue_that_stays_unready_is_named(slow_queue, monkeypatch):
 
 def test_unreachable_broker_is_named_at_once(settings, closed_url):
     url = closed_url.replace("http://", "amqp://guest:guest@") + "//"
-    given = {"broker_url": SecretStr(url), "event_source": EventSource.NONE}
-    (queue,) = choose_queues(settings.model_copy(update=given)).dead_letters()
+    overrides = {"broker_url": SecretStr(url), "event_source": EventSource.NONE}
+    (queue,) = choose_queues(settings.model_copy(update=overrides)).dead_letters()
     with pytest.raises(QueueError, match=r"RabbitMQ at amqp://guest:\*\*@.* cannot be reached .*BINWATCH_BROKER_URL"):
         queue.messages()

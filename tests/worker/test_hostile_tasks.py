@@ -72,8 +72,8 @@ def forged(**changes: Any) -> dict[str, Any]:
     headers |= changes.pop("headers", {})
     content = changes.pop("content", CONTENT)
     body = content if isinstance(content, bytes) else json.dumps(content).encode()
-    sound = {"headers": headers, "body": body, "content_type": "application/json", "content_encoding": "utf-8"}
-    return sound | {"properties": {}} | changes
+    valid = {"headers": headers, "body": body, "content_type": "application/json", "content_encoding": "utf-8"}
+    return valid | {"properties": {}} | changes
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
@@ -149,32 +149,32 @@ class Sqs:
             self._send(self._envelope(**one))
 
     def put_raw(self) -> list[str]:
-        sound = self._envelope(**forged())
+        valid = self._envelope(**forged())
         bad: list[tuple[Any, str]] = [
             ("no JSON", "no task"),
             ({"properties": [], "body": "x"}, "it cannot be read"),
             ({"properties": 5}, "it cannot be read"),
-            (sound | {"headers": "x"}, "it cannot be read"),
-            (sound | {"headers": [1]}, "it cannot be read"),
-            (sound | {"headers": None}, "no task"),
-            (sound | {"body": "§§§"}, "its content"),
-            (sound | {"body": 5}, "it cannot be read"),
-            (sound | {"body": None}, "its content"),
-            (sound | {"content-type": 5}, "not JSON in UTF-8"),
-            (sound | {"content-encoding": []}, "not JSON in UTF-8"),
-            (sound | {"properties": {"delivery_info": 5, "body_encoding": "base64"}}, "it cannot be read"),
-            (sound | {"properties": {"delivery_info": {}, "body_encoding": "rot13"}}, "it cannot be read"),
-            (sound | {"properties": {"delivery_info": {}, "body_encoding": 5}}, "it cannot be read"),
+            (valid | {"headers": "x"}, "it cannot be read"),
+            (valid | {"headers": [1]}, "it cannot be read"),
+            (valid | {"headers": None}, "no task"),
+            (valid | {"body": "§§§"}, "its content"),
+            (valid | {"body": 5}, "it cannot be read"),
+            (valid | {"body": None}, "its content"),
+            (valid | {"content-type": 5}, "not JSON in UTF-8"),
+            (valid | {"content-encoding": []}, "not JSON in UTF-8"),
+            (valid | {"properties": {"delivery_info": 5, "body_encoding": "base64"}}, "it cannot be read"),
+            (valid | {"properties": {"delivery_info": {}, "body_encoding": "rot13"}}, "it cannot be read"),
+            (valid | {"properties": {"delivery_info": {}, "body_encoding": 5}}, "it cannot be read"),
         ]
         for message, _ in bad:
             self._send(message)
         # A message that claims to be from another queue.
-        self._send(sound | {"properties": {"body_encoding": "base64", "delivery_info": {"routing_key": "elsewhere"}}})
+        self._send(valid | {"properties": {"body_encoding": "base64", "delivery_info": {"routing_key": "elsewhere"}}})
         return [word for _, word in bad]
 
     def _envelope(self, headers: Any, body: bytes, content_type: str, content_encoding: str, properties: Any) -> Any:
         route = {"exchange": "", "routing_key": self.settings.task_queue}
-        given = {
+        defaults = {
             "body_encoding": "base64",
             "delivery_info": route,
             "delivery_tag": "x",
@@ -186,7 +186,7 @@ class Sqs:
             "content-type": content_type,
             "content-encoding": content_encoding,
             "headers": headers,
-            "properties": given | properties,
+            "properties": defaults | properties,
         }
 
     def _send(self, message: Any) -> None:
@@ -196,16 +196,18 @@ class Sqs:
 
 class Rabbit:
     def __init__(self, settings: Settings, url: str) -> None:
-        given = {"event_source": EventSource.NONE, "broker_url": SecretStr(url)}
-        self.settings = settings.model_copy(update=given)
+        overrides = {"event_source": EventSource.NONE, "broker_url": SecretStr(url)}
+        self.settings = settings.model_copy(update=overrides)
         choose_queues(self.settings).create()
 
     def put(self, messages: Sequence[dict[str, Any]]) -> None:
         with Connection(self.settings.broker_url.get_secret_value()) as connection:
-            for one in messages:
-                given = {name: one[name] for name in ("content_type", "content_encoding")} | one["properties"]
-                message = amqp.Message(one["body"], application_headers=one["headers"], **given)
-                connection.default_channel.basic_publish(message, exchange="", routing_key=self.settings.task_queue)
+            for message in messages:
+                properties = {name: message[name] for name in ("content_type", "content_encoding")} | message[
+                    "properties"
+                ]
+                packed = amqp.Message(message["body"], application_headers=message["headers"], **properties)
+                connection.default_channel.basic_publish(packed, exchange="", routing_key=self.settings.task_queue)
 
     def put_raw(self) -> list[str]:
         with Connection(self.settings.broker_url.get_secret_value()) as connection:
@@ -328,12 +330,12 @@ ANYTHING = st.recursive(
 )
 def test_any_message_is_valid_or_invalid_task(headers: dict[str, Any], content: Any) -> None:
     task = CountPhotos(None, None, 0.1)  # type: ignore[arg-type]
-    sound = forged(headers=headers, content=[[[PHOTO]], {}, content])
+    valid = forged(headers=headers, content=[[[PHOTO]], {}, content])
     message = Message(
-        sound["body"],
+        valid["body"],
         content_type="application/json",
         content_encoding="utf-8",
-        headers=sound["headers"],
+        headers=valid["headers"],
         accept={"application/json"},
     )
     try:

@@ -211,8 +211,8 @@ def run(queue: Queue) -> Iterator[Callable[..., IntakeLoop]]:
     loops: list[IntakeLoop] = []
 
     def start(count: Published, read_metadata: Published | None = None, **options: Any) -> IntakeLoop:
-        given = {"group_photos": 8, "group_wait_s": 0.05, "events": queue.events, **ROUTING_SETTINGS} | options
-        loop = IntakeLoop(given.pop("events"), count=count, read_metadata=read_metadata or Published(), **given)
+        arguments = {"group_photos": 8, "group_wait_s": 0.05, "events": queue.events, **ROUTING_SETTINGS} | options
+        loop = IntakeLoop(arguments.pop("events"), count=count, read_metadata=read_metadata or Published(), **arguments)
         loop.start()
         loops.append(loop)
         return loop

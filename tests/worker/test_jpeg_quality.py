@@ -71,9 +71,9 @@ def expected() -> list[float]:
     assert engine.card.jpeg_quality == 82
     size = engine.card.input_size
     photos = [load_photo(PHOTO.read_bytes(), size=size, jpeg_quality=quality).pixels[None] for quality in (82, None)]
-    wanted, without = (engine.infer(photo).probabilities[0] for photo in photos)
-    assert np.abs(wanted - without).max() > 0.01
-    return [round(float(value), 6) for value in wanted]
+    with_step, without_step = (engine.infer(photo).probabilities[0] for photo in photos)
+    assert np.abs(with_step - without_step).max() > 0.01
+    return [round(float(value), 6) for value in with_step]
 
 
 def test_count_command_reencodes(expected):

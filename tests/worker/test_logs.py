@@ -54,18 +54,18 @@ def test_text_lines_end_with_the_context():
 
 def test_log_line_of_a_task_has_its_id():
     app = Celery("test", broker="memory://", set_as_current=False)
-    seen: list[logging.LogRecord] = []
+    records: list[logging.LogRecord] = []
 
     @app.task(name="look")
     def look() -> None:
         line = record("inside")
         _add_task(line)
-        seen.append(line)
+        records.append(line)
 
     look.apply(task_id="an-id")
     outside = record("outside")
     _add_task(outside)
-    assert [getattr(line, "task", None) for line in (*seen, outside)] == ["an-id", None]
+    assert [getattr(line, "task", None) for line in (*records, outside)] == ["an-id", None]
 
 
 @pytest.mark.parametrize("formatter", [JsonFormatter(), TextFormatter()])

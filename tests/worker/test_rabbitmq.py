@@ -282,11 +282,11 @@ def user(rabbitmq: RabbitMQ, name: str) -> Iterator[Callable[..., str]]:
 def test_missing_permission_is_not_reported_as_other_properties(user, events, name):
     """Following the advice to delete the queue would lose its messages."""
     url = user("^$", ".*", ".*")
-    known = queue_at(url, name)
-    known.open()
-    known.receive(0)  # without declaring the queues again
-    known.close()
-    assert known.unchecked_queues() == [name, f"{name}-dead"]
+    existing = queue_at(url, name)
+    existing.open()
+    existing.receive(0)  # without declaring the queues again
+    existing.close()
+    assert existing.unchecked_queues() == [name, f"{name}-dead"]
     assert events.unchecked_queues() == []
     unknown = queue_at(url, f"{name}-new", event_dead_letter_queue=f"{name}-dead")
     with pytest.raises(

@@ -45,8 +45,8 @@ class Window:
     def faults(self) -> list[str]:
         """Return accessibility faults for screen readers, keyboards and phones."""
         self.page.wait_for_load_state("load")  # with its styles, which determine sizes
-        found: list[str] = self.page.evaluate(CHECKS)
-        return found
+        result: list[str] = self.page.evaluate(CHECKS)
+        return result
 
     def shift(self) -> float:
         """Return the layout shift (CLS) from the first paint until all photos are loaded."""

@@ -81,8 +81,10 @@ def test_the_worst_bin_can_be_audited_blind_by_keyboard_only(counted: Running, c
 
 def _has_no_numbers(page: Page) -> None:
     """Check that the page has no count, no expected quantity and no outcome colour."""
-    found = r"(?:expects?|expected|counts?|counted) (?:<b>)?\d|more than|fewer|flagged|\b(?:under|over|exact)\b"
-    assert re.findall(found, _main(page)) == []
+    number_pattern = (
+        r"(?:expects?|expected|counts?|counted) (?:<b>)?\d|more than|fewer|flagged|\b(?:under|over|exact)\b"
+    )
+    assert re.findall(number_pattern, _main(page)) == []
 
 
 def _main(page: Page) -> str:

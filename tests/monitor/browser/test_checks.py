@@ -46,9 +46,9 @@ def blank(chromium: Browser) -> Iterator[Window]:
 )
 def test_each_fault_is_detected(blank: Window, html: str, fault: str | None) -> None:
     blank.page.set_content(GOOD % html)
-    found = blank.faults()
-    assert len(found) == (fault is not None), found
-    assert all(str(fault) in each for each in found)
+    faults = blank.faults()
+    assert len(faults) == (fault is not None), faults
+    assert all(str(fault) in each for each in faults)
 
 
 def test_layout_shift_is_detected(blank: Window) -> None:

@@ -56,8 +56,8 @@ def test_variance_is_recounted_by_another_person_and_approved(
         page = one.open("/login")
         _sign_in(page, "Ben")
         assert one.faults() == []
-        again = page.get_by_role("link", name="Count them again one by one")
-        again.focus()
+        recount_link = page.get_by_role("link", name="Count them again one by one")
+        recount_link.focus()
         page.keyboard.press("Enter")
         expect(page.locator("h1")).to_have_text(f"Bin {BIN}")
         shown = page.locator("main").inner_text()

@@ -57,9 +57,9 @@ class Container:
     def run(self, command: list[str]) -> Ended:
         """Run a command to its end."""
         process = self.start(command)
-        said, _ = process.communicate(timeout=240)
+        output, _ = process.communicate(timeout=240)
         failure = self.root / "output" / "failure"
-        return Ended(process.returncode, said, failure.read_text() if failure.exists() else "")
+        return Ended(process.returncode, output, failure.read_text() if failure.exists() else "")
 
     def run_here(self, command: list[str]) -> None:
         """Run a command of `python -m trainer` in this process, which is faster. It must succeed."""

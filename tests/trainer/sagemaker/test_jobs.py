@@ -187,10 +187,10 @@ def test_error_names_the_wrong_option(change: str, expected: str, file: Path) ->
 
 @pytest.mark.parametrize("command", ["train", "tune"])
 def test_local_data_folder_is_an_error(command: str, file: Path, cli_error: CliError) -> None:
-    said = cli_error("sagemaker", command, "--config", file, "--data", "prepared/")
-    assert said.startswith("error: --data: 'prepared/': expected s3://BUCKET/PREFIX")
-    said = cli_error("sagemaker", command, "--config", file, "--data", "s3://b-1/p", "--weights", "w.pt")
-    assert said.startswith("error: --weights: 'w.pt': expected s3://BUCKET/PREFIX")
+    message = cli_error("sagemaker", command, "--config", file, "--data", "prepared/")
+    assert message.startswith("error: --data: 'prepared/': expected s3://BUCKET/PREFIX")
+    message = cli_error("sagemaker", command, "--config", file, "--data", "s3://b-1/p", "--weights", "w.pt")
+    assert message.startswith("error: --weights: 'w.pt': expected s3://BUCKET/PREFIX")
 
 
 def test_error_names_the_missing_option(tmp_path: Path) -> None:
@@ -242,9 +242,9 @@ def test_missing_credentials_are_explained(
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
     monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # it caches the credentials of other tests
-    said = cli_error("sagemaker", "train", "--config", file, "--data", "s3://b-1/p/", "--name", "t")
-    assert said.startswith("error: training job t: no AWS credentials")
-    assert "log in, or give the machine a role" in said
+    message = cli_error("sagemaker", "train", "--config", file, "--data", "s3://b-1/p/", "--name", "t")
+    assert message.startswith("error: training job t: no AWS credentials")
+    assert "log in, or give the machine a role" in message
 
 
 def test_unreachable_region_is_named(
@@ -252,9 +252,9 @@ def test_unreachable_region_is_named(
 ) -> None:  # fmt: skip
     monkeypatch.setenv("BINWATCH_REGION", "eu-west-9")
     monkeypatch.setattr("binwatch.sagemaker.requests._MAX_ATTEMPTS", 1)
-    said = cli_error("sagemaker", "train", "--config", file, "--data", "s3://b-1/p/", "--name", "t")
-    assert "AWS cannot be reached in region 'eu-west-9'" in said
-    assert "check BINWATCH_REGION" in said
+    message = cli_error("sagemaker", "train", "--config", file, "--data", "s3://b-1/p/", "--name", "t")
+    assert "AWS cannot be reached in region 'eu-west-9'" in message
+    assert "check BINWATCH_REGION" in message
 
 
 def test_failed_job_gives_the_reason() -> None:
@@ -266,10 +266,10 @@ def test_failed_job_gives_the_reason() -> None:
             {"TrainingJobStatus": "Failed", "SecondaryStatus": "Failed", "FailureReason": "AlgorithmError: disk"},
         ]
     )
-    said: list[str] = []
+    message: list[str] = []
     with pytest.raises(SagemakerError, match="Failed: AlgorithmError: disk"):
-        wait(lambda: next(states), "TrainingJobStatus", said.append, poll_s=0)
-    assert said == ["InProgress: Downloading", "InProgress: Training", "Failed"]
+        wait(lambda: next(states), "TrainingJobStatus", message.append, poll_s=0)
+    assert message == ["InProgress: Downloading", "InProgress: Training", "Failed"]
 
 
 @pytest.mark.parametrize(

@@ -155,5 +155,5 @@ def test_pipeline_needs_a_prepare_table(cli_error: CliError, aws: str) -> None:
 
 
 def test_missing_list_is_an_error(file: Path, cli_error: CliError) -> None:
-    said = cli_error("sagemaker", "pipeline", "--config", file, "--set", "prepare.list=/none/keys.txt")
-    assert said == "error: prepare.list: /none/keys.txt: cannot be read (No such file or directory)"
+    message = cli_error("sagemaker", "pipeline", "--config", file, "--set", "prepare.list=/none/keys.txt")
+    assert message == "error: prepare.list: /none/keys.txt: cannot be read (No such file or directory)"
