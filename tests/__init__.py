@@ -1,1 +1,1 @@
-"""A package, not just a folder: a dependency of SageMaker's SDK installs one of this name, which would hide ours."""
+"""Make `tests` a package: a dependency of SageMaker's SDK installs another of this name, which would hide it."""

@@ -1,4 +1,4 @@
-"""Calibrations with few scores, written by hand."""
+"""Small hand-written calibrations."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from binwatch.bundle import Category
 from binwatch.counts import CLASS_INDEXES
 
 UP_TO_20 = tuple(range(22))
-"""All quantities of a model that tells 20 from more; the first seven are those of a model with the classes alone."""
+"""Classes of a model that distinguishes quantities up to 20; the first seven are the classes of a basic model."""
 
 
 def category(
     scores: tuple[float, ...], surplus: tuple[float, ...] | None = None, classes: tuple[int, ...] = CLASS_INDEXES
 ) -> Category:
-    """Quantities that are calibrated together. The scores are those of each suspicion, unless `surplus` has its own."""
+    """Return a category of classes calibrated together; `scores` apply to every suspicion unless `surplus` is given."""
     return Category(classes=classes, either=scores, missing=scores, surplus=scores if surplus is None else surplus)

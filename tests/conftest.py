@@ -1,4 +1,4 @@
-"""Fixtures that every test may use: a clean environment, records on SQLite, the sample photos."""
+"""Fixtures for all tests: a clean environment and empty records in SQLite."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ pytest_plugins = [
     "testing.services.faulty_sqs",
 ]
 
-NO_ONE = "http://127.0.0.1:9"  # where boto3 goes if a test names no endpoint: no one listens there
+UNREACHABLE_URL = "http://127.0.0.1:9"  # boto3's default endpoint in tests: nothing listens there
 _NETWORK = {"ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"}
 ROOT = Path(__file__).parent.parent
 
-# Whoever starts the tests in the background makes them ignore Ctrl-C, and with them the commands that they interrupt.
+# Processes started in the background ignore Ctrl-C and pass that on to the commands that the tests interrupt: reset it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# The same examples in every run, so that a failure is the change's own; --hypothesis-profile=fuzz looks for new ones.
+# The same examples in every run, so that only a code change causes a failure; --hypothesis-profile=fuzz tries new ones.
 settings.register_profile("same", derandomize=True, database=None, deadline=None)
 settings.register_profile("fuzz", deadline=None, max_examples=2000)
 settings.load_profile("same")
@@ -40,19 +40,19 @@ settings.load_profile("same")
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No setting of the person who runs the tests reaches them, and no call can reach a real AWS account."""
+    """Remove the user's settings from the environment and prevent calls to a real AWS account."""
     for name in list(os.environ):
         if name.startswith(("BINWATCH_", "AWS_")) or name.upper() in _NETWORK:
             monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("AWS_ENDPOINT_URL", NO_ONE)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", UNREACHABLE_URL)
 
 
 @pytest.fixture(scope="session")
 def _migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Empty records to copy, which is quicker than migrating for each test."""
+    """Return an empty migrated database to copy, which is faster than migrating in each test."""
     path = tmp_path_factory.mktemp("records") / "migrated.db"
     engine = connect(f"sqlite:///{path}")
     migrate(engine)

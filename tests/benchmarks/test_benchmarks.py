@@ -1,4 +1,4 @@
-"""Each benchmark runs, in its small version. What it measures is for docs/performance.md; no figure is asserted."""
+"""Runs the small version of each benchmark. Results are in docs/performance.md; no figures are asserted here."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from binwatch.settings import DEFAULT_MODEL
 from tests.conftest import ROOT
 
 PHOTOS = ROOT / "samples" / "bin-images"
-WITH_HELP = ("alerts", "alternatives", "engine_threads", "serving")  # the others are started in other tests
+HELP_ONLY = ("alerts", "alternatives", "engine_threads", "serving")  # the others are run by other tests
 
 
 WITHIN_S = 240
 
 
 @contextmanager
-def _started(*command: str) -> Iterator[subprocess.Popen[str]]:
-    """A benchmark's process; it is gone in the end, with all that it started."""
+def _running(*command: str) -> Iterator[subprocess.Popen[str]]:
+    """Run a benchmark in a process group that is killed at the end of the block."""
     process = subprocess.Popen(
         [sys.executable, "-m", *command],
         cwd=ROOT,
@@ -51,22 +51,22 @@ def _started(*command: str) -> Iterator[subprocess.Popen[str]]:
                 os.killpg(process.pid, signal.SIGKILL)
 
 
-def _ended(*command: str) -> tuple[int, str, str]:
-    """Exit status and what it printed."""
-    with _started(*command) as process:
+def _run(*command: str) -> tuple[int, str, str]:
+    """Run a command and return its exit status, output and errors."""
+    with _running(*command) as process:
         output, errors = process.communicate(timeout=WITHIN_S)
         return process.returncode, output, errors
 
 
 def _output(*command: str) -> str:
-    status, output, errors = _ended(*command)
+    status, output, errors = _run(*command)
     assert status == 0, errors
     return output
 
 
-@pytest.mark.parametrize("name", WITH_HELP)
+@pytest.mark.parametrize("name", HELP_ONLY)
 def test_help(name: str) -> None:
-    status, output, errors = _ended(f"benchmarks.{name}", "--help")
+    status, output, errors = _run(f"benchmarks.{name}", "--help")
     assert (status, errors) == (0, "")
     assert output.startswith("usage: ")
 
@@ -77,7 +77,7 @@ def test_engine_threads() -> None:
 
 
 def test_engine_speed() -> None:
-    """Beside another bundle, and PyTorch with the bundle's network; compiled it would take a minute."""
+    """Compare with another bundle and with PyTorch, which is not compiled since that would take a minute."""
     small = ["--batch-sizes", "2", "--seconds", "0.1", "--rounds", "1", "--torch", "eager", "--beside", DEFAULT_MODEL]
     output = _output("benchmarks.engine_speed", *map(str, small))
     assert output.startswith("batches of 2, CPUExecutionProvider, ")
@@ -136,7 +136,7 @@ def test_count_files(tmp_path: Path) -> None:
 
 
 def test_bucket_to_record() -> None:
-    """With the real servers; memory's other half starts the same."""
+    """Use the real servers, which the other half of benchmarks.memory starts as well."""
     if shutil.which(find_versitygw()) is None:
         pytest.skip("versitygw is not installed: go install github.com/versity/versitygw/cmd/versitygw@latest")
     output = _output("benchmarks.bucket_to_record", str(PHOTOS), "--photos", "40", "--single", "2")
@@ -170,17 +170,17 @@ def test_serving() -> None:
         (["memory", "no-such-folder"], "no-such-folder: no photos here"),
     ],
 )
-def test_what_is_missing_is_named(command: list[str], message: str) -> None:
-    status, output, errors = _ended(f"benchmarks.{command[0]}", *command[1:])
+def test_missing_inputs_are_named(command: list[str], message: str) -> None:
+    status, output, errors = _run(f"benchmarks.{command[0]}", *command[1:])
     assert (status, output) == (1, "")
     assert errors.startswith(message)
 
 
 @pytest.mark.parametrize(("name", "library"), [("alternatives", "Ray"), ("serving", "LitServe")])
-def test_a_library_that_is_missing_is_named(name: str, library: str) -> None:
+def test_a_missing_library_is_named(name: str, library: str) -> None:
     if find_spec(library.lower()) is not None:
         pytest.skip(f"{library} is installed")
-    status, _, errors = _ended(f"benchmarks.{name}", str(PHOTOS))
+    status, _, errors = _run(f"benchmarks.{name}", str(PHOTOS))
     assert status == 1
     assert errors.startswith(f"{library} is not installed: uv pip install -c requirements.lock -e '.[dev,benchmarks]'")
 
@@ -193,7 +193,7 @@ def test_auditors(tmp_path: Path) -> None:
     assert [re.findall(r"\| (\d+) \|", line) for line in lines if "%" in line] == [["50"], ["200"]] * 5
 
 
-def test_a_distinct_photo_looks_the_same() -> None:
+def test_a_distinct_photo_looks_like_the_original() -> None:
     photo = next(PHOTOS.glob("*.jpg")).read_bytes()
     others = [distinct(photo, number) for number in range(3)]
     assert len({photo, *others}) == 4
@@ -201,8 +201,8 @@ def test_a_distinct_photo_looks_the_same() -> None:
         np.testing.assert_array_equal(load_photo(other).pixels, load_photo(photo).pixels)
 
 
-def test_cost_is_that_of_the_process_and_what_it_starts() -> None:
-    """A process that leaves a second's work to another. The looks may miss the end of it, not most of it."""
+def test_cost_includes_child_processes() -> None:
+    """A child process does a second of work. Sampling may miss the end of it but not most of it."""
     work = "import time\nwhile time.process_time() < 1: pass"
     script = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {work!r}], check=True)"
     with subprocess.Popen([sys.executable, "-c", script]) as process:
@@ -212,7 +212,7 @@ def test_cost_is_that_of_the_process_and_what_it_starts() -> None:
     assert 0.5 < seconds < 1.5
 
 
-def test_held_is_at_least_what_was_allocated() -> None:
+def test_measured_memory_includes_the_allocation() -> None:
     code = "kept = bytearray(b'x' * 50_000_000); print(flush=True); input()"
     with subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -224,11 +224,11 @@ def test_held_is_at_least_what_was_allocated() -> None:
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "benchmarks").rglob("*.py")), ids=lambda file: file.stem)
-def test_each_benchmark_is_of_this_release(file: Path) -> None:
-    """Most take minutes and are run by hand: what they import is there."""
+def test_imports_of_each_benchmark_exist(file: Path) -> None:
+    """Most benchmarks take minutes and are run by hand, so test that their imports exist."""
     name = ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
     try:
         importlib.import_module(name)
     except ModuleNotFoundError as error:
-        if error.name not in {"litserve", "ray"}:  # the extra benchmarks, which tests do not install
+        if error.name not in {"litserve", "ray"}:  # from the extra "benchmarks", which is not installed for tests
             raise

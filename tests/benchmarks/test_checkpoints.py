@@ -1,4 +1,4 @@
-"""What the comparison of trained networks prints, of answers that are known and of a real model."""
+"""The table that compares trained networks, for known predictions and for a real model."""
 
 from __future__ import annotations
 
@@ -15,21 +15,25 @@ from trainer.data.source import open_source
 SAMPLES = ROOT / "samples"
 
 
-def test_the_table_compares_with_the_first() -> None:
+def test_the_table_compares_with_the_first_checkpoint() -> None:
     rows = read_index(DataConfig(photos=SAMPLES, index=SAMPLES / "index.csv"))
     photos = PhotoSet(open_source(SAMPLES / "bin-images"), tuple(rows))
     labels = photos.labels
     right = np.full((len(labels), 7), 0.05)
     right[np.arange(len(labels)), labels] = 0.7
-    found = {"wrong": np.roll(right, 1, axis=1), "right": right}
-    lines = list(table(found, photos))
-    few = labels[labels <= 5]
-    rmse = np.sqrt(np.where(few == 5, 25, 1).mean())  # without "more than 5" nothing stands out where 5 is right
-    same, more = "+0.0 (+0.0 to +0.0)", "+100.0 (+100.0 to +100.0)"
-    assert lines[2].startswith(f"| wrong | 0.0% | {same} | 0.0% | {same} | {rmse:.2f} | +0.00 (+0.00 to +0.00) |")
-    mae = "3.60 (2.60 to 4.69)"  # all numbers as they are: of 0, the median is 6
+    probabilities = {"wrong": np.roll(right, 1, axis=1), "right": right}
+    lines = list(table(probabilities, photos))
+    up_to_five = labels[labels <= 5]
+    rmse = np.sqrt(
+        np.where(up_to_five == 5, 25, 1).mean()
+    )  # without "more than 5" the wrong row of a 5 is uniform, so 0 is chosen
+    unchanged, better = "+0.0 (+0.0 to +0.0)", "+100.0 (+100.0 to +100.0)"
+    assert lines[2].startswith(
+        f"| wrong | 0.0% | {unchanged} | 0.0% | {unchanged} | {rmse:.2f} | +0.00 (+0.00 to +0.00) |"
+    )
+    mae = "3.60 (2.60 to 4.69)"  # all quantities as they are; of 0, the median is 6
     assert lines[2].endswith(f"| 0% | 0% | {mae} |")
-    assert lines[3].startswith(f"| right | 100.0% | {more} | 100.0% | {more} | 0.00 | -{rmse:.2f} (")
+    assert lines[3].startswith(f"| right | 100.0% | {better} | 100.0% | {better} | 0.00 | -{rmse:.2f} (")
     assert "| 100% | 100% | " in lines[3]
 
 

@@ -1,6 +1,6 @@
-"""Mutated photos, always the same: none ends its process, raises what is no PhotoError, or takes memory.
+"""A fixed set of mutated photos: none crashes the process, raises anything but PhotoError, or uses much memory.
 
-`python -m benchmarks.fuzz_photos` tries as many more as one likes.
+`python -m benchmarks.fuzz_photos` tests any number of further mutations.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def test_mutated_photos_are_decoded_or_refused() -> None:
     } <= findings.outcomes.keys()
 
 
-def test_a_photo_can_be_had_again_by_its_number() -> None:
+def test_a_fuzzed_photo_is_reproducible_by_its_number() -> None:
     assert photo(3, 14) == photo(3, 14) != photo(3, 15)
     assert len({photo(number, 14) for number in range(20)}) > 15
     assert len(seeds()) > 60

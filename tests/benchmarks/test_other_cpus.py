@@ -1,4 +1,4 @@
-"""A CPU whose int8 products saturate, emulated by qemu-user, counts as this one does."""
+"""A CPU whose int8 products saturate, emulated by qemu-user, gives the same counts as this one."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def _qemu() -> None:
 def test_a_cpu_without_vnni_counts_the_same(tmp_path: Path) -> None:
     model, pixels = write_quantised_bundle(tmp_path / "model"), tmp_path / "photos.npy"
     np.save(pixels, self_check.make_photos(224))
-    here, there = outputs_of_cpu(None, model, pixels), outputs_of_cpu("Haswell", model, pixels)
-    assert there.options == "session.x64quantprecision=1"
-    assert there.self_check == here.self_check == "int8 passed"
-    np.testing.assert_allclose(there.probabilities, here.probabilities, atol=1e-5)
+    native, emulated = outputs_of_cpu(None, model, pixels), outputs_of_cpu("Haswell", model, pixels)
+    assert emulated.options == "session.x64quantprecision=1"
+    assert emulated.self_check == native.self_check == "int8 passed"
+    np.testing.assert_allclose(emulated.probabilities, native.probabilities, atol=1e-5)
 
     plain = outputs_of_cpu("Haswell", model, pixels, plain=True)
     assert plain.options == "none"
-    assert np.abs(plain.probabilities - here.probabilities).max() > 0.01  # or this test could see nothing
+    assert np.abs(plain.probabilities - native.probabilities).max() > 0.01  # otherwise this test would detect nothing

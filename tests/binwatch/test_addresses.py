@@ -1,4 +1,4 @@
-"""URLs and regions in settings: what cannot be is one line that names the setting, and never a part of a password."""
+"""URLs and regions in settings: an invalid value is a one-line error that names the setting and shows no password."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from binwatch.errors import SettingsError
 from binwatch.settings import load_settings
 
 ROOT = Path(__file__).parents[2]
-ENCODE = "percent encoding (%23 for #"
+ENCODING_HINT = "percent encoding (%23 for #"
 BROKERS = ("BROKER_URL", "EVENT_BROKER_URL")
 ENDPOINTS = ("S3_ENDPOINT_URL", "SQS_ENDPOINT_URL", "SAGEMAKER_ENDPOINT_URL")
 
@@ -25,16 +25,16 @@ BAD_BROKERS = {
     "redis://:geheim@localhost": "redis:// is not supported; write amqp://",
     "kafka://h:1": "kafka:// is not supported",
     "AMQP://h": "AMQP:// is not supported",
-    "amqp://u:ge#heim@h//": ENCODE,
-    "amqp://u:geheim#@h//": ENCODE,
-    "amqp://u:ge/heim@h//": ENCODE,
-    "amqp://u:ge?heim@h//": ENCODE,
-    "amqp://u:ge@heim@h//": ENCODE,
-    "amqp://u:ge:heim@h//": ENCODE,
-    "amqp://u:ge%heim@h//": ENCODE,
-    "amqp://u:ge;heim@h//": ENCODE,
-    "amqp://u:ge[heim@h//": ENCODE,
-    "amqp://u:ge\u2100heim@h//": ENCODE,
+    "amqp://u:ge#heim@h//": ENCODING_HINT,
+    "amqp://u:geheim#@h//": ENCODING_HINT,
+    "amqp://u:ge/heim@h//": ENCODING_HINT,
+    "amqp://u:ge?heim@h//": ENCODING_HINT,
+    "amqp://u:ge@heim@h//": ENCODING_HINT,
+    "amqp://u:ge:heim@h//": ENCODING_HINT,
+    "amqp://u:ge%heim@h//": ENCODING_HINT,
+    "amqp://u:ge;heim@h//": ENCODING_HINT,
+    "amqp://u:ge[heim@h//": ENCODING_HINT,
+    "amqp://u:ge\u2100heim@h//": ENCODING_HINT,
     "amqp://u:ge heim@h//": "white space",
     "amqp://u:geheim@h//\n": "white space",
     "amqp://u:geheim": "the port is not a number",
@@ -45,8 +45,8 @@ BAD_BROKERS = {
     "amqps://u:geheim@h//?ssl_cert_reqs=maybe": "ssl_cert_reqs may be CERT_NONE or",
 }
 BAD_SQS = {
-    "sqs://KEY:ge/heim@": ENCODE,
-    "sqs://KEY:ge+heim#@h": ENCODE,
+    "sqs://KEY:ge/heim@": ENCODING_HINT,
+    "sqs://KEY:ge+heim#@h": ENCODING_HINT,
     "sqs://KEY:geheim@h?region=x": "has an option (after ?) that Binwatch does not know; it may have none",
 }
 BAD_ENDPOINTS = {
@@ -72,7 +72,7 @@ BAD_ENDPOINTS = {
         *((setting, value, words) for setting in ENDPOINTS for value, words in BAD_ENDPOINTS.items()),
     ],
 )
-def test_what_cannot_be_is_one_line_without_the_password(
+def test_invalid_addresses_are_one_line_errors_without_the_password(
     monkeypatch: pytest.MonkeyPatch, setting: str, value: str, words: str
 ) -> None:
     monkeypatch.setenv(PREFIX + setting, value)
@@ -80,11 +80,11 @@ def test_what_cannot_be_is_one_line_without_the_password(
         words = words.replace(", or sqs:// for SQS", "")
     with pytest.raises(SettingsError) as refused:
         load_settings()
-    said = str(refused.value)
-    assert said.startswith(f"{PREFIX}{setting}: ")
-    assert words in said
-    assert len(said.splitlines()) == 1
-    assert not any(part in said for part in ("geheim", "heim@", ":ge", "ge@"))
+    message = str(refused.value)
+    assert message.startswith(f"{PREFIX}{setting}: ")
+    assert words in message
+    assert len(message.splitlines()) == 1
+    assert not any(part in message for part in ("geheim", "heim@", ":ge", "ge@"))
 
 
 @pytest.mark.parametrize(
@@ -99,13 +99,13 @@ def test_what_cannot_be_is_one_line_without_the_password(
     ],
 )
 @pytest.mark.parametrize("setting", BROKERS)
-def test_brokers_that_can_be(monkeypatch: pytest.MonkeyPatch, setting: str, value: str) -> None:
+def test_valid_broker_urls(monkeypatch: pytest.MonkeyPatch, setting: str, value: str) -> None:
     monkeypatch.setenv(PREFIX + setting, value)
     assert load_settings().values()[PREFIX + setting].get_secret_value() == value
 
 
 @pytest.mark.parametrize("value", ["sqs://", "sqs://KEY:se%2Fcret%2B@", "sqs://demo:demo@127.0.0.1:5000//"])
-def test_sqs_that_can_be(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+def test_valid_sqs_urls(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("BINWATCH_BROKER_URL", value)
     assert load_settings().broker_url.get_secret_value() == value
 
@@ -115,22 +115,22 @@ def test_sqs_that_can_be(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     ["http://127.0.0.1:9000", "https://s3.example.com/", "http://[::1]:9", "https://h/path", "http://minio_1:9"],
 )
 @pytest.mark.parametrize("setting", ENDPOINTS)
-def test_endpoints_that_can_be(monkeypatch: pytest.MonkeyPatch, setting: str, value: str) -> None:
+def test_valid_endpoint_urls(monkeypatch: pytest.MonkeyPatch, setting: str, value: str) -> None:
     monkeypatch.setenv(PREFIX + setting, value)
     assert load_settings().values()[PREFIX + setting] == value
 
 
-NOT_OF_AWS = ("nowhere", "mars-north-1", "us-east", "US-EAST-1", "eu-west-1a", "us-nowhere-1")
-NAMES = ("eu_central_1", "eu central 1", "-", "a" * 64, "eu-central-1.")
+NON_AWS_REGIONS = ("nowhere", "mars-north-1", "us-east", "US-EAST-1", "eu-west-1a", "us-nowhere-1")
+CUSTOM_REGIONS = ("eu_central_1", "eu central 1", "-", "a" * 64, "eu-central-1.")
 
 
 def test_regions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server of one's own may have any; AWS has its own, and some that boto3 does not know yet."""
+    """Custom endpoints accept any region; AWS has its own, including some that boto3 does not know yet."""
     monkeypatch.delenv("AWS_ENDPOINT_URL")
     for region in ("us-east-1", "ap-southeast-9", "us-gov-west-1", "cn-north-1", "eusc-de-east-1", "us-iso-east-1"):
         monkeypatch.setenv("BINWATCH_REGION", region)
         assert load_settings().region == region
-    for region in (*NOT_OF_AWS, *NAMES):
+    for region in (*NON_AWS_REGIONS, *CUSTOM_REGIONS):
         monkeypatch.setenv("BINWATCH_REGION", region)
         with pytest.raises(
             SettingsError, match=r"^BINWATCH_REGION: .* is not (an AWS region|the name of a region); write"
@@ -138,23 +138,23 @@ def test_regions(monkeypatch: pytest.MonkeyPatch) -> None:
             load_settings()
     monkeypatch.setenv("BINWATCH_S3_ENDPOINT_URL", "http://127.0.0.1:9000")
     monkeypatch.setenv("BINWATCH_SQS_ENDPOINT_URL", "http://127.0.0.1:9000")
-    for region in NOT_OF_AWS:
+    for region in NON_AWS_REGIONS:
         monkeypatch.setenv("BINWATCH_REGION", region)
         assert load_settings().region == region
-    monkeypatch.setenv("BINWATCH_REGION", NAMES[0])
+    monkeypatch.setenv("BINWATCH_REGION", CUSTOM_REGIONS[0])
     with pytest.raises(SettingsError, match=r"^BINWATCH_REGION: 'eu_central_1' is not the name of a region"):
         load_settings()
 
 
 @pytest.mark.parametrize("value", ["s3://binwatch", "bin watch", "-bins", "bins/2"])
-def test_buckets_that_cannot_be(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+def test_invalid_bucket_names(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("BINWATCH_BUCKET", value)
     with pytest.raises(SettingsError, match=r"^BINWATCH_BUCKET: "):
         load_settings()
 
 
 @pytest.mark.parametrize(("name", "value"), [("AWS_PROFILE", "nobody"), ("AWS_ENDPOINT_URL", "127.0.0.1:9000")])
-def test_a_variable_of_aws_that_cannot_be(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+def test_invalid_aws_variables(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError, match=f"^boto3 cannot send requests to s3 .*{value}.*AWS_PROFILE"):
         make_client("s3", region_name="us-east-1")
@@ -171,7 +171,7 @@ PROGRAMS = (
 
 
 @pytest.mark.parametrize("command", PROGRAMS, ids=" ".join)
-def test_every_program_ends_with_that_line(command: tuple[str, ...]) -> None:
+def test_every_program_ends_with_the_error_line(command: tuple[str, ...]) -> None:
     environment = os.environ | {
         "BINWATCH_BROKER_URL": "amqp://binwatch:ge#heim@127.0.0.1//",
         "BINWATCH_S3_ENDPOINT_URL": "127.0.0.1:9000",

@@ -1,4 +1,4 @@
-"""Audits: appended to the ledger, and judged by the state at that moment. On both databases."""
+"""Audits are appended to the ledger and judged by the state at that time. On both databases."""
 
 from __future__ import annotations
 
@@ -65,17 +65,19 @@ def _audited(engine: Engine, reference: TruthSource = TruthSource.AUDIT) -> list
 
 
 def _confusions(engine: Engine, reference: TruthSource = TruthSource.AUDIT) -> dict[tuple[str, int, int], int]:
-    return {(model, true, said): n for model, true, said, n in _audited(engine, reference) if model != INVENTORY}
+    return {
+        (model, true, predicted): n for model, true, predicted, n in _audited(engine, reference) if model != INVENTORY
+    }
 
 
 def _totals(engine: Engine, reference: TruthSource = TruthSource.AUDIT) -> dict[Cell, tuple[int, int]]:
-    found: dict[Cell, tuple[int, int]] = {}
-    for model, true, said, n in _audited(engine, reference):
+    result: dict[Cell, tuple[int, int]] = {}
+    for model, true, predicted, n in _audited(engine, reference):
         subject = Subject.INVENTORY if model == INVENTORY else Subject.COUNT
-        cell = subject, model, true, outcome_of_difference(said - true)
-        number, error = found.get(cell, (0, 0))
-        found[cell] = number + n, error + n * abs(said - true)
-    return found
+        cell = subject, model, true, outcome_of_difference(predicted - true)
+        number, error = result.get(cell, (0, 0))
+        result[cell] = number + n, error + n * abs(predicted - true)
+    return result
 
 
 def test_an_audit_judges_the_count_and_the_inventory(records_engine: Engine) -> None:
@@ -141,8 +143,8 @@ def test_audit_totals_follow_from_the_ledger(records_engine: Engine) -> None:
     """In any order of events, each count, and each expected quantity per photo, is judged once."""
     _live(records_engine, random.Random(7))
     for reference, blind in ((TruthSource.AUDIT, True), (TruthSource.SIGHTED, False)):
-        found = _totals(records_engine, reference), _confusions(records_engine, reference)
-        assert found == _by_hand(records_engine, blind=blind)
+        result = _totals(records_engine, reference), _confusions(records_engine, reference)
+        assert result == _by_hand(records_engine, blind=blind)
     entered = select(Audit.answer, Audit.blind, func.count()).group_by(Audit.answer, Audit.blind)
     summed = select(AuditTotal.answer, AuditTotal.blind, AuditTotal.audits)
     with records_engine.connect() as connection:
@@ -165,9 +167,9 @@ def _live(engine: Engine, chance: random.Random) -> None:
             case _:
                 answer = chance.choice((AuditAnswer.COUNT, AuditAnswer.COUNT, *AuditAnswer))
                 quantity = chance.randrange(1, 9) if answer.has_quantity else None
-                who, blind = chance.choice(("Ada", "Ben", None)), chance.random() < 0.5
+                auditor, blind = chance.choice(("Ada", "Ben", None)), chance.random() < 0.5
                 with suppress(UnknownBin):
-                    record(engine, "bins", bin_id, quantity, who, answer=answer, blind=blind)
+                    record(engine, "bins", bin_id, quantity, auditor, answer=answer, blind=blind)
 
 
 def _by_hand(engine: Engine, *, blind: bool) -> tuple[dict[Cell, tuple[int, int]], dict[tuple[str, int, int], int]]:
@@ -183,17 +185,17 @@ def _by_hand(engine: Engine, *, blind: bool) -> tuple[dict[Cell, tuple[int, int]
     judged: dict[tuple[object, ...], tuple[str, str, int, int, str | None]] = {}
     with engine.connect() as connection:
         for row in connection.execute(statement).mappings():
-            said: dict[tuple[object, ...], tuple[str, str, int]] = {}
+            judgements: dict[tuple[object, ...], tuple[str, str, int]] = {}
             if row["count_id"]:
-                said["count", row["count_id"]] = ("count", row["model_version"], row["predicted"])
+                judgements["count", row["count_id"]] = ("count", row["model_version"], row["predicted"])
             if row["expectation_id"]:
                 photo = (row["bin_id"], row["expected"], row["key"], row["etag"])
-                said["inventory", *photo] = ("inventory", "", min(row["expected"], 6))
-            for of, what in said.items():
+                judgements["inventory", *photo] = ("inventory", "", min(row["expected"], 6))
+            for key, judgement in judgements.items():
                 if row["answer"] == "count":
-                    judged[of] = (*what, min(row["quantity"], 6), row["auditor"])
-                elif row["auditor"] and of in judged and judged[of][-1] == row["auditor"]:
-                    del judged[of]
+                    judged[key] = (*judgement, min(row["quantity"], 6), row["auditor"])
+                elif row["auditor"] and key in judged and judged[key][-1] == row["auditor"]:
+                    del judged[key]
     totals, confusions = Counter[Cell](), Counter[tuple[str, int, int]]()
     errors = Counter[Cell]()
     for subject, model, predicted, truth, _ in judged.values():
@@ -209,10 +211,10 @@ def test_totals_are_locked_in_the_same_order_by_all_writers(records_engine: Engi
     store = Store(records_engine)
     store.add_counts([_count("a", 6)])
     store.add_expectations([_expectation("a", 40)])
-    seen: list[str] = []
-    event.listen(records_engine, "before_cursor_execute", lambda *call: seen.append(call[2]))
+    statements: list[str] = []
+    event.listen(records_engine, "before_cursor_execute", lambda *call: statements.append(call[2]))
     add_audit(records_engine, "bins", "a", 5, "Ada")
-    totals = [found[1] for one in seen if (found := re.match(r"INSERT INTO (\w+_totals)", one))]
+    totals = [match[1] for statement in statements if (match := re.match(r"INSERT INTO (\w+_totals)", statement))]
     assert totals == ["confusion_totals", "audit_totals", "variance_totals"]
 
 
@@ -222,19 +224,19 @@ def test_an_answer_without_an_exact_number_is_not_ground_truth(records_engine: E
     store.add_expectations([_expectation("a", 9)])
     add_audit(records_engine, "bins", "a", 4, "Ada")
     hidden = {"answer": AuditAnswer.AT_LEAST, "reason": AuditReason.HIDDEN, "note": " a box in front "}
-    more = add_audit(records_engine, "bins", "a", 6, "Ben", **hidden)
-    assert (more.of_count, more.of_inventory) == (Outcome.UNDER, None), "it contradicts 4, and says nothing of 9"
-    found = {(Subject.COUNT, "v1", 4, Outcome.EXACT): (1, 0), (Subject.INVENTORY, "", 4, Outcome.OVER): (1, 2)}
-    assert _totals(records_engine) == found, "what somebody else found holds"
+    at_least = add_audit(records_engine, "bins", "a", 6, "Ben", **hidden)
+    assert (at_least.of_count, at_least.of_inventory) == (Outcome.UNDER, None), "it contradicts 4 but not 9"
+    result = {(Subject.COUNT, "v1", 4, Outcome.EXACT): (1, 0), (Subject.INVENTORY, "", 4, Outcome.OVER): (1, 2)}
+    assert _totals(records_engine) == result, "another person's number remains valid"
     for answer in (AuditAnswer.CANNOT_TELL, AuditAnswer.GO_AND_COUNT):
-        said = add_audit(records_engine, "bins", "a", None, "Ben", answer=answer)
-        assert (said.of_count, said.of_inventory) == (None, None)
-    assert _totals(records_engine) == found
+        audit = add_audit(records_engine, "bins", "a", None, "Ben", answer=answer)
+        assert (audit.of_count, audit.of_inventory) == (None, None)
+    assert _totals(records_engine) == result
     assert not add_audit(records_engine, "bins", "a", 9, "Ben").blind, 'after "at least 6" both numbers were shown'
     add_audit(records_engine, "bins", "a", 9, "Cleo")
     assert _confusions(records_engine) == {("v1", 6, 4): 1}
     with records_engine.connect() as connection:
-        second = connection.execute(select(Audit.__table__).where(Audit.id == more.id)).mappings().one()
+        second = connection.execute(select(Audit.__table__).where(Audit.id == at_least.id)).mappings().one()
     assert (second["reason"], second["note"], second["quantity"]) == ("hidden", "a box in front", 6)
 
 
@@ -242,13 +244,13 @@ def test_an_answer_without_a_number_withdraws_only_the_same_persons_number(recor
     Store(records_engine).add_counts([_count("a", 3)])
     sighted = partial(_confusions, records_engine, TruthSource.SIGHTED)
     record(records_engine, "bins", "a", 4, "Ada")
-    for who in ("Ben", None):
-        record(records_engine, "bins", "a", None, who, answer=AuditAnswer.CANNOT_TELL)
+    for auditor in ("Ben", None):
+        record(records_engine, "bins", "a", None, auditor, answer=AuditAnswer.CANNOT_TELL)
         assert sighted() == {("v1", 4, 3): 1}
     record(records_engine, "bins", "a", None, "Ada", answer=AuditAnswer.GO_AND_COUNT)
     assert sighted() == {}
     record(records_engine, "bins", "a", None, "Ada", answer=AuditAnswer.CANNOT_TELL)
-    assert sighted() == {}, "taken back once"
+    assert sighted() == {}, "withdrawn only once"
     record(records_engine, "bins", "a", 5, "Ben")
     assert sighted() == {("v1", 5, 3): 1}
 
@@ -256,8 +258,8 @@ def test_an_answer_without_a_number_withdraws_only_the_same_persons_number(recor
 def test_a_blind_audit_that_repeats_a_sighted_one_is_recorded(records_engine: Engine) -> None:
     Store(records_engine).add_counts([_count("a", 3)])
     assert not record(records_engine, "bins", "a", 2).blind
-    again = add_audit(records_engine, "bins", "a", 2)
-    assert (again.blind, again.is_new) == (True, True)
+    repeated = add_audit(records_engine, "bins", "a", 2)
+    assert (repeated.blind, repeated.is_new) == (True, True)
     assert not record(records_engine, "bins", "a", 2).is_new
     assert _confusions(records_engine) == {("v1", 2, 3): 1}
 
@@ -278,12 +280,12 @@ def test_only_the_first_number_for_a_photo_can_be_blind(records_engine: Engine) 
     store = Store(records_engine)
     store.add_counts([_count("a", 3)])
 
-    def answer(quantity: int, who: str, seen: int | None) -> tuple[bool, bool]:
-        audited = add_audit(records_engine, "bins", "a", quantity, who, seen)
+    def answer(quantity: int, auditor: str, seen_count: int | None) -> tuple[bool, bool]:
+        audited = add_audit(records_engine, "bins", "a", quantity, auditor, seen_count)
         return audited.blind, audited.is_new
 
     assert answer(4, "Ada", 1) == (True, True)
-    assert answer(4, "Ada", 1) == (True, False), "a form that was sent twice"
+    assert answer(4, "Ada", 1) == (True, False), "a form sent twice"
     assert answer(3, "Ada", 1) == (False, True)
     assert answer(3, "Ben", 1) == (True, True)
     store.add_counts([_count("a", 3, model="v2")])
@@ -352,8 +354,8 @@ def test_bin_totals_equal_a_scan(records_engine: Engine) -> None:
         totals = connection.execute(
             select(BinTotal.photo_state, BinTotal.quantity_state, BinTotal.bins).where(BinTotal.bins != 0)
         ).all()
-    found = {(PhotoState(photo), QuantityState(quantity)): bins for photo, quantity, bins in scanned}
-    assert found == {
+    result = {(PhotoState(photo), QuantityState(quantity)): bins for photo, quantity, bins in scanned}
+    assert result == {
         (PhotoState.COUNTED, QuantityState.NONE): 2,
         (PhotoState.COUNTED, QuantityState.KNOWN): 1,
         (PhotoState.NONE, QuantityState.KNOWN): 1,

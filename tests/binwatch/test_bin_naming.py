@@ -1,4 +1,4 @@
-"""Which bin a key is of: by a list, by a pattern, else by the file's name."""
+"""Mapping of keys to bins: by a list, by a pattern, otherwise by the file name."""
 
 from __future__ import annotations
 
@@ -20,10 +20,14 @@ FOLDER = r"(?P<bin>[^/]+)/[^/]+$"
         (None, "shelf/A12/00184.jpg", "00184"),
         (FOLDER, "shelf/A12/00184.jpg", "A12"),
         (FOLDER, "shelf/A12/data.json", "A12"),
-        (FOLDER, "00184.jpg", "00184"),  # no folder: by its name
-        (r"^(?P<bin>\w+-\d+)_", "cam/A-7_2026-11-29.jpg", "A-7_2026-11-29"),  # of the whole key, which begins with cam/
+        (FOLDER, "00184.jpg", "00184"),  # no folder: by file name
+        (
+            r"^(?P<bin>\w+-\d+)_",
+            "cam/A-7_2026-11-29.jpg",
+            "A-7_2026-11-29",
+        ),  # matches the whole key, which begins with cam/
         (r"(?:^|/)(?P<bin>\w+-\d+)_", "cam/A-7_2026-11-29.jpg", "A-7"),
-        (r"(?P<bin>x*)", "00184.jpg", "00184"),  # an empty match is none
+        (r"(?P<bin>x*)", "00184.jpg", "00184"),  # an empty match does not count
         (FOLDER, "cafe\u0301/1.jpg", "caf\u00e9"),
     ],
 )
@@ -31,26 +35,26 @@ def test_pattern(pattern: str | None, key: str, bin_id: str) -> None:
     assert make_bin_naming(pattern, None)(key) == bin_id
 
 
-def test_a_list_goes_before_the_pattern(tmp_path: Path) -> None:
+def test_the_list_takes_precedence_over_the_pattern(tmp_path: Path) -> None:
     file = tmp_path / "bins.csv"
     rows = ["photo,bin,by", "IMG_1.jpg,A-1,x", "shelf/IMG_2.jpg,A-2,x", "cafe\u0301.jpg,C,x", "'=1.jpg,D,x"]
     file.write_text("\n".join(rows), encoding="utf-8-sig")
-    found = make_bin_naming(FOLDER, file)
-    assert found("anywhere/IMG_1.jpg") == "A-1"
-    assert found("shelf/IMG_2.jpg") == "A-2"
-    assert found("other/IMG_2.jpg") == "other"
-    assert found("x/caf\u00e9.jpg") == "C"
-    assert found("=1.jpg") == "D"  # as spreadsheets are kept from taking it for a formula
+    naming = make_bin_naming(FOLDER, file)
+    assert naming("anywhere/IMG_1.jpg") == "A-1"
+    assert naming("shelf/IMG_2.jpg") == "A-2"
+    assert naming("other/IMG_2.jpg") == "other"
+    assert naming("x/caf\u00e9.jpg") == "C"
+    assert naming("=1.jpg") == "D"  # escaped so that spreadsheets do not read it as a formula
     assert make_bin_naming(None, None)("IMG_1.jpg") == BY_FILE_NAME("IMG_1.jpg") == "IMG_1"
 
 
-def test_a_list_as_a_spreadsheet_or_another_csv(tmp_path: Path) -> None:
+def test_lists_may_be_spreadsheets_or_csv_variants(tmp_path: Path) -> None:
     book = openpyxl.Workbook()
     for row in (["Which photo is where"], ["Bin", "Photo"], ["A-1", "IMG_1.jpg"], [7, 12]):
         book.active.append(row)
     book.save(tmp_path / "bins.xlsx")
-    found = make_bin_naming(None, tmp_path / "bins.xlsx")
-    assert (found("x/IMG_1.jpg"), found("12")) == ("A-1", "7")
+    naming = make_bin_naming(None, tmp_path / "bins.xlsx")
+    assert (naming("x/IMG_1.jpg"), naming("12")) == ("A-1", "7")
     (tmp_path / "bins.csv").write_bytes("photo;bin\nIMG_1.jpg;Fach Ö\n".encode("cp1252"))
     assert make_bin_naming(None, tmp_path / "bins.csv")("IMG_1.jpg") == "Fach Ö"
 
@@ -67,7 +71,7 @@ def test_a_list_as_a_spreadsheet_or_another_csv(tmp_path: Path) -> None:
         ('photo,bin\n"a.jpg,A\n', "is not a CSV (unexpected end of data)"),
     ],
 )
-def test_lists_that_say_too_little(tmp_path: Path, text: str, words: str) -> None:
+def test_incomplete_lists_are_refused(tmp_path: Path, text: str, words: str) -> None:
     file = tmp_path / "bins.csv"
     file.write_text(text, encoding="utf-8")
     with pytest.raises(SettingsError) as raised:
@@ -76,7 +80,7 @@ def test_lists_that_say_too_little(tmp_path: Path, text: str, words: str) -> Non
     assert words in str(raised.value)
 
 
-def test_a_list_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_list_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="cannot be read"):
         make_bin_naming(None, tmp_path / "none.csv")
 
@@ -84,7 +88,7 @@ def test_a_list_that_is_not_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("pattern", "words"), [("(", "is not a regular expression"), (r"([^/]+)/", "has no group (?P<bin>…)")]
 )
-def test_patterns_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch, pattern: str, words: str) -> None:
+def test_invalid_patterns_are_refused(monkeypatch: pytest.MonkeyPatch, pattern: str, words: str) -> None:
     with pytest.raises(SettingsError) as raised:
         make_bin_naming(pattern, None)
     assert words in str(raised.value)

@@ -1,4 +1,4 @@
-"""A bundle is used only if it is what its card says."""
+"""Bundles and their cards: validation, checksums and writing."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def estimate(value: float = 0.5) -> Estimate:
 
 
 def full_card(folder: Path) -> Card:
-    """A card with every field set, for files in `folder`."""
+    """Return a card with every field set, for files in `folder`."""
     for name in ("model.onnx", "model.int8.onnx"):
         (folder / name).write_bytes(name.encode() * 100)
     metrics = Metrics(
@@ -69,7 +69,7 @@ def full_card(folder: Path) -> Card:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A good bundle."""
+    """Return the folder of a valid bundle."""
     write_card(tmp_path, full_card(tmp_path))
     return tmp_path
 
@@ -103,32 +103,32 @@ def test_describe(tmp_path: Path) -> None:
     assert variant.sha256 == sha256_of(path) == hashlib.sha256(b"abc").hexdigest()
 
 
-def test_the_card_is_replaced_whole(folder: Path) -> None:
+def test_the_card_is_replaced_atomically(folder: Path) -> None:
     card = full_card(folder).model_copy(update={"version": "next"})
     assert write_card(folder, card) == folder / CARD_FILE
     assert Bundle(folder).card.version == "next"
 
 
-def test_no_folder(tmp_path: Path) -> None:
+def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
     message = _refused(tmp_path / "none")
     assert "cannot be read (No such file or directory); name a folder with a model bundle" in message
 
 
-def test_no_card(tmp_path: Path) -> None:
+def test_a_missing_card_is_refused(tmp_path: Path) -> None:
     assert "cannot be read" in _refused(tmp_path)
 
 
-def test_a_file_instead_of_a_folder(folder: Path) -> None:
+def test_a_file_instead_of_a_bundle_folder_is_refused(folder: Path) -> None:
     assert "Not a directory" in _refused(folder / "model.onnx")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "not JSON", "[" * 10_000], ids=lambda text: text[:8])
-def test_a_card_that_is_no_json_object(folder: Path, text: str) -> None:
+def test_a_card_that_is_not_a_json_object_is_refused(folder: Path, text: str) -> None:
     (folder / CARD_FILE).write_text(text)
     assert "the file: " in _refused(folder)
 
 
-def test_a_card_that_is_no_text(folder: Path) -> None:
+def test_a_binary_card_is_refused(folder: Path) -> None:
     (folder / CARD_FILE).write_bytes(b"\xff\xfe\x00\x80")
     assert "is not UTF-8 text" in _refused(folder)
 
@@ -154,7 +154,9 @@ def test_a_card_that_is_no_text(folder: Path) -> None:
         (lambda card: card["variants"]["int8"].update(bytes=0), "variants.int8.bytes: "),
     ],
 )
-def test_a_card_with_a_wrong_field(folder: Path, change: Callable[[dict[str, Any]], Any], words: str) -> None:
+def test_a_card_with_an_invalid_field_is_refused(
+    folder: Path, change: Callable[[dict[str, Any]], Any], words: str
+) -> None:
     _edit(folder, change)
     message = _refused(folder)
     assert words in message
@@ -164,32 +166,32 @@ def test_a_card_with_a_wrong_field(folder: Path, change: Callable[[dict[str, Any
 @pytest.mark.parametrize(
     "name", ["../model.onnx", "/etc/passwd", "a/b.onnx", "..", ".hidden", "", "a\\b", "model.onnx\n", "C:model"]
 )
-def test_a_card_that_points_elsewhere(folder: Path, name: str) -> None:
+def test_files_outside_the_bundle_are_refused(folder: Path, name: str) -> None:
     _edit(folder, lambda card: card["variants"]["int8"].update(file=name))
     assert "variants.int8.file: String should match pattern" in _refused(folder)
 
 
 @pytest.mark.parametrize("classes", [list(CLASSES[:-1]), ["no", "yes"], list(reversed(CLASSES))])
-def test_other_classes(folder: Path, classes: list[str]) -> None:
+def test_other_classes_are_refused(folder: Path, classes: list[str]) -> None:
     _edit(folder, lambda card: card.update(classes=classes))
     message = _refused(folder)
     assert repr(classes[0]) in message
     assert "this release counts ('0', '1', '2', '3', '4', '5', 'more than 5'); export the model again" in message
 
 
-def test_a_variant_that_the_bundle_lacks(folder: Path) -> None:
+def test_a_missing_variant_is_an_error(folder: Path) -> None:
     with pytest.raises(BundleError, match=r"no fp16 variant in card\.json \(found: fp32, int8\); export it or choose"):
         Bundle(folder).model_path(Precision.FP16)
 
 
-def test_a_missing_file(folder: Path) -> None:
+def test_a_missing_model_file_is_refused(folder: Path) -> None:
     (folder / "model.int8.onnx").unlink()
     with pytest.raises(BundleError, match=r"model\.int8\.onnx: named in card\.json but missing"):
         Bundle(folder).model_path(Precision.INT8)
     assert Bundle(folder).model_path(Precision.FP32)
 
 
-def test_a_folder_instead_of_a_file(folder: Path) -> None:
+def test_a_folder_instead_of_a_model_file_is_refused(folder: Path) -> None:
     (folder / "model.int8.onnx").unlink()
     (folder / "model.int8.onnx").mkdir()
     with pytest.raises(BundleError, match=r"named in card\.json but missing"):
@@ -197,7 +199,7 @@ def test_a_folder_instead_of_a_file(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"model of another bundle", b"model.int8.onnx" * 99])
-def test_another_file(folder: Path, data: bytes) -> None:
+def test_a_changed_model_file_is_refused(folder: Path, data: bytes) -> None:
     (folder / "model.int8.onnx").write_bytes(data)
     with pytest.raises(BundleError) as refused:
         Bundle(folder).model_path(Precision.INT8)
@@ -208,6 +210,6 @@ def test_another_file(folder: Path, data: bytes) -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_figures_that_json_cannot_hold(value: float) -> None:
+def test_non_finite_figures_are_refused(value: float) -> None:
     with pytest.raises(ValidationError, match="finite"):
         estimate(value)

@@ -1,4 +1,4 @@
-"""The figures of a confusion matrix, against the plain arithmetic of the pairs that it was made of."""
+"""Figures of a confusion matrix, compared with figures computed directly from the pairs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_known_figures() -> None:
     assert matrix.rows[0] == [0, 0, 0, 0, 0, 0, 1]
 
 
-def test_a_part_of_it() -> None:
+def test_filtering_a_matrix() -> None:
     matrix = ConfusionMatrix.from_pairs(PAIRS)
     assert matrix.where(true_class=3).cells == {(3, 3): 1, (3, 4): 1, (3, 1): 1}
     assert matrix.where(outcome=Outcome.OVER).cells == {(3, 4): 1, (0, 6): 1}
@@ -34,7 +34,7 @@ def test_a_part_of_it() -> None:
     assert matrix.where() == matrix
 
 
-def test_nothing_compared() -> None:
+def test_an_empty_matrix_has_no_figures() -> None:
     nothing = ConfusionMatrix()
     assert (nothing.comparisons, nothing.absolute_error) == (0, 0)
     assert (nothing.agreement, nothing.within_one, nothing.mae, nothing.rmse) == (None, None, None, None)
@@ -42,7 +42,7 @@ def test_nothing_compared() -> None:
 
 
 @given(st.lists(st.tuples(classes, classes), min_size=1))
-def test_figures_are_those_of_the_pairs(pairs: list[tuple[int, int]]) -> None:
+def test_figures_match_the_pairs(pairs: list[tuple[int, int]]) -> None:
     matrix, errors = ConfusionMatrix.from_pairs(pairs), [predicted - true for true, predicted in pairs]
     assert matrix.comparisons == len(pairs)
     assert matrix.agreement == pytest.approx(errors.count(0) / len(errors))

@@ -1,4 +1,4 @@
-"""Counts beside quantities."""
+"""Comparison of counts with quantities: classes, errors and differences."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ def test_class_of(quantity: int, index: int) -> None:
     assert class_of(quantity) == index
 
 
-def test_classes_are_a_view_of_a_distribution() -> None:
+def test_class_probabilities_derive_from_the_distribution() -> None:
     both = np.array([[0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.2, 0.1, 0.1], [0, 0, 0, 0, 0, 0.25, 0.25, 0, 0.5]], np.float32)
-    found = class_probabilities(both)
-    assert found.dtype == np.float32
-    assert found[0] == pytest.approx([0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.4])
-    assert found[1].tolist() == [0, 0, 0, 0, 0, 0.25, 0.75]
-    assert class_probabilities(both[1]).tolist() == found[1].tolist()
-    assert class_probabilities(found) is found
+    result = class_probabilities(both)
+    assert result.dtype == np.float32
+    assert result[0] == pytest.approx([0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.4])
+    assert result[1].tolist() == [0, 0, 0, 0, 0, 0.25, 0.75]
+    assert class_probabilities(both[1]).tolist() == result[1].tolist()
+    assert class_probabilities(result) is result
 
 
-def test_a_negative_quantity() -> None:
+def test_a_negative_quantity_is_refused() -> None:
     with pytest.raises(ValueError, match="cannot be negative: -1"):
         class_of(-1)
 
@@ -63,7 +63,7 @@ def test_error_and_outcome(predicted: int, quantity: int, error: int, outcome: O
     ("predicted", "quantity", "difference"),
     [(3, 7, -4), (5, 3, 2), (5, 5, 0), (MORE_THAN_5, 4, 2), (MORE_THAN_5, 5, 1), (MORE_THAN_5, 209, 0), (0, 209, -209)],
 )
-def test_the_difference_has_no_cap(predicted: int, quantity: int, difference: int) -> None:
+def test_the_difference_is_not_capped(predicted: int, quantity: int, difference: int) -> None:
     assert item_difference(predicted, quantity) == difference
 
 
@@ -87,19 +87,19 @@ def test_classes() -> None:
     assert len(CLASSES) == 7
 
 
-def spread(**chances: float) -> list[float]:
-    """A distribution over 0 to 20 and more, by quantity: `at_17=0.5`; `more` is beyond 20."""
-    found = [chances.get(f"at_{quantity}", 0.0) for quantity in range(21)]
-    return [*found, chances.get("more", 0.0)]
+def distribution_of(**chances: float) -> list[float]:
+    """Return a distribution over 0 to 20 and more, with probabilities such as `at_17=0.5`; `more` is above 20."""
+    result = [chances.get(f"at_{quantity}", 0.0) for quantity in range(21)]
+    return [*result, chances.get("more", 0.0)]
 
 
-def test_what_lies_beyond_five_is_the_middle_of_the_rest() -> None:
-    said = spread(at_4=0.2, at_6=0.12, at_12=0.12, at_17=0.32, at_18=0.16, more=0.08)
-    assert estimate_large_count(MORE_THAN_5, said) == LargeCount(low=6, median=17, high=18, open=21)
-    assert estimate_large_count(4, said) is None
+def test_a_count_beyond_five_is_the_median_of_the_tail() -> None:
+    distribution = distribution_of(at_4=0.2, at_6=0.12, at_12=0.12, at_17=0.32, at_18=0.16, more=0.08)
+    assert estimate_large_count(MORE_THAN_5, distribution) == LargeCount(low=6, median=17, high=18, open=21)
+    assert estimate_large_count(4, distribution) is None
     assert estimate_large_count(MORE_THAN_5, [0.1] * 7) is None
     assert estimate_large_count(MORE_THAN_5, None) is None
-    assert estimate_large_count(MORE_THAN_5, spread(more=1.0)) == LargeCount(21, 21, 21, 21)
+    assert estimate_large_count(MORE_THAN_5, distribution_of(more=1.0)) == LargeCount(21, 21, 21, 21)
 
 
 @pytest.mark.parametrize(
@@ -114,14 +114,14 @@ def test_what_lies_beyond_five_is_the_middle_of_the_rest() -> None:
         (2, 15, "15 more"),
     ],
 )
-def test_counts_beyond_five_agree_with_what_is_likely(quantity: int, difference: int, words: str) -> None:
+def test_counts_beyond_five_agree_with_likely_quantities(quantity: int, difference: int, words: str) -> None:
     finer = LargeCount(low=14, median=17, high=19, open=21)
     assert item_difference(MORE_THAN_5, quantity, finer) == difference
     assert describe_difference(MORE_THAN_5, quantity, finer) == words
     assert describe_count(MORE_THAN_5, finer) == "about 17"
 
 
-def test_an_open_end_agrees_with_all_that_is_larger() -> None:
+def test_an_open_ended_count_agrees_with_all_larger_quantities() -> None:
     finer = LargeCount(low=18, median=21, high=21, open=21)
     assert [item_difference(MORE_THAN_5, quantity, finer) for quantity in (17, 18, 21, 300)] == [4, 0, 0, 0]
     assert describe_difference(MORE_THAN_5, 17, finer) == "at least 4 more"

@@ -36,8 +36,8 @@ CALIBRATION = Calibration(photos=4, split="test", categories=(category((0.1, 0.5
 
 
 def count(bin_id: str, predicted: int | None, minutes: int = 0, model: str = "v1", **fields: Any) -> NewCount:
-    """A count with probability 0.7, or a failure."""
-    said = None if predicted is None else [0.7 if index == predicted else 0.05 for index in range(7)]
+    """Return a count with probability 0.7, or a failed count."""
+    probabilities = None if predicted is None else [0.7 if index == predicted else 0.05 for index in range(7)]
     values: dict[str, Any] = {
         "bucket": "bins",
         "key": f"bin-images/{bin_id}.jpg",
@@ -47,14 +47,14 @@ def count(bin_id: str, predicted: int | None, minutes: int = 0, model: str = "v1
         "provider": "CPUExecutionProvider",
         "modified_at": START + timedelta(minutes=minutes),
         "predicted": predicted,
-        "probabilities": said,
+        "probabilities": probabilities,
         "reason": Reason.CORRUPT if predicted is None else None,
     }
     return NewCount(**(values | fields))
 
 
 def expect(bin_id: str, quantity: int | None, minutes: int = 0) -> NewExpectation:
-    """An expected quantity, or a metadata file without one."""
+    """Return an expected quantity, or the record of a metadata file without one."""
     return NewExpectation(
         bucket="bins",
         bin_id=bin_id,
@@ -76,8 +76,8 @@ def rows(engine: Engine, table: type[Base]) -> list[dict[str, Any]]:
 
 def current(engine: Engine) -> dict[str, tuple[int, int, int]]:
     """Read predicted, expected and difference by bin."""
-    found = rows(engine, CurrentComparison)
-    return {row["bin_id"]: (row["predicted"], row["expected"], row["difference"]) for row in found}
+    result = rows(engine, CurrentComparison)
+    return {row["bin_id"]: (row["predicted"], row["expected"], row["difference"]) for row in result}
 
 
 def test_only_the_latest_count_and_quantity_are_listed(records_engine: Engine) -> None:
@@ -97,7 +97,7 @@ def test_a_bin_that_can_no_longer_be_compared_is_removed(records_engine: Engine)
     store.add_counts([count("a", None, minutes=1)])
     store.add_expectations([expect("b", None, minutes=1)])
     assert current(records_engine) == {}
-    store.add_counts([count("a", 3, minutes=1)])  # the failure was not the photo's
+    store.add_counts([count("a", 3, minutes=1)])  # the failure was not caused by the photo
     assert current(records_engine) == {"a": (3, 2, 1)}
 
 
@@ -107,8 +107,8 @@ def test_comparisons_get_p_values_by_their_models_calibration(records_engine: En
     store.add_counts([count("a", 2), count("b", 2), count("c", 2, model="older")])
     store.add_expectations([expect("a", 2), expect("b", 3), expect("c", 3)])
     columns = ("chance", "p_value", "p_missing", "p_surplus", "doubt", "doubt_one_sided")
-    found = {row["bin_id"]: tuple(map(row.get, columns)) for row in rows(records_engine, CurrentComparison)}
-    assert found == {
+    result = {row["bin_id"]: tuple(map(row.get, columns)) for row in rows(records_engine, CurrentComparison)}
+    assert result == {
         "a": (0.7, 0.8, 1.0, 0.8, 0.8, 0.8),
         "b": (0.05, 0.4, 0.4, 0.8, 0.4, 0.4),
         "c": (0.05, None, None, None, 1.05, 1.05),
@@ -124,26 +124,26 @@ def test_comparisons_get_p_values_by_their_models_calibration(records_engine: En
 def test_one_sided_doubt_is_in_the_direction_of_the_difference(records_engine: Engine) -> None:
     """This calibration has lower scores for a surplus, so the same tail has a smaller p-value on that side."""
     store = Store(records_engine)
-    every = category((0.1, 0.5, 0.5, 0.9), surplus=(0.1, 0.1, 0.1, 0.2))
-    store.use_model("v1", Calibration(photos=4, split="test", categories=(every,)))
+    pooled = category((0.1, 0.5, 0.5, 0.9), surplus=(0.1, 0.1, 0.1, 0.2))
+    store.use_model("v1", Calibration(photos=4, split="test", categories=(pooled,)))
     store.add_counts([count("more", 4), count("fewer", 2)])
     store.add_expectations([expect("more", 3), expect("fewer", 3)])
-    found = {row["bin_id"]: row for row in rows(records_engine, CurrentComparison)}
-    assert (found["more"]["difference"], found["fewer"]["difference"]) == (1, -1)
-    assert found["more"]["doubt_one_sided"] == found["more"]["p_surplus"] == 0.2
-    assert found["fewer"]["doubt_one_sided"] == found["fewer"]["p_missing"] == 0.4
+    result = {row["bin_id"]: row for row in rows(records_engine, CurrentComparison)}
+    assert (result["more"]["difference"], result["fewer"]["difference"]) == (1, -1)
+    assert result["more"]["doubt_one_sided"] == result["more"]["p_surplus"] == 0.2
+    assert result["fewer"]["doubt_one_sided"] == result["fewer"]["p_missing"] == 0.4
 
 
 def test_a_quantity_that_the_model_cannot_predict_ranks_last(records_engine: Engine) -> None:
     """Its probability is always 0: ranked by probability, such bins would hide those that are recorded wrongly."""
-    some = category((0.1, 0.5, 0.5, 0.9), classes=(1, 2, 3, 4, 5))
+    partial = category((0.1, 0.5, 0.5, 0.9), classes=(1, 2, 3, 4, 5))
     store = Store(records_engine)
-    store.use_model("v1", Calibration(photos=4, split="test", categories=(some,)))
-    said = [0.0, 0.1, 0.7, 0.1, 0.1, 0.0, 0.0]
-    store.add_counts([count(bin_id, 2, probabilities=said) for bin_id in ("a", "b", "c")])
+    store.use_model("v1", Calibration(photos=4, split="test", categories=(partial,)))
+    probabilities = [0.0, 0.1, 0.7, 0.1, 0.1, 0.0, 0.0]
+    store.add_counts([count(bin_id, 2, probabilities=probabilities) for bin_id in ("a", "b", "c")])
     store.add_expectations([expect("a", 0), expect("b", 3), expect("c", 12)])
-    found = {row["bin_id"]: (row["p_value"], row["doubt"]) for row in rows(records_engine, CurrentComparison)}
-    assert found == {"a": (None, 3.0), "b": (0.4, 0.4), "c": (None, 3.0)}
+    result = {row["bin_id"]: (row["p_value"], row["doubt"]) for row in rows(records_engine, CurrentComparison)}
+    assert result == {"a": (None, 3.0), "b": (0.4, 0.4), "c": (None, 3.0)}
     assert [(row["chance"], row["error"]) for row in rows(records_engine, Comparison)] == [
         (None, 2),
         (0.1, -1),
@@ -154,18 +154,18 @@ def test_a_quantity_that_the_model_cannot_predict_ranks_last(records_engine: Eng
 
 def test_17_counted_where_40_are_expected(records_engine: Engine) -> None:
     """Both are "more than 5", so the outcome is exact; but the listed difference is not 0, and the p-value is low."""
-    said = [0.0] * 6 + [0.005] * 10 + [0.15, 0.5, 0.2, 0.05, 0.03, 0.02]
-    classes = [*said[:6], round(sum(said[6:]), 6)]
+    distribution = [0.0] * 6 + [0.005] * 10 + [0.15, 0.5, 0.2, 0.05, 0.03, 0.02]
+    classes = [*distribution[:6], round(sum(distribution[6:]), 6)]
     store = Store(records_engine)
     store.use_model("v1", CALIBRATION)
-    finer = {"probabilities": classes, "distribution": said}
+    finer = {"probabilities": classes, "distribution": distribution}
     store.add_counts([count(bin_id, 6, **finer) for bin_id in ("few", "right", "none")] + [count("classes", 6)])
     store.add_expectations([expect(*pair) for pair in (("few", 40), ("right", 18), ("none", 3), ("classes", 40))])
-    found = {
+    result = {
         row["bin_id"]: (row["difference"], row["p_missing"], row["p_surplus"])
         for row in rows(records_engine, CurrentComparison)
     }
-    assert found == {
+    assert result == {
         "few": (-23, 0.2, 1.0),
         "right": (0, 0.4, 1.0),
         "none": (14, 1.0, 0.2),
@@ -183,7 +183,7 @@ def test_a_changed_calibration_is_used_at_once(records_engine: Engine) -> None:
     store.add_counts([count("a", 2)])
     other = Calibration(photos=1, split="test", categories=(category((1.0,)),))
     Store(records_engine).use_model("v1", other)
-    Store(records_engine).use_model("v1", None)  # a worker with an older bundle knows none, and takes none away
+    Store(records_engine).use_model("v1", None)  # a worker with an older bundle has no calibration and removes none
     store.add_counts([count("b", 2)])
     assert [row["p_value"] for row in rows(records_engine, CurrentComparison)] == [0.4, 1.0]
 
@@ -225,8 +225,8 @@ def test_a_bin_whose_expected_class_has_probability_0_is_ranked(records_engine: 
 
 def test_a_bin_whose_expected_class_is_certain_is_ranked(records_engine: Engine) -> None:
     """As a class it agrees with certainty, but beyond five it can still have a low p-value."""
-    said = [0.0] * 6 + [0.0] * 10 + [0.2, 0.6, 0.2, 0.0, 0.0, 0.0]
-    finer = {"probabilities": [0.0] * 6 + [1.0], "distribution": said}
+    distribution = [0.0] * 6 + [0.0] * 10 + [0.2, 0.6, 0.2, 0.0, 0.0, 0.0]
+    finer = {"probabilities": [0.0] * 6 + [1.0], "distribution": distribution}
     store = Store(records_engine)
     store.add_counts([count("few", 6, **finer), count("none", 6, probabilities=None)])
     store.add_expectations([expect("few", 40), expect("none", 40)])
@@ -243,7 +243,7 @@ def judged(engine: Engine) -> dict[str, tuple[Any, ...]]:
 
 
 STRICTER = Calibration(photos=1, split="test", categories=(category((0.0,)),))
-"""A calibration whose only score is 0, so that every score above 0 is odder."""
+"""A calibration whose only score is 0, so that every score above 0 is more unusual."""
 
 
 def test_a_new_calibration_updates_existing_p_values(records_engine: Engine) -> None:
@@ -262,7 +262,7 @@ def test_a_new_calibration_updates_existing_p_values(records_engine: Engine) -> 
     assert judged(records_engine) == before | {"a": (0.5, 0.5, 2), "b": (0.5, 0.5, 2)}
     assert update_p_values(records_engine) == 0
     ledger = {row["bin_id"]: row["p_value"] for row in rows(records_engine, Comparison)}
-    assert ledger == {"a": 0.4, "b": 0.8, "other": 0.4}, "what was flagged at its time"
+    assert ledger == {"a": 0.4, "b": 0.8, "other": 0.4}, "the p-value in the ledger at that time"
 
 
 def test_a_repeated_quantity_keeps_the_current_p_values(records_engine: Engine) -> None:
@@ -280,13 +280,13 @@ def test_a_repeated_quantity_keeps_the_current_p_values(records_engine: Engine) 
 
 def test_quantities_that_a_new_calibration_lacks_lose_their_p_values(records_engine: Engine) -> None:
     """A calibration that has them again brings the p-values back."""
-    some = Calibration(photos=4, split="test", categories=(category((0.1, 0.5, 0.5, 0.9), classes=(1, 2, 3, 4, 5)),))
+    partial = Calibration(photos=4, split="test", categories=(category((0.1, 0.5, 0.5, 0.9), classes=(1, 2, 3, 4, 5)),))
     store = Store(records_engine)
     store.use_model("v1", CALIBRATION)
     store.add_counts([count("a", 2), count("b", 2)])
     store.add_expectations([expect("a", 0), expect("b", 3)])
     (before,) = {judged(records_engine)["a"]}
-    store.use_model("v1", some)
+    store.use_model("v1", partial)
     assert update_p_values(records_engine) == 2
     assert judged(records_engine) == {"a": (None, 3.0, 2), "b": (0.4, 0.4, 2)}
     assert {row["kind"]: row["bins"] for row in rows(records_engine, RankTotal)} == {"calibrated": 1, "uncalibrated": 1}
@@ -298,12 +298,12 @@ def test_quantities_that_a_new_calibration_lacks_lose_their_p_values(records_eng
 
 def test_bins_of_an_unpredictable_quantity_rank_last_after_calibration(records_engine: Engine) -> None:
     """Compared before the calibration was recorded, they had probability 0, and so ranked first."""
-    some = Calibration(photos=4, split="test", categories=(category((0.1, 0.5, 0.5, 0.9), classes=(1, 2, 3, 4, 5)),))
+    partial = Calibration(photos=4, split="test", categories=(category((0.1, 0.5, 0.5, 0.9), classes=(1, 2, 3, 4, 5)),))
     store = Store(records_engine)
     store.add_counts([count("a", 2, probabilities=[0.0, 0.1, 0.7, 0.1, 0.1, 0.0, 0.0])])
     store.add_expectations([expect("a", 0)])
     assert judged(records_engine) == {"a": (None, 1.0, 0)}
-    store.use_model("v1", some)
+    store.use_model("v1", partial)
     assert [update_p_values(records_engine), update_p_values(records_engine)] == [1, 0]
     assert judged(records_engine) == {"a": (None, 3.0, 1)}
     assert [row["chance"] for row in rows(records_engine, CurrentComparison)] == [1.0]
@@ -332,7 +332,7 @@ def test_updating_p_values_continues_after_a_failure(
     monkeypatch.setattr(ranking, "_write_p_values", write)
     with pytest.raises(RuntimeError, match="the connection broke"):
         update_p_values(records_engine)
-    assert sorted(found[2] for found in judged(records_engine).values()) == [1, 1, 1, 2, 2]
+    assert sorted(result[2] for result in judged(records_engine).values()) == [1, 1, 1, 2, 2]
     assert update_p_values(records_engine) == 3
     assert set(judged(records_engine).values()) == {(0.5, 0.5, 2)}
     assert [record.getMessage() for record in caplog.records] == [
@@ -346,12 +346,12 @@ def test_rank_totals_equal_a_scan(records_engine: Engine) -> None:
     store = Store(records_engine)
 
     def scanned() -> dict[str, int]:
-        found = [row["p_value"] is not None for row in rows(records_engine, CurrentComparison)]
-        return {RankKind.CALIBRATED: sum(found), RankKind.UNCALIBRATED: len(found) - sum(found)}
+        result = [row["p_value"] is not None for row in rows(records_engine, CurrentComparison)]
+        return {RankKind.CALIBRATED: sum(result), RankKind.UNCALIBRATED: len(result) - sum(result)}
 
     def totals() -> dict[str, int]:
-        kept = {row["kind"]: row["bins"] for row in rows(records_engine, RankTotal)}
-        return dict.fromkeys(RankKind, 0) | kept
+        recorded = {row["kind"]: row["bins"] for row in rows(records_engine, RankTotal)}
+        return dict.fromkeys(RankKind, 0) | recorded
 
     store.add_counts([count(name, 2) for name in "abcd"])
     store.add_expectations([expect(name, 3) for name in "abcde"])
@@ -373,8 +373,8 @@ def test_an_audit_holds_for_every_models_count_of_the_photo(records_engine: Engi
 
     def audit() -> int | None:
         (row,) = rows(records_engine, CurrentComparison)
-        found: int | None = row["audit_id"]
-        return found
+        result: int | None = row["audit_id"]
+        return result
 
     assert audit() == audited.id
     store.add_counts([count("a", 3, model="v2")])
@@ -388,10 +388,10 @@ def test_an_audit_holds_for_every_models_count_of_the_photo(records_engine: Engi
 def test_an_audit_of_a_replaced_photo_is_refused(records_engine: Engine) -> None:
     store = Store(records_engine)
     store.add_counts([count("a", 2), count("a", 2, model="v2"), count("a", 5, minutes=1)])
-    first, again, newest = (row["id"] for row in rows(records_engine, Count))
-    for seen in (first, again, None, 10**9):
+    first, second, newest = (row["id"] for row in rows(records_engine, Count))
+    for seen_count in (first, second, None, 10**9):
         with pytest.raises(StaleAudit, match="bin 'a' has another photo"):
-            add_audit(records_engine, "bins", "a", 3, seen_count_id=seen)
+            add_audit(records_engine, "bins", "a", 3, seen_count_id=seen_count)
     assert add_audit(records_engine, "bins", "a", 3, seen_count_id=newest).is_new
     assert add_audit(records_engine, "bins", "a", 4, seen_count_id=SeenPhoto.ANY).is_new
 
@@ -399,8 +399,8 @@ def test_an_audit_of_a_replaced_photo_is_refused(records_engine: Engine) -> None
 def test_a_repeated_audit_is_recorded_once(records_engine: Engine) -> None:
     Store(records_engine).add_counts([count("a", 2)])
     first = add_audit(records_engine, "bins", "a", 3, "Ada")
-    again = add_audit(records_engine, "bins", "a", 3, "Ada")
-    assert (again.id, again.is_new) == (first.id, False)
+    repeated = add_audit(records_engine, "bins", "a", 3, "Ada")
+    assert (repeated.id, repeated.is_new) == (first.id, False)
     assert add_audit(records_engine, "bins", "a", 3, "Bob").is_new
     assert add_audit(records_engine, "bins", "a", 3, "Ada").is_new
 
@@ -428,7 +428,7 @@ def test_hourly_and_confusion_totals(records_engine: Engine) -> None:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def empty_url(request: pytest.FixtureRequest, tmp_path: Any) -> str:
-    """URL of a database without any table."""
+    """Return the URL of a database without tables."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'empty.db'}"
     url: str = request.getfixturevalue("postgres_empty_url")
@@ -449,17 +449,17 @@ def test_migrated_bins_are_judged_by_the_current_calibration(empty_url: str) -> 
     migrate(engine, "0010")
     at = AT if engine.dialect.name == "postgresql" else AT.removesuffix("+00:00")
     calibration = json.dumps(CALIBRATION.model_dump(mode="json"))
-    sure, said = "[0, 0, 0, 1, 0, 0, 0]", "[0.05, 0.05, 0.05, 0.7, 0.05, 0.05, 0.05]"
+    sure, unsure = "[0, 0, 0, 1, 0, 0, 0]", "[0.05, 0.05, 0.05, 0.7, 0.05, 0.05, 0.05]"
     # Bin, model, probabilities, chance in the ledger and in the ranking, p-value and doubt.
     bins = [
-        ("judged", "m", said, 0.05, 0.05, 0.01, 0.01),
+        ("judged", "m", unsure, 0.05, 0.05, 0.01, 0.01),
         ("certain", "none", sure, 1.0, 1.0, None, 2.0),
         ("unknown", "none", None, None, 1.0, None, 2.0),
     ]
     with engine.begin() as connection:
         values = {"at": at, "calibration": calibration}
-        for model, of, since in (("m", ":calibration", ":at"), ("none", "NULL", "NULL")):
-            statement = f"INSERT INTO models VALUES ('{model}', :at, {of}, {since})"
+        for model, model_calibration, since in (("m", ":calibration", ":at"), ("none", "NULL", "NULL")):
+            statement = f"INSERT INTO models VALUES ('{model}', :at, {model_calibration}, {since})"
             connection.execute(text(statement), values)
         for number, (name, model, probabilities, chance, ranked, p_value, doubt) in enumerate(bins, 1):
             row = {"id": number, "bin": name, "model": model, "chance": chance, "ranked": ranked, "p": p_value}
@@ -491,7 +491,7 @@ def test_migrated_bins_are_judged_by_the_current_calibration(empty_url: str) -> 
     migrate(engine)
     before = judged(engine)
     assert before == {"judged": (0.01, 0.01, 0), "certain": (None, 2.0, 0), "unknown": (None, 3.0, 0)}
-    Store(engine).use_model("m", CALIBRATION)  # the same as before
+    Store(engine).use_model("m", CALIBRATION)  # unchanged
     assert [update_p_values(engine), update_p_values(engine)] == [1, 0]
     assert judged(engine) == before | {"judged": (0.4, 0.4, 1)}
     assert {row["kind"]: row["bins"] for row in rows(engine, RankTotal)} == {"calibrated": 1, "uncalibrated": 2}
@@ -503,7 +503,7 @@ def test_migrated_p_values_are_recomputed(empty_url: str) -> None:
     engine = connect(empty_url)
     migrate(engine, "0008")
     at = AT if engine.dialect.name == "postgresql" else AT.removesuffix("+00:00")
-    said = "[0.05, 0.05, 0.05, 0.7, 0.05, 0.05, 0.05]"
+    unsure = "[0.05, 0.05, 0.05, 0.7, 0.05, 0.05, 0.05]"
     statements = (
         "INSERT INTO models (model_version, first_at, calibration, calibrated_at) VALUES ('m', :at, '{}', :at)",
         "INSERT INTO expectations (id, bucket, bin_id, source, etag, quantity, modified_at, recorded_at)"
@@ -518,7 +518,7 @@ def test_migrated_p_values_are_recomputed(empty_url: str) -> None:
         "INSERT INTO rank_totals (kind, bins, last_at) VALUES ('calibrated', 1, :at)",
     )
     with engine.begin() as connection:
-        values = {"id": 1, "key": "a.jpg", "bin": "a", "predicted": 3, "reason": None, "said": said, "at": at}
+        values = {"id": 1, "key": "a.jpg", "bin": "a", "predicted": 3, "reason": None, "said": unsure, "at": at}
         connection.execute(text(COUNT), values)
         for statement in statements:
             connection.execute(text(statement), {"at": at})

@@ -1,4 +1,4 @@
-"""Database errors as operators read them: a missing permission is told from a wrong address."""
+"""Explanations of database errors for operators, such as missing permissions and wrong addresses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def problem(url: str, statement: str = "SELECT 1") -> str:
-    """Run a failing statement; returns the explanation."""
+    """Run a failing statement and return the explanation of its error."""
     engine = connect(url)
     try:
         with pytest.raises(SQLAlchemyError) as raised, engine.begin() as connection:
@@ -31,7 +31,7 @@ def problem(url: str, statement: str = "SELECT 1") -> str:
 
 @pytest.fixture
 def as_reader(postgres_url: str) -> str:
-    """URL of the records for a role that may read all tables but one, and write none."""
+    """Return the URL of the records for a role that may read all tables but one, and write none."""
     owner = connect(postgres_url)
     with owner.begin() as connection:
         if connection.execute(text("SELECT 1 FROM pg_roles WHERE rolname = 'only_reads'")).one_or_none() is None:
@@ -43,7 +43,7 @@ def as_reader(postgres_url: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("statement", "said"),
+    ("statement", "expected"),
     [
         ("SELECT * FROM audits", "lacks permission to SELECT: permission denied for table audits"),
         ("INSERT INTO models VALUES ('x')", "lacks permission to INSERT: permission denied for table models"),
@@ -51,12 +51,12 @@ def as_reader(postgres_url: str) -> str:
         ("DROP TABLE counts", "lacks permission to DROP: must be owner of table counts"),
     ],
 )
-def test_a_missing_permission_is_named(as_reader: str, statement: str, said: str) -> None:
-    found = problem(as_reader, statement)
-    assert found.startswith(
-        f"the role 'only_reads' {said}; {ROLES}, run by the tables' owner after each migrate, grants"
+def test_a_missing_permission_is_named(as_reader: str, statement: str, expected: str) -> None:
+    explanation = problem(as_reader, statement)
+    assert explanation.startswith(
+        f"the role 'only_reads' {expected}; {ROLES}, run by the tables' owner after each migrate, grants"
     )
-    assert "BINWATCH_DATABASE_URL" not in found, "the address is right"
+    assert "BINWATCH_DATABASE_URL" not in explanation, "the address is right"
 
 
 def test_a_worker_without_permissions_reports_them(as_reader: str) -> None:
@@ -75,9 +75,9 @@ def test_only_the_owner_migrates(postgres_empty_url: str, as_reader: str) -> Non
     engine = connect(url.render_as_string(hide_password=False))
     with pytest.raises(SQLAlchemyError) as raised:
         migrate(engine)
-    found = explain(raised.value, engine)
-    assert "lacks permission to CREATE: permission denied for schema public" in found
-    assert "migrate itself needs the tables' owner" in found
+    explanation = explain(raised.value, engine)
+    assert "lacks permission to CREATE: permission denied for schema public" in explanation
+    assert "migrate itself needs the tables' owner" in explanation
     engine.dispose()
 
 
@@ -104,9 +104,9 @@ def test_a_missing_role_or_database_is_explained(postgres_url: str) -> None:
 )
 def test_refusals_that_the_test_server_does_not_produce(words: str, remedy: str) -> None:
     engine = connect("postgresql://binwatch_worker:geheim@db.example.com/binwatch")
-    said = explain(OperationalError("", {}, Exception(words)), engine)
-    assert said.startswith(f"{' '.join(words.split())}; {remedy}")
-    assert "geheim" not in said
+    explanation = explain(OperationalError("", {}, Exception(words)), engine)
+    assert explanation.startswith(f"{' '.join(words.split())}; {remedy}")
+    assert "geheim" not in explanation
 
 
 def test_the_script_in_the_advice_exists() -> None:

@@ -41,7 +41,7 @@ def _count(bin_id: str, probabilities: list[float] | None, minutes: int = 0, mod
 
 @pytest.fixture
 def engine(records_engine: Engine) -> Engine:
-    """Two bins that the model in use has counted, and others that it has not."""
+    """Record two bins that the model in use has counted, and others that it has not."""
     store = Store(records_engine)
     store.add_counts([_count("earlier", SURE, model="v1"), _count("sure", UNSURE)])
     store.add_counts([_count("sure", SURE, minutes=1), _count("unsure", UNSURE), _count("corrupt", None)])
@@ -58,23 +58,23 @@ def _draws(engine: Engine) -> list[tuple[str, float]]:
 
 def test_draws_sample_bins_whose_latest_photo_the_model_in_use_counted(engine: Engine) -> None:
     with engine.connect() as connection:
-        found = list(sample_counted_bins(connection, random.Random(0), [4_000]))
-    assert {(one.bin.bin_id, one.confidence, one.chance) for one in found} == {
+        result = list(sample_counted_bins(connection, random.Random(0), [4_000]))
+    assert {(item.bin.bin_id, item.confidence, item.chance) for item in result} == {
         ("sure", 0.9, 0.05),
         ("unsure", 0.3, None),
     }
-    shares = Counter(one.bin.bin_id for one in found)
+    shares = Counter(item.bin.bin_id for item in result)
     assert shares["sure"] / shares.total() == pytest.approx(0.5, abs=0.05)
 
 
 def test_all_bins_are_read_if_no_random_id_is_a_latest_count(engine: Engine) -> None:
     """After a change of model, nearly all counts are by the previous one."""
     with engine.connect() as connection:
-        found = Counter(one.bin.bin_id for one in sample_counted_bins(connection, random.Random(0), []))
-        assert not found
+        result = Counter(item.bin.bin_id for item in sample_counted_bins(connection, random.Random(0), []))
+        assert not result
         never = random.Random(0)
         never.randint = lambda low, high: low  # type: ignore[method-assign]
-        shares = Counter(one.bin.bin_id for one in sample_counted_bins(connection, never, [2_000]))
+        shares = Counter(item.bin.bin_id for item in sample_counted_bins(connection, never, [2_000]))
     assert shares["sure"] / shares.total() == pytest.approx(0.5, abs=0.05)
 
 
@@ -84,13 +84,15 @@ def test_counts_of_other_models_are_not_read(engine: Engine) -> None:
     Store(engine).add_counts([_count("newest", SURE)])
     with engine.begin() as connection:
         connection.exec_driver_sql("ANALYZE")
-    seen: list[tuple[str, Any]] = []
-    event.listen(engine, "before_cursor_execute", lambda *call: seen.append((call[2], call[3])))
+    statements: list[tuple[str, Any]] = []
+    event.listen(engine, "before_cursor_execute", lambda *call: statements.append((call[2], call[3])))
     with engine.connect() as connection:
         assert not list(sample_counted_bins(connection, random.Random(0), []))  # no ids are tried, so all bins are read
         explain = "EXPLAIN QUERY PLAN " if engine.dialect.name == "sqlite" else "EXPLAIN "
-        of_model = [(explain + statement, values) for statement, values in seen if "predicted IS NOT NULL" in statement]
-        plans = ["\n".join(str(row) for row in connection.exec_driver_sql(*one)) for one in of_model]
+        of_model = [
+            (explain + statement, values) for statement, values in statements if "predicted IS NOT NULL" in statement
+        ]
+        plans = ["\n".join(str(row) for row in connection.exec_driver_sql(*item)) for item in of_model]
     assert len(plans) == 2
     for plan in plans:
         assert "ix_counts_model" in plan
@@ -118,7 +120,7 @@ def test_draw_likelihood_is_bounded() -> None:
 
 def test_any_blind_count_of_the_photo_answers_the_draw(engine: Engine) -> None:
     add_audit(engine, "bins", "sure", 1, "Ada")
-    record(engine, "bins", "unsure", 1, "Ben", blind=False)  # who had the numbers in sight has not
+    record(engine, "bins", "unsure", 1, "Ben", blind=False)  # a sighted audit does not answer it
     add_audit(engine, "bins", "unsure", None, "Cleo", answer=AuditAnswer.CANNOT_TELL)
     source = random.Random(0)
     assert {draw(engine, rng=source).bin_id for _ in range(8)} == {"unsure"}
@@ -178,10 +180,10 @@ def _drawn_long_ago(engine: Engine, *bin_ids: str) -> None:
 def test_skipping_passes_through_unanswered_draws_and_then_draws_new_bins(engine: Engine) -> None:
     Store(engine).add_counts([_count("third", SURE)])
     _drawn_long_ago(engine, "sure", "unsure", "sure")
-    given = draw(engine, "Ada")
-    assert given.bin_id == "sure"
-    given = draw(engine, "Ada", skipped=("bins", "sure"))
-    assert (given.bin_id, len(_draws(engine))) == ("unsure", 3)
+    drawn = draw(engine, "Ada")
+    assert drawn.bin_id == "sure"
+    drawn = draw(engine, "Ada", skipped=("bins", "sure"))
+    assert (drawn.bin_id, len(_draws(engine))) == ("unsure", 3)
     source = random.Random(0)
     new = {draw(engine, "Ada", skipped=("bins", "unsure"), rng=source).bin_id for _ in range(20)}
     assert new == {"sure", "third"}
@@ -228,10 +230,10 @@ def test_the_latest_draws_are_found_by_an_index(engine: Engine, monkeypatch: pyt
     with engine.begin() as connection:
         connection.exec_driver_sql("ANALYZE")
     monkeypatch.setattr("binwatch.records.draws._MAX_RECENT_DRAWS", 10)
-    seen: list[tuple[str, Any]] = []
-    event.listen(engine, "before_cursor_execute", lambda *call: seen.append((call[2], call[3])))
+    statements: list[tuple[str, Any]] = []
+    event.listen(engine, "before_cursor_execute", lambda *call: statements.append((call[2], call[3])))
     assert draw(engine).bin_id == "sure"
-    (waiting,) = [one for one in seen if "drawn_at DESC" in one[0]]
+    (waiting,) = [statement for statement in statements if "drawn_at DESC" in statement[0]]
     explain = "EXPLAIN QUERY PLAN " if engine.dialect.name == "sqlite" else "EXPLAIN "
     with engine.connect() as connection:
         plan = "\n".join(str(row) for row in connection.exec_driver_sql(explain + waiting[0], waiting[1]))

@@ -1,4 +1,4 @@
-"""Objects that were uploaded with a Content-Encoding."""
+"""Objects uploaded with a Content-Encoding."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ DEFLATE = RAW.compress(PHOTO) + RAW.flush()
         ("deflate, gzip", gzip.compress(zlib.compress(PHOTO), mtime=0)),
         ("deflate", zlib.compress(PHOTO)),
         ("deflate", DEFLATE),
-        ("gzip", PHOTO),  # the header alone: a proxy has decoded it
+        ("gzip", PHOTO),  # only the header: a proxy has decoded the body
     ],
 )
-def test_decoded(encoding: str, data: bytes) -> None:
+def test_decoding(encoding: str, data: bytes) -> None:
     assert decode(data, encoding, len(PHOTO)) == PHOTO
 
 
@@ -53,12 +53,12 @@ def test_decoded(encoding: str, data: bytes) -> None:
         ("gzip," * 9, GZIP, "9 nested encodings"),
     ],
 )
-def test_what_cannot_be_decoded_says_why(encoding: str, data: bytes, words: str) -> None:
+def test_undecodable_data_is_refused_with_a_reason(encoding: str, data: bytes, words: str) -> None:
     with pytest.raises(EncodingError, match=words):
         decode(data, encoding, len(PHOTO))
 
 
-def test_a_bomb_is_not_unpacked() -> None:
+def test_a_decompression_bomb_is_refused() -> None:
     bomb = gzip.compress(gzip.compress(bytes(50_000_000)))
     assert len(bomb) < 1000
     with pytest.raises(DecodedTooLargeError):
@@ -67,12 +67,12 @@ def test_a_bomb_is_not_unpacked() -> None:
         decode(gzip.compress(bytes(900)) * 2, "gzip", 1000)
 
 
-def test_a_file_of_many_small_streams() -> None:
+def test_many_concatenated_streams() -> None:
     assert decode(gzip.compress(b"", mtime=0) * 20_000 + GZIP, "gzip", len(PHOTO)) == PHOTO
 
 
 @given(st.binary(max_size=200), st.sampled_from(["gzip", "deflate", "gzip,deflate", "br"]))
-def test_nothing_else_is_raised(data: bytes, encoding: str) -> None:
+def test_only_encoding_errors_are_raised(data: bytes, encoding: str) -> None:
     for body in (data, GZIP[: len(data)] + data, zlib.compress(data) + data):
         try:
             assert len(decode(body, encoding, 1000)) <= 1000

@@ -1,4 +1,4 @@
-"""Every dialect of S3 event messages, and everything that only looks like one."""
+"""Parsing of S3 event messages in every dialect, and refusal of malformed ones."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FIXTURES = sorted((Path(__file__).parent / "events").glob("*.json"))
 
 
 def _read(path: Path) -> tuple[str, dict[str, Any]]:
-    """A fixture's message body as sent, and what parsing it should give."""
+    """Return the message body of a fixture and the expected result."""
     fixture = json.loads(path.read_text(encoding="utf-8"))
     assert fixture["about"]
     text = fixture["text"] if "text" in fixture else json.dumps(fixture["body"], ensure_ascii=False)
@@ -36,7 +36,7 @@ def _as_expected(message: ParsedMessage) -> dict[str, Any]:
 
 @pytest.mark.parametrize("as_bytes", [True, False], ids=["bytes", "text"])
 @pytest.mark.parametrize("path", FIXTURES, ids=lambda path: path.stem)
-def test_golden(path: Path, as_bytes: bool) -> None:
+def test_fixtures(path: Path, as_bytes: bool) -> None:
     text, expected = _read(path)
     body: bytes | str = text.encode() if as_bytes else text
     if "error" in expected:
@@ -49,15 +49,15 @@ def test_golden(path: Path, as_bytes: bool) -> None:
     malformed = expected.pop("malformed")
     assert _as_expected(message) == expected
     assert len(message.malformed) == len(malformed)
-    for found, wanted in zip(message.malformed, malformed, strict=True):
+    for result, wanted in zip(message.malformed, malformed, strict=True):
         position, words = wanted.split(" … ")
-        assert found.startswith(position)
-        assert words in found
+        assert result.startswith(position)
+        assert words in result
 
 
 def test_every_dialect_has_a_fixture() -> None:
-    seen = {_read(path)[1].get("dialect") for path in FIXTURES}
-    assert seen - {None} == set(Dialect)
+    dialects = {_read(path)[1].get("dialect") for path in FIXTURES}
+    assert dialects - {None} == set(Dialect)
 
 
 def _put(key: object = "a.jpg", **fields: object) -> dict[str, Any]:
@@ -91,8 +91,8 @@ def test_deep_nesting_is_refused(body: str) -> None:
         parse_message(body)
 
 
-def test_deep_nesting_beside_a_good_record() -> None:
-    """However deep a field is nested that Python can just still read, nothing but EventError comes out."""
+def test_deep_nesting_beside_a_valid_record() -> None:
+    """At every nesting depth up to Python's limit, parsing succeeds or raises EventError."""
     for depth in range(850, 1000, 10):
         body = _body(_put()).replace('"a.jpg"', "[" * depth + "]" * depth)
         with pytest.raises(EventError):
@@ -118,14 +118,14 @@ def test_other_encodings_of_json(encoding: str) -> None:
 
 
 @pytest.mark.parametrize("body", [b"\xff\xfe\x00", b"\x80abc", b"\x00", '{"a":"\xff"}'.encode("latin-1")])
-def test_bytes_that_are_no_text(body: bytes) -> None:
+def test_undecodable_bytes_are_refused(body: bytes) -> None:
     with pytest.raises(EventError, match="not JSON"):
         parse_message(body)
 
 
 @pytest.mark.parametrize("name", ["x" * 81, "Objekt\u00fc", "a\nb", "\ud800", ""])
-def test_a_name_that_is_none(name: str) -> None:
-    """Names of ignored events end in logs."""
+def test_invalid_event_names(name: str) -> None:
+    """Names of ignored events are logged."""
     if name == "":
         assert parse_message(_body(_put(eventName=""))).ignored == [""]
         return
@@ -143,7 +143,7 @@ def test_the_longest_key() -> None:
         parse_message(_body(_put(longest + "a")))
 
 
-def test_more_records_than_any_store_sends() -> None:
+def test_too_many_records_are_refused() -> None:
     message = parse_message(_body(*[_put(f"{i}.jpg") for i in range(5000)]))
     assert [created.key for created in message.created] == [f"{i}.jpg" for i in range(5000)]
 
@@ -221,7 +221,7 @@ almost_events = st.fixed_dictionaries(
 @example({"Records": [_put(eventTime="0001-01-01T00:00:00+14:00")]})
 @example({"Records": [_put(eventName="\ud800"), _put()]})
 @example({"\ud800": 1})
-def test_nothing_but_event_error_escapes(document: object) -> None:
+def test_only_event_errors_are_raised(document: object) -> None:
     _parses_or_refuses(json.dumps(document))
 
 
@@ -236,7 +236,7 @@ def test_any_bytes_and_any_text(body: bytes | str) -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(st.sampled_from(FIXTURES), st.data())
-def test_damaged_fixtures(path: Path, data: st.DataObject) -> None:
+def test_damaged_fixtures_are_parsed_or_refused(path: Path, data: st.DataObject) -> None:
     body = bytearray(_read(path)[0].encode())
     for _ in range(data.draw(st.integers(0, 4))):
         if body:

@@ -1,4 +1,4 @@
-"""Photo bytes → pixels: every format and mode, upright, within limits, and a reason for everything else."""
+"""Decoding of photos: every format and mode, orientation, limits, and reasons for refusals."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from testing.photos import HEIGHT, WIDTH, chunk, encoded, png, scene
 
 
 def _squashed(image: Image.Image) -> np.ndarray:
-    """What `load_photo` should give, computed without its shortcuts."""
+    """Return the expected pixels of `load_photo`, computed without its shortcuts."""
     return np.asarray(image.convert("RGB").resize((INPUT_SIZE, INPUT_SIZE), Image.Resampling.BILINEAR))
 
 
-def _assert_near(found: np.ndarray, wanted: np.ndarray, mean: float, most: float = 255) -> None:
-    difference = np.abs(found.astype(int) - wanted.astype(int))
+def _assert_near(actual: np.ndarray, expected: np.ndarray, mean: float, max_difference: float = 255) -> None:
+    difference = np.abs(actual.astype(int) - expected.astype(int))
     assert difference.mean() <= mean
-    assert difference.max() <= most
+    assert difference.max() <= max_difference
 
 
 def _reason(data: bytes, limits: ImageLimits | None = None) -> tuple[Reason, str]:
@@ -91,7 +91,7 @@ def test_cmyk_as_adobe_writes_it() -> None:
 
 
 def test_cmyk_without_adobes_marker() -> None:
-    """Pillow takes every CMYK JPEG as inverted, since nearly all are Adobe's; so do training and counting alike."""
+    """Pillow treats every CMYK JPEG as inverted, since nearly all are Adobe's; so do training and counting."""
     data = encoded(scene().convert("CMYK"), quality=95)
     start = data.index(b"\xff\xee")
     plain = data[:start] + data[start + 2 + int.from_bytes(data[start + 2 : start + 4]) :]
@@ -105,8 +105,8 @@ def test_png_of_16_bits(colour: int, channels: int) -> None:
     across = np.linspace(0, 65535, WIDTH).astype(">u2")
     row = b"\0" + across[:, None].repeat(channels, axis=1).tobytes()
     pixels = load_photo(png(WIDTH, HEIGHT, 16, colour, row * HEIGHT)).pixels
-    wanted = Image.fromarray((across >> 8).astype(np.uint8)[None].repeat(HEIGHT, axis=0))
-    _assert_near(pixels, _squashed(wanted), 0.5, 1)
+    expected = Image.fromarray((across >> 8).astype(np.uint8)[None].repeat(HEIGHT, axis=0))
+    _assert_near(pixels, _squashed(expected), 0.5, 1)
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])
@@ -130,11 +130,11 @@ def test_png_of_few_bits(bits: int) -> None:
     ids=str,
 )
 def test_png_modes(mode: str, transparency: object) -> None:
-    """Transparent pixels keep their colour; nothing warns (warnings are errors here)."""
+    """Transparent pixels keep their colour, without warnings (which are errors here)."""
     image = scene().quantize(256) if mode == "P" else scene().convert(mode)
     options = {} if transparency is None else {"transparency": transparency}
-    wanted = _squashed(image.convert("RGB"))
-    _assert_near(load_photo(encoded(image, "PNG", **options)).pixels, wanted, 0)
+    expected = _squashed(image.convert("RGB"))
+    _assert_near(load_photo(encoded(image, "PNG", **options)).pixels, expected, 0)
 
 
 def test_alpha_does_not_change_colours() -> None:
@@ -147,7 +147,7 @@ def test_alpha_does_not_change_colours() -> None:
 @pytest.mark.parametrize(
     "mode", ["I;16", "I;16B", "I", "F", "P", "LA", "PA", "RGBA", "RGBX", "YCbCr", "CMYK", "1", "L"]
 )
-def test_modes_that_pillow_may_hand_over(mode: str) -> None:
+def test_all_pillow_modes_are_converted(mode: str) -> None:
     if mode.startswith("I;16"):
         image = Image.frombytes(mode, (4, 4), (b"\x34\x80" if mode == "I;16" else b"\x80\x34") * 16)
     else:
@@ -165,7 +165,7 @@ def test_the_first_frame_of_an_animation(name: str) -> None:
     assert load_photo(data).pixels.max() <= 1
 
 
-def test_a_phones_jpeg_with_two_pictures() -> None:
+def test_a_multi_picture_jpeg_of_a_phone() -> None:
     """Phones append a preview or depth map; Pillow calls such a JPEG MPO."""
     data = encoded(scene(), "MPO", save_all=True, append_images=[Image.new("RGB", (64, 64))], quality=95)
     photo = load_photo(data)
@@ -173,7 +173,7 @@ def test_a_phones_jpeg_with_two_pictures() -> None:
     _assert_near(photo.pixels, _squashed(scene()), 1.5)
 
 
-# EXIF orientation → how a camera that was held so has stored an upright scene.
+# EXIF orientation → how a camera held that way stores an upright scene.
 STORED = {
     1: None,
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -214,7 +214,7 @@ def test_a_tiff_of_a_million_tags_is_refused_at_once() -> None:
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 65535])
-def test_an_orientation_that_is_none(orientation: int) -> None:
+def test_invalid_orientations_are_ignored(orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     _assert_near(load_photo(encoded(scene(), exif=exif, quality=95)).pixels, _squashed(scene()), 1.5)
@@ -223,30 +223,30 @@ def test_an_orientation_that_is_none(orientation: int) -> None:
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 @pytest.mark.parametrize("exif", [b"garbage", b"MM\0*\xff\xff\xff\xff", b"II*\0\x08\0\0\0\x01\0\x12\x01"])
 @pytest.mark.parametrize("name", ["JPEG", "PNG"])
-def test_damaged_exif_data_costs_no_photo(name: str, exif: bytes) -> None:
+def test_damaged_exif_data_is_ignored(name: str, exif: bytes) -> None:
     data = encoded(scene(), name, exif=b"Exif\0\0" + exif if name == "JPEG" else exif)
     _assert_near(load_photo(data).pixels, _squashed(scene()), 2)
 
 
 def test_a_draft_is_close_to_a_full_decode() -> None:
-    """libjpeg's scaling while decoding is a box filter; the difference must stay far below what changes a count."""
+    """libjpeg's scaled decoding is a box filter; the difference must be far too small to change a count."""
     for width, height in [(448, 448), (900, 700), (2400, 1800), (5000, 300)]:
         data = encoded(scene(width, height), quality=95)
         with Image.open(io.BytesIO(data)) as full:
-            wanted = _squashed(full)
-        _assert_near(load_photo(data).pixels, wanted, 1, 6)
+            expected = _squashed(full)
+        _assert_near(load_photo(data).pixels, expected, 1, 6)
 
 
 def test_the_same_bytes_give_the_same_pixels_in_every_thread() -> None:
     photos = [encoded(scene(700, 500), name) for name in FORMATS] * 8
-    alone = [load_photo(data).pixels for data in photos]
+    sequential = [load_photo(data).pixels for data in photos]
     with ThreadPoolExecutor(8) as pool:
-        for found, wanted in zip(pool.map(load_photo, photos), alone, strict=True):
-            assert np.array_equal(found.pixels, wanted)
+        for pixels, expected in zip(pool.map(load_photo, photos), sequential, strict=True):
+            assert np.array_equal(pixels.pixels, expected)
 
 
-def test_the_first_photos_in_eight_threads() -> None:
-    """Pillow loads its decoders when the first photo is opened, which must not fail where threads race for it."""
+def test_first_photos_in_eight_threads() -> None:
+    """Pillow loads its decoders when the first photo is opened, which must not fail in concurrent threads."""
     program = f"""
 import sys, threading
 from binwatch.image import load_photo
@@ -273,7 +273,7 @@ assert results == ["WEBP"] * 8, results
     [("JPEG", {}), ("JPEG", {"progressive": True}), ("PNG", {}), ("WEBP", {}), ("BMP", {}), ("GIF", {})],
     ids=["jpeg", "progressive", "png", "webp", "bmp", "gif"],
 )
-def test_cut_off_at_each_tenth(name: str, options: dict[str, object], tenth: int) -> None:
+def test_truncated_photos_are_refused(name: str, options: dict[str, object], tenth: int) -> None:
     noise = Image.effect_noise((WIDTH, HEIGHT), 90).convert("RGB")
     data = encoded(noise, name, **options)
     reason, message = _reason(data[: len(data) * tenth // 10])
@@ -288,7 +288,7 @@ def test_cut_off_at_each_tenth(name: str, options: dict[str, object], tenth: int
 
 @pytest.mark.parametrize("kept", [1, 2, 3, 4, 8, 12, 20, 30])
 @pytest.mark.parametrize("name", FORMATS)
-def test_cut_off_within_the_header(name: str, kept: int) -> None:
+def test_photos_truncated_in_the_header_are_refused(name: str, kept: int) -> None:
     reason, _ = _reason(encoded(scene(), name)[:kept])
     assert reason in {Reason.TRUNCATED, Reason.CORRUPT, Reason.NOT_AN_IMAGE}
     if kept >= 4 and name not in {"WEBP"}:
@@ -306,7 +306,7 @@ def test_cut_off_within_the_header(name: str, kept: int) -> None:
         (b"RIFF\x24\0\0\0WAVEfmt ", "not those of an image"),
     ],
 )
-def test_not_an_image(data: bytes, words: str) -> None:
+def test_other_data_is_refused(data: bytes, words: str) -> None:
     reason, message = _reason(data)
     assert reason is Reason.NOT_AN_IMAGE
     assert words in message
@@ -323,14 +323,14 @@ def test_not_an_image(data: bytes, words: str) -> None:
         (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000 files are not counted"),
     ],
 )
-def test_formats_that_are_not_counted_are_named(data: bytes, words: str) -> None:
+def test_unsupported_formats_are_named(data: bytes, words: str) -> None:
     reason, message = _reason(data)
     assert reason is Reason.UNSUPPORTED_FORMAT
     assert words in message
     assert "; save it in" in message or message.endswith("; send JPEG, PNG, WEBP, BMP, GIF, TIFF")
 
 
-def test_too_many_bytes() -> None:
+def test_too_many_bytes_are_refused() -> None:
     data = encoded(scene())
     assert load_photo(data, limits=ImageLimits(max_bytes=len(data))).format == "JPEG"
     reason, message = _reason(data, ImageLimits(max_bytes=len(data) - 1))
@@ -339,7 +339,7 @@ def test_too_many_bytes() -> None:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_too_many_pixels(name: str) -> None:
+def test_too_many_pixels_are_refused(name: str) -> None:
     data = encoded(scene(), name)
     assert load_photo(data, limits=ImageLimits(max_pixels=WIDTH * HEIGHT)).format == name
     reason, message = _reason(data, ImageLimits(max_pixels=WIDTH * HEIGHT - 1))
@@ -351,7 +351,7 @@ def test_too_many_pixels(name: str) -> None:
 @pytest.mark.parametrize(
     ("width", "height"), [(20_000, 20_000), (9_500, 9_500), (2**31 - 1, 2**31 - 1), (65_535, 1_000)]
 )
-def test_a_header_that_promises_too_much(width: int, height: int, fatal: bool) -> None:
+def test_excessive_dimensions_in_the_header_are_refused(width: int, height: int, fatal: bool) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error" if fatal else "ignore")
         reason, message = _reason(png(width, height, 8, 2))
@@ -368,12 +368,12 @@ def test_a_gif_frame_larger_than_its_screen() -> None:
     assert _reason(bytes(data))[0] is Reason.TOO_MANY_PIXELS
 
 
-def test_memory_does_not_grow_for_what_is_refused(tmp_path: Path) -> None:
+def test_refused_photos_use_little_memory(tmp_path: Path) -> None:
     """A 20,000×20,000 PNG would need 1.2 GB, a 13,000×13,000 WebP 676 MB."""
     size = (12_999).to_bytes(3, "little")
     webp = b"VP8X" + struct.pack("<I", 10) + bytes(4) + size + size
     webp = b"RIFF" + struct.pack("<I", 4 + len(webp)) + b"WEBP" + webp
-    whole = png(20_000, 20_000, 1, 0, (b"\0" + bytes(2_500)) * 20_000)
+    oversized = png(20_000, 20_000, 1, 0, (b"\0" + bytes(2_500)) * 20_000)
     bomb = png(100, 100, 8, 2, b"\0" * 200_000_000)  # far more data than the header's pixels need
     program = f"""
 import re, warnings
@@ -394,7 +394,7 @@ for photo in photos:
 print(peak() - before)
 """
     paths = [tmp_path / "whole.png", tmp_path / "bomb.png"]
-    for path, data in zip(paths, [whole, bomb], strict=True):
+    for path, data in zip(paths, [oversized, bomb], strict=True):
         path.write_bytes(data)
     command = [sys.executable, "-c", program, *map(str, paths)]
     answer = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
@@ -405,7 +405,7 @@ SAMPLES = sorted((Path(__file__).parents[2] / "samples" / "bin-images").glob("*.
 
 
 def test_real_photos() -> None:
-    """Real bins: each is decoded, and libjpeg's scaling stays close to a full decode (2.5 of 255 in the worst)."""
+    """All photos of real bins are decoded, and libjpeg's scaling stays close to a full decode (at most 2.5 of 255)."""
     assert len(SAMPLES) > 100
     for path in SAMPLES:
         photo = load_photo(path.read_bytes())
@@ -415,7 +415,7 @@ def test_real_photos() -> None:
 
 
 @pytest.mark.parametrize("path", SAMPLES[::20], ids=lambda path: path.stem)
-def test_real_photos_cut_off(path: Path) -> None:
+def test_truncated_real_photos_are_refused(path: Path) -> None:
     data = path.read_bytes()
     for tenth in range(1, 10):
         assert _reason(data[: len(data) * tenth // 10])[0] in {Reason.TRUNCATED, Reason.CORRUPT}
@@ -442,7 +442,7 @@ def _loads_or_refuses(data: bytes) -> None:
         assert photo.pixels.dtype == np.uint8
         message = "none"
     assert 0 < len(message) < 500
-    assert "\0" not in message  # PostgreSQL stores no NUL
+    assert "\0" not in message  # PostgreSQL cannot store NUL
     message.encode()
 
 
@@ -451,7 +451,7 @@ def _loads_or_refuses(data: bytes) -> None:
 @given(st.sampled_from(sorted(MUTABLE)), st.data())
 def test_damaged_photos(name: str, data: st.DataObject) -> None:
     photo = bytearray(MUTABLE[name])
-    # Most damage goes where it is most telling: the headers.
+    # Most damage is in the headers, where it has the most effects.
     places = st.integers(0, min(700, len(photo) - 1)) | st.integers(0, len(photo) - 1)
     for _ in range(data.draw(st.integers(0, 6))):
         photo[data.draw(places)] = data.draw(st.integers(0, 255))

@@ -33,7 +33,7 @@ def _read(
     file: Path, named: ColumnNames = GUESSED, photos: Iterable[str] = PHOTOS
 ) -> tuple[dict[str, int], InventoryReport]:
     expected, report = _expected(file, named, photos)
-    return {one.bin: one.quantity for one in expected}, report
+    return {item.bin: item.quantity for item in expected}, report
 
 
 def _expected(
@@ -74,8 +74,8 @@ def _text(file: Path, text: str, encoding: str = "utf-8") -> Path:
 
 def test_leading_zeros_lost_in_excel_are_restored(tmp_path: Path) -> None:
     rows = [("Bin ID", "Expected Qty"), (184, 5), (297, 10), ("A-07", 2.0), (None, None), (4711, 1)]
-    found, report = _read(_xlsx(tmp_path / "stock.xlsx", Stock=rows))
-    assert found == {"00184": 5, "00297": 10, "A-07": 2, "4711": 1}
+    result, report = _read(_xlsx(tmp_path / "stock.xlsx", Stock=rows))
+    assert result == {"00184": 5, "00297": 10, "A-07": 2, "4711": 1}
     assert report.lines() == [
         f"{tmp_path}/stock.xlsx: bin from 'Bin ID', quantity from 'Expected Qty'",
         "4 rows: 3 match a photo (2 of them with zeros restored that spreadsheets drop), 1 does not ('4711')",
@@ -91,10 +91,10 @@ def test_sheet_below_title_among_other_sheets(tmp_path: Path) -> None:
         (None, "A-07", "X1", 3),
         (None, "00184.jpg", "X2", 4),
     ]
-    found, report = _read(_xlsx(tmp_path / "report.xlsx", Notes=[("read me",)], Stock=stock, Old=stock))
-    assert found == {"A-07": 3, "00184": 4}
-    said = "bin from 'Location', quantity from 'Qty on Hand', article from 'SKU' of sheet 'Stock', not 'Old'"
-    assert report.description == said
+    result, report = _read(_xlsx(tmp_path / "report.xlsx", Notes=[("read me",)], Stock=stock, Old=stock))
+    assert result == {"A-07": 3, "00184": 4}
+    interpretation = "bin from 'Location', quantity from 'Qty on Hand', article from 'SKU' of sheet 'Stock', not 'Old'"
+    assert report.description == interpretation
 
 
 def test_hidden_sheets_are_ignored(tmp_path: Path) -> None:
@@ -108,8 +108,8 @@ def test_hidden_sheets_are_ignored(tmp_path: Path) -> None:
 
 def test_ods_from_libreoffice(tmp_path: Path) -> None:
     rows = [("Lagerplatz", "Sollmenge"), ("Ä-1", 3), (184, 7), ("00297", "1.234"), ("A-07", "12")]
-    found, report = _read(_ods(tmp_path / "bestand.ods", rows))
-    assert found == {"Ä-1": 3, "00184": 7, "00297": 1234, "A-07": 12}
+    result, report = _read(_ods(tmp_path / "bestand.ods", rows))
+    assert result == {"Ä-1": 3, "00184": 7, "00297": 1234, "A-07": 12}
     assert report.description == "bin from 'Lagerplatz', quantity from 'Sollmenge'"
 
 
@@ -118,8 +118,8 @@ def test_ods_from_libreoffice(tmp_path: Path) -> None:
 def test_csv_encodings_and_delimiters(tmp_path: Path, encoding: str, mark: str, name: str) -> None:
     lines = ["Lagerfach;Menge;Bemerkung", "Ä-1;3;für Müller", "", ";;", "00184;5;"]
     file = _text(tmp_path / "bestand.csv", "\r\n".join(lines).replace(";", mark), encoding)
-    found, report = _read(file)
-    assert found == {"Ä-1": 3, "00184": 5}
+    result, report = _read(file)
+    assert result == {"Ä-1": 3, "00184": 5}
     assert report.rows == 2
     title = {"utf-8-sig": "UTF-8", "cp1252": "Windows-1252"}.get(encoding, encoding[:6].upper())
     assert report.description == f"bin from 'Lagerfach', quantity from 'Menge' ({name} between columns, {title})"
@@ -134,7 +134,7 @@ def test_csv_with_quoted_cells_and_sep_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("header", "rows", "found"),
+    ("header", "rows", "expected"),
     [
         ("bin;qty", ["00184;5,00", "00297;12,50", "A-07;1.234"], {"00184": 5, "A-07": 1234}),  # European
         ("bin;qty", ['00184;"5.00"', "00297;12.50", 'A-07;"1,234"'], {"00184": 5, "A-07": 1234}),  # American
@@ -150,8 +150,8 @@ def test_csv_with_quoted_cells_and_sep_line(tmp_path: Path) -> None:
         ("bin;qty", ["00184;5 pcs", "00297;five", "A-07;=1+1"], {}),
     ],
 )
-def test_quantities_of_column(tmp_path: Path, header: str, rows: list[str], found: dict[str, int]) -> None:
-    assert _read(_text(tmp_path / "stock.csv", "\n".join([header, *rows])))[0] == found
+def test_quantities_of_column(tmp_path: Path, header: str, rows: list[str], expected: dict[str, int]) -> None:
+    assert _read(_text(tmp_path / "stock.csv", "\n".join([header, *rows])))[0] == expected
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_quantities_of_articles_are_summed(tmp_path: Path) -> None:
         ("00382", "4711", "1"),
     ]
     expected, report = _expected(_xlsx(tmp_path / "lx02.xlsx", Stock=rows))
-    assert [(one.bin, one.quantity) for one in expected] == [("00382", 1), ("A-07", 5)]
+    assert [(item.bin, item.quantity) for item in expected] == [("00382", 1), ("A-07", 5)]
     assert expected[1].contents == [
         {"sku": "4711", "name": "", "quantity": 2},
         {"sku": "4712", "name": "", "quantity": 3},
@@ -231,10 +231,10 @@ def test_bin_in_cell(tmp_path: Path, cell: str) -> None:
 
 def test_zeros_are_restored_only_for_single_match(tmp_path: Path) -> None:
     file = _text(tmp_path / "stock.csv", "bin,qty\n7,1\n8,2\n08,3\n9,4\n009,5\n")
-    found, report = _read(file, photos=["07", "007", "008", "009"])
+    result, report = _read(file, photos=["07", "007", "008", "009"])
     assert report.refused == {Refusal.SEVERAL_BINS: 1}
-    # The longest name is nearest to 008; and where the file has 009 itself, 9 is another bin.
-    assert found == {"8": 2, "008": 3, "9": 4, "009": 5}
+    # 08 is closer to 008 than 8 is; since the file has 009 itself, 9 is another bin.
+    assert result == {"8": 2, "008": 3, "9": 4, "009": 5}
     assert (report.rows_with_photo, report.without_photo) == (2, ["8", "9"])
 
 
@@ -278,9 +278,9 @@ def test_unreadable_file_error_has_remedy(tmp_path: Path, content: bytes, messag
 def test_damaged_workbook_is_read_or_refused(tmp_path: Path, make: Callable[..., Path]) -> None:
     rows = [("bin", "qty"), ("A-07", 2)]
     file = _xlsx(tmp_path / "stock.xlsx", Stock=rows) if make is _xlsx else _ods(tmp_path / "stock.ods", rows)
-    whole, chance, refused = file.read_bytes(), random.Random(0), 0
+    intact, chance, refused = file.read_bytes(), random.Random(0), 0
     for damages in range(60):
-        data = bytearray(whole)
+        data = bytearray(intact)
         for _ in range(1 + damages % 10):
             data[chance.randrange(4, len(data))] = chance.randrange(256)
         file.write_bytes(data[: chance.randrange(10, len(data))] if damages % 4 == 0 else data)
@@ -307,7 +307,7 @@ def _corner(file: Path) -> Path:
 
 
 def _repeated(file: Path) -> Path:
-    """An ODS of one kilobyte whose one row is repeated a million times."""
+    """Write an ODS file of one kilobyte whose only row is repeated a million times."""
     _ods(file, [("bin", "qty"), *[("1", 3)]])
     parts = _parts(file)
     head, _, row = parts["content.xml"].decode().rpartition("<table:table-row")
@@ -318,7 +318,7 @@ def _repeated(file: Path) -> Path:
 
 
 def _bomb(file: Path) -> Path:
-    """A sheet of 2.25 gigabytes in ten megabytes."""
+    """Write a workbook of ten megabytes with a sheet of 2.25 gigabytes."""
     _xlsx(file, Stock=[("bin", "qty"), ("00184", 3)])
     sheet = "xl/worksheets/sheet1.xml"
     parts = _parts(file)
@@ -327,11 +327,11 @@ def _bomb(file: Path) -> Path:
         for name, data in parts.items():
             if name != sheet:
                 out.writestr(name, data)
-        with out.open(sheet, "w", force_zip64=True) as one:
-            one.write(head)
+        with out.open(sheet, "w", force_zip64=True) as item:
+            item.write(head)
             for _ in range(2304):
-                one.write(b"x" * 2**20)
-            one.write(end)
+                item.write(b"x" * 2**20)
+            item.write(end)
     return file
 
 
@@ -361,7 +361,7 @@ def test_workbook_with_understated_size_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(file) as parts:
         stated = parts.getinfo("xl/worksheets/sheet1.xml").file_size
     data = file.read_bytes()
-    assert data.count(stated.to_bytes(4, "little")) == 2  # in the directory, and before the part
+    assert data.count(stated.to_bytes(4, "little")) == 2  # in the central directory and in the local header
     file.write_bytes(data.replace(stated.to_bytes(4, "little"), (100).to_bytes(4, "little")))
     with pytest.raises(BinwatchError, match="is not a readable XLSX or ODS file"):
         _read(file)

@@ -1,4 +1,4 @@
-"""What a key says."""
+"""Classification of object keys and bin ids."""
 
 from __future__ import annotations
 
@@ -65,12 +65,12 @@ def test_keys(key: str, kind: ObjectKind, bin_id: str) -> None:
     assert bin_of_key(key) == bin_id
 
 
-def test_another_prefix_of_models() -> None:
+def test_a_configured_model_prefix() -> None:
     assert kind_of("nets/a.json", "nets/") is ObjectKind.OTHER
     assert kind_of("models/a.json", "nets/") is ObjectKind.METADATA
 
 
-def test_a_photo_and_its_metadata_are_about_the_same_bin() -> None:
+def test_a_photo_and_its_metadata_have_the_same_bin_id() -> None:
     assert bin_of_key("bin-images/00123.jpg") == bin_of_key("metadata/00123.json")
 
 
@@ -90,12 +90,12 @@ def test_a_photo_and_its_metadata_are_about_the_same_bin() -> None:
         ("a/..", SkipReason.DOT_SEGMENTS),
     ],
 )
-def test_what_is_neither_photo_nor_metadata_has_a_reason(key: str, why: SkipReason | None) -> None:
+def test_other_keys_have_a_skip_reason(key: str, why: SkipReason | None) -> None:
     assert skip_reason(key, "models/", "nightly/") is why
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))
-def test_a_bin_has_one_id_however_it_is_written(text: str) -> None:
+def test_bin_ids_are_normalised(text: str) -> None:
     assert (
         normalize_bin_id(normalize_bin_id(text))
         == normalize_bin_id(normalize("NFD", text))
@@ -104,7 +104,7 @@ def test_a_bin_has_one_id_however_it_is_written(text: str) -> None:
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))
-def test_every_key_is_a_photo_metadata_or_has_a_reason(key: str) -> None:
+def test_every_key_is_classified(key: str) -> None:
     looked_at = kind_of(key) is not ObjectKind.OTHER
     assert looked_at == (skip_reason(key, "models/") is None) or key.rstrip().endswith("/") or key.startswith("models/")
     assert bin_of_key(key) == normalize_bin_id(bin_of_key(key))

@@ -1,4 +1,4 @@
-"""The command `binwatch`: finds a part, imports no other, and ends with a status that tells causes apart."""
+"""The command `binwatch`: subcommands, help, settings and exit codes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from binwatch.__main__ import SUBCOMMANDS, main
 from binwatch.errors import BinwatchError, BundleError, ObjectsError, SettingsError
 from binwatch.settings import Settings
 from monitor.records import RecordsDown
-from tests.conftest import NO_ONE, ROOT
+from tests.conftest import ROOT, UNREACHABLE_URL
 from trainer.display import Display
 
 
@@ -33,11 +33,13 @@ def test_help_names_every_command(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str]
 ) -> None:
     assert _run(monkeypatch, *arguments) == 0
-    said = capsys.readouterr().out
-    assert all(f"  {name} " in said for name in SUBCOMMANDS)
+    output = capsys.readouterr().out
+    assert all(f"  {name} " in output for name in SUBCOMMANDS)
 
 
-def test_settings_and_where_they_differ(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_settings_command_marks_changed_values(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("BINWATCH_BATCH_SIZE", "4")
     monkeypatch.setenv("BINWATCH_DATABASE_URL", "postgresql+psycopg://binwatch:pass-word@db/binwatch")
     assert _run(monkeypatch, "settings") == 0
@@ -53,7 +55,9 @@ def test_settings_and_where_they_differ(monkeypatch: pytest.MonkeyPatch, capsys:
     ]
 
 
-def test_settings_that_are_all_defaults(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_settings_command_with_defaults_only(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert _run(monkeypatch, "settings", "--changed") == 0
     printed = capsys.readouterr()
     assert (printed.out, printed.err) == ("", "no setting differs from its default\n")
@@ -79,9 +83,9 @@ def test_quiet_leaves_results_and_errors(
     copyfile(photo, tmp_path / "photos" / photo.name)
     (tmp_path / "stock.csv").write_text(f"bin,quantity\n{photo.stem},3\n")
     assert _run(monkeypatch, quiet, "worker", "count", "--csv", str(photo)) == 0
-    said = capsys.readouterr()
-    assert said.out.startswith("photo,count")
-    assert said.err == ""
+    captured = capsys.readouterr()
+    assert captured.out.startswith("photo,count")
+    assert captured.err == ""
     out = tmp_path / "wrong.csv"
     check = ["check", str(tmp_path / "photos"), "--expected", str(tmp_path / "stock.csv"), "--out", str(out)]
     assert _run(monkeypatch, quiet, *check) == 0
@@ -111,7 +115,7 @@ def test_quiet_keeps_the_trainers_warnings(monkeypatch: pytest.MonkeyPatch, caps
     ],
 )
 def test_completion(line: str, completed: set[str]) -> None:
-    """As the script asks that `--show-completion` gives to bash."""
+    """Request completions like the bash script of `--show-completion`."""
     shell = {"_BINWATCH_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(line.count(" "))}
     done = subprocess.run(
         [sys.executable, "-m", "binwatch"], env=os.environ | shell, capture_output=True, text=True, timeout=60
@@ -141,7 +145,7 @@ def test_help_says_where_settings_are(
     assert "`binwatch settings` prints all" in " ".join(capsys.readouterr().out.split())
 
 
-def test_what_a_caller_can_mend_ends_with_2(
+def test_usage_errors_exit_with_2(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     assert _run(monkeypatch, "chekc") == 2
@@ -154,22 +158,22 @@ def test_what_a_caller_can_mend_ends_with_2(
     assert "did you mean BINWATCH_BATCH_SIZE?" in capsys.readouterr().err
 
 
-def test_an_outage_ends_with_3(
+def test_outages_exit_with_3(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("BINWATCH_S3_ENDPOINT_URL", NO_ONE)
+    monkeypatch.setenv("BINWATCH_S3_ENDPOINT_URL", UNREACHABLE_URL)
     assert _run(monkeypatch, "worker", "count", "s3://bucket/") == 3
     assert "check the endpoint, the credentials and the network" in capsys.readouterr().err
     monkeypatch.setenv("BINWATCH_DATABASE_URL", f"sqlite:///{tmp_path}/none.db")
     assert _run(monkeypatch, "monitor", "status") == 3
 
 
-def test_causes() -> None:
+def test_exit_status_by_cause() -> None:
     assert [cause.exit_status for cause in (BinwatchError, SettingsError, BundleError)] == [2, 2, 2]
     assert [cause.exit_status for cause in (ObjectsError, RecordsDown)] == [3, 3]
 
 
-def test_the_help_of_check_loads_nothing_heavy() -> None:
+def test_help_of_check_imports_no_heavy_packages() -> None:
     program = (
         "import sys; sys.argv = ['binwatch', 'check', '--help']\n"
         "from binwatch.__main__ import main\n"

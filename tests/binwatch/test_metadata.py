@@ -1,4 +1,4 @@
-"""Metadata JSON → expected quantity, or the reason why there is none."""
+"""Parsing of metadata JSON: the expected quantity, or the reason for its absence, and articles."""
 
 from __future__ import annotations
 
@@ -45,17 +45,17 @@ ABID = {
     ],
 )
 def test_quantities(text: str, quantity: int) -> None:
-    found = expected_quantity(text.encode())
-    assert found == quantity
-    assert type(found) is int
+    result = expected_quantity(text.encode())
+    assert result == quantity
+    assert type(result) is int
 
 
 def test_real_metadata() -> None:
     files = sorted((Path(__file__).parents[2] / "samples" / "metadata").glob("*.json"))
-    found = {expected_quantity(path.read_bytes()) for path in files}
+    result = {expected_quantity(path.read_bytes()) for path in files}
     assert len(files) > 100
-    assert set(range(6)) < found
-    assert max(found) > 5
+    assert set(range(6)) < result
+    assert max(result) > 5
 
 
 def _refused(data: bytes) -> tuple[MetadataReason, str]:
@@ -125,7 +125,7 @@ def test_bad_quantity(value: str, shown: str) -> None:
     assert message.endswith("not a whole number of 0 to 1,000,000")
 
 
-def test_a_value_that_is_nested_as_deep_as_python_reads() -> None:
+def test_a_deeply_nested_quantity_is_refused() -> None:
     for depth in range(300, 1000, 10):
         for opening, closing in (("[", "]"), ('{"a":', "}")):
             value = opening * depth + "0" + closing * depth
@@ -150,14 +150,14 @@ def _reads_or_refuses(data: bytes) -> None:
         assert 0 <= quantity <= MAX_QUANTITY
         message = "none"
     assert 0 < len(message) < 300
-    assert "\0" not in message  # PostgreSQL stores no NUL
+    assert "\0" not in message  # PostgreSQL cannot store NUL
     message.encode()
 
 
 @settings(max_examples=300)
 @given(any_json | st.fixed_dictionaries({"EXPECTED_QUANTITY": any_json}))
 @example({"EXPECTED_QUANTITY": 10**400})
-def test_nothing_but_metadata_error_escapes(document: object) -> None:
+def test_only_metadata_errors_are_raised(document: object) -> None:
     _reads_or_refuses(json.dumps(document).encode())
 
 
@@ -173,22 +173,22 @@ def _with(items: object) -> bytes:
     return json.dumps({QUANTITY_FIELD: 3, ARTICLES_FIELD: items}).encode()
 
 
-def test_what_a_bin_is_made_up_of() -> None:
-    found = parse_articles((SAMPLES / "metadata" / "00182.json").read_bytes())
-    assert found is not None
+def test_articles_of_a_bin() -> None:
+    result = parse_articles((SAMPLES / "metadata" / "00182.json").read_bytes())
+    assert result is not None
     mug = {"sku": "B00AVZXZO2", "name": "Funny Guy Mugs I Pooped Today Mug", "quantity": 1}
-    assert found[0] == mug | {"size": "4.6 × 4.4 × 4.3 in"}
-    assert sum(item["quantity"] or 0 for item in found) == expected_quantity(
+    assert result[0] == mug | {"size": "4.6 × 4.4 × 4.3 in"}
+    assert sum(item["quantity"] or 0 for item in result) == expected_quantity(
         (SAMPLES / "metadata" / "00182.json").read_bytes()
     )
 
 
 @pytest.mark.parametrize("data", [b"{}", b"[]", b"no JSON", _with([]), _with(None), _with("x")])
-def test_files_that_do_not_say(data: bytes) -> None:
+def test_files_without_articles(data: bytes) -> None:
     assert parse_articles(data) is None
 
 
-def test_odd_items_cost_nothing_but_themselves() -> None:
+def test_invalid_items_are_skipped() -> None:
     odd = {"a\u202eb\x00": {"name": 5, "quantity": -1}, "c": "no item", "d": {"normalizedName": "D", "quantity": 2.0}}
     assert parse_articles(_with(odd)) == [
         {"sku": "a b", "name": "", "quantity": None},
@@ -199,15 +199,15 @@ def test_odd_items_cost_nothing_but_themselves() -> None:
 @pytest.mark.parametrize(
     "height", [None, 3, {}, {"unit": "cm", "value": 1}, {"unit": "in", "value": -1}, {"unit": ["in"], "value": 1}]
 )
-def test_a_size_that_is_not_three_sides_in_one_unit_is_left_out(height: object) -> None:
+def test_an_incomplete_size_is_omitted(height: object) -> None:
     side = {"unit": "in", "value": 2.5}
     assert parse_articles(_with({"a": {"length": side, "width": side, "height": height}})) == [
         {"sku": "a", "name": "", "quantity": None}
     ]
 
 
-def test_contents_have_limits() -> None:
-    found = parse_articles(_with({f"{number}": {"name": "n" * 5000, "quantity": 1} for number in range(500)}))
-    assert found is not None
-    assert len(found) == MAX_ARTICLES
-    assert {len(item["name"]) for item in found} == {MAX_TEXT_CHARS}
+def test_articles_are_limited() -> None:
+    result = parse_articles(_with({f"{number}": {"name": "n" * 5000, "quantity": 1} for number in range(500)}))
+    assert result is not None
+    assert len(result) == MAX_ARTICLES
+    assert {len(item["name"]) for item in result} == {MAX_TEXT_CHARS}

@@ -23,7 +23,7 @@ from binwatch.records.tables import Base
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """URL of a database without any table."""
+    """Return the URL of a database without tables."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'empty.db'}"
     url: str = request.getfixturevalue("postgres_empty_url")
@@ -65,19 +65,20 @@ def test_a_sqlite_database_of_an_earlier_release_is_migrated(tmp_path: Path) -> 
 
 
 def _schema(engine: Engine) -> dict[str, object]:
-    """Read what matters about each table, independent of the order in which its parts were created."""
-    found = inspect(engine)
+    """Read the columns, indexes and constraints of each table in a canonical order."""
+    result = inspect(engine)
     return {
         name: [
             sorted(
-                (one["name"], str(one["type"]), one["nullable"], one["primary_key"]) for one in found.get_columns(name)
+                (item["name"], str(item["type"]), item["nullable"], item["primary_key"])
+                for item in result.get_columns(name)
             ),
-            found.get_pk_constraint(name)["constrained_columns"],
-            sorted((str(one["name"]), one["column_names"]) for one in found.get_unique_constraints(name)),
-            sorted((one["constrained_columns"], one["referred_table"]) for one in found.get_foreign_keys(name)),
+            result.get_pk_constraint(name)["constrained_columns"],
+            sorted((str(item["name"]), item["column_names"]) for item in result.get_unique_constraints(name)),
+            sorted((item["constrained_columns"], item["referred_table"]) for item in result.get_foreign_keys(name)),
             sorted(_indexes(engine, name)),
         ]
-        for name in found.get_table_names()
+        for name in result.get_table_names()
     }
 
 
@@ -108,8 +109,8 @@ def test_the_result_of_a_migration_lists_its_steps(empty_url: str) -> None:
     assert (second.before, numbers) == ("0008", [f"{number:04}" for number in range(9, int(numbers[-1]) + 1)])
     steps = "1 step" if len(numbers) == 1 else f"{len(numbers)} steps"
     assert str(second).startswith(f"the schema went from 0008 to {numbers[-1]} in {steps}:\n  0009 ")
-    again = migrate(engine)
-    assert (again.steps, str(again)) == ((), f"the schema is already at {numbers[-1]}: nothing to do")
+    repeated = migrate(engine)
+    assert (repeated.steps, str(repeated)) == ((), f"the schema is already at {numbers[-1]}: nothing to do")
     engine.dispose()
 
 
@@ -144,7 +145,7 @@ BEFORE_0012 = (
     "INSERT INTO expectations (id, bucket, bin_id, source, etag, quantity, modified_at, recorded_at) VALUES"
     " (1, 'b', 'a', 's', '1', 4, :at, :at), (2, 'b', 'a', 's', '2', 4, :at, :at),"
     " (3, 'b', 'c', 's', '3', 40, :at, :at)",
-    # Of the first photo twice, the second time after the inventory said the same again; of the second photo; and of a
+    # Audits of the first photo, twice, the second time after the inventory repeated its quantity; of the second; of a
     # bin without a photo.
     "INSERT INTO audits (id, bucket, bin_id, quantity, count_id, expectation_id, audited_at) VALUES"
     " (1, 'b', 'a', 4, 1, 1, :at), (2, 'b', 'a', 3, 1, 2, :at), (3, 'b', 'a', 4, 2, 2, :at),"
@@ -166,12 +167,12 @@ def test_totals_survive_the_change_to_a_single_confusion_matrix(empty_url: str) 
     migrate(engine)
     columns = "reference, model_version, true_class, predicted_class, comparisons"
     with engine.connect() as connection:
-        found = {tuple(row) for row in connection.execute(text(f"SELECT {columns} FROM confusion_totals"))}
+        result = {tuple(row) for row in connection.execute(text(f"SELECT {columns} FROM confusion_totals"))}
         hours = connection.execute(text("SELECT model_version, outcome, comparisons FROM comparison_hours")).all()
         audits = connection.execute(text("SELECT id, answer, quantity, reason, note, blind FROM audits")).all()
         entered = connection.execute(text("SELECT answer, blind, audits FROM audit_totals")).all()
-    # Audits of before were made with the numbers in sight.
-    assert found == {
+    # Earlier audits were sighted.
+    assert result == {
         ("inventory", "m", 4, 3, 1),
         ("sighted", "m", 3, 3, 1),
         ("sighted", "m", 6, 6, 1),

@@ -1,4 +1,4 @@
-"""Numbers in texts: what a person would take for one, and nothing else that Python takes."""
+"""Strict parsing of numbers: plain decimal notation only, unlike Python's int() and float()."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ def test_numbers(text: str, value: float) -> None:
         "9" * 400 + "x",
     ],
 )
-def test_what_is_none(text: str) -> None:
+def test_other_texts_are_not_numbers(text: str) -> None:
     assert (parse_int(text), parse_float(text)) == (None, None)
 
 
-def test_a_setting_is_read_as_plainly(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_are_parsed_equally_strictly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BINWATCH_BATCH_SIZE", "8")
     assert load_settings().batch_size == 8
     monkeypatch.setenv("BINWATCH_BATCH_SIZE", "1_0")
@@ -57,15 +57,15 @@ def test_a_setting_is_read_as_plainly(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("option", ["--trials", "--share"])
-def test_so_is_the_command_line(
+def test_options_are_parsed_equally_strictly(
     option: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    seen: list[tuple[int, float]] = []
+    calls: list[tuple[int, float]] = []
 
     @app.command()
     def inner(trials: int = typer.Option(1, min=1), share: float = 0.5) -> None:
-        seen.append((trials, share))
+        calls.append((trials, share))
 
     @app.command()
     def other() -> None:
@@ -74,33 +74,33 @@ def test_so_is_the_command_line(
     monkeypatch.setattr("sys.argv", ["program", "inner", "--trials", "3", "--share", "0.25"])
     with pytest.raises(SystemExit) as ended:
         command_line.run(app, "demo")
-    assert (ended.value.code, seen) == (0, [(3, 0.25)])
+    assert (ended.value.code, calls) == (0, [(3, 0.25)])
     monkeypatch.setattr("sys.argv", ["program", "inner", option, "1_0"])
     with pytest.raises(SystemExit) as ended:
         command_line.run(app, "demo")
-    assert (ended.value.code, len(seen)) == (2, 1)
+    assert (ended.value.code, len(calls)) == (2, 1)
     assert capsys.readouterr().err == f"error: {option} '1_0' is not a number; write it in digits\n"
     monkeypatch.setattr("sys.argv", ["program", "inner", f"{option}=1_0"])
     with pytest.raises(SystemExit) as ended:
         command_line.run(app, "demo")
-    assert (ended.value.code, len(seen)) == (2, 1)
+    assert (ended.value.code, len(calls)) == (2, 1)
 
 
 def test_a_command_line_may_be_empty(monkeypatch: pytest.MonkeyPatch) -> None:
     app = typer.Typer(add_completion=False)
-    seen: list[float] = []
+    calls: list[float] = []
 
     @app.command()
     def only(share: float = 0.5) -> None:
-        seen.append(share)
+        calls.append(share)
 
     monkeypatch.setattr("sys.argv", ["program"])
     with pytest.raises(SystemExit) as ended:
         command_line.run(app, "demo")
-    assert (ended.value.code, seen) == (0, [0.5])
+    assert (ended.value.code, calls) == (0, [0.5])
 
 
-def test_a_value_in_a_message_is_not_long() -> None:
+def test_long_values_are_shortened_in_messages() -> None:
     assert quote_value("five") == "'five'"
     assert quote_value("a\x1b[31m\n") == r"'a\x1b[31m\n'"
     assert len(quote_value("x" * 300_000)) < 70

@@ -1,4 +1,4 @@
-"""The object store: real HTTP, moto's server for what works and a faulty one for what does not."""
+"""The object store over real HTTP: moto's server for successful requests, a faulty server for errors."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def objects(s3: S3) -> Objects:
 
 
 @pytest.fixture
-def from_faulty(faulty_s3: FaultyS3) -> Objects:
+def faulty_objects(faulty_s3: FaultyS3) -> Objects:
     return Objects(Settings(s3_endpoint_url=faulty_s3.endpoint_url, s3_timeout_s=TIMEOUT_S))
 
 
@@ -72,7 +72,7 @@ def test_an_empty_object(objects: Objects, s3: S3) -> None:
     assert objects.fetch(s3.bucket, "empty.jpg", max_bytes=1).data == b""
 
 
-def test_the_version_that_was_fetched(objects: Objects, s3: S3) -> None:
+def test_fetch_returns_the_version(objects: Objects, s3: S3) -> None:
     s3.put("a.jpg", b"unversioned")
     assert objects.fetch(s3.bucket, "a.jpg", max_bytes=MIB).version_id is None
     s3.client.put_bucket_versioning(Bucket=s3.bucket, VersioningConfiguration={"Status": "Enabled"})
@@ -81,20 +81,20 @@ def test_the_version_that_was_fetched(objects: Objects, s3: S3) -> None:
     assert (fetched.data, fetched.version_id) == (b"new", version)
 
 
-def test_missing(objects: Objects, s3: S3) -> None:
+def test_a_missing_object_is_refused(objects: Objects, s3: S3) -> None:
     refused = _refused(objects, s3.bucket, "no/such+photo.jpg")
     assert refused.reason == "missing"
     assert f"s3://{s3.bucket}/no/such+photo.jpg does not exist" in str(refused)
 
 
-def test_deleted_under_versioning(objects: Objects, s3: S3) -> None:
+def test_a_deleted_object_of_a_versioned_bucket_is_refused(objects: Objects, s3: S3) -> None:
     s3.client.put_bucket_versioning(Bucket=s3.bucket, VersioningConfiguration={"Status": "Enabled"})
     s3.put("a.jpg", b"x")
     s3.client.delete_object(Bucket=s3.bucket, Key="a.jpg")
     assert _refused(objects, s3.bucket, "a.jpg").reason == "missing"
 
 
-def test_the_limit_on_bytes(objects: Objects, s3: S3) -> None:
+def test_the_byte_limit(objects: Objects, s3: S3) -> None:
     etag = s3.put("big.jpg", b"x" * 1001)
     assert len(objects.fetch(s3.bucket, "big.jpg", max_bytes=1001).data) == 1001
     refused = _refused(objects, s3.bucket, "big.jpg", 1000)
@@ -103,8 +103,8 @@ def test_the_limit_on_bytes(objects: Objects, s3: S3) -> None:
     assert str(refused) == "'big.jpg' has 1,001 bytes, over the limit of 1,000"
 
 
-def test_a_body_over_the_limit_is_not_read(from_faulty: Objects, faulty_s3: FaultyS3) -> None:
-    """The server promises a terabyte and hangs: only an answer that waits for none of it comes at once."""
+def test_a_body_over_the_limit_is_not_read(faulty_objects: Objects, faulty_s3: FaultyS3) -> None:
+    """The server announces a terabyte and hangs; only a client that does not wait for the body returns at once."""
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
         send(b"x", 10**12)(handler)
@@ -112,18 +112,18 @@ def test_a_body_over_the_limit_is_not_read(from_faulty: Objects, faulty_s3: Faul
 
     faulty_s3.answer = answer
     before = time.monotonic()
-    assert _refused(from_faulty, "binwatch", "a.jpg").reason == "too_large"
+    assert _refused(faulty_objects, "binwatch", "a.jpg").reason == "too_large"
     assert time.monotonic() - before < TIMEOUT_S
 
 
 @pytest.mark.parametrize("key", ["a/../secret.jpg", "./secret.jpg", "a/./../secret.jpg", "..", "../secret.jpg"])
 def test_a_key_with_dots_is_never_another_key(objects: Objects, s3: S3, key: str) -> None:
-    """Such keys are legal in S3, but HTTP clients shorten paths: what is fetched must not be another object."""
+    """Such keys are legal in S3, but HTTP clients normalise paths; the request must not fetch another object."""
     s3.put("secret.jpg", b"another photo")
     assert _refused(objects, s3.bucket, key).reason == "missing"
 
 
-def test_no_such_bucket(objects: Objects, s3: S3) -> None:
+def test_a_missing_bucket_is_refused(objects: Objects, s3: S3) -> None:
     for call in (
         lambda: objects.fetch("binwatch-none", "a.jpg", max_bytes=1),
         lambda: list(objects.list("binwatch-none")),
@@ -138,12 +138,12 @@ def test_no_such_bucket(objects: Objects, s3: S3) -> None:
 
 
 @pytest.mark.parametrize(("bucket", "key"), [("not a bucket/", "a.jpg"), ("", "a.jpg"), ("binwatch", "")])
-def test_names_that_s3_cannot_have(objects: Objects, bucket: str, key: str) -> None:
-    """They come from hostile events. Taken for an outage, they would be tried again for ever."""
+def test_invalid_s3_names_are_refused(objects: Objects, bucket: str, key: str) -> None:
+    """They come from hostile events. If treated as outages, they would be retried for ever."""
     assert _refused(objects, bucket, key).reason == "missing"
 
 
-def test_a_listing_of_several_pages(objects: Objects, s3: S3) -> None:
+def test_a_listing_with_several_pages(objects: Objects, s3: S3) -> None:
     inside = s3_backends[DEFAULT_ACCOUNT_ID]["aws"]  # a thousand uploads over HTTP would take most of the suite's time
     for i in range(1005):
         inside.put_object(s3.bucket, f"bin-images/{i:05}.jpg", b"")
@@ -173,17 +173,17 @@ def test_a_listing_of_several_pages(objects: Objects, s3: S3) -> None:
         (404, "NoSuchVersion", "missing"),
     ],
 )
-def test_refused_for_good(from_faulty: Objects, faulty_s3: FaultyS3, status: int, code: str, why: str) -> None:
+def test_permanent_refusals(faulty_objects: Objects, faulty_s3: FaultyS3, status: int, code: str, why: str) -> None:
     faulty_s3.answer = refuse(status, code)
-    refused = _refused(from_faulty, "binwatch", "a.jpg")
+    refused = _refused(faulty_objects, "binwatch", "a.jpg")
     assert refused.reason == why
     assert "s3://binwatch/a.jpg" in str(refused)
     assert faulty_s3.requests == 1
 
 
-def test_a_bare_404(from_faulty: Objects, faulty_s3: FaultyS3) -> None:
+def test_a_bare_404(faulty_objects: Objects, faulty_s3: FaultyS3) -> None:
     faulty_s3.answer = respond(404, b"")
-    assert _refused(from_faulty, "binwatch", "a.jpg").reason == "missing"
+    assert _refused(faulty_objects, "binwatch", "a.jpg").reason == "missing"
 
 
 OUTAGES: dict[str, Callable[[BaseHTTPRequestHandler], None]] = {
@@ -205,35 +205,35 @@ OUTAGES: dict[str, Callable[[BaseHTTPRequestHandler], None]] = {
 
 
 @pytest.mark.parametrize("name", OUTAGES)
-def test_outages(from_faulty: Objects, faulty_s3: FaultyS3, name: str) -> None:
-    """Each is worth trying again, so each must be an ObjectsError that names the object."""
+def test_outages(faulty_objects: Objects, faulty_s3: FaultyS3, name: str) -> None:
+    """Each can be retried, so each must be an ObjectsError that names the object."""
     faulty_s3.answer = OUTAGES[name]
     with pytest.raises(
         ObjectsError, match=r"s3://binwatch/a\.jpg: .+; check the endpoint, the credentials and the network"
     ):
-        from_faulty.fetch("binwatch", "a.jpg", max_bytes=MIB)
+        faulty_objects.fetch("binwatch", "a.jpg", max_bytes=MIB)
 
 
 @pytest.mark.parametrize(
     "name", [name for name in OUTAGES if "body" not in name and name not in {"an empty page", "SlowDown"}]
 )
-def test_outages_of_a_listing(from_faulty: Objects, faulty_s3: FaultyS3, name: str) -> None:
+def test_outages_during_a_listing(faulty_objects: Objects, faulty_s3: FaultyS3, name: str) -> None:
     faulty_s3.answer = OUTAGES[name]
     with pytest.raises(ObjectsError, match=r"s3://binwatch/photos/: "):
-        list(from_faulty.list("binwatch", "photos/"))
+        list(faulty_objects.list("binwatch", "photos/"))
 
 
 @pytest.mark.parametrize("within_the_body", [False, True])
-def test_a_server_that_hangs(from_faulty: Objects, faulty_s3: FaultyS3, within_the_body: bool) -> None:
-    """Three attempts of TIMEOUT_S each and the waits between them (up to 1 and 2 s), not for ever."""
+def test_a_server_that_hangs(faulty_objects: Objects, faulty_s3: FaultyS3, within_the_body: bool) -> None:
+    """The error is raised after three attempts of TIMEOUT_S each and the waits between them (up to 1 and 2 s)."""
     faulty_s3.answer = faulty_s3.hang_within_the_body if within_the_body else faulty_s3.hang
     before = time.monotonic()
     with pytest.raises(ObjectsError, match=r"(?i)timed? ?out"):
-        from_faulty.fetch("binwatch", "a.jpg", max_bytes=MIB)
+        faulty_objects.fetch("binwatch", "a.jpg", max_bytes=MIB)
     assert time.monotonic() - before < 3 * TIMEOUT_S + 4
 
 
-def test_nobody_listens() -> None:
+def test_an_unreachable_endpoint_is_an_outage() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         objects = Objects(
@@ -243,20 +243,18 @@ def test_nobody_listens() -> None:
             objects.fetch("binwatch", "a.jpg", max_bytes=MIB)
 
 
-def test_it_recovers_by_itself(from_faulty: Objects, faulty_s3: FaultyS3) -> None:
+def test_requests_are_retried(faulty_objects: Objects, faulty_s3: FaultyS3) -> None:
     faulty_s3.answer = refuse(403, "ExpiredToken")
     with pytest.raises(ObjectsError):
-        from_faulty.fetch("binwatch", "a.jpg", max_bytes=MIB)
+        faulty_objects.fetch("binwatch", "a.jpg", max_bytes=MIB)
     faulty_s3.answer = send(b"photo")
-    fetched = from_faulty.fetch("binwatch", "a.jpg", max_bytes=MIB)
+    fetched = faulty_objects.fetch("binwatch", "a.jpg", max_bytes=MIB)
     assert (fetched.data, fetched.etag) == (b"photo", "abc")
     assert fetched.modified == datetime(2026, 11, 20, 8, tzinfo=UTC)
 
 
-def test_an_object_without_an_etag_is_the_same_in_a_listing_and_in_a_fetch(
-    from_faulty: Objects, faulty_s3: FaultyS3
-) -> None:
-    """As versitygw 1.7 shows a file that someone put into its folder by hand."""
+def test_an_object_without_an_etag_matches_its_listing(faulty_objects: Objects, faulty_s3: FaultyS3) -> None:
+    """versitygw 1.7 returns such objects for files that were copied into its folder directly."""
 
     def without(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(200)
@@ -266,19 +264,19 @@ def test_an_object_without_an_etag_is_the_same_in_a_listing_and_in_a_fetch(
         handler.wfile.write(b"photo")
 
     faulty_s3.answer = without
-    fetched = from_faulty.fetch("binwatch", "a.jpg", max_bytes=MIB)
+    fetched = faulty_objects.fetch("binwatch", "a.jpg", max_bytes=MIB)
     entry = "<Key>a.jpg</Key><LastModified>2026-11-20T08:00:00.000Z</LastModified><ETag></ETag><Size>5</Size>"
     listing = f"<ListBucketResult><IsTruncated>false</IsTruncated><Contents>{entry}</Contents></ListBucketResult>"
     faulty_s3.answer = respond(200, listing.encode(), "application/xml")
-    (listed,) = from_faulty.list("binwatch")
+    (listed,) = faulty_objects.list("binwatch")
     faulty_s3.answer = without
-    head = from_faulty.head("binwatch", "a.jpg")
+    head = faulty_objects.head("binwatch", "a.jpg")
     assert (head.etag, head.modified) == (fetched.etag, fetched.modified)
     assert fetched.etag
     assert listed == ListedObject("a.jpg", fetched.etag, 5, fetched.modified)
 
 
-def test_a_page_with_a_time_is_not_s3(from_faulty: Objects, faulty_s3: FaultyS3) -> None:
+def test_a_web_page_with_a_date_is_not_s3(faulty_objects: Objects, faulty_s3: FaultyS3) -> None:
     def page(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(200)
         for name, value in {"Content-Length": "5", "Last-Modified": LAST_MODIFIED}.items():
@@ -288,10 +286,10 @@ def test_a_page_with_a_time_is_not_s3(from_faulty: Objects, faulty_s3: FaultyS3)
 
     faulty_s3.answer = page
     with pytest.raises(ObjectsError, match="the answer is not from S3"):
-        from_faulty.fetch("binwatch", "a.jpg", max_bytes=MIB)
+        faulty_objects.fetch("binwatch", "a.jpg", max_bytes=MIB)
 
 
-def test_a_bucket_is_made_once(objects: Objects, s3: S3) -> None:
+def test_a_bucket_is_created_once(objects: Objects, s3: S3) -> None:
     assert not objects.make_bucket(s3.bucket)
     assert objects.make_bucket(s3.bucket + "-new")
     assert not objects.make_bucket(s3.bucket + "-new")
@@ -301,14 +299,14 @@ def test_a_bucket_is_made_once(objects: Objects, s3: S3) -> None:
 def test_a_bucket_in_another_region(s3: S3) -> None:
     objects = Objects(Settings(s3_endpoint_url=s3.endpoint_url, region="eu-central-1"))
     assert objects.make_bucket(s3.bucket + "-eu")
-    found = s3.client.get_bucket_location(Bucket=s3.bucket + "-eu")
-    assert found["LocationConstraint"] == "eu-central-1"
+    result = s3.client.get_bucket_location(Bucket=s3.bucket + "-eu")
+    assert result["LocationConstraint"] == "eu-central-1"
 
 
-def test_a_bucket_that_cannot_be_made(from_faulty: Objects, faulty_s3: FaultyS3) -> None:
+def test_a_bucket_that_cannot_be_created(faulty_objects: Objects, faulty_s3: FaultyS3) -> None:
     faulty_s3.answer = refuse(403, "SignatureDoesNotMatch")
     with pytest.raises(ObjectsError, match="s3://binwatch/"):
-        from_faulty.make_bucket("binwatch")
+        faulty_objects.make_bucket("binwatch")
 
 
 def test_no_credentials(s3: S3, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -322,18 +320,18 @@ def test_no_credentials(s3: S3, monkeypatch: pytest.MonkeyPatch, tmp_path_factor
         objects.fetch(s3.bucket, "a.jpg", max_bytes=1)
 
 
-def test_one_of_many_puts_what_is_new(objects: Objects, s3: S3) -> None:
+def test_only_one_concurrent_put_new_succeeds(objects: Objects, s3: S3) -> None:
     assert objects.put_if_absent(s3.bucket, "claim", b"first")
     assert not objects.put_if_absent(s3.bucket, "claim", b"second")
     assert objects.fetch(s3.bucket, "claim", max_bytes=MIB).data == b"first"
 
 
-def test_put_new_says_why_it_cannot(objects: Objects) -> None:
+def test_put_new_reports_errors(objects: Objects) -> None:
     with pytest.raises(ObjectsError, match="bucket 'no-such-bucket' does not exist"):
         objects.put_if_absent("no-such-bucket", "claim", b"")
 
 
-def test_head_is_of_the_upload_that_fetch_has(objects: Objects, s3: S3) -> None:
+def test_head_and_fetch_describe_the_same_upload(objects: Objects, s3: S3) -> None:
     s3.put("a.jpg", b"bytes")
     head, fetched = objects.head(s3.bucket, "a.jpg"), objects.fetch(s3.bucket, "a.jpg", max_bytes=MIB)
     assert (head.etag, head.version_id, head.modified) == (fetched.etag, fetched.version_id, fetched.modified)
@@ -342,7 +340,7 @@ def test_head_is_of_the_upload_that_fetch_has(objects: Objects, s3: S3) -> None:
     assert refused.value.reason == "missing"
 
 
-def test_delete_takes_more_than_a_request_and_what_is_not_there(objects: Objects, s3: S3) -> None:
+def test_delete_many_and_missing_objects(objects: Objects, s3: S3) -> None:
     keys = [f"{number}.jpg" for number in range(1002)]
     for key in (keys[0], keys[-1], "kept.jpg"):
         s3.put(key, b"")

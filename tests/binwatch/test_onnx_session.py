@@ -1,4 +1,4 @@
-"""The probe for CPUs whose int8 products saturate, and what a session is opened with because of it."""
+"""The probe for CPUs whose int8 products saturate, and the session options that depend on it."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ def _fresh() -> Iterator[None]:
     exact_int8_options.cache_clear()
 
 
-def test_the_probe_is_a_model_as_the_standard_has_it() -> None:
+def test_the_probe_is_a_valid_onnx_model() -> None:
     model = onnx.load_from_string(int8_probe.build_model())
     onnx.checker.check_model(model, full_check=True)
     assert [node.op_type for node in model.graph.node] == ["QLinearConv", "QLinearMatMul"]
     assert {value.name for value in model.graph.input} == set(int8_probe.build_inputs())
 
 
-def test_products_are_exact_on_this_cpu_with_the_options() -> None:
+def test_int8_products_are_exact_on_this_cpu_with_the_options() -> None:
     session = onnx_session.open_session(int8_probe.build_model())
     assert int8_probe.is_exact(session.run(None, int8_probe.build_inputs()))
 
 
 def _cpu(saturates: Callable[[dict[str, str]], bool | None]) -> Callable[..., object]:
-    """What opens sessions on a CPU that saturates with some options; None: the session cannot be opened."""
+    """Return a session factory of a CPU that saturates with some options; None means the session cannot be opened."""
 
     class Session:
         def __init__(self, _: object, __: object, ___: int, entries: dict[str, str]) -> None:
@@ -56,7 +56,7 @@ def _cpu(saturates: Callable[[dict[str, str]], bool | None]) -> Callable[..., ob
     ],
     ids=["VNNI", "no VNNI", "no help", "the option is refused"],
 )
-def test_options_follow_what_the_cpu_does(
+def test_session_options_depend_on_the_cpu(
     saturates: Callable[[dict[str, str]], bool | None],
     options: dict[str, str],
     warned: bool,

@@ -26,8 +26,8 @@ from testing.damage import LARGE_DAMAGE, Damage
 from testing.photos import chunk, encoded, noise, png, scene
 
 SAMPLES = sorted((Path(__file__).parents[2] / "samples" / "bin-images").glob("*.jpg"))[::20]
-BIG = 2 * 2**20
-"""More than Pillow takes of a text or a profile."""
+OVERSIZE = 2 * 2**20
+"""More bytes than Pillow accepts in a text or a profile."""
 
 
 def refused(data: bytes, limits: ImageLimits | None = None) -> tuple[Reason, str]:
@@ -36,18 +36,18 @@ def refused(data: bytes, limits: ImageLimits | None = None) -> tuple[Reason, str
     return caught.value.reason, str(caught.value)
 
 
-def same(data: bytes, sound: bytes) -> None:
-    assert np.array_equal(load_photo(data).pixels, load_photo(sound).pixels)
+def assert_same_pixels(data: bytes, intact: bytes) -> None:
+    assert np.array_equal(load_photo(data).pixels, load_photo(intact).pixels)
 
 
-# What is whole
+# Complete photos
 
 
 PNG = encoded(scene(), "PNG")
 HEADER_END = 8 + 25
-"""Of a PNG: its signature and header chunk."""
+"""End of a PNG's signature and header chunk."""
 DATA_END = len(PNG) - 12
-"""Before its end chunk."""
+"""Position before a PNG's end chunk."""
 
 
 def _broken(name: bytes, body: bytes) -> bytes:
@@ -55,7 +55,7 @@ def _broken(name: bytes, body: bytes) -> bytes:
 
 
 def _with_length(name: bytes, body: bytes, length: int) -> bytes:
-    """A chunk that says of itself that it has another length."""
+    """Return a chunk that states another length."""
     return struct.pack(">I", length) + chunk(name, body)[4:]
 
 
@@ -66,10 +66,10 @@ ANCILLARY = {
     "no gamma": chunk(b"gAMA", b""),
     "transparency of 700 bytes": chunk(b"tRNS", bytes(700)),
     "time with a wrong checksum": _broken(b"tIME", b"1234567"),
-    "compressed text of 2 MiB": chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(BIG))),
-    "XMP of 2 MiB": chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + b" " * BIG),
-    "packed XMP of 2 MiB": chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(b" " * BIG)),
-    "a profile of 2 MiB": chunk(b"iCCP", b"profile\0\0" + zlib.compress(bytes(BIG))),
+    "compressed text of 2 MiB": chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(OVERSIZE))),
+    "XMP of 2 MiB": chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + b" " * OVERSIZE),
+    "packed XMP of 2 MiB": chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(b" " * OVERSIZE)),
+    "a profile of 2 MiB": chunk(b"iCCP", b"profile\0\0" + zlib.compress(bytes(OVERSIZE))),
     "a profile that is none": chunk(b"iCCP", b"profile\0\0nothing"),
     "an animation that is none": chunk(b"acTL", b"\0\0"),
     "damaged EXIF": chunk(b"eXIf", b"MM\0*\xff\xff\xff\xff"),
@@ -83,12 +83,12 @@ ANCILLARY = {
 @pytest.mark.parametrize("name", ANCILLARY)
 @pytest.mark.parametrize("place", [HEADER_END, DATA_END], ids=["before the pixels", "behind them"])
 def test_png_with_damaged_other_chunks_is_read(name: str, place: int) -> None:
-    same(PNG[:place] + ANCILLARY[name] + PNG[place:], PNG)
+    assert_same_pixels(PNG[:place] + ANCILLARY[name] + PNG[place:], PNG)
 
 
 @pytest.mark.parametrize("end", [-12, -11, -5, -1])
 def test_png_without_end_chunk_is_read(end: int) -> None:
-    same(PNG[:end], PNG)
+    assert_same_pixels(PNG[:end], PNG)
 
 
 JPEGS = {
@@ -103,8 +103,8 @@ JPEGS = {
 
 @pytest.mark.parametrize("name", JPEGS)
 def test_jpeg_without_end_marker_is_read(name: str) -> None:
-    same(JPEGS[name].removesuffix(b"\xff\xd9"), JPEGS[name])
-    same(JPEGS[name][:-1], JPEGS[name])  # half of the marker is there
+    assert_same_pixels(JPEGS[name].removesuffix(b"\xff\xd9"), JPEGS[name])
+    assert_same_pixels(JPEGS[name][:-1], JPEGS[name])  # half of the marker is present
 
 
 def _segment(marker: int, body: bytes) -> bytes:
@@ -127,53 +127,53 @@ SEGMENTS = {
 
 @pytest.mark.parametrize("name", SEGMENTS)
 def test_jpeg_with_damaged_other_segments_is_read(name: str) -> None:
-    sound = JPEGS["baseline"]
-    same(sound[:2] + SEGMENTS[name] + sound[2:], sound)
+    intact = JPEGS["baseline"]
+    assert_same_pixels(intact[:2] + SEGMENTS[name] + intact[2:], intact)
 
 
 def test_jpeg_with_padding_before_end_marker_is_read() -> None:
-    sound = JPEGS["baseline"]
-    same(sound[:-2] + b"\0\0" + sound[-2:], sound)
-    assert refused(sound[:-2] + bytes(500) + sound[-2:])[0] is Reason.CORRUPT
+    intact = JPEGS["baseline"]
+    assert_same_pixels(intact[:-2] + b"\0\0" + intact[-2:], intact)
+    assert refused(intact[:-2] + bytes(500) + intact[-2:])[0] is Reason.CORRUPT
 
 
 @pytest.mark.parametrize("lossless", [True, False])
 def test_webp_with_damaged_metadata_is_read(lossless: bool) -> None:
-    sound = encoded(scene(), "WEBP", lossless=lossless)
+    intact = encoded(scene(), "WEBP", lossless=lossless)
     exif = encoded(scene(), "WEBP", lossless=lossless, exif=b"Exif\0\0odd", xmp=b"x" * 101)
-    same(exif, sound)
-    same(exif[:-60], sound)  # cut off within the metadata, which come last
-    same(exif + b"XMP \xff\xff\xff\x7f", sound)
+    assert_same_pixels(exif, intact)
+    assert_same_pixels(exif[:-60], intact)  # truncated within the metadata, which come last
+    assert_same_pixels(exif + b"XMP \xff\xff\xff\x7f", intact)
     odd = exif.index(b"EXIF")
-    assert exif[odd + 4] % 2  # so that a byte of padding follows
+    assert exif[odd + 4] % 2  # odd length, so that a padding byte follows
     padding = odd + 8 + exif[odd + 4]
-    same(exif[:padding] + exif[padding + 1 :], sound)
+    assert_same_pixels(exif[:padding] + exif[padding + 1 :], intact)
 
 
 def test_gif_with_damaged_other_blocks_is_read() -> None:
-    sound = encoded(scene(), "GIF")
+    intact = encoded(scene(), "GIF")
     start = 13 + 3 * 256
     comment = b"!\xfe" + (b"\xff" + b"x" * 255) * 9000 + b"\0"
     broken = b"!\xff\x0bNETSCAPE2.0\x01\x01\0"
-    same(sound[:start] + comment + broken + sound[start:], sound)
-    same(sound[:-1], sound)
+    assert_same_pixels(intact[:start] + comment + broken + intact[start:], intact)
+    assert_same_pixels(intact[:-1], intact)
 
 
-# What is not
+# Incomplete photos
 
 
 def test_lost_parts_are_detected() -> None:
     """A large loss is detected at every position, in baseline and progressive files."""
-    whole = []
+    undetected = []
     for path in SAMPLES:
         plain = path.read_bytes()
         with Image.open(path) as image:
             photos = {"as it is": plain, "progressive": encoded(image, progressive=True)}
         for kind, data in photos.items():
             for name, damage in LARGE_DAMAGE.items():
-                whole += [f"{path.name}, {kind}, {name}"] if _passes(data, damage) else []
-    assert len(whole) <= len(SAMPLES) * len(LARGE_DAMAGE) * 2 // 100, whole
-    assert not [name for name in whole if "512" not in name]
+                undetected += [f"{path.name}, {kind}, {name}"] if _passes(data, damage) else []
+    assert len(undetected) <= len(SAMPLES) * len(LARGE_DAMAGE) * 2 // 100, undetected
+    assert not [name for name in undetected if "512" not in name]
 
 
 def _passes(data: bytes, damage: Damage) -> bool:
@@ -216,15 +216,15 @@ def test_png_with_wrong_pixel_checksum_is_refused(name: str) -> None:
 
 def test_truncated_gif_is_refused() -> None:
     """LZW has an end code, after which pixels have the background colour: here, black below the first row."""
-    sound = encoded(Image.new("L", (64, 64), 7).quantize(2), "GIF")
-    assert load_photo(sound).pixels.max() > 0
-    start = sound.index(b",\0\0\0\0") + 10
+    intact = encoded(Image.new("L", (64, 64), 7).quantize(2), "GIF")
+    assert load_photo(intact).pixels.max() > 0
+    start = intact.index(b",\0\0\0\0") + 10
     codes = bytes([0b00000100 | 0b101 << 3])  # clear, end
-    data = sound[:start] + b"\x02" + bytes([len(codes)]) + codes + b"\0;"
+    data = intact[:start] + b"\x02" + bytes([len(codes)]) + codes + b"\0;"
     assert refused(data)[0] in (Reason.TRUNCATED, Reason.CORRUPT)
 
 
-# What costs too much
+# Excessive resources
 
 
 def test_too_long_side_is_refused() -> None:
@@ -243,7 +243,7 @@ def test_photo_that_needs_too_much_memory_is_refused() -> None:
 
 
 def _many_scans(scans: int) -> bytes:
-    """A progressive photo of 8000×6000 pixels whose last scan is repeated: a few bytes each."""
+    """Return a progressive photo of 8000×6000 pixels whose last scan, of a few bytes, is repeated."""
     data = encoded(Image.new("L", (8000, 6000), 90), progressive=True)
     last = data.rindex(b"\xff\xda")
     return data[:-2] + data[last:-2] * scans + b"\xff\xd9"
@@ -275,7 +275,7 @@ def test_files_with_too_many_segments_are_refused(name: str) -> None:
 
 
 def test_memory_limit(tmp_path: Path) -> None:
-    """At 50 megapixels, these photos once took 0.4 to 1 GB: long and thin ones, and formats that are held twice."""
+    """At 50 megapixels, long and thin photos and formats that are decoded twice once took 0.4 to 1 GB."""
     flat = Image.new("RGB", (4000, 4000), "navy")
     files = {
         "thin.png": png(2, 25_000_000, 8, 0, bytes(3 * 25_000_000)),
@@ -321,17 +321,17 @@ for path in sys.argv[1:]:
 
 
 def test_memory_budget_is_shared() -> None:
-    """Of eight threads that need 40 of 100 bytes each, at most two run at a time, and all get their turn."""
+    """With eight threads that need 40 of 100 bytes each, at most two run at a time, and all finish."""
     budget, lock = MemoryBudget(100), threading.Lock()
-    taken, most, turns = 0, 0, 0
+    taken, peak, turns = 0, 0, 0
 
     def decode() -> None:
-        nonlocal taken, most, turns
+        nonlocal taken, peak, turns
         for _ in range(50):
             with budget.reserved(40):
                 with lock:
                     taken, turns = taken + 40, turns + 1
-                    most = max(most, taken)
+                    peak = max(peak, taken)
                 with lock:
                     taken -= 40
 
@@ -341,7 +341,7 @@ def test_memory_budget_is_shared() -> None:
     for thread in threads:
         thread.join(60)
     assert turns == 8 * 50
-    assert most <= 80
+    assert peak <= 80
 
 
 def test_large_photo_is_not_starved() -> None:
@@ -350,7 +350,7 @@ def test_large_photo_is_not_starved() -> None:
 
     def large() -> None:
         arrived.set()
-        with budget.reserved(1000):  # more than there is: it takes all
+        with budget.reserved(1000):  # more than the budget: it takes all of it
             order.append("large")
 
     def small() -> None:
@@ -361,7 +361,7 @@ def test_large_photo_is_not_starved() -> None:
         first = threading.Thread(target=large)
         first.start()
         arrived.wait(60)
-        while not budget._line:  # until it waits
+        while not budget._line:  # until it is waiting
             arrived.wait(0.001)
         second = threading.Thread(target=small)
         second.start()
@@ -372,7 +372,7 @@ def test_large_photo_is_not_starved() -> None:
     assert order == ["large", "small"]
 
 
-# Which way is up
+# Orientation
 
 
 def _exif(*entries: tuple[int, int, int, bytes], order: str = ">") -> bytes:
@@ -388,7 +388,7 @@ SHORT_6, TAG = b"\0\6\0\0", 0x0112
 
 
 @pytest.mark.parametrize(
-    ("exif", "wanted"),
+    ("exif", "expected"),
     [
         (_exif((TAG, 3, 1, SHORT_6)), 6),
         (_exif((TAG, 3, 1, b"\x08\0\0\0"), order="<"), 8),
@@ -402,10 +402,10 @@ SHORT_6, TAG = b"\0\6\0\0", 0x0112
         (b"", 1),
     ],
 )
-def test_exif_orientation(exif: bytes, wanted: int) -> None:
-    assert orientation(exif) == wanted
+def test_exif_orientation(exif: bytes, expected: int) -> None:
+    assert orientation(exif) == expected
     photo = load_photo(encoded(scene(), exif=b"Exif\0\0" + exif.removeprefix(b"Exif\0\0")))
-    assert photo.sides_swapped == (wanted >= 5)
+    assert photo.sides_swapped == (expected >= 5)
 
 
 def test_xmp_orientation() -> None:
@@ -426,10 +426,10 @@ def test_65535_damaged_tags_cause_no_warning() -> None:
     exif = _exif(*[(TAG, 9, 2**31, b"\xff\xff\xff\xff")] * 65_535)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        same(PNG[:HEADER_END] + chunk(b"eXIf", exif) + PNG[HEADER_END:], PNG)
+        assert_same_pixels(PNG[:HEADER_END] + chunk(b"eXIf", exif) + PNG[HEADER_END:], PNG)
 
 
-# Who reads what
+# Choice of the decoder
 
 
 @pytest.mark.parametrize(
@@ -452,5 +452,5 @@ def test_subsampled_cmyk_is_read_by_pillow() -> None:
     data = encoded(scene().convert("CMYK"), subsampling=2)
     with Image.open(io.BytesIO(data)) as image:
         image.draft("RGB", (224, 224))
-        wanted = np.asarray(image.convert("RGB").resize((224, 224), Image.Resampling.BILINEAR))
-    assert np.array_equal(load_photo(data).pixels, wanted)
+        expected = np.asarray(image.convert("RGB").resize((224, 224), Image.Resampling.BILINEAR))
+    assert np.array_equal(load_photo(data).pixels, expected)

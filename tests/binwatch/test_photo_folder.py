@@ -1,4 +1,4 @@
-"""Photos in a folder are read as those of a bucket are."""
+"""Reading photos from a folder as from a bucket."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
-def test_a_file_and_which_one_it_is(folder: Path) -> None:
+def test_fetching_a_file(folder: Path) -> None:
     os.utime(folder / "a" / "1.jpg", (1_000_000_000.9, 1_000_000_000.9))
     fetched = PhotoFolder(folder).fetch("any", "a/1.jpg", max_bytes=5)
     assert (fetched.data, fetched.etag, fetched.version_id) == (b"photo", "3b9aca00-5", None)
@@ -30,13 +30,13 @@ def test_a_file_and_which_one_it_is(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("key", ["a/2.jpg", "a", "../secret.jpg", "a/../../secret.jpg", "a\0b.jpg", "x" * 300])
-def test_what_is_no_file_below_the_folder_is_missing(folder: Path, key: str) -> None:
+def test_keys_without_a_file_in_the_folder_are_missing(folder: Path, key: str) -> None:
     with pytest.raises(ObjectRefused) as refused:
         PhotoFolder(folder).fetch("any", key, max_bytes=5)
     assert refused.value.reason == "missing"
 
 
-def test_neither_an_absolute_key_nor_a_large_file_is_read(folder: Path) -> None:
+def test_absolute_keys_and_large_files_are_refused(folder: Path) -> None:
     with pytest.raises(ObjectRefused) as refused:
         PhotoFolder(folder).fetch("any", str(folder.parent / "secret.jpg"), max_bytes=50)
     assert refused.value.reason == "missing"

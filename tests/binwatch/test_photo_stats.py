@@ -1,4 +1,4 @@
-"""Photo properties: known values, and each answers to its own disturbance. Embeddings survive being packed."""
+"""Photo properties with known values, and packing of embeddings."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ def _plain(value: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("value", "brightness"), [(0, 0.0), (255, 1.0), (51, 0.2)])
-def test_a_plain_photo(value: int, brightness: float) -> None:
+def test_properties_of_a_uniform_photo(value: int, brightness: float) -> None:
     stats = photo_stats(_plain(value))
     assert stats.brightness == pytest.approx(brightness, abs=1e-5)
     assert stats.contrast == pytest.approx(0, abs=1e-5)
     assert stats.sharpness == pytest.approx(0, abs=1e-5)
 
 
-def test_a_chequerboard_is_as_contrasty_and_sharp_as_can_be() -> None:
+def test_a_chequerboard_has_maximum_contrast_and_sharpness() -> None:
     board = np.indices((224, 224)).sum(axis=0) % 2 * 255
     stats = photo_stats(np.repeat(board[..., None], 3, axis=2).astype(np.uint8))
     assert stats.contrast == pytest.approx(0.5, abs=1e-5)

@@ -1,4 +1,4 @@
-"""PostgreSQL as operators run it: with their own defaults, behind pgbouncer, with options in the URL."""
+"""PostgreSQL in production setups: with unusual defaults, behind pgbouncer, with options in the URL."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ FOREIGN = {
 
 
 def count(key: str, **fields: Any) -> NewCount:
-    known = {"bucket": "b", "etag": "e", "model_version": "m", "precision": "fp32", "provider": "cpu"}
-    return NewCount(**(known | {"key": key, "modified_at": WHEN, "predicted": 3, "probabilities": SHARES} | fields))
+    fields_ = {"bucket": "b", "etag": "e", "model_version": "m", "precision": "fp32", "provider": "cpu"}
+    return NewCount(**(fields_ | {"key": key, "modified_at": WHEN, "predicted": 3, "probabilities": SHARES} | fields))
 
 
 def expectation(bin_id: str) -> NewExpectation:
@@ -56,7 +56,7 @@ def expectation(bin_id: str) -> NewExpectation:
 
 @pytest.fixture
 def foreign_url(postgres: Postgres, postgres_empty_url: str) -> str:
-    """URL of an empty database with unusual defaults."""
+    """Return the URL of an empty database with unusual defaults."""
     name = postgres_empty_url.partition("@/")[2].partition("?")[0]
     plain = connect(postgres_empty_url)
     with plain.begin() as connection:
@@ -68,17 +68,17 @@ def foreign_url(postgres: Postgres, postgres_empty_url: str) -> str:
 
 
 @pytest.fixture(params=["straight", "pgbouncer"])
-def through(request: pytest.FixtureRequest) -> Callable[[str], str]:
-    """Turns the URL of a database into the one to connect to."""
+def via(request: pytest.FixtureRequest) -> Callable[[str], str]:
+    """Return a function that maps a database URL to the URL to connect to: direct or through pgbouncer."""
     if request.param == "straight":
         return lambda url: url
-    found: Callable[[str], str] = request.getfixturevalue("pgbouncer")
-    return found
+    result: Callable[[str], str] = request.getfixturevalue("pgbouncer")
+    return result
 
 
 @pytest.fixture
-def foreign(foreign_url: str, through: Callable[[str], str]) -> Iterator[Engine]:
-    engine = connect(through(foreign_url))
+def foreign(foreign_url: str, via: Callable[[str], str]) -> Iterator[Engine]:
+    engine = connect(via(foreign_url))
     yield engine
     engine.dispose()
 
@@ -108,9 +108,9 @@ def test_the_monitor_works_with_foreign_defaults(foreign: Engine) -> None:
     url = foreign.url.render_as_string(hide_password=False)
     records = Records(url)
     records.check()
-    wanted = {"statement_timeout": "4s", "transaction_isolation": "repeatable read", "transaction_read_only": "on"}
-    wanted |= {"DateStyle": "ISO, MDY", "TimeZone": "UTC"}
-    assert wanted == records.read(lambda connection: {n: connection.scalar(text(f"SHOW {n}")) for n in wanted})
+    expected = {"statement_timeout": "4s", "transaction_isolation": "repeatable read", "transaction_read_only": "on"}
+    expected |= {"DateStyle": "ISO, MDY", "TimeZone": "UTC"}
+    assert expected == records.read(lambda connection: {n: connection.scalar(text(f"SHOW {n}")) for n in expected})
     assert records.read(lambda connection: connection.scalar(select(func.count()).select_from(Comparison))) == 1
     assert WritableRecords(url).write(lambda engine: add_audit(engine, "b", "a", 2)).is_new
     records.close()
@@ -159,19 +159,19 @@ def test_many_threads_share_two_pgbouncer_connections(
 
 
 def test_statements_are_prepared_if_the_url_asks_for_it(postgres_url: str) -> None:
-    for more, wanted in {
+    for options, expected in {
         "": 0,
         "&prepare_threshold=none": 0,
         "&prepare_threshold=0": 1,
         "&prepare_threshold=5": 0,
     }.items():
-        engine = connect(postgres_url + more)
+        engine = connect(postgres_url + options)
         with engine.begin() as connection:
             assert connection.scalar(select(func.count()).select_from(Count)) == 0
-            found = connection.scalar(
+            prepared = connection.scalar(
                 text("SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%counts%'")
             )
-        assert (more, min(found, 1)) == (more, wanted)
+        assert (options, min(prepared, 1)) == (options, expected)
         engine.dispose()
 
 

@@ -42,21 +42,21 @@ START = datetime(2026, 11, 20, 8, 0, tzinfo=UTC)
 
 
 def at(minutes: float) -> datetime:
-    """Time `minutes` after START."""
+    """Return the time `minutes` after START."""
     return START + timedelta(minutes=minutes)
 
 
 def count(key: str = "bin-images/00001.jpg", etag: str = "a", minutes: float = 0, **fields: Any) -> NewCount:
-    """A count of 3 items, unless `fields` override it."""
-    said = {"bucket": "binwatch", "model_version": "v1", "precision": "int8", "provider": "CPUExecutionProvider"}
-    seen: dict[str, Any] = {} if "reason" in fields else {"predicted": 3, "probabilities": [0.1, 0, 0, 0.9, 0, 0, 0]}
-    return NewCount(**(said | seen | {"key": key, "etag": etag, "modified_at": at(minutes)} | fields))
+    """Return a count of 3 items, unless `fields` override it."""
+    defaults = {"bucket": "binwatch", "model_version": "v1", "precision": "int8", "provider": "CPUExecutionProvider"}
+    outcome: dict[str, Any] = {} if "reason" in fields else {"predicted": 3, "probabilities": [0.1, 0, 0, 0.9, 0, 0, 0]}
+    return NewCount(**(defaults | outcome | {"key": key, "etag": etag, "modified_at": at(minutes)} | fields))
 
 
 def expectation(quantity: int | None = 3, bin_id: str = "00001", minutes: float = 0, **fields: Any) -> NewExpectation:
-    """An expected quantity from a metadata file."""
-    said = {"bucket": "binwatch", "source": f"metadata/{bin_id}.json", "etag": f"e{minutes}"}
-    return NewExpectation(**(said | {"quantity": quantity, "bin_id": bin_id, "modified_at": at(minutes)} | fields))
+    """Return an expected quantity from a metadata file."""
+    defaults = {"bucket": "binwatch", "source": f"metadata/{bin_id}.json", "etag": f"e{minutes}"}
+    return NewExpectation(**(defaults | {"quantity": quantity, "bin_id": bin_id, "modified_at": at(minutes)} | fields))
 
 
 @pytest.fixture
@@ -70,13 +70,13 @@ def rows(engine: Engine, table: type[Base], *order: Any) -> list[Any]:
         return list(connection.execute(select(table.__table__).order_by(*(order or table.__table__.primary_key))))
 
 
-def number(engine: Engine, table: type[Base]) -> int:
-    """Number of rows in a table."""
+def row_count(engine: Engine, table: type[Base]) -> int:
+    """Return the number of rows in a table."""
     with engine.connect() as connection:
         return connection.execute(select(func.count()).select_from(table)).scalar_one()
 
 
-def together(*works: Callable[[], Any]) -> list[Any]:
+def run_together(*works: Callable[[], Any]) -> list[Any]:
     """Run all calls at the same time, each in its own thread."""
     barrier = Barrier(len(works))
 
@@ -98,32 +98,32 @@ def totals(engine: Engine) -> dict[str, dict[Any, Any]]:
 
 
 def _comparisons(engine: Engine) -> dict[tuple[str, int, str], tuple[int, int, int, int]]:
-    """Number, sums of absolute and squared errors, and number within one item, by model, expected class and outcome."""
-    found: dict[tuple[str, int, str], tuple[int, int, int, int]] = {}
+    """Return count, absolute and squared errors and count within one item, by model, expected class and outcome."""
+    result: dict[tuple[str, int, str], tuple[int, int, int, int]] = {}
     for row in rows(engine, ConfusionTotal):
         if row.reference == TruthSource.INVENTORY:
             error, n = row.predicted_class - row.true_class, row.comparisons
             cell = row.model_version, row.true_class, outcome_of_difference(error).value
-            sums = found.get(cell, (0, 0, 0, 0))
+            sums = result.get(cell, (0, 0, 0, 0))
             added = n, n * abs(error), n * error**2, n * (abs(error) <= 1)
-            found[cell] = tuple(map(sum, zip(sums, added, strict=True)))  # type: ignore[assignment]
-    return found
+            result[cell] = tuple(map(sum, zip(sums, added, strict=True)))  # type: ignore[assignment]
+    return result
 
 
 def assert_totals_follow_from_the_ledgers(engine: Engine) -> None:
     """Check the totals that can be recomputed. A failure that became a count stays counted as a failure, too."""
-    found = totals(engine)
+    result = totals(engine)
     recorded = Counter((row.model_version, row.reason or "") for row in rows(engine, Count))
-    for (model, reason), photos in found["photos"].items():
+    for (model, reason), photos in result["photos"].items():
         assert photos >= recorded[model, reason]
-    assert {k: n for k, n in found["photos"].items() if not k[1]} == {k: n for k, n in recorded.items() if not k[1]}
-    assert found["expectations"] == Counter(row.reason or "" for row in rows(engine, Expectation))
+    assert {k: n for k, n in result["photos"].items() if not k[1]} == {k: n for k, n in recorded.items() if not k[1]}
+    assert result["expectations"] == Counter(row.reason or "" for row in rows(engine, Expectation))
     sums: dict[Any, list[int]] = {}
     for row in rows(engine, Comparison):
         total = sums.setdefault((row.model_version, class_of(row.expected), row.outcome), [0, 0, 0, 0])
         for place, value in enumerate((1, abs(row.error), row.error**2, abs(row.error) <= 1)):
             total[place] += value
-    assert found["comparisons"] == {key: tuple(total) for key, total in sums.items()}
+    assert result["comparisons"] == {key: tuple(total) for key, total in sums.items()}
 
 
 def assert_compared(engine: Engine) -> None:
@@ -195,7 +195,7 @@ def test_check_fails_if_the_records_are_read_only(postgres_records: Engine) -> N
 def test_a_time_without_a_zone_is_refused(store: Store, records_engine: Engine) -> None:
     with pytest.raises(StatementError, match="has no time zone"):
         store.add_counts([count(modified_at=datetime(2026, 11, 20))])  # noqa: DTZ001
-    assert number(records_engine, Count) == 0
+    assert row_count(records_engine, Count) == 0
 
 
 @pytest.mark.parametrize(
@@ -226,13 +226,13 @@ def test_a_repeated_expectation_changes_nothing(records_engine: Engine, store: S
 def test_a_count_replaces_a_failure(records_engine: Engine, store: Store) -> None:
     store.add_expectations([expectation(3)])
     assert store.add_counts([count(reason=Reason.INFERENCE_FAILED, detail="out of memory")]) == 1
-    assert number(records_engine, Comparison) == 0
+    assert row_count(records_engine, Comparison) == 0
     assert store.add_counts([count()]) == 1
     (row,) = rows(records_engine, Count)
     assert (row.reason, row.detail, row.predicted) == (None, None, 3)
     assert totals(records_engine)["photos"] == {("v1", ""): 1, ("v1", "inference_failed"): 1}
     assert_compared(records_engine)
-    assert number(records_engine, Comparison) == 1
+    assert row_count(records_engine, Comparison) == 1
 
 
 def test_a_failure_does_not_replace_a_count(records_engine: Engine, store: Store) -> None:
@@ -247,8 +247,8 @@ def test_a_failure_does_not_replace_a_count(records_engine: Engine, store: Store
 def test_a_count_wins_over_a_failure_of_the_same_photo_in_one_call(
     records_engine: Engine, store: Store, failure_first: bool
 ) -> None:
-    both = [count(reason=Reason.INFERENCE_FAILED), count()]
-    assert store.add_counts(both if failure_first else both[::-1]) == 1
+    counts = [count(reason=Reason.INFERENCE_FAILED), count()]
+    assert store.add_counts(counts if failure_first else counts[::-1]) == 1
     assert [row.predicted for row in rows(records_engine, Count)] == [3]
 
 
@@ -257,7 +257,7 @@ def test_a_late_count_of_a_failed_photo_is_compared(records_engine: Engine, stor
     store.add_expectations([expectation(3)])
     store.add_counts([count(minutes=3, reason=Reason.INFERENCE_FAILED)])
     store.add_counts([count(minutes=1)])
-    assert number(records_engine, Comparison) == 1
+    assert row_count(records_engine, Comparison) == 1
     assert_compared(records_engine)
 
 
@@ -265,7 +265,7 @@ def test_another_model_counts_again(records_engine: Engine, store: Store) -> Non
     store.add_expectations([expectation(3)])
     store.add_counts([count(model_version="v1")])
     assert store.add_counts([count(model_version="v2", predicted=2)]) == 1
-    assert store.add_counts([count(model_version="v1")]) == 0  # a worker that has not swapped yet, late
+    assert store.add_counts([count(model_version="v1")]) == 0  # late, by a worker that still uses the old model
     compared = [(row.model_version, row.outcome) for row in rows(records_engine, Comparison)]
     assert compared == [("v1", "exact"), ("v2", "under")]
     (bin_,) = rows(records_engine, Bin)
@@ -310,7 +310,7 @@ def test_bins_of_two_buckets_are_separate(records_engine: Engine, store: Store) 
     store.add_counts([count(bucket="north"), count(bucket="south")])
     store.add_expectations([expectation(3, bucket="north")])
     assert [row.bucket for row in rows(records_engine, Comparison)] == ["north"]
-    assert number(records_engine, Bin) == 2
+    assert row_count(records_engine, Bin) == 2
 
 
 def test_a_newer_expectation_appends_a_comparison(records_engine: Engine, store: Store) -> None:
@@ -348,7 +348,7 @@ def test_an_older_expectation_appends_no_comparison(records_engine: Engine, stor
     store.add_expectations([expectation(3, minutes=2)])
     assert store.add_expectations([expectation(4, minutes=1)]) == 1
     assert [row.expected for row in rows(records_engine, Comparison)] == [3]
-    assert number(records_engine, Expectation) == 2
+    assert row_count(records_engine, Expectation) == 2
 
 
 def test_an_older_photo_is_counted_but_not_compared(records_engine: Engine, store: Store) -> None:
@@ -377,7 +377,7 @@ def test_unreadable_metadata_suspends_the_comparison(records_engine: Engine, sto
     store.add_expectations([expectation(4, minutes=1)])
     store.add_expectations([expectation(None, minutes=2, reason=MetadataReason.NOT_JSON, detail="not JSON")])
     store.add_counts([count()])
-    assert number(records_engine, Comparison) == 0
+    assert row_count(records_engine, Comparison) == 0
     store.add_expectations([expectation(3, minutes=3)])
     assert [row.expected for row in rows(records_engine, Comparison)] == [3]
     assert totals(records_engine)["expectations"] == {"": 2, "not_json": 1}
@@ -392,9 +392,9 @@ def test_a_failed_fetch_does_not_change_the_bin(records_engine: Engine, store: S
     store.add_expectations([expectation(None, minutes=5, etag="", reason=MetadataReason(reason))])
     (bin_,) = rows(records_engine, Bin)
     assert (bin_.photo_at, bin_.expected_at) == (at(1), at(1))
-    assert number(records_engine, Comparison) == 1
+    assert row_count(records_engine, Comparison) == 1
     store.add_counts([count("other/00002.jpg", etag="", reason=Reason(reason))])
-    assert number(records_engine, Bin) == 1
+    assert row_count(records_engine, Bin) == 1
 
 
 def test_the_largest_batch_is_recorded(records_engine: Engine, store: Store) -> None:
@@ -407,7 +407,7 @@ def test_the_largest_batch_is_recorded(records_engine: Engine, store: Store) -> 
 def test_eight_threads_record_the_same_counts_once(records_engine: Engine, store: Store) -> None:
     photos = [count(f"{i:03}.jpg") for i in range(40)]
     store.add_expectations([expectation(3, bin_id=f"{i:03}") for i in range(40)])
-    news = together(*[lambda start=start: store.add_counts(photos[start:] + photos[:start]) for start in range(8)])
+    news = run_together(*[lambda start=start: store.add_counts(photos[start:] + photos[:start]) for start in range(8)])
     assert sum(news) == 40
     assert totals(records_engine)["photos"] == {("v1", ""): 40}
     assert totals(records_engine)["comparisons"] == {("v1", 3, "exact"): (40, 0, 0, 40)}
@@ -415,8 +415,8 @@ def test_eight_threads_record_the_same_counts_once(records_engine: Engine, store
 
 def test_eight_threads_record_the_same_expectations_once(records_engine: Engine, store: Store) -> None:
     store.add_counts([count(f"{i:03}.jpg") for i in range(40)])
-    said = [expectation(3, bin_id=f"{i:03}") for i in range(40)]
-    assert sum(together(*[lambda: store.add_expectations(said)] * 8)) == 40
+    expectations = [expectation(3, bin_id=f"{i:03}") for i in range(40)]
+    assert sum(run_together(*[lambda: store.add_expectations(expectations)] * 8)) == 40
     assert totals(records_engine)["comparisons"] == {("v1", 3, "exact"): (40, 0, 0, 40)}
 
 
@@ -458,7 +458,7 @@ def test_two_processes_record_the_same_counts_once(records_engine: Engine) -> No
 def test_a_simultaneous_count_and_expectation_are_compared_once(records_engine: Engine, store: Store) -> None:
     """In either order there is exactly one comparison. The hardest case is a new bin."""
     for i in range(60):
-        together(
+        run_together(
             lambda i=i: store.add_counts([count(f"{i}.jpg")]),
             lambda i=i: store.add_expectations([expectation(3, bin_id=str(i))]),
         )
@@ -489,7 +489,7 @@ def test_overlapping_batches_in_opposite_order_do_not_deadlock(records_engine: E
         store.add_expectations([expectation(3, bin_id=name, minutes=round_) for name in names])
 
     for round_ in range(6):
-        together(
+        run_together(
             lambda r=round_: count_all(names, r),
             lambda r=round_: count_all(names[::-1], r),
             lambda r=round_: expect_all(names[10:], r),
@@ -505,11 +505,11 @@ def test_a_failed_call_leaves_nothing_behind(records_engine: Engine, store: Stor
     bad = count("z.jpg", modified_at=datetime(2026, 11, 20))  # noqa: DTZ001
     with pytest.raises(StatementError):
         store.add_counts([count("a.jpg"), bad])
-    assert number(records_engine, Count) == 0
+    assert row_count(records_engine, Count) == 0
     assert store.add_counts([count("a.jpg")]) == 1
 
 
-# One upload is one (etag, time); what is fetched of it may be a count or a failure, and may be delivered again.
+# An upload is one (etag, time); its result may be a count or a failure, and may be delivered again.
 UPLOADS = [("A", 1.0), ("B", 2.0), ("A", 3.0), ("C", 4.0)]
 photo_steps = st.tuples(
     st.just("count"), st.sampled_from(["x", "y"]), st.sampled_from(UPLOADS), st.sampled_from(["ok", "ok", "failed"])
@@ -531,7 +531,7 @@ def _as_new(step: tuple[Any, ...]) -> NewCount | NewExpectation:
         if how == "failed":
             return count(f"{bin_id}.jpg", etag, minutes, reason=Reason.INFERENCE_FAILED)
         return count(f"{bin_id}.jpg", etag, minutes, predicted=PREDICTED[etag])
-    # What a metadata file said at a time is a fact: the quantity is part of the file's identity, its ETag.
+    # The content of a metadata file is fixed: the quantity is part of its identity, the ETag.
     reason = {"reason": MetadataReason.NOT_JSON} if how is None else {}
     return expectation(how, bin_id, what, etag=str(how), modified_at=at(what + (how or 0) / 100), **reason)
 
@@ -549,7 +549,7 @@ def _empty(engine: Engine) -> None:
 
 
 def _state(engine: Engine) -> dict[str, Any]:
-    """Read what must not depend on the order of arrival, with keys instead of row ids."""
+    """Read everything that must not depend on the order of arrival, with keys instead of row ids."""
     counts = {row.id: (row.key, row.etag, row.reason, row.predicted, row.modified_at) for row in rows(engine, Count)}
     expectations = {
         row.id: (row.bin_id, row.etag, row.modified_at, row.quantity, row.reason) for row in rows(engine, Expectation)
@@ -586,7 +586,7 @@ def test_the_order_of_arrival_does_not_matter(
     _apply(store, [[item] for item in items])
     assert_totals_follow_from_the_ledgers(records_engine)
     assert_compared(records_engine)
-    wanted = _state(records_engine)
+    expected = _state(records_engine)
 
     repeated = items + data.draw(st.lists(st.sampled_from(items), max_size=4))
     shuffled = data.draw(st.permutations(repeated))
@@ -594,7 +594,7 @@ def test_the_order_of_arrival_does_not_matter(
     _apply(store, _grouped(shuffled, data))
     assert_totals_follow_from_the_ledgers(records_engine)
     assert_compared(records_engine)
-    assert _state(records_engine) == wanted
+    assert _state(records_engine) == expected
 
 
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])

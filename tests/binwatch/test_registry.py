@@ -1,4 +1,4 @@
-"""Models in a bucket of a real S3 server."""
+"""The model registry in a bucket of a real S3 server."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_no_model_is_in_use_until_one_is_promoted(registry, tmp_path):
     assert registry.current() == CurrentModel(version="v1", promoted=NOW, previous=None, forced=False)
 
 
-def test_versions_lists_whole_bundles_only(registry, s3, tmp_path):
+def test_versions_lists_complete_bundles_only(registry, s3, tmp_path):
     publish(registry, tmp_path, "v2")
     publish(registry, tmp_path, "v1")
     s3.put("models/half/model-int8.onnx", b"uploaded, but its card is not")
@@ -57,7 +57,7 @@ def test_a_fetched_bundle_is_the_one_that_was_published(registry, tmp_path):
     assert bundle.model_path(Precision.INT8).read_bytes() == (published / "model-int8.onnx").read_bytes()
 
 
-def test_a_variant_that_is_not_there_gives_those_that_are(registry, tmp_path):
+def test_fetching_a_missing_variant_returns_the_available_ones(registry, tmp_path):
     publish(registry, tmp_path, "v1")
     bundle = registry.fetch("v1", [Precision.FP16], tmp_path / "cache")
     assert bundle.model_path(Precision.INT8).exists()
@@ -70,7 +70,7 @@ def test_a_second_fetch_downloads_no_model(registry, s3, tmp_path):
     assert registry.fetch("v1", [Precision.INT8], tmp_path / "cache").model_path(Precision.INT8).exists()
 
 
-def test_a_damaged_model_is_refused_and_does_not_stay_in_the_cache(registry, s3, tmp_path):
+def test_a_damaged_model_is_refused_and_removed_from_the_cache(registry, s3, tmp_path):
     published = publish(registry, tmp_path, "v1")
     s3.put("models/v1/model-int8.onnx", b"damaged")
     with pytest.raises(BundleError, match="SHA-256"):
@@ -79,9 +79,9 @@ def test_a_damaged_model_is_refused_and_does_not_stay_in_the_cache(registry, s3,
     assert registry.fetch("v1", [Precision.INT8], tmp_path / "cache").model_path(Precision.INT8).exists()
 
 
-def test_a_version_cannot_be_published_twice_with_other_content(registry, tmp_path):
+def test_a_version_cannot_be_published_with_different_content(registry, tmp_path):
     bundle = publish(registry, tmp_path, "v1")
-    assert registry.publish(bundle).version == "v1"  # the same again does no harm
+    assert registry.publish(bundle).version == "v1"  # publishing the same bundle again is allowed
     card = json.loads((bundle / "card.json").read_text())
     (bundle / "card.json").write_text(json.dumps(card | {"temperature": 2.0}))
     with pytest.raises(BundleError, match="'v1' exists and is another one"):
@@ -94,8 +94,8 @@ def test_an_unknown_version_cannot_be_promoted(registry):
     assert registry.current() is None
 
 
-def at_the_write(registry: Registry, key: str, act: Callable[[], object]) -> None:
-    """`act` once, in the moment between what `registry` has read and its write to `key`."""
+def before_write(registry: Registry, key: str, act: Callable[[], object]) -> None:
+    """Call `act` once, after `registry` has read and right before it writes `key`."""
     done: list[bool] = []
 
     def hook(request: AWSPreparedRequest, **_: object) -> None:
@@ -106,40 +106,40 @@ def at_the_write(registry: Registry, key: str, act: Callable[[], object]) -> Non
     registry._objects._client.meta.events.register("before-send.s3.PutObject", hook)
 
 
-def test_of_two_that_promote_at_once_one_is_told(registry, s3, tmp_path):
+def test_one_of_two_concurrent_promotions_fails(registry, s3, tmp_path):
     for version in ("v1", "v2", "v3"):
         publish(registry, tmp_path, version)
     first, other = CurrentModel(version="v1", promoted=NOW), CurrentModel(version="v2", promoted=NOW, previous="v1")
     registry.set_current(first, None)
     second = Registry(Objects(Settings(s3_endpoint_url=s3.endpoint_url)), s3.bucket, "models/")
-    at_the_write(registry, "current.json", lambda: second.set_current(other, first))
+    before_write(registry, "current.json", lambda: second.set_current(other, first))
     with pytest.raises(PromotionConflictError, match="v2 was put in use meanwhile, by someone else"):
         registry.set_current(CurrentModel(version="v3", promoted=NOW, previous="v1"), first)
     assert registry.current() == other
 
 
-def test_of_two_first_promotions_at_once_one_is_told(registry, s3, tmp_path):
+def test_one_of_two_concurrent_first_promotions_fails(registry, s3, tmp_path):
     publish(registry, tmp_path, "v1")
     publish(registry, tmp_path, "v2")
     second = Registry(Objects(Settings(s3_endpoint_url=s3.endpoint_url)), s3.bucket, "models/")
-    at_the_write(registry, "current.json", lambda: second.set_current(CurrentModel(version="v2", promoted=NOW), None))
+    before_write(registry, "current.json", lambda: second.set_current(CurrentModel(version="v2", promoted=NOW), None))
     with pytest.raises(PromotionConflictError):
         registry.set_current(CurrentModel(version="v1", promoted=NOW), None)
     assert registry.current().version == "v2"
 
 
-def test_a_model_that_was_withdrawn_meanwhile_is_noticed(registry, s3, tmp_path):
+def test_a_concurrent_withdrawal_is_detected(registry, s3, tmp_path):
     publish(registry, tmp_path, "v1")
     publish(registry, tmp_path, "v2")
     first = CurrentModel(version="v1", promoted=NOW)
     registry.set_current(first, None)
-    at_the_write(registry, "current.json", lambda: s3.client.delete_object(Bucket=s3.bucket, Key="models/current.json"))
+    before_write(registry, "current.json", lambda: s3.client.delete_object(Bucket=s3.bucket, Key="models/current.json"))
     with pytest.raises(PromotionConflictError, match=r"current\.json was deleted meanwhile"):
         registry.set_current(CurrentModel(version="v2", promoted=NOW), first)
 
 
 def other_bundle(folder: Path, version: str) -> Path:
-    """Another model under the same version."""
+    """Write a different bundle with the same version."""
     made = write_brightness_bundle(folder / "other", version)
     file = made / "model-int8.onnx"
     model = onnx.load(file)
@@ -150,42 +150,44 @@ def other_bundle(folder: Path, version: str) -> Path:
     return made
 
 
-@pytest.mark.parametrize("at", ["model-int8.onnx", "card.json"])
-def test_two_bundles_published_at_once_under_one_version_do_not_mix(registry, s3, tmp_path, at):
-    one, other = write_brightness_bundle(tmp_path / "one", "v1"), other_bundle(tmp_path, "v1")
+@pytest.mark.parametrize("key", ["model-int8.onnx", "card.json"])
+def test_concurrently_published_bundles_do_not_mix(registry, s3, tmp_path, key):
+    first, second_bundle = write_brightness_bundle(tmp_path / "one", "v1"), other_bundle(tmp_path, "v1")
     second = Registry(Objects(Settings(s3_endpoint_url=s3.endpoint_url)), s3.bucket, "models/")
-    if at == "model-int8.onnx":  # the other one is quicker throughout
-        at_the_write(registry, at, lambda: second.publish(other))
+    if key == "model-int8.onnx":  # the other publisher finishes first
+        before_write(registry, key, lambda: second.publish(second_bundle))
         with pytest.raises(BundleError, match=r"model-int8\.onnx exists already and belongs to another bundle"):
-            registry.publish(one)
+            registry.publish(first)
     else:
 
         def publish_other() -> None:
             with pytest.raises(BundleError, match="someone is publishing model 'v1' now, or was interrupted"):
-                second.publish(other)
+                second.publish(second_bundle)
 
-        at_the_write(registry, at, publish_other)
-        registry.publish(one)
-    whole = registry.fetch("v1", [Precision.INT8], tmp_path / "cache")  # raises if card and file are of two bundles
-    assert whole.card == Bundle(other if at == "model-int8.onnx" else one).card
+        before_write(registry, key, publish_other)
+        registry.publish(first)
+    fetched = registry.fetch(
+        "v1", [Precision.INT8], tmp_path / "cache"
+    )  # raises if card and file belong to different bundles
+    assert fetched.card == Bundle(second_bundle if key == "model-int8.onnx" else first).card
 
 
-def test_a_publish_that_was_interrupted_goes_on(registry, s3, tmp_path):
+def test_an_interrupted_publish_can_be_continued(registry, s3, tmp_path):
     bundle = write_brightness_bundle(tmp_path / "v1", "v1")
     s3.put("models/v1/model-int8.onnx", (bundle / "model-int8.onnx").read_bytes())
     assert registry.publish(bundle).version == "v1"
     assert registry.versions() == ["v1"]
 
 
-def test_no_note_gets_lost_between_two(registry, s3, tmp_path):
+def test_concurrent_notes_are_both_kept(registry, s3, tmp_path):
     publish(registry, tmp_path, "v1")
     second = Registry(Objects(Settings(s3_endpoint_url=s3.endpoint_url)), s3.bucket, "models/")
-    at_the_write(registry, "card.json", lambda: second.annotate("v1", "Two."))
+    before_write(registry, "card.json", lambda: second.annotate("v1", "Two."))
     registry.annotate("v1", "One.")
     assert registry.card("v1").notes == ["Two.", "One."]
 
 
-def test_a_folder_with_another_s_card_is_no_model(registry, s3, tmp_path):
+def test_a_folder_with_the_card_of_another_version_is_not_a_model(registry, s3, tmp_path):
     publish(registry, tmp_path, "v1")
     for name in ("model-int8.onnx", "card.json"):
         s3.client.copy_object(Bucket=s3.bucket, Key=f"models/v2/{name}", CopySource=f"{s3.bucket}/models/v1/{name}")
@@ -196,7 +198,7 @@ def test_a_folder_with_another_s_card_is_no_model(registry, s3, tmp_path):
 
 
 def answer_conditions(registry: Registry, status: int, code: str) -> None:
-    """A store that answers each write under a condition so, whether it is met or not."""
+    """Simulate a store that refuses every conditional write, regardless of the condition."""
 
     def hook(request: AWSPreparedRequest, **_: object) -> AWSResponse | None:
         if not {"If-Match", "If-None-Match"} & set(request.headers):
@@ -209,8 +211,8 @@ def answer_conditions(registry: Registry, status: int, code: str) -> None:
 
 
 @pytest.mark.parametrize(("status", "code"), [(501, "NotImplemented"), (412, "PreconditionFailed")])
-def test_a_store_without_conditions_is_written_to_and_it_is_said(registry, s3, tmp_path, caplog, status, code):
-    """Old servers know no conditions; some compare ETags with their quotes, so that none is ever met."""
+def test_a_store_without_conditional_writes_is_used_with_a_warning(registry, s3, tmp_path, caplog, status, code):
+    """Old servers do not support conditions; some compare quoted ETags, so that no condition is ever met."""
     answer_conditions(registry, status, code)
     publish(registry, tmp_path, "v1")
     publish(registry, tmp_path, "v2")
@@ -221,24 +223,24 @@ def test_a_store_without_conditions_is_written_to_and_it_is_said(registry, s3, t
     assert registry.current() == second
     assert registry.card("v2").notes == ["Seen."]
     assert f"models/current.json: written without a condition: the store refuses it ({code})" in caplog.text
-    with pytest.raises(PromotionConflictError):  # what can be seen is still seen
+    with pytest.raises(PromotionConflictError):  # conflicts visible before the write are still detected
         registry.set_current(first, first)
     with pytest.raises(BundleError, match="exists and is another one"):
         registry.publish(other_bundle(tmp_path, "v1"))
 
 
-def test_a_write_whose_answer_was_lost_is_no_one_else_s(registry, s3, tmp_path):
-    """The client sends it again, and then the condition no longer holds: of its own writing."""
+def test_a_retried_write_is_not_a_conflict(registry, s3, tmp_path):
+    """If the response is lost, the client retries, and its own first write violates the condition."""
     publish(registry, tmp_path, "v1")
-    mine = CurrentModel(version="v1", promoted=NOW)
-    at_the_write(
-        registry, "current.json", lambda: s3.put("models/current.json", mine.model_dump_json(indent=2).encode())
+    promoted = CurrentModel(version="v1", promoted=NOW)
+    before_write(
+        registry, "current.json", lambda: s3.put("models/current.json", promoted.model_dump_json(indent=2).encode())
     )
-    registry.set_current(mine, None)
-    assert registry.current() == mine
+    registry.set_current(promoted, None)
+    assert registry.current() == promoted
 
 
-def test_a_damaged_current_json_is_an_error_that_names_it(registry, s3):
+def test_a_damaged_current_json_is_named(registry, s3):
     s3.put("models/current.json", b"{}")
     with pytest.raises(BundleError, match=f"s3://{s3.bucket}/models/current.json is damaged"):
         registry.current()
@@ -249,4 +251,4 @@ def test_a_note_is_added_to_a_published_card(registry, tmp_path):
     registry.annotate("v1", "One.")
     registry.annotate("v1", "Two.")
     assert registry.card("v1").notes == ["One.", "Two."]
-    assert registry.publish(bundle).version == "v1"  # still the same model
+    assert registry.publish(bundle).version == "v1"  # notes do not change the identity of the model

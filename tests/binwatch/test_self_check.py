@@ -1,4 +1,4 @@
-"""The photos of the self-check are the same everywhere, and answers to them are told from others."""
+"""The self-check: its photos are fixed, and deviating outputs are detected."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ EMBEDDINGS = np.arange(12, dtype=np.float32).reshape(4, 3) + 1
 
 
 def test_the_photos_never_change() -> None:
-    """Or every card's answers would be to other photos."""
+    """The expected outputs in all cards depend on them."""
     photos = self_check.make_photos(224)
     assert (photos.shape, photos.dtype) == ((4, 224, 224, 3), np.uint8)
-    found = hashlib.sha256(photos.tobytes()).hexdigest()
-    assert found == "dd4e8a7de97b73b937ca7f118cc5c4508865b328006599146a17671107d9ebf5"
+    digest = hashlib.sha256(photos.tobytes()).hexdigest()
+    assert digest == "dd4e8a7de97b73b937ca7f118cc5c4508865b328006599146a17671107d9ebf5"
 
 
-def test_answers_as_they_were() -> None:
+def test_matching_answers_pass() -> None:
     expected = self_check.make_self_check(PROBABILITIES, EMBEDDINGS)
     assert self_check.describe_mismatch(expected, PROBABILITIES + 0.02, EMBEDDINGS * 1.05) is None
 
@@ -38,8 +38,8 @@ def test_answers_as_they_were() -> None:
         (PROBABILITIES, EMBEDDINGS[:, :2], r"its embeddings have shape \(4, 2\), the card's \(4, 3\)"),
     ],
 )
-def test_other_answers(probabilities: np.ndarray, embeddings: np.ndarray, message: str) -> None:
+def test_deviating_answers_are_described(probabilities: np.ndarray, embeddings: np.ndarray, message: str) -> None:
     expected = self_check.make_self_check(PROBABILITIES, EMBEDDINGS)
-    found = self_check.describe_mismatch(expected, probabilities, embeddings)
-    assert found is not None
-    assert re.search(message, found), found
+    mismatch = self_check.describe_mismatch(expected, probabilities, embeddings)
+    assert mismatch is not None
+    assert re.search(message, mismatch), mismatch

@@ -1,4 +1,4 @@
-"""Settings: each can be set, none can be misspelt, all are in docs/settings.md."""
+"""Settings: environment variables, validation and documentation in docs/settings.md."""
 
 from __future__ import annotations
 
@@ -54,14 +54,14 @@ def test_secrets_are_not_shown() -> None:
     assert "geheim" not in str(settings)
 
 
-def test_empty_means_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compose files and Makefiles pass unset variables on as empty ones."""
+def test_empty_variables_mean_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compose files and Makefiles pass unset variables as empty ones."""
     for variable in Settings.variables():
         monkeypatch.setenv(variable, "")
     assert load_settings() == Settings()
 
 
-def test_settings_do_not_change() -> None:
+def test_settings_are_immutable() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         Settings().bucket = "other"
 
@@ -79,7 +79,7 @@ def test_settings_do_not_change() -> None:
     ],
 )
 def test_unknown_variables(monkeypatch: pytest.MonkeyPatch, name: str, words: str) -> None:
-    monkeypatch.setenv(name, "")  # even an empty one
+    monkeypatch.setenv(name, "")  # even if it is empty
     with pytest.raises(SettingsError) as refused:
         load_settings()
     assert words in str(refused.value)
@@ -92,13 +92,13 @@ def test_all_unknown_variables_are_named(monkeypatch: pytest.MonkeyPatch) -> Non
         load_settings()
 
 
-def test_variables_of_others_are_none_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variables_of_other_programs_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BUCKET", "not ours")
     monkeypatch.setenv("MY_BINWATCH_BUCKET", "not ours")
     assert load_settings().bucket == "binwatch"
 
 
-def test_lower_case_works_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lower_case_names_are_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("binwatch_bucket", "lower")
     assert load_settings().bucket == "lower"
 
@@ -129,14 +129,14 @@ def test_lower_case_works_too(monkeypatch: pytest.MonkeyPatch) -> None:
         ("SAGEMAKER_INSTANCE_COUNT", "1_0"),
     ],
 )
-def test_bad_values_are_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+def test_invalid_values_are_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(PREFIX + name, value)
     with pytest.raises(SettingsError) as refused:
         load_settings()
     assert str(refused.value).startswith(f"{PREFIX}{name}: ")
 
 
-def test_all_bad_values_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_invalid_values_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BINWATCH_BATCH_SIZE", "none")
     monkeypatch.setenv("BINWATCH_MONITOR_PORT", "-1")
     monkeypatch.setenv("BINWATCH_SAGEMAKER_JOB_HOURS", "soon")
@@ -152,7 +152,7 @@ def test_celery_must_not_consume_the_event_queue(monkeypatch: pytest.MonkeyPatch
 
 
 def _kind(field: FieldInfo) -> str:
-    """A field's type and range, in words."""
+    """Return the documented type and range of a field."""
     types = [part for part in get_args(field.annotation) or (field.annotation,) if part is not type(None)]
     if issubclass(types[0], StrEnum):
         return " or ".join(f"`{choice}`" for choice in types[0])
@@ -186,16 +186,16 @@ def _row(variable: str, field: FieldInfo) -> str:
     return f"| `{variable}` | {_kind(field)} | {_default(field.default)} | {field.description} |"
 
 
-def test_the_docs_have_every_setting_and_no_other() -> None:
+def test_the_docs_list_exactly_the_settings() -> None:
     documented = [line for line in DOCS.read_text(encoding="utf-8").splitlines() if line.startswith(f"| `{PREFIX}")]
-    wanted = [_row(*each) for each in Settings.variables().items()]
-    missing = "\n".join(row for row in wanted if row not in documented)
+    expected = [_row(*each) for each in Settings.variables().items()]
+    missing = "\n".join(row for row in expected if row not in documented)
     assert not missing, f"copy these rows into docs/settings.md:\n{missing}"
-    assert sorted(documented) == sorted(wanted), "docs/settings.md has rows that are no settings, or twice"
+    assert sorted(documented) == sorted(expected), "docs/settings.md has duplicate rows or rows that are not settings"
 
 
-def test_what_is_not_set_is_said_to_be_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who never set a variable must not look for a mistake in it."""
+def test_errors_mention_that_a_variable_is_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Users who never set a variable must not search for a mistake in its value."""
     assert advice("database_url") == (
         "BINWATCH_DATABASE_URL is not set, so it is sqlite:///binwatch.db: for example"
         " BINWATCH_DATABASE_URL=postgresql://USER:PASSWORD@db.example.com/binwatch"

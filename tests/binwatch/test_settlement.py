@@ -23,16 +23,16 @@ from binwatch.records.settlement import (
 from tests.calibrations import UP_TO_20, category
 
 AT = datetime(2026, 11, 20, tzinfo=UTC)
-SAID = [0.05, 0.05, 0.7, 0.05, 0.05, 0.05, 0.05]
+PROBABILITIES = [0.05, 0.05, 0.7, 0.05, 0.05, 0.05, 0.05]
 PHOTO = LatestPhoto(
-    count_id=1, model_version="v1", key="a.jpg", stored_at=AT, predicted=2, probabilities=SAID, audit_id=9
+    count_id=1, model_version="v1", key="a.jpg", stored_at=AT, predicted=2, probabilities=PROBABILITIES, audit_id=9
 )
 FAILED = replace(PHOTO, predicted=None, probabilities=None)
 QUANTITY = LatestQuantity(expectation_id=5, quantity=3)
 UNREADABLE = replace(QUANTITY, quantity=None)
 BIN = BinFacts(bucket="b", bin_id="a", photo=PHOTO, quantity=QUANTITY)
-EVERY = category((0.1, 0.5, 0.5, 0.9), classes=UP_TO_20)
-VALUES = CurrentCalibration(2, PValueTable(Calibration(photos=4, split="test", categories=(EVERY,))))
+POOLED = category((0.1, 0.5, 0.5, 0.9), classes=UP_TO_20)
+VALUES = CurrentCalibration(2, PValueTable(Calibration(photos=4, split="test", categories=(POOLED,))))
 
 
 def test_a_new_pair_of_count_and_quantity_is_compared() -> None:
@@ -124,8 +124,8 @@ def test_an_unchanged_bin_is_not_written() -> None:
 
 def test_quantities_beyond_five_are_listed_with_their_difference() -> None:
     """17 and 40 agree as classes, which is what the outcome compares, but the listed difference is in items."""
-    said = [0.0] * 6 + [0.005] * 10 + [0.15, 0.5, 0.2, 0.05, 0.03, 0.02]
-    photo = replace(PHOTO, predicted=6, probabilities=[0.0] * 6 + [1.0], distribution=said)
+    distribution = [0.0] * 6 + [0.005] * 10 + [0.15, 0.5, 0.2, 0.05, 0.03, 0.02]
+    photo = replace(PHOTO, predicted=6, probabilities=[0.0] * 6 + [1.0], distribution=distribution)
     settled = settle(replace(BIN, photo=photo, quantity=LatestQuantity(expectation_id=5, quantity=40)), VALUES)
     assert settled.comparison is not None
     assert settled.current is not None

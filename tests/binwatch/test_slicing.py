@@ -1,4 +1,4 @@
-"""Slices: how they follow from keys, how many there may be, and what is recorded by slice."""
+"""Slices: derivation from keys, maximum number, and records by slice."""
 
 from __future__ import annotations
 
@@ -61,18 +61,18 @@ def _names(engine: Engine, slicing: Slicing = FOLDER) -> dict[str, int]:
 
 
 def test_all_processes_agree_on_the_first_slices(records_engine: Engine) -> None:
-    """Eight processes meet 40 new names each at the same time."""
+    """Eight processes add 40 new names each at the same time."""
     keys = [[f"{process}-{number}/a.jpg" for number in range(40)] for process in range(8)]
     processes = [Slices(Store(records_engine)._engine, FOLDER) for _ in keys]
     with ThreadPoolExecutor(len(keys)) as pool:
-        met = list(pool.map(lambda process, of: process.ids(of), processes, keys))
-    known = _names(records_engine)
-    assert len(known) == MAX_SLICES + 1
-    every = {key: id for ids in met for key, id in ids.items()}
-    assert every == {key: known.get(key.partition("/")[0], known[OTHER_SLICE]) for of in keys for key in of}
-    again = Slices(Store(records_engine)._engine, FOLDER)
-    assert again.ids(every) == every
-    assert again.ids(["new/a.jpg"]) == {"new/a.jpg": known[OTHER_SLICE]}
+        ids_by_process = list(pool.map(lambda process, keys_: process.ids(keys_), processes, keys))
+    names = _names(records_engine)
+    assert len(names) == MAX_SLICES + 1
+    all_ids = {key: id for ids in ids_by_process for key, id in ids.items()}
+    assert all_ids == {key: names.get(key.partition("/")[0], names[OTHER_SLICE]) for keys_ in keys for key in keys_}
+    restarted = Slices(Store(records_engine)._engine, FOLDER)
+    assert restarted.ids(all_ids) == all_ids
+    assert restarted.ids(["new/a.jpg"]) == {"new/a.jpg": names[OTHER_SLICE]}
 
 
 def test_photos_comparisons_and_bins_are_recorded_by_slice(records_engine: Engine) -> None:
@@ -80,15 +80,15 @@ def test_photos_comparisons_and_bins_are_recorded_by_slice(records_engine: Engin
     photos = [count("a", 2, key="x/a.jpg"), count("b", None, key="y/b.jpg")]
     assert store.add_counts(photos) == 2
     assert store.add_counts(photos) == 0, "delivered twice"
-    Store(records_engine).add_expectations([expect("a", 5)])  # of a process without the setting
-    known = _names(records_engine)
+    Store(records_engine).add_expectations([expect("a", 5)])  # recorded by a process without the setting
+    names = _names(records_engine)
     with records_engine.connect() as connection:
         totals = select(SlicePhotoTotal.slice_id, SlicePhotoTotal.reason, SlicePhotoTotal.photos)
-        assert {tuple(row) for row in connection.execute(totals)} == {(known["x"], "", 1), (known["y"], "corrupt", 1)}
-        of = SliceConfusionTotal
-        compared = select(of.slice_id, of.true_class, of.predicted_class, of.comparisons)
-        assert [tuple(row) for row in connection.execute(compared)] == [(known["x"], 5, 2, 1)]
-        assert connection.execute(select(CurrentComparison.slice_id)).scalar_one() == known["x"]
+        assert {tuple(row) for row in connection.execute(totals)} == {(names["x"], "", 1), (names["y"], "corrupt", 1)}
+        table = SliceConfusionTotal
+        compared = select(table.slice_id, table.true_class, table.predicted_class, table.comparisons)
+        assert [tuple(row) for row in connection.execute(compared)] == [(names["x"], 5, 2, 1)]
+        assert connection.execute(select(CurrentComparison.slice_id)).scalar_one() == names["x"]
 
 
 def test_another_rule_has_its_own_slices_and_keeps_recorded_ones(records_engine: Engine) -> None:
@@ -99,7 +99,7 @@ def test_another_rule_has_its_own_slices_and_keeps_recorded_ones(records_engine:
     assert {*_names(records_engine)} == {OTHER_SLICE, "bin-images"}
     assert {*_names(records_engine, name)} == {OTHER_SLICE, "b.jpg"}
     with records_engine.connect() as connection:
-        found = {row.bin_id: row.slice_id for row in connection.execute(select(Count.bin_id, Count.slice_id))}
-    assert found == {
+        result = {row.bin_id: row.slice_id for row in connection.execute(select(Count.bin_id, Count.slice_id))}
+    assert result == {
         "a": _names(records_engine)["bin-images"], "b": _names(records_engine, name)["b.jpg"], "c": None
     }  # fmt: skip

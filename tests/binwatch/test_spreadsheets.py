@@ -1,4 +1,4 @@
-"""Texts stay texts in a spreadsheet, and come back as they were."""
+"""Escaping of texts that spreadsheets would read as formulas."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ from binwatch.safe_csv import SafeCsvWriter, escape_formula, unescape_formula
         "＠a",
     ],
 )
-def test_what_begins_like_a_formula_does_not(text: str) -> None:
+def test_texts_that_look_like_formulas_are_escaped(text: str) -> None:
     assert escape_formula(text) == "'" + text
 
 
 @pytest.mark.parametrize(
     "text", ["", "00123", "a=1", "bin-images/1.jpg", "'quoted'", "it's", " a", "1-1", "\U0001f4e6"]
 )
-def test_other_texts_are_left_alone(text: str) -> None:
+def test_other_texts_are_unchanged(text: str) -> None:
     assert (escape_formula(text), unescape_formula(text)) == (text, text)
 
 
@@ -49,7 +49,7 @@ def test_other_texts_are_left_alone(text: str) -> None:
 @example("'=1")
 @example("''=1")
 @example("' =1")
-def test_what_was_written_is_read_back(text: str) -> None:
+def test_escaped_texts_round_trip(text: str) -> None:
     file = io.StringIO(newline="")
     SafeCsvWriter(file).writerows([[text, -1, 0.5, None], ["end"]])
     first, last = csv.reader(io.StringIO(file.getvalue(), newline=""), strict=True)

@@ -14,34 +14,34 @@ from binwatch.records.store import Store
 from tests.binwatch.test_current import CALIBRATION, count, expect
 
 GROUP = [f"{number:02}" for number in range(16)]
-"""Ids of the bins of a batch."""
+"""Bin ids of a batch."""
 Cost = Callable[[Callable[[], object]], int]
 
 
 @pytest.fixture
 def cost(records_engine: Engine) -> Cost:
-    """Counts the statements of a write, including the one that begins its transaction. An executemany counts as one."""
+    """Return a function that counts a write's statements, including BEGIN. An executemany counts as one."""
 
     def counted(write: Callable[[], object]) -> int:
-        seen: list[str] = []
+        statements: list[str] = []
 
         def note(_: Any, __: Any, statement: str, *___: Any) -> None:
-            seen.append(statement)
+            statements.append(statement)
 
         event.listen(records_engine, "before_cursor_execute", note)
         try:
             write()
         finally:
             event.remove(records_engine, "before_cursor_execute", note)
-        print(f"{len(seen)} statements:", *seen, sep="\n\n")
-        return len(seen)
+        print(f"{len(statements)} statements:", *statements, sep="\n\n")
+        return len(statements)
 
     return counted
 
 
 @pytest.fixture
 def store(records_engine: Engine) -> Store:
-    """A store that has read the model's calibration."""
+    """Return a store that has read the model's calibration."""
     store = Store(records_engine)
     store.use_model("v1", CALIBRATION)
     store.add_counts([count("another bin", 2)])
@@ -62,4 +62,6 @@ def test_number_of_statements_per_write(records_engine: Engine, store: Store, co
         ("a photo that was counted already", partial(photos, [count("00", 2, minutes=6)]), 6),
         ("an audit that differs", partial(add_audit, records_engine, "bins", "00", 3), 14),
     ]
-    assert {what: cost(write) for what, write, _ in writes} == {what: number for what, _, number in writes}
+    assert {description: cost(write) for description, write, _ in writes} == {
+        description: number for description, _, number in writes
+    }

@@ -1,4 +1,4 @@
-"""Numbers and their nouns."""
+"""Singular and plural of nouns after numbers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from binwatch.text import count_noun, pluralize
 
 
 @pytest.mark.parametrize(
-    ("number", "words", "said"),
+    ("number", "words", "expected"),
     [
         (0, ("photo",), "0 photos"),
         (1, ("photo",), "1 photo"),
@@ -18,6 +18,6 @@ from binwatch.text import count_noun, pluralize
         (3, ("bin has", "bins have"), "3 bins have"),
     ],
 )
-def test_a_number_and_its_noun(number: int, words: tuple[str, ...], said: str) -> None:
-    assert count_noun(number, *words) == said
-    assert pluralize(number, *words) == said.split(" ", 1)[1]
+def test_counted_nouns(number: int, words: tuple[str, ...], expected: str) -> None:
+    assert count_noun(number, *words) == expected
+    assert pluralize(number, *words) == expected.split(" ", 1)[1]

@@ -1,4 +1,4 @@
-"""Variances: the state that follows from a trail, and how audits, corrections and decisions change it."""
+"""Variances: the state of a trail, and its changes by audits, corrections and decisions."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ OPEN, RECOUNTED, APPROVED, REJECTED, SUPERSEDED = VarianceState
 
 
 def _trail(*counts: int, end: VarianceStep | None = None) -> list[TrailEntry]:
-    """A trail of counts by different people, and its last step."""
-    counted = [TrailEntry(VarianceStep.COUNTED, found, f"person {place}") for place, found in enumerate(counts)]
+    """Return a trail of counts by different people with an optional last step."""
+    counted = [TrailEntry(VarianceStep.COUNTED, quantity, f"person {number}") for number, quantity in enumerate(counts)]
     return counted + ([TrailEntry(end, None, "Eve")] if end else [])
 
 
@@ -66,7 +66,7 @@ def test_a_recount_is_blind_and_by_another_person() -> None:
     assert is_recount(trail, "Ben", blind=True)
     assert not is_recount(trail, "Ben", blind=False)
     assert not is_recount(trail, "person 0", blind=True)
-    assert not is_recount(trail, None, blind=True), "who knows who that was"
+    assert not is_recount(trail, None, blind=True), "the person is unknown"
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_a_recount_is_blind_and_by_another_person() -> None:
     ],
 )
 def test_the_tolerance_is_exceeded_beyond_both_limits(tolerance: VarianceTolerance, beyond: set[int]) -> None:
-    assert {found for found in range(9, 14) if tolerance.is_exceeded(10, found)} == beyond
+    assert {quantity for quantity in range(9, 14) if tolerance.is_exceeded(10, quantity)} == beyond
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_the_tolerance_is_exceeded_beyond_both_limits(tolerance: VarianceToleran
         (_trail(7), VarianceDecision.APPROVED, "Eve", 7, VarianceConflict),
         (_trail(7, 7), VarianceDecision.APPROVED, "Eve", 5, VarianceConflict),
         (_trail(7, 7), VarianceDecision.APPROVED, "Eve", None, VarianceConflict),
-        (_trail(7, 4, 4), VarianceDecision.APPROVED, "Eve", 4, VarianceConflict),  # just what the inventory says
+        (_trail(7, 4, 4), VarianceDecision.APPROVED, "Eve", 4, VarianceConflict),  # equal to the inventory
         (_trail(7, 7, end=VarianceStep.SUPERSEDED), VarianceDecision.REJECTED, "Ann", None, VarianceConflict),
         (_trail(7, 7), VarianceDecision.APPROVED, "Eve", 7, None),
         (_trail(7), VarianceDecision.REJECTED, "Eve", None, None),
@@ -142,7 +142,7 @@ def test_check_trail_accepts_only_valid_orders_of_steps(trail: list[TrailEntry],
 
 @pytest.fixture
 def store(records_engine: Engine) -> Store:
-    """A store with bin a, whose count is 5 and whose expected quantity is 4."""
+    """Return a store with bin a, whose count is 5 and whose expected quantity is 4."""
     store = Store(records_engine)
     store.add_counts([_photo()])
     store.add_expectations([_expected(4)])
@@ -163,8 +163,8 @@ def _expected(quantity: int, minutes: int = 0) -> NewExpectation:
     )
 
 
-def _audit(engine: Engine, quantity: int | None, person: str | None, **more: Any) -> None:
-    add_audit(engine, "bins", "a", quantity, person, **{"blind": True} | more)
+def _audit(engine: Engine, quantity: int | None, person: str | None, **fields: Any) -> None:
+    add_audit(engine, "bins", "a", quantity, person, **{"blind": True} | fields)
 
 
 def _variances(engine: Engine) -> list[tuple[str, int, int | None, bool]]:
@@ -174,8 +174,8 @@ def _variances(engine: Engine) -> list[tuple[str, int, int | None, bool]]:
         rows = connection.execute(select(*columns).order_by(Variance.id)).all()
         by_state = select(Variance.state, func.count()).group_by(Variance.state)
         summed = select(VarianceTotal.state, VarianceTotal.variances).where(VarianceTotal.variances != 0)
-        by_hand, kept = (set(map(tuple, connection.execute(one))) for one in (by_state, summed))
-        assert by_hand == kept
+        by_hand, recorded = (set(map(tuple, connection.execute(query))) for query in (by_state, summed))
+        assert by_hand == recorded
     return [(state, expected, quantity, closed is not None) for state, expected, quantity, closed in rows]
 
 
@@ -217,7 +217,7 @@ def test_a_variance_from_audit_to_approval(records_engine: Engine, store: Store)
 def test_a_corrected_quantity_supersedes_but_a_newer_photo_does_not(records_engine: Engine, store: Store) -> None:
     _audit(records_engine, 7, "Ada")
     store.add_counts([_photo(minutes=1)])
-    store.add_expectations([_expected(4, minutes=1)])  # as each night
+    store.add_expectations([_expected(4, minutes=1)])  # as every night
     _audit(records_engine, 7, "Ben")
     assert _variances(records_engine) == [("recounted", 4, 7, False)]
     store.add_expectations([_expected(6, minutes=2)])
@@ -229,11 +229,11 @@ def test_a_corrected_quantity_supersedes_but_a_newer_photo_does_not(records_engi
 
 
 def test_a_count_is_compared_with_the_quantity_at_its_own_time(records_engine: Engine, store: Store) -> None:
-    """A quantity that is expected later may be right, too, since goods may have moved."""
+    """A later expected quantity may be right too, since goods may have moved."""
     _audit(records_engine, 4, "Ada")
     store.add_expectations([_expected(6, minutes=1)])
     assert _variances(records_engine) == []
-    _audit(records_engine, 4, "Ben")  # counted again, of the new quantity
+    _audit(records_engine, 4, "Ben")  # compared again, with the new quantity
     assert _variances(records_engine) == [("open", 6, None, False)]
 
 
@@ -249,7 +249,7 @@ def test_of_simultaneous_decisions_only_one_succeeds(records_engine: Engine, sto
         partial(decide, records_engine, 1, VarianceDecision.APPROVED, "Eve", None, 7),
         partial(decide, records_engine, 1, VarianceDecision.REJECTED, "Flo", "no"),
     )
-    assert [type(one) for one in outcomes if one].count(VarianceConflict) == 1
+    assert [type(item) for item in outcomes if item].count(VarianceConflict) == 1
     assert len(_entries(records_engine)) == 3
     assert len(_variances(records_engine)) == 1
 

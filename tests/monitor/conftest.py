@@ -1,4 +1,4 @@
-"""A monitor on a real socket, records with known figures, and photos in a real (moto's) bucket."""
+"""Fixtures: a monitor on a real socket, records with known figures and a model bundle."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ from binwatch.settings import load_settings
 from monitor.services import Services
 from testing.services.monitor import serving_monitor
 from tests.calibrations import category
-from tests.monitor.drifting import BUCKET, DAY, MODEL, record_photos, some_photos, write_bundle
+from tests.monitor.drifting import BUCKET, DAY, MODEL, record_photos, simulated_photos, write_bundle
 
 HTML = "text/html,application/xhtml+xml,*/*;q=0.8"
-"""What browsers say that they take."""
+"""Accept header of a browser."""
 Labels = frozenset[tuple[str, str]]
 
 
 def jpeg(width: int = 64, height: int = 48, colour: str = "red") -> bytes:
-    """A photo of one colour."""
+    """Return a JPEG photo of a single colour."""
     buffer = io.BytesIO()
     Image.new("RGB", (width, height), colour).save(buffer, "JPEG")
     return buffer.getvalue()
 
 
 class Recorder:
-    """Writes to the records as a worker would, with what does not matter left out."""
+    """Writes to the records as a worker does, with defaults for irrelevant fields."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -62,8 +62,8 @@ class Recorder:
         distribution: list[float] | None = None,
         certain: bool = False,
     ) -> None:
-        top, others = (1.0, 0.0) if certain else (0.7, 0.05)
-        probabilities = None if predicted is None else [top if index == predicted else others for index in range(7)]
+        top, rest = (1.0, 0.0) if certain else (0.7, 0.05)
+        probabilities = None if predicted is None else [top if index == predicted else rest for index in range(7)]
         count = NewCount(
             bucket=bucket,
             key=key,
@@ -107,19 +107,19 @@ class Recorder:
         add_audit(self.engine, BUCKET, bin_id, quantity, answer=answer, blind=blind)
 
     def calibrate(self, model: str = MODEL, classes: tuple[int, ...] = CLASS_INDEXES) -> None:
-        """As a worker does: counts are 70 % sure, so 95 of 100 bins that hold what is expected look like these."""
-        every = category((0.3,) * 94 + (0.95,) * 5, classes=classes)
-        self._store.use_model(model, Calibration(photos=99, split="test", categories=(every,)))
+        """Record a calibration as a worker does: 94 of 99 photos score 0.3, like a correct count at 70 %."""
+        pooled = category((0.3,) * 94 + (0.95,) * 5, classes=classes)
+        self._store.use_model(model, Calibration(photos=99, split="test", categories=(pooled,)))
 
     def pair(self, bin_id: str, predicted: int, expected: int, model: str = MODEL) -> None:
-        """A bin with a count and an expected quantity."""
+        """Record a count and an expected quantity of a bin."""
         self.count(f"bin-images/{bin_id}.jpg", predicted, model=model)
         self.expect(bin_id, expected)
 
 
 @dataclass(frozen=True)
 class Running:
-    """A monitor that answers, and what it is asked."""
+    """A running monitor with a client for its requests."""
 
     client: httpx.Client
     services: Services
@@ -127,46 +127,46 @@ class Running:
     def get(self, path: str, **headers: str) -> httpx.Response:
         return self.client.get(path, headers=headers)
 
-    def look(self, path: str = "/") -> httpx.Response:
-        """As a person's browser asks."""
+    def browse(self, path: str = "/") -> httpx.Response:
+        """Request a page as a browser does."""
         return self.get(path, Accept=HTML)
 
     def page(self, path: str = "/") -> str:
-        answer = self.look(path)
-        assert answer.status_code == 200
-        return answer.text
+        response = self.browse(path)
+        assert response.status_code == 200
+        return response.text
 
     def metrics(self) -> dict[str, dict[Labels, float]]:
-        """Sample name → labels → value, as a scrape gives them."""
-        answer = self.get("/metrics")
-        assert answer.status_code == 200
+        """Scrape the metrics: sample name → labels → value."""
+        response = self.get("/metrics")
+        assert response.status_code == 200
         samples: dict[str, dict[Labels, float]] = {}
-        for family in text_string_to_metric_families(answer.text):
+        for family in text_string_to_metric_families(response.text):
             for sample in family.samples:
                 samples.setdefault(sample.name, {})[frozenset(sample.labels.items())] = sample.value
         return samples
 
     def metric(self, name: str, **labels: str) -> float:
-        """One value."""
+        """Return the value of one metric."""
         return self.metrics()[name][frozenset(labels.items())]
 
 
 @contextmanager
 def running_monitor() -> Iterator[Running]:
-    """A monitor with the environment's settings, on a free port, until the block ends."""
+    """Run a monitor with the settings of the environment on a free port until the block ends."""
     with serving_monitor(load_settings()) as (services, client):
         yield Running(client, services)
 
 
 @pytest.fixture
 def recorder(sqlite_records: Engine) -> Recorder:
-    """Writes to the records that `monitor` reads."""
+    """Return a recorder for the records that `monitor` reads."""
     return Recorder(sqlite_records)
 
 
 @pytest.fixture
 def monitor(sqlite_records: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
-    """A running monitor on empty records in SQLite. No object store can be reached."""
+    """Run a monitor on empty records in SQLite, without a reachable object store."""
     monkeypatch.setenv("BINWATCH_DATABASE_URL", sqlite_records.url.render_as_string(hide_password=False))
     monkeypatch.setenv("BINWATCH_S3_ENDPOINT_URL", "http://127.0.0.1:9")
     with running_monitor() as running:
@@ -174,20 +174,20 @@ def monitor(sqlite_records: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
 
 @pytest.fixture
-def known(recorder: Recorder) -> Recorder:
-    """Records whose every figure is known."""
+def known_records(recorder: Recorder) -> Recorder:
+    """Return a recorder of records with known figures."""
     record_known(recorder)
     return recorder
 
 
 def record_known(recorder: Recorder) -> None:
-    """Six comparisons, two failures, two unread quantities, four audits."""
+    """Record six comparisons, two failures, two unreadable quantities and four audits."""
     recorder.pair("a", predicted=2, expected=2)
     recorder.pair("b", predicted=3, expected=3)
     recorder.pair("c", predicted=1, expected=3)  # under by 2
     recorder.pair("d", predicted=5, expected=4)  # over by 1
     recorder.pair("e", predicted=6, expected=12)  # "more than 5" agrees
-    recorder.pair("f", predicted=5, expected=40)  # under by 1, as far as anybody can know
+    recorder.pair("f", predicted=5, expected=40)  # under by 1 class: 5 and "more than 5"
     recorder.count("bin-images/g.jpg", 4)
     recorder.count("bin-images/h.jpg", reason=Reason.TRUNCATED, detail="the file ends early")
     recorder.count("bin-images/i.jpg", reason=Reason.MISSING, etag="", detail="not there")
@@ -202,7 +202,7 @@ def record_known(recorder: Recorder) -> None:
 
 @pytest.fixture
 def figure(monitor: Running) -> Callable[..., float]:
-    """One metric's value for the model of these tests."""
+    """Return a function that reads a metric of the test model."""
 
     def value(name: str, **labels: str) -> float:
         return monitor.metric(name, model=MODEL, **labels)
@@ -212,7 +212,7 @@ def figure(monitor: Running) -> Callable[..., float]:
 
 @pytest.fixture
 def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A bundle of MODEL with a reference, where the settings look for it."""
+    """Return the folder of a bundle of MODEL with a reference, and configure it as model folder."""
     folder = tmp_path / "bundle"
     folder.mkdir()
     write_bundle(folder)
@@ -222,8 +222,8 @@ def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def drifting(bundle: Path, sqlite_records: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
-    """A monitor of 120 photos that are brighter than the reference."""
-    record_photos(sqlite_records, some_photos(120, seed=1, brighter=0.1))
+    """Run a monitor of 120 photos that are brighter than the reference."""
+    record_photos(sqlite_records, simulated_photos(120, seed=1, brighter=0.1))
     monkeypatch.setenv("BINWATCH_DATABASE_URL", sqlite_records.url.render_as_string(hide_password=False))
     monkeypatch.setenv("BINWATCH_S3_ENDPOINT_URL", "http://127.0.0.1:9")
     with running_monitor() as running:

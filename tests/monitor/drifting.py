@@ -1,4 +1,4 @@
-"""Photos as a model might see them, and a bundle whose reference they are like."""
+"""Simulated photos and a model bundle whose reference they match."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ from binwatch.settings import load_settings
 BUCKET = "bins"
 MODEL = "model-1"
 DAY = datetime(2026, 1, 1, tzinfo=UTC)
-SIZE = 8
+EMBEDDING_SIZE = 8
 
 
-def some_photos(number: int, seed: int = 0, *, brighter: float = 0.0) -> ReferenceData:
-    """Photos as a model might see them; `brighter` moves their brightness."""
+def simulated_photos(count: int, seed: int = 0, *, brighter: float = 0.0) -> ReferenceData:
+    """Return simulated model outputs and photo properties; `brighter` shifts the mean brightness."""
     random = np.random.default_rng(seed)
-    probabilities = random.dirichlet(np.ones(7), number)
+    probabilities = random.dirichlet(np.ones(7), count)
     return ReferenceData(
         probabilities=probabilities,
         labels=np.array([random.choice(7, p=row) for row in probabilities]),
-        embeddings=random.normal(1, 2, (number, SIZE)),
+        embeddings=random.normal(1, 2, (count, EMBEDDING_SIZE)),
         properties={
-            Signal.BRIGHTNESS: random.normal(0.4 + brighter, 0.1, number),
-            Signal.CONTRAST: random.normal(0.2, 0.05, number),
-            Signal.SHARPNESS: random.gamma(2, 0.1, number),
-            Signal.SHAPE: random.choice([0.9, 1.0, 1.1], number),
-            Signal.BYTES: random.integers(10_000, 90_000, number).astype(float),
+            Signal.BRIGHTNESS: random.normal(0.4 + brighter, 0.1, count),
+            Signal.CONTRAST: random.normal(0.2, 0.05, count),
+            Signal.SHARPNESS: random.gamma(2, 0.1, count),
+            Signal.SHAPE: random.choice([0.9, 1.0, 1.1], count),
+            Signal.BYTES: random.integers(10_000, 90_000, count).astype(float),
         },
     )
 
 
-REFERENCE = make_reference(some_photos(1000))
+REFERENCE = make_reference(simulated_photos(1000))
 
 
 def record_photos(engine: Engine, photos: ReferenceData, *, model: str = MODEL, prefix: str = "") -> None:
-    """Write photos as a worker would, each of a bin of its own, with its expected quantity."""
+    """Record photos as a worker does, each of its own bin, with the expected quantities."""
     numbers = itertools.count()
     counts, expectations = [], []
     columns = zip(*(photos.properties[signal] for signal in photos.properties), strict=True)
@@ -84,13 +84,13 @@ def record_photos(engine: Engine, photos: ReferenceData, *, model: str = MODEL, 
 
 
 def write_bundle(folder: Path) -> None:
-    """A card of MODEL with the reference; there is no ONNX file beside it."""
+    """Write a card of MODEL with the reference, without an ONNX file."""
     variant = Variant(file="model.onnx", sha256="0" * 64, bytes=1)
     card = Card(
         version=MODEL,
         architecture="test",
         created=DAY,
-        embedding_size=SIZE,
+        embedding_size=EMBEDDING_SIZE,
         temperature=1,
         variants={Precision.INT8: variant},
         reference=REFERENCE,

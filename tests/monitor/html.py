@@ -1,4 +1,4 @@
-"""What a page says and what it is made of."""
+"""A parser for the text and the elements of a page."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 
 
 class Parsed(HTMLParser):
-    """Elements with their attributes, table rows, the text of each photo's card, and all text."""
+    """A page's elements with their attributes, its table rows, the text of its photo cards, and its whole text."""
 
     def __init__(self, html: str) -> None:
         super().__init__()

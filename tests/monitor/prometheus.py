@@ -1,4 +1,4 @@
-"""A real Prometheus, from Debian's package, that scrapes what a test tells it to."""
+"""Runs a real Prometheus, from Debian's package, that scrapes the targets of a test."""
 
 from __future__ import annotations
 
@@ -34,48 +34,48 @@ scrape_configs:
 
 
 def program(name: str) -> str:
-    """Path of one of the package's programs; without it the test is skipped, or fails in CI."""
-    found = shutil.which(name)
-    if found is None:
+    """Return the path of a program of the package; skip the test if it is missing, or fail in CI."""
+    path = shutil.which(name)
+    if path is None:
         require_service(name, "on Debian: apt-get install prometheus")
-    assert found is not None
-    return found
+    assert path is not None
+    return path
 
 
 @dataclass(frozen=True)
 class Prometheus:
-    """A server that answers queries."""
+    """A running Prometheus server."""
 
     client: httpx.Client
     folder: Path
 
     def find(self, job: str, *addresses: str) -> None:
-        """From now on, the job has these targets (host:port). Those of before are gone with their names."""
+        """Replace the targets (host:port) of a job."""
         partial = self.folder / f"{job}.partial"
         partial.write_text(json.dumps([{"targets": addresses}]), encoding="ascii")
         partial.replace(self.folder / f"{job}.json")
 
     def raised(self, alert: str) -> list[dict[str, str]]:
-        """Labels of the alerts of this name that are pending or firing now."""
+        """Return the labels of the pending and firing alerts with this name."""
         return [sample["metric"] for sample in self.query(f'ALERTS{{alertname="{alert}"}}')]
 
     def query(self, expression: str) -> list[dict[str, Any]]:
-        """The samples of an instant query, as Prometheus gives them. A bad query fails the test."""
+        """Return the samples of an instant query as in Prometheus' response. An invalid query fails the test."""
         answer = self.client.get("/api/v1/query", params={"query": expression}).json()
         assert answer["status"] == "success", f"{expression}: {answer.get('error')}"
         result: list[dict[str, Any]] = answer["data"]["result"]
         return result
 
     def value(self, expression: str) -> float | None:
-        """The only sample's value; None if there is none."""
-        found = self.query(expression)
-        assert len(found) <= 1, found
-        return float(found[0]["value"][1]) if found else None
+        """Return the value of a query's only sample, or None if there is none."""
+        samples = self.query(expression)
+        assert len(samples) <= 1, samples
+        return float(samples[0]["value"][1]) if samples else None
 
 
 @contextmanager
 def running_prometheus(folder: Path, *, monitor: str, workers: Sequence[str]) -> Iterator[Prometheus]:
-    """Prometheus with Binwatch's rules, scraping these addresses (host:port) every second, until the block ends."""
+    """Run Prometheus with Binwatch's rules, scraping these addresses (host:port) every second, until the block ends."""
     executable = program("prometheus")
     config = folder / "prometheus.yml"
     config.write_text(CONFIG.format(rules=DEPLOY, folder=folder), encoding="utf-8")
@@ -108,4 +108,4 @@ def _wait(client: httpx.Client, server: subprocess.Popen[bytes], log: Path) -> N
             pass
         if server.poll() is not None or time.monotonic() > deadline:
             pytest.fail(log.read_text(encoding="utf-8"))
-        time.sleep(0.05)  # between two looks at the condition
+        time.sleep(0.05)  # polling interval

@@ -1,4 +1,4 @@
-"""Files of audits go into other records and out again, on both databases."""
+"""Export and import of audit files, on both databases."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ AT = "2026-11-20T08:15:00.000001+00:00"
 
 @pytest.fixture
 def fresh(records_engine: Engine, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
-    """Other records, without anything in them, on the same kind of database."""
+    """Return a second, empty database of the same kind."""
     is_sqlite = records_engine.dialect.name == "sqlite"
     url = f"sqlite:///{tmp_path / 'fresh.db'}" if is_sqlite else request.getfixturevalue("postgres_empty_url")
     engine = connect(url)
@@ -68,14 +68,14 @@ def _export(engine: Engine, file: Path) -> str:
     return file.read_text(encoding="utf-8")
 
 
-def _photos(recorder: Recorder) -> None:
+def _record_photos(recorder: Recorder) -> None:
     for bin_id in ("00123", "b", "c", ODD):
         recorder.count(f"bin-images/{bin_id}.jpg", 2, etag="first")
         recorder.expect(bin_id, 3)
     recorder.count("bin-images/failed.jpg", reason=Reason.TRUNCATED)
 
 
-def _sums(engine: Engine) -> list[list[tuple[object, ...]]]:
+def _totals(engine: Engine) -> list[list[tuple[object, ...]]]:
     confusions = select(
         ConfusionTotal.reference, ConfusionTotal.model_version, ConfusionTotal.true_class,
         ConfusionTotal.predicted_class, ConfusionTotal.comparisons,
@@ -85,62 +85,62 @@ def _sums(engine: Engine) -> list[list[tuple[object, ...]]]:
         Audit, Audit.id == CurrentComparison.audit_id
     )
     with engine.connect() as connection:
-        return [sorted(tuple(row) for row in connection.execute(each)) for each in (confusions, answers, last)]
+        return [sorted(tuple(row) for row in connection.execute(query)) for query in (confusions, answers, last)]
 
 
-def test_what_is_exported_and_imported_is_the_same(records_engine: Engine, fresh: Engine, tmp_path: Path) -> None:
-    here = Recorder(records_engine)
-    _photos(here)
+def test_export_and_import_round_trip(records_engine: Engine, fresh: Engine, tmp_path: Path) -> None:
+    exporting = Recorder(records_engine)
+    _record_photos(exporting)
     for seed in range(3):
         draw(records_engine, by_doubt=True, rng=random.Random(seed))
-    said = {"reason": AuditReason.HIDDEN, "note": "=behind the „red“ box", "blind": True}
-    add_audit(records_engine, BUCKET, "00123", 4, "Ada", answer=AuditAnswer.AT_LEAST, **said)
+    details = {"reason": AuditReason.HIDDEN, "note": "=behind the „red“ box", "blind": True}
+    add_audit(records_engine, BUCKET, "00123", 4, "Ada", answer=AuditAnswer.AT_LEAST, **details)
     add_audit(records_engine, BUCKET, "00123", 3, "+Ben", blind=True)
-    here.audit("b", 2)
-    here.audit("b", 4, blind=False)
-    here.audit(ODD, None, answer=AuditAnswer.CANNOT_TELL)
-    here.audit("failed", None, answer=AuditAnswer.GO_AND_COUNT)
-    here.audit("c", 2)
-    here.count("bin-images/c.jpg", 5, etag="second")  # the audit of before is of the first photo
+    exporting.audit("b", 2)
+    exporting.audit("b", 4, blind=False)
+    exporting.audit(ODD, None, answer=AuditAnswer.CANNOT_TELL)
+    exporting.audit("failed", None, answer=AuditAnswer.GO_AND_COUNT)
+    exporting.audit("c", 2)
+    exporting.count("bin-images/c.jpg", 5, etag="second")  # the earlier audit is of the first photo
     written = _export(records_engine, tmp_path / "audits.csv")
 
-    there = Recorder(fresh)
-    there.count("bin-images/another.jpg", 1)  # so that ids differ
-    _photos(there)
-    there.count("bin-images/c.jpg", 5, etag="second")
+    importing = Recorder(fresh)
+    importing.count("bin-images/another.jpg", 1)  # so that ids differ
+    _record_photos(importing)
+    importing.count("bin-images/c.jpg", 5, etag="second")
     report = import_audits(tmp_path / "audits.csv", fresh)
     assert (report.outcomes, report.refused_file) == ({ImportOutcome.IMPORTED: 12}, None)
     assert _export(fresh, tmp_path / "again.csv") == written
-    sums = _sums(fresh)
-    assert sums == _sums(records_engine)
+    sums = _totals(fresh)
+    assert sums == _totals(records_engine)
     with records_engine.connect() as source, fresh.connect() as target:
         assert read_random_audits(target) == read_random_audits(source)
 
     assert import_audits(tmp_path / "audits.csv", fresh).outcomes == {ImportOutcome.ALREADY_RECORDED: 12}
     assert _export(fresh, tmp_path / "again.csv") == written
-    assert _sums(fresh) == sums
+    assert _totals(fresh) == sums
 
 
-def test_rows_that_do_not_fit_are_listed_and_can_be_imported_later(
+def test_rejected_rows_are_listed_and_can_be_imported_later(
     records_engine: Engine, fresh: Engine, tmp_path: Path
 ) -> None:
-    here, there, file = Recorder(records_engine), Recorder(fresh), tmp_path / "audits.csv"
+    exporting, importing, file = Recorder(records_engine), Recorder(fresh), tmp_path / "audits.csv"
     for bin_id in ("known", "replaced", "unknown", "later"):
-        here.count(f"bin-images/{bin_id}.jpg", 2, etag="first")
-        here.expect(bin_id, 3)
-        here.audit(bin_id, 4)
+        exporting.count(f"bin-images/{bin_id}.jpg", 2, etag="first")
+        exporting.expect(bin_id, 3)
+        exporting.audit(bin_id, 4)
     written = _export(records_engine, file)
-    there.count("bin-images/known.jpg", 2, etag="first", model="another")
-    there.count("bin-images/replaced.jpg", 2, etag="second")
-    there.count("bin-images/later.jpg", 2, etag="first")
-    there.audit("later", 5)
+    importing.count("bin-images/known.jpg", 2, etag="first", model="another")
+    importing.count("bin-images/replaced.jpg", 2, etag="second")
+    importing.count("bin-images/later.jpg", 2, etag="first")
+    importing.audit("later", 5)
     report = import_audits(file, fresh)
     assert report.outcomes == {
         ImportOutcome.WITHOUT_EXPECTED: 1,
         ImportOutcome.UNKNOWN_PHOTO: 1,
         ImportOutcome.UNKNOWN_BIN: 2,
         ImportOutcome.LATER_AUDIT: 1,
-        # Variances, each with its audit:
+        # Variances with their audits:
         ImportOutcome.IMPORTED: 1,
         ImportOutcome.UNKNOWN_AUDIT: 2,
     }
@@ -148,26 +148,26 @@ def test_rows_that_do_not_fit_are_listed_and_can_be_imported_later(
     assert report.refused_file == refused
     lines, replaced = refused.read_text(encoding="utf-8").splitlines(), f"audit,{BUCKET},replaced,"
     assert lines[0] == f"{HEADER},line,refused"
-    ((number, line),) = [one for one in enumerate(written.splitlines(), 1) if one[1].startswith(replaced)]
-    (listed,) = [one for one in lines if one.startswith(replaced)]
+    ((number, line),) = [row for row in enumerate(written.splitlines(), 1) if row[1].startswith(replaced)]
+    (listed,) = [row for row in lines if row.startswith(replaced)]
     assert listed.startswith(f'{line},{number},"this photo of the bin was never counted here')
     with fresh.connect() as connection:
         audits = connection.execute(select(Audit.bin_id, Audit.quantity).order_by(Audit.id)).all()
         assert audits == [("later", 5), ("known", 4)]
 
-    there.count("bin-images/unknown.jpg", 2, etag="first")
-    there.expect("unknown", 3)
+    importing.count("bin-images/unknown.jpg", 2, etag="first")
+    importing.expect("unknown", 3)
     assert import_audits(refused, fresh, tmp_path / "left.csv").outcomes[ImportOutcome.IMPORTED] == 2
     with fresh.connect() as connection:
-        found = connection.execute(select(Audit.blind, Audit.audited_at).where(Audit.bin_id == "unknown")).one()
+        imported = connection.execute(select(Audit.blind, Audit.audited_at).where(Audit.bin_id == "unknown")).one()
     with records_engine.connect() as connection:
-        assert found == connection.execute(
+        assert imported == connection.execute(
             select(Audit.blind, Audit.audited_at).where(Audit.bin_id == "unknown")
         ).one()  # fmt: skip
 
 
-def test_an_imported_audit_is_no_news(sqlite_records: Engine, tmp_path: Path) -> None:
-    """Of the last audit, the overview and a metric give the time."""
+def test_an_imported_audit_does_not_change_the_time_of_the_last_audit(sqlite_records: Engine, tmp_path: Path) -> None:
+    """The overview and a metric show the time of the last audit."""
     recorder, file = Recorder(sqlite_records), tmp_path / "audits.csv"
     recorder.count("bin-images/a.jpg", 2, etag="e")
     recorder.count("bin-images/b.jpg", 2, etag="e")
@@ -180,7 +180,7 @@ def test_an_imported_audit_is_no_news(sqlite_records: Engine, tmp_path: Path) ->
         assert connection.execute(select(AuditTotal.last_at, AuditTotal.audits)).one() == (before, 2)
 
 
-def test_an_imported_name_is_as_people_sign_in_with_it(sqlite_records: Engine, tmp_path: Path) -> None:
+def test_imported_names_are_normalised_as_at_sign_in(sqlite_records: Engine, tmp_path: Path) -> None:
     Recorder(sqlite_records).count("bin-images/a.jpg", 2, etag="e")
     file = tmp_path / "audits.csv"
     file.write_text(f"{HEADER}\n{','.join((GOOD | {'auditor': 'Ada '}).values())}\n", encoding="utf-8")
@@ -228,7 +228,7 @@ STEP |= {"step": "counted"}
         ({"auditor": "a\0b"}, r"column auditor: 'a\x00b' is not text that the records can hold"),
     ],
 )
-def test_a_bad_cell_is_named_and_nothing_is_imported(
+def test_an_invalid_cell_is_named_and_nothing_is_imported(
     sqlite_records: Engine, tmp_path: Path, changes: dict[str, str], message: str
 ) -> None:
     Recorder(sqlite_records).count("bin-images/a.jpg", 2, etag="e")
@@ -255,7 +255,7 @@ def test_a_bad_cell_is_named_and_nothing_is_imported(
         (None, r"cannot be read \(No such file"),
     ],
 )
-def test_a_file_that_is_none(sqlite_records: Engine, tmp_path: Path, content: bytes | None, message: str) -> None:
+def test_invalid_files_are_refused(sqlite_records: Engine, tmp_path: Path, content: bytes | None, message: str) -> None:
     file = tmp_path / "audits.csv"
     if content is not None:
         file.write_bytes(content)
@@ -282,97 +282,97 @@ def test_the_command(sqlite_records: Engine, tmp_path: Path, monkeypatch: pytest
     assert drawn_at == datetime(2026, 11, 20, 8, 15, 0, 1, tzinfo=UTC)
 
 
-def _disputed(recorder: Recorder) -> None:
-    """Bins of which 3 are expected, and 5 of the last one by now."""
+def _record_disputed_bins(recorder: Recorder) -> None:
+    """Record four bins with a count of 2 and an expected quantity of 3."""
     for bin_id in ("approved", "open", "rejected", "corrected"):
         recorder.count(f"bin-images/{bin_id}.jpg", 2, etag="first")
         recorder.expect(bin_id, 3)
 
 
-def _found(engine: Engine, bin_id: str, quantity: int, person: str) -> None:
+def _audit(engine: Engine, bin_id: str, quantity: int, person: str) -> None:
     add_audit(engine, BUCKET, bin_id, quantity, person, blind=True)
 
 
 def _decide(engine: Engine, bin_id: str, decision: VarianceDecision, quantity: int | None = None) -> None:
     with engine.connect() as connection:
-        of_bin = select(Variance.id).where(Variance.bin_id == bin_id, Variance.closed_at.is_(None))
-        number = connection.execute(of_bin).scalar_one()
+        open_variance = select(Variance.id).where(Variance.bin_id == bin_id, Variance.closed_at.is_(None))
+        number = connection.execute(open_variance).scalar_one()
     decide(engine, number, decision, "Eve", "=as seen", quantity)
 
 
 def _variances(engine: Engine) -> list[tuple[object, ...]]:
-    """Of each its bin, state and quantity; the totals agree with them, and each count has its audit."""
+    """Return bin, state and quantity of each variance; check that totals agree and that each count has its audit."""
     with engine.connect() as connection:
         columns = (Variance.bin_id, Variance.state, Variance.quantity)
-        found = sorted(tuple(row) for row in connection.execute(select(*columns)))
+        variances_by_bin = sorted(tuple(row) for row in connection.execute(select(*columns)))
         totals = select(VarianceTotal.state, VarianceTotal.variances).where(VarianceTotal.variances != 0)
-        kept = {state: variances for state, variances in connection.execute(totals)}  # noqa: C416 (rows are no pairs)
-        assert kept == Counter(state for _, state, _ in found)
+        totals_by_state = {state: variances for state, variances in connection.execute(totals)}  # noqa: C416 (rows are no pairs)
+        assert totals_by_state == Counter(state for _, state, _ in variances_by_bin)
         counts = select(VarianceEntry.quantity, Audit.quantity).outerjoin(Audit, Audit.id == VarianceEntry.audit_id)
         rows = connection.execute(counts.where(VarianceEntry.step == VarianceStep.COUNTED)).all()
         assert all(counted == audited for counted, audited in rows)
-    return found
+    return variances_by_bin
 
 
 def test_variances_second_answers_and_known_quantities_go_with_their_audits(
     records_engine: Engine, fresh: Engine, tmp_path: Path
 ) -> None:
-    here, there, file = Recorder(records_engine), Recorder(fresh), tmp_path / "audits.csv"
-    _disputed(here)
+    exporting, importing, file = Recorder(records_engine), Recorder(fresh), tmp_path / "audits.csv"
+    _record_disputed_bins(exporting)
     for bin_id, quantity, person in (
         ("approved", 7, "Ada"), ("open", 5, "Ada"), ("open", 6, "Ben"), ("corrected", 9, "Ada"),
         ("rejected", 4, "+Ben"), ("approved", 7, "Ben"),
     ):  # fmt: skip
-        _found(records_engine, bin_id, quantity, person)
+        _audit(records_engine, bin_id, quantity, person)
     _decide(records_engine, "approved", VarianceDecision.APPROVED, 7)
     _decide(records_engine, "rejected", VarianceDecision.REJECTED)
-    here.expect("corrected", 5, at=DAY + timedelta(days=1))
-    given = next_bin_to_audit(records_engine, "Cleo", 1.0, rng=random.Random(0))
+    exporting.expect("corrected", 5, at=DAY + timedelta(days=1))
+    repeat_bin = next_bin_to_audit(records_engine, "Cleo", 1.0, rng=random.Random(0))
     assert add_known_answers(records_engine, BUCKET, {"open": 6, "rejected": 3}, "=index.csv") == 2
     written = _export(records_engine, file)
 
-    there.count("bin-images/another.jpg", 1)  # so that ids differ
-    _disputed(there)
-    there.expect("corrected", 5, at=DAY + timedelta(days=1))
+    importing.count("bin-images/another.jpg", 1)  # so that ids differ
+    _record_disputed_bins(importing)
+    importing.expect("corrected", 5, at=DAY + timedelta(days=1))
     assert import_audits(file, fresh).outcomes == {ImportOutcome.IMPORTED: 6 + 1 + 9 + 2}
     assert _export(fresh, tmp_path / "again.csv") == written
-    found = [("approved", "approved", 7), ("corrected", "superseded", None)]
-    found += [("open", "open", None), ("rejected", "rejected", None)]
-    assert _variances(fresh) == _variances(records_engine) == found
+    expected = [("approved", "approved", 7), ("corrected", "superseded", None)]
+    expected += [("open", "open", None), ("rejected", "rejected", None)]
+    assert _variances(fresh) == _variances(records_engine) == expected
     assert import_audits(file, fresh).outcomes == {ImportOutcome.ALREADY_RECORDED: 18}
     assert _export(fresh, tmp_path / "again.csv") == written
 
     with fresh.connect() as connection:
         repeat = select(AuditRepeat.auditor, Audit.bin_id).join(Audit, Audit.id == AuditRepeat.audit_id)
-        assert connection.execute(repeat).all() == [("Cleo", given.bin_id)]
-        known = connection.execute(select(KnownAnswer.bin_id, KnownAnswer.quantity, KnownAnswer.source)).all()
-        assert sorted(known) == [("open", 6, "=index.csv"), ("rejected", 3, "=index.csv")]
-    _found(fresh, "open", 6, "Dan")
+        assert connection.execute(repeat).all() == [("Cleo", repeat_bin.bin_id)]
+        known_answers = connection.execute(select(KnownAnswer.bin_id, KnownAnswer.quantity, KnownAnswer.source)).all()
+        assert sorted(known_answers) == [("open", 6, "=index.csv"), ("rejected", 3, "=index.csv")]
+    _audit(fresh, "open", 6, "Dan")
     assert ("open", "recounted", 6) in _variances(fresh)
 
 
-def test_what_is_entered_during_an_export_leaves_no_row_without_its_audit(
+def test_entries_during_an_export_leave_no_row_without_its_audit(
     records_engine: Engine, fresh: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each kind is read in a transaction of its own, and somebody is busy before each of them."""
-    here, there, file = Recorder(records_engine), Recorder(fresh), tmp_path / "audits.csv"
-    _disputed(here)
-    _disputed(there)
-    _found(records_engine, "open", 7, "Ada")
-    _found(records_engine, "approved", 3, "Ada")
+    """Each kind of row is read in its own transaction, and something is entered before each of them."""
+    exporting, importing, file = Recorder(records_engine), Recorder(fresh), tmp_path / "audits.csv"
+    _record_disputed_bins(exporting)
+    _record_disputed_bins(importing)
+    _audit(records_engine, "open", 7, "Ada")
+    _audit(records_engine, "approved", 3, "Ada")
     entries: Iterator[Callable[[], object]] = iter(
         [
-            lambda: _found(records_engine, "open", 7, "Ben"),
-            lambda: _found(records_engine, "rejected", 5, "Ada"),
-            lambda: _found(records_engine, "corrected", 3, "Ben"),
+            lambda: _audit(records_engine, "open", 7, "Ben"),
+            lambda: _audit(records_engine, "rejected", 5, "Ada"),
+            lambda: _audit(records_engine, "corrected", 3, "Ben"),
             lambda: next_bin_to_audit(records_engine, "Cleo", 1.0, rng=random.Random(0)),
-            lambda: _found(records_engine, "rejected", 5, "Cleo"),
+            lambda: _audit(records_engine, "rejected", 5, "Cleo"),
         ]
     )
 
-    def read(*given: Any) -> Iterator[dict[str, Any]]:
+    def read(*arguments: Any) -> Iterator[dict[str, Any]]:
         next(entries)()
-        yield from _rows(*given)
+        yield from _rows(*arguments)
 
     monkeypatch.setattr("monitor.export._rows", read)
     _export(records_engine, file)
@@ -389,13 +389,17 @@ def test_what_is_entered_during_an_export_leaves_no_row_without_its_audit(
     assert _variances(fresh) == _variances(records_engine)
 
 
-def test_a_variance_goes_on_where_an_earlier_file_ended(records_engine: Engine, fresh: Engine, tmp_path: Path) -> None:
-    here, there, files = Recorder(records_engine), Recorder(fresh), [tmp_path / f"{number}.csv" for number in range(2)]
-    _disputed(here)
-    _disputed(there)
-    _found(records_engine, "open", 7, "Ada")
+def test_a_variance_continues_after_an_earlier_import(records_engine: Engine, fresh: Engine, tmp_path: Path) -> None:
+    exporting, importing, files = (
+        Recorder(records_engine),
+        Recorder(fresh),
+        [tmp_path / f"{number}.csv" for number in range(2)],
+    )
+    _record_disputed_bins(exporting)
+    _record_disputed_bins(importing)
+    _audit(records_engine, "open", 7, "Ada")
     _export(records_engine, files[0])
-    _found(records_engine, "open", 7, "Ben")
+    _audit(records_engine, "open", 7, "Ben")
     _decide(records_engine, "open", VarianceDecision.APPROVED, 7)
     written = _export(records_engine, files[1])
     for file, state in ((files[0], "open"), (files[1], "approved"), (files[0], "approved")):
@@ -407,23 +411,23 @@ def test_a_variance_goes_on_where_an_earlier_file_ended(records_engine: Engine, 
 def test_an_imported_variance_is_superseded_if_the_inventory_expects_another_quantity(
     records_engine: Engine, fresh: Engine, tmp_path: Path
 ) -> None:
-    here, there, file = Recorder(records_engine), Recorder(fresh), tmp_path / "audits.csv"
-    _disputed(here)
-    _found(records_engine, "open", 7, "Ada")
+    exporting, importing, file = Recorder(records_engine), Recorder(fresh), tmp_path / "audits.csv"
+    _record_disputed_bins(exporting)
+    _audit(records_engine, "open", 7, "Ada")
     _export(records_engine, file)
-    _disputed(there)
-    there.expect("open", 8, at=DAY + timedelta(days=1))
+    _record_disputed_bins(importing)
+    importing.expect("open", 8, at=DAY + timedelta(days=1))
     for outcome in (ImportOutcome.IMPORTED, ImportOutcome.ALREADY_RECORDED):
         assert import_audits(file, fresh).outcomes == {outcome: 2}
         assert _variances(fresh) == [("open", "superseded", None)]
 
 
-def test_what_contradicts_later_records_is_refused(records_engine: Engine, fresh: Engine, tmp_path: Path) -> None:
-    here, there, file = Recorder(records_engine), Recorder(fresh), tmp_path / "audits.csv"
-    _disputed(here)
-    _disputed(there)
-    _found(records_engine, "open", 7, "Ada")
-    _found(records_engine, "approved", 3, "Ada")
+def test_rows_that_contradict_later_records_are_refused(records_engine: Engine, fresh: Engine, tmp_path: Path) -> None:
+    exporting, importing, file = Recorder(records_engine), Recorder(fresh), tmp_path / "audits.csv"
+    _record_disputed_bins(exporting)
+    _record_disputed_bins(importing)
+    _audit(records_engine, "open", 7, "Ada")
+    _audit(records_engine, "approved", 3, "Ada")
     next_bin_to_audit(records_engine, "Ben", 1.0, rng=random.Random(0))
     add_known_answers(records_engine, BUCKET, {"rejected": 4}, "index.csv")
     lines = _export(records_engine, file).splitlines(keepends=True)
@@ -437,10 +441,10 @@ def test_what_contradicts_later_records_is_refused(records_engine: Engine, fresh
     only_audits.write_text("".join(line for line in lines if line.startswith(("kind", "audit,"))), encoding="utf-8")
     assert import_audits(only_audits, fresh).outcomes == {ImportOutcome.IMPORTED: 2}
     with fresh.begin() as connection:
-        first = select(Audit.id, literal("Cleo"), literal(DAY)).where(Audit.answer == AuditAnswer.COUNT)
-        connection.execute(insert(AuditRepeat).from_select(["audit_id", "auditor", "given_at"], first))
+        counted_audits = select(Audit.id, literal("Cleo"), literal(DAY)).where(Audit.answer == AuditAnswer.COUNT)
+        connection.execute(insert(AuditRepeat).from_select(["audit_id", "auditor", "given_at"], counted_audits))
     add_known_answers(fresh, BUCKET, {"rejected": 5}, "index.csv")
-    _found(fresh, "open", 8, "Dan")
+    _audit(fresh, "open", 8, "Dan")
     assert import_audits(file, fresh).outcomes == {
         ImportOutcome.ALREADY_RECORDED: 2,
         ImportOutcome.OTHER_REPEAT: 1,
@@ -450,8 +454,8 @@ def test_what_contradicts_later_records_is_refused(records_engine: Engine, fresh
     assert _variances(fresh) == [("open", "open", None)]
 
 
-def test_a_file_of_before_there_were_variances_in_it(sqlite_records: Engine, tmp_path: Path) -> None:
+def test_a_file_without_variances_is_imported(sqlite_records: Engine, tmp_path: Path) -> None:
     Recorder(sqlite_records).count("bin-images/a.jpg", 2, etag="e")
-    file, given = tmp_path / "audits.csv", list(GOOD.items())[:-3]
-    file.write_text("\n".join(",".join(one) for one in zip(*given, strict=True)), encoding="utf-8")
+    file, items = tmp_path / "audits.csv", list(GOOD.items())[:-3]
+    file.write_text("\n".join(",".join(row) for row in zip(*items, strict=True)), encoding="utf-8")
     assert import_audits(file, sqlite_records).outcomes == {ImportOutcome.IMPORTED: 1}

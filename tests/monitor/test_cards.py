@@ -1,4 +1,4 @@
-"""Cards of models: from the settings' folder or the bucket, and no page waits for either."""
+"""Loading of model cards from the configured folder or the bucket, without blocking pages."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _wait_for(condition: Callable[[], object]) -> None:
     deadline = time.monotonic() + WITHIN_S
     while not condition():
         assert time.monotonic() < deadline
-        time.sleep(0.01)  # between two looks at the condition
+        time.sleep(0.01)  # polling interval
 
 
 class _Clock:
@@ -42,39 +42,39 @@ def registry(s3: S3) -> Registry:
     return Registry(Objects(settings), s3.bucket, settings.models_prefix)
 
 
-def test_the_settings_own_bundle_needs_no_bucket(bundle: Path) -> None:
+def test_a_configured_local_bundle_needs_no_bucket(bundle: Path) -> None:
     card = Cards(bundle).get(MODEL)
     assert card is not None
     assert card.version == MODEL
 
 
-def test_a_promoted_model_s_card_comes_from_the_bucket(s3: S3, registry: Registry, bundle: Path) -> None:
+def test_the_card_of_a_promoted_model_is_read_from_the_bucket(s3: S3, registry: Registry, bundle: Path) -> None:
     card = Bundle(bundle).card.model_copy(update={"version": "other"})
     s3.put("models/other/card.json", card.model_dump_json().encode())
     registry.set_current(CurrentModel(version="other", promoted=card.created), registry.current())
     cards = Cards(bundle, registry)
-    assert cards.get_cached("other") is None, "it is asked for, and no page waits"
+    assert cards.get_cached("other") is None, "it is requested in the background"
     _wait_for(lambda: cards.get_cached("other"))
     assert cards.current() is None
     _wait_for(cards.current)
-    found = cards.current()
-    assert found is not None
-    assert found.version == "other"
+    loaded = cards.current()
+    assert loaded is not None
+    assert loaded.version == "other"
 
 
-def test_a_bucket_that_does_not_answer_is_asked_once_a_minute(bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
-    asked = threading.Semaphore(0)
+def test_an_unreachable_bucket_is_retried_once_a_minute(bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
+    requests = threading.Semaphore(0)
 
     class Down(Registry):
         def __init__(self) -> None:
             pass
 
         def card(self, version: str) -> Card:
-            asked.release()
+            requests.release()
             raise ObjectsError("no answer")
 
         def current(self) -> CurrentModel | None:
-            asked.release()
+            requests.release()
             raise ObjectsError("no answer")
 
     clock = _Clock()
@@ -83,18 +83,18 @@ def test_a_bucket_that_does_not_answer_is_asked_once_a_minute(bundle: Path, capl
         assert cards.get_cached("other") is None
         assert cards.current() is None
     for _ in range(2):
-        assert asked.acquire(timeout=WITHIN_S)
-    assert not asked.acquire(blocking=False)
+        assert requests.acquire(timeout=WITHIN_S)
+    assert not requests.acquire(blocking=False)
     clock.now += RETRY_INTERVAL_S
     assert cards.get_cached("other") is None
-    assert asked.acquire(timeout=WITHIN_S)
+    assert requests.acquire(timeout=WITHIN_S)
     _wait_for(lambda: "the card of model other cannot be read" in caplog.text)
     with pytest.raises(ObjectsError):
         cards.reference("other")
 
 
 def test_a_model_without_a_bundle_has_no_reference(registry: Registry, bundle: Path) -> None:
-    """It is not waited for: only a bundle that cannot be fetched for now is."""
+    """It is not retried: only a temporarily unavailable bundle is."""
     for cards in (Cards(bundle), Cards(bundle, registry)):
         assert cards.reference("other") is None
         assert cards.reference(MODEL) is not None

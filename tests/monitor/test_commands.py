@@ -1,4 +1,4 @@
-"""The commands as an operator runs them: processes, ports, signals, exit codes."""
+"""The monitor's commands as an operator runs them: processes, ports, signals and exit codes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def _run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """In a process of its own: exit codes and tracebacks are real."""
+    """Run the command in its own process, with real exit codes and tracebacks."""
     variables = os.environ | environment
     return subprocess.run([*COMMAND, *arguments], env=variables, cwd=ROOT, capture_output=True, text=True, timeout=60)
 
@@ -46,7 +46,7 @@ class Result:
 
 
 def _invoke(*arguments: str, **environment: str) -> Result:
-    """In this process, which saves the seconds that starting one takes."""
+    """Run the command in this process, which saves the seconds of starting a new one."""
     out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.setattr("sys.argv", ["monitor", *arguments])
@@ -70,7 +70,7 @@ def _serving(*arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def _first_line(process: subprocess.Popen[str]) -> str:
-    """What it prints once it listens; pytest's time-out is the deadline."""
+    """Return the line that is printed once the server listens; pytest's timeout is the deadline."""
     assert process.stdout is not None
     return process.stdout.readline().strip()
 
@@ -80,7 +80,9 @@ def _database(sqlite_records: Engine, bundle: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("BINWATCH_DATABASE_URL", sqlite_records.url.render_as_string(hide_password=False))
 
 
-def test_serve_says_where_writes_the_port_and_ends_cleanly(known: Recorder, tmp_path: Path) -> None:
+def test_serve_prints_its_address_writes_the_port_file_and_exits_cleanly(
+    known_records: Recorder, tmp_path: Path
+) -> None:
     port_file = tmp_path / "port"
     with _serving("--port", "0", "--port-file", str(port_file)) as process:
         line = _first_line(process)
@@ -91,7 +93,7 @@ def test_serve_says_where_writes_the_port_and_ends_cleanly(known: Recorder, tmp_
         process.send_signal(signal.SIGTERM)
         output, errors = process.communicate(timeout=30)
     assert process.returncode == 0
-    # Whether the first look for drift came before the end or not: it finds no model to compare with.
+    # The first drift check may or may not run before the end; it finds no model to compare with.
     lines = [line for line in errors.splitlines() if "the card of model" not in line]
     assert (output, lines) == ("", [])
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith("port")] == ["port"]
@@ -105,14 +107,14 @@ def test_serve_takes_host_and_port_from_the_settings(monkeypatch: pytest.MonkeyP
         assert httpx.get(f"{address}healthz").json() == {"status": "ok"}
 
 
-def test_serve_logs_an_outage_once_and_the_end_of_it(tmp_path: Path) -> None:
-    database, away = tmp_path / "records.db", tmp_path / "away.db"
+def test_serve_logs_the_start_and_end_of_an_outage_once(tmp_path: Path) -> None:
+    database, moved_database = tmp_path / "records.db", tmp_path / "away.db"
     with _serving("--port", "0") as process:
         address = _first_line(process).removeprefix("monitor: ")
-        database.rename(away)
+        database.rename(moved_database)
         for _ in range(3):
             assert httpx.get(f"{address}healthz").status_code == 503
-        away.rename(database)
+        moved_database.rename(database)
         assert httpx.get(f"{address}healthz").status_code == 200
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=30)
@@ -122,7 +124,7 @@ def test_serve_logs_an_outage_once_and_the_end_of_it(tmp_path: Path) -> None:
     assert "can be read again" in lines[1]
 
 
-def test_an_old_schema_is_an_error_that_says_what_to_do(sqlite_records: Engine) -> None:
+def test_an_outdated_schema_is_an_error_with_a_remedy(sqlite_records: Engine) -> None:
     with sqlite_records.begin() as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0001'")
     for command in ("serve", "status"):
@@ -131,7 +133,7 @@ def test_an_old_schema_is_an_error_that_says_what_to_do(sqlite_records: Engine) 
         assert "python -m worker migrate" in result.stderr
 
 
-def test_a_database_that_is_not_there_is_an_error_and_is_not_made(tmp_path: Path) -> None:
+def test_a_missing_database_is_an_error_and_is_not_created(tmp_path: Path) -> None:
     result = _run("serve", BINWATCH_DATABASE_URL=f"sqlite:///{tmp_path / 'none.db'}")
     assert result.returncode == 1
     assert "none.db" in result.stderr
@@ -171,7 +173,7 @@ def test_a_port_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     assert "Traceback" not in result.stderr
 
 
-def test_status_prints_the_table(known: Recorder) -> None:
+def test_status_prints_the_table(known_records: Recorder) -> None:
     result = _invoke("status", COLUMNS="100")
     assert result.exit_code == 0
     total = next(line for line in result.stdout.splitlines() if " all " in line)
@@ -179,18 +181,18 @@ def test_status_prints_the_table(known: Recorder) -> None:
     assert "Photos: 7 counted, 1 not there (any more), 1 file ends early" in result.stdout
 
 
-def test_bins_to_audit_are_listed_without_numbers(known: Recorder) -> None:
-    for direction in ("either", "surplus"):  # would tell that items are missing from bin f
+def test_bins_to_audit_are_listed_without_numbers(known_records: Recorder) -> None:
+    for direction in ("either", "surplus"):  # would reveal that items are missing from bin f
         queue = _invoke("audits", "queue", BINWATCH_FLAG_DIRECTION=direction).stdout.splitlines()
         assert queue == ["bucket,bin_id,photo_id", f"{BUCKET},f,6"]
-    known.audit("f", None, answer=AuditAnswer.GO_AND_COUNT)
-    known.audit("e", None, answer=AuditAnswer.GO_AND_COUNT)  # which agrees
+    known_records.audit("f", None, answer=AuditAnswer.GO_AND_COUNT)
+    known_records.audit("e", None, answer=AuditAnswer.GO_AND_COUNT)  # which agrees
     assert len(_invoke("audits", "queue").stdout.splitlines()) == 1
-    found = _invoke("audits", "queue", "--answer", "go_and_count").stdout.splitlines()[1:]
-    assert sorted(found) == [f"{BUCKET},e,5", f"{BUCKET},f,6"]
+    lines = _invoke("audits", "queue", "--answer", "go_and_count").stdout.splitlines()[1:]
+    assert sorted(lines) == [f"{BUCKET},e,5", f"{BUCKET},f,6"]
 
 
-def test_known_answers_and_what_auditors_make_of_them(known: Recorder, tmp_path: Path) -> None:
+def test_known_answers_are_loaded_and_auditor_accuracy_is_printed(known_records: Recorder, tmp_path: Path) -> None:
     file = tmp_path / "index.csv"
     file.write_text("key,label\nf,5\nh,2\n", encoding="utf-8")
     columns = ("--bin-column", "key", "--quantity-column", "label")
@@ -210,7 +212,7 @@ def test_known_answers_and_what_auditors_make_of_them(known: Recorder, tmp_path:
     assert _invoke("audits", "known", str(file), *columns, BINWATCH_BUCKET=BUCKET).exit_code == 1
 
 
-def test_audit_and_expect_record_and_say_so(known: Recorder, tmp_path: Path) -> None:
+def test_audit_and_expect_record_and_confirm(known_records: Recorder, tmp_path: Path) -> None:
     result = _invoke("audit", "c", "3", "--auditor", "Ada", BINWATCH_BUCKET=BUCKET)
     judged = "counted 1 (under); expected 3 (exact)"
     assert result.output == f"Recorded: 3 found, with the numbers in sight; {judged}\n"
@@ -236,10 +238,10 @@ def test_audit_and_expect_record_and_say_so(known: Recorder, tmp_path: Path) -> 
     ]
 
 
-def test_names_are_as_people_sign_in_with_them(known: Recorder) -> None:
-    for given in (" Ada ", "  "):
-        assert _invoke("audit", "c", "3", "--auditor", given, BINWATCH_BUCKET=BUCKET).exit_code == 0
-    with known.engine.connect() as connection:
+def test_auditor_names_are_normalised_as_at_sign_in(known_records: Recorder) -> None:
+    for auditor in (" Ada ", "  "):
+        assert _invoke("audit", "c", "3", "--auditor", auditor, BINWATCH_BUCKET=BUCKET).exit_code == 0
+    with known_records.engine.connect() as connection:
         names = connection.execute(select(Audit.auditor).order_by(Audit.id.desc()).limit(2)).scalars().all()
     assert names == [None, "Ada"]
     for command in (("audit", "c", "3"), ("audits", "next"), ("audits", "queue", "--recount")):
@@ -249,13 +251,13 @@ def test_names_are_as_people_sign_in_with_them(known: Recorder) -> None:
     assert (result.exit_code, "it is empty; name the person" in result.stderr) == (2, True)
 
 
-def test_expect_says_which_file_is_missing() -> None:
+def test_expect_names_the_missing_file() -> None:
     result = _invoke("expect", "none.csv")
     assert result.exit_code == 1
     assert "none.csv" in result.stderr
 
 
-def test_status_prints_json(known: Recorder) -> None:
+def test_status_prints_json(known_records: Recorder) -> None:
     summary = json.loads(_invoke("status", "--json").stdout)
     assert summary["agreement"]["total"]["exact"] == 3
 
@@ -267,8 +269,8 @@ def test_status_of_empty_records_and_unknown_models(sqlite_records: Engine) -> N
     assert "none yet" in result.stderr
 
 
-def test_a_hung_database_gives_its_answer_by_the_deadline() -> None:
-    """A server that accepts and then says nothing."""
+def test_a_hung_database_is_reported_within_the_deadline() -> None:
+    """A server that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         result = _run("status", BINWATCH_DATABASE_URL=f"postgresql://127.0.0.1:{port}/x")
@@ -285,7 +287,7 @@ def test_the_monitor_imports_neither_worker_nor_trainer() -> None:
     assert result.stdout.strip() == "[]"
 
 
-def test_serve_logs_json_if_told_so(sqlite_records: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_serve_logs_json_if_configured(sqlite_records: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BINWATCH_LOG_FORMAT", "json")
     with _serving("--host", "0.0.0.0", "--port", "0") as process:
         assert process.stderr is not None

@@ -1,4 +1,4 @@
-"""docs/metrics.md and a live scrape say the same, in both directions."""
+"""docs/metrics.md and a live scrape list the same metrics."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ROW = re.compile(r"^\| `(binwatch_\w+)` \| (\w+) \| *([^|]*?) *\| *([^|]*?) *\|
 
 @pytest.fixture(autouse=True)
 def slices(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Photos are sliced by their first folder."""
+    """Slice photos by their first folder."""
     monkeypatch.setenv("BINWATCH_SLICE_DEPTH", "1")
 
 
@@ -51,11 +51,11 @@ def _scraped(monitor: Running) -> dict[str, _Metric]:
     }
 
 
-def test_every_metric_is_documented_and_every_documented_metric_is_there(drifting: Running, known: Recorder) -> None:
+def test_documented_and_exposed_metrics_are_the_same(drifting: Running, known_records: Recorder) -> None:
     assert _documented() == _scraped(drifting)
 
 
-def test_units_are_those_of_the_scrape(drifting: Running, known: Recorder) -> None:
+def test_documented_units_match_the_scrape(drifting: Running, known_records: Recorder) -> None:
     text = _scrape(drifting)
     units = {family.name: family.unit for family in text_string_to_metric_families(text) if family.unit}
     documented = {name.removesuffix("_total"): unit for name, _, unit, _ in _ROW.findall(_MONITORS)}
@@ -63,7 +63,7 @@ def test_units_are_those_of_the_scrape(drifting: Running, known: Recorder) -> No
     assert len(units) == 4
 
 
-def test_queries_name_metrics_and_labels_that_exist() -> None:
+def test_documented_queries_use_existing_metrics_and_labels() -> None:
     queries = "\n".join(re.findall(r"```promql\n(.*?)```", DOC, re.DOTALL))
     documented = _documented()
     assert set(re.findall(r"binwatch_\w+", queries)) == set(documented), "each metric has an example"
@@ -75,5 +75,5 @@ def test_queries_name_metrics_and_labels_that_exist() -> None:
 
 def test_every_reason_is_documented() -> None:
     rows = dict(re.findall(r"^\| (`reason` of [^|]+) \| ([^|]+) \|$", DOC, re.MULTILINE))
-    listed = {what: set(re.findall(r"`(\w+)`", values)) for what, values in rows.items()}
+    listed = {subject: set(re.findall(r"`(\w+)`", values)) for subject, values in rows.items()}
     assert listed == {"`reason` of photos": set(Reason), "`reason` of expected quantities": set(MetadataReason)}

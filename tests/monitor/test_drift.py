@@ -1,4 +1,4 @@
-"""Drift: distances with known values, thresholds that hold, windows from real records, and a verdict for everything."""
+"""Drift: distances with known values, false alarm rates of thresholds, windows of real records, and verdicts."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from monitor.drift.report import make_report
 from monitor.drift.windows import PhotoSample, Window, read_window
 from testing.services.s3 import S3
 from tests.monitor.conftest import MODEL, Running, running_monitor
-from tests.monitor.drifting import REFERENCE, SIZE, record_photos, some_photos
+from tests.monitor.drifting import EMBEDDING_SIZE, REFERENCE, record_photos, simulated_photos
 from tests.monitor.html import Parsed
 
 
-def _seen(photos: ReferenceData) -> PhotoSample:
+def _sample(photos: ReferenceData) -> PhotoSample:
     predicted = photos.probabilities.argmax(axis=1)
     return PhotoSample(
         predicted=predicted,
@@ -44,8 +44,8 @@ def _seen(photos: ReferenceData) -> PhotoSample:
     )
 
 
-def _verdicts(seen: PhotoSample, reference: Reference | None = REFERENCE) -> dict[Signal, Verdict]:
-    return {one.signal: one.verdict for one in judge(seen, reference)}
+def _verdicts(sample: PhotoSample, reference: Reference | None = REFERENCE) -> dict[Signal, Verdict]:
+    return {judgement.signal: judgement.verdict for judgement in judge(sample, reference)}
 
 
 class TestDistances:
@@ -56,7 +56,7 @@ class TestDistances:
     def test_jensen_shannon(self, window: list[int], reference: list[int], bits: float) -> None:
         assert jensen_shannon(np.array(window), np.array(reference)) == pytest.approx(bits)
 
-    def test_kolmogorov_smirnov_is_that_of_scipy(self) -> None:
+    def test_kolmogorov_smirnov_matches_scipy(self) -> None:
         stats = pytest.importorskip("scipy.stats")
         random = np.random.default_rng(3)
         quantiles = np.linspace(2, 5, 201)
@@ -84,8 +84,8 @@ class TestDistances:
 
 class TestThresholds:
     @pytest.mark.parametrize("photos", [50, 300])
-    def test_windows_without_drift_exceed_them_as_often_as_they_should(self, photos: int) -> None:
-        """At a level of 10 %, 400 windows exceed between 5 and 16 % (five standard deviations)."""
+    def test_false_alarm_rate_matches_the_level(self, photos: int) -> None:
+        """At a level of 10 %, 5 to 16 % of 400 windows exceed the threshold (five standard deviations)."""
         random = np.random.default_rng(5)
         hits = np.zeros(3)
         shares = np.array([0.02, 0.1, 0.2, 0.3, 0.2, 0.1, 0.08])
@@ -94,22 +94,22 @@ class TestThresholds:
             distance = kolmogorov_smirnov(random.normal(size=photos), np.quantile(reference, np.linspace(0, 1, 201)))
             hits[0] += distance > thresholds.kolmogorov_smirnov_threshold(500, photos, 0.1)
             counts = random.multinomial(500, shares)
-            found = jensen_shannon(random.multinomial(photos, shares), counts)
-            hits[1] += found > thresholds.jensen_shannon_threshold(tuple(500 * shares), 500, photos, 0.1)
+            divergence = jensen_shannon(random.multinomial(photos, shares), counts)
+            hits[1] += divergence > thresholds.jensen_shannon_threshold(tuple(500 * shares), 500, photos, 0.1)
             spread = _observed_shift(random, photos)
             hits[2] += spread > thresholds.mean_shift_threshold(500, photos, 4, 0.1)
         assert all(hits / 400 >= 0.05), hits / 400
         assert all(hits / 400 <= 0.16), hits / 400
 
-    def test_they_fall_as_windows_grow(self) -> None:
+    def test_thresholds_decrease_with_window_size(self) -> None:
         counts = tuple(REFERENCE.labels)
         for threshold in (
             lambda n: thresholds.kolmogorov_smirnov_threshold(1000, n, 0.001),
             lambda n: thresholds.jensen_shannon_threshold(counts, 1000, n, 0.001),
             lambda n: thresholds.mean_shift_threshold(1000, n, 16, 0.001),
         ):
-            found = [threshold(n) for n in (50, 100, 200, 1000, 2000)]
-            assert found == sorted(found, reverse=True)
+            values = [threshold(n) for n in (50, 100, 200, 1000, 2000)]
+            assert values == sorted(values, reverse=True)
 
 
 def _observed_shift(random: np.random.Generator, photos: int) -> float:
@@ -120,69 +120,75 @@ def _observed_shift(random: np.random.Generator, photos: int) -> float:
 
 
 class TestVerdicts:
-    def test_the_same_kind_of_photos_is_steady(self) -> None:
-        assert set(_verdicts(_seen(some_photos(300, seed=1))).values()) == {Verdict.STEADY}
+    def test_similar_photos_are_steady(self) -> None:
+        assert set(_verdicts(_sample(simulated_photos(300, seed=1))).values()) == {Verdict.STEADY}
 
-    def test_only_what_changed_has_drifted(self) -> None:
-        found = _verdicts(_seen(some_photos(300, seed=1, brighter=0.1)))
-        assert [signal for signal, verdict in found.items() if verdict is Verdict.DRIFTED] == [Signal.BRIGHTNESS]
+    def test_only_the_changed_signal_drifts(self) -> None:
+        verdicts = _verdicts(_sample(simulated_photos(300, seed=1, brighter=0.1)))
+        assert [signal for signal, verdict in verdicts.items() if verdict is Verdict.DRIFTED] == [Signal.BRIGHTNESS]
 
-    def test_an_embedding_that_moved(self) -> None:
-        seen = _seen(some_photos(300, seed=1))
-        seen.embeddings[:, 2] += 1.5
-        assert _verdicts(seen)[Signal.EMBEDDING] is Verdict.DRIFTED
+    def test_a_shifted_embedding_drifts(self) -> None:
+        sample = _sample(simulated_photos(300, seed=1))
+        sample.embeddings[:, 2] += 1.5
+        assert _verdicts(sample)[Signal.EMBEDDING] is Verdict.DRIFTED
 
-    def test_one_class_only_is_drift_and_no_error(self) -> None:
-        photos = some_photos(100, seed=1)
+    def test_a_single_class_is_drift(self) -> None:
+        photos = simulated_photos(100, seed=1)
         probabilities = np.tile([1.0, 0, 0, 0, 0, 0, 0], (100, 1))
-        found = _verdicts(
-            _seen(ReferenceData(probabilities, np.zeros(100, int), np.zeros((100, SIZE)), photos.properties))
+        verdicts = _verdicts(
+            _sample(
+                ReferenceData(probabilities, np.zeros(100, int), np.zeros((100, EMBEDDING_SIZE)), photos.properties)
+            )
         )
         for signal in (Signal.PREDICTED, Signal.EXPECTED, Signal.CONFIDENCE, Signal.EMBEDDING):
-            assert found[signal] is Verdict.DRIFTED
+            assert verdicts[signal] is Verdict.DRIFTED
 
     def test_too_few_photos_are_not_judged(self) -> None:
-        assert set(_verdicts(_seen(some_photos(MIN_PHOTOS - 1))).values()) == {Verdict.NOT_ENOUGH_PHOTOS}
-        assert set(_verdicts(_seen(some_photos(MIN_PHOTOS))).values()) == {Verdict.STEADY}
+        assert set(_verdicts(_sample(simulated_photos(MIN_PHOTOS - 1))).values()) == {Verdict.NOT_ENOUGH_PHOTOS}
+        assert set(_verdicts(_sample(simulated_photos(MIN_PHOTOS))).values()) == {Verdict.STEADY}
 
-    def test_each_signal_without_a_reference_is_named(self) -> None:
-        seen = _seen(some_photos(100))
-        assert set(_verdicts(seen, None).values()) == {Verdict.NO_REFERENCE}
+    def test_signals_without_a_reference_are_not_judged(self) -> None:
+        sample = _sample(simulated_photos(100))
+        assert set(_verdicts(sample, None).values()) == {Verdict.NO_REFERENCE}
         old = Reference(photos=500, predicted=[500], labels=[500], confidence=[0.1, 0.9])
-        assert _verdicts(seen, old)[Signal.EMBEDDING] is Verdict.NO_REFERENCE
+        assert _verdicts(sample, old)[Signal.EMBEDDING] is Verdict.NO_REFERENCE
 
-    def test_a_reference_of_few_bins_is_called_small(self) -> None:
-        seen = _seen(some_photos(100))
-        small = make_reference(some_photos(60))
-        assert set(_verdicts(seen, small).values()) == {Verdict.SMALL_REFERENCE}
-        assert set(_verdicts(seen, small.model_copy(update={"photos": 500, "groups": 99})).values()) == {
+    def test_a_reference_of_few_bins_is_small(self) -> None:
+        sample = _sample(simulated_photos(100))
+        small = make_reference(simulated_photos(60))
+        assert set(_verdicts(sample, small).values()) == {Verdict.SMALL_REFERENCE}
+        assert set(_verdicts(sample, small.model_copy(update={"photos": 500, "groups": 99})).values()) == {
             Verdict.SMALL_REFERENCE
         }
-        assert set(_verdicts(seen, None).values()) == {Verdict.NO_REFERENCE}
+        assert set(_verdicts(sample, None).values()) == {Verdict.NO_REFERENCE}
 
-    def test_values_that_a_card_rounds_are_no_drift(self) -> None:
-        """Photos of one shape, 4:3: the card has 1.33333, the records have 1.3333333333333333."""
-        photos = some_photos(300)
+    def test_rounding_in_the_card_is_not_drift(self) -> None:
+        """For photos with the shape 4:3, the card has 1.33333 and the records have 1.3333333333333333."""
+        photos = simulated_photos(300)
         shape = np.full(300, 4 / 3)
         observed = ReferenceData(photos.probabilities, photos.labels, photos.embeddings, {Signal.SHAPE: shape})
-        (judgement,) = [one for one in judge(_seen(observed), make_reference(observed)) if one.signal is Signal.SHAPE]
+        (judgement,) = [
+            item for item in judge(_sample(observed), make_reference(observed)) if item.signal is Signal.SHAPE
+        ]
         assert (judgement.verdict, judgement.distance) == (Verdict.STEADY, 0)
 
     def test_embeddings_of_another_size_are_not_compared(self) -> None:
-        photos = some_photos(100)
+        photos = simulated_photos(100)
         other = ReferenceData(photos.probabilities, photos.labels, np.ones((100, 3)), photos.properties)
-        assert _verdicts(_seen(other))[Signal.EMBEDDING] is Verdict.NO_REFERENCE
+        assert _verdicts(_sample(other))[Signal.EMBEDDING] is Verdict.NO_REFERENCE
 
 
-def test_estimated_accuracy_is_that_of_the_reference_at_the_same_confidence() -> None:
-    seen = _seen(some_photos(5000, seed=2))
-    assert estimated_accuracy(seen, make_reference(some_photos(5000))) == pytest.approx(seen.agreed / 5000, abs=0.03)
-    assert estimated_accuracy(seen, None) == pytest.approx(float(seen.confidence.mean()))
-    assert estimated_accuracy(_seen(some_photos(1)), REFERENCE) is not None
+def test_estimated_accuracy_follows_the_reference_at_equal_confidence() -> None:
+    sample = _sample(simulated_photos(5000, seed=2))
+    assert estimated_accuracy(sample, make_reference(simulated_photos(5000))) == pytest.approx(
+        sample.agreed / 5000, abs=0.03
+    )
+    assert estimated_accuracy(sample, None) == pytest.approx(float(sample.confidence.mean()))
+    assert estimated_accuracy(_sample(simulated_photos(1)), REFERENCE) is not None
 
 
-def test_a_reference_is_valid_json_even_of_oddsome_photos() -> None:
-    odd = ReferenceData(np.eye(7)[[0, 0]], np.array([0, 0]), np.zeros((2, SIZE)), {})
+def test_a_reference_of_unusual_photos_is_valid_json() -> None:
+    odd = ReferenceData(np.eye(7)[[0, 0]], np.array([0, 0]), np.zeros((2, EMBEDDING_SIZE)), {})
     reference = make_reference(odd)
     assert reference.embedding is None, "nothing varies"
     assert Reference.model_validate_json(reference.model_dump_json()) == reference
@@ -193,17 +199,17 @@ def _read(engine: Engine, window: Window, now: datetime | None = None) -> PhotoS
         return read_window(connection, window, MODEL, now or datetime.now(UTC))
 
 
-def test_windows_hold_what_was_recorded(records_engine: Engine) -> None:
-    photos = some_photos(60)
+def test_windows_contain_the_recorded_photos(records_engine: Engine) -> None:
+    photos = simulated_photos(60)
     record_photos(records_engine, photos)
-    record_photos(records_engine, some_photos(5), model="other", prefix="other ")
+    record_photos(records_engine, simulated_photos(5), model="other", prefix="other ")
     for window in Window:
-        seen = _read(records_engine, window)
-        assert seen.size == len(seen.expected) == 60
-        assert np.sort(seen.confidence) == pytest.approx(np.sort(photos.probabilities.max(axis=1)))
-        assert seen.agreed == int((photos.probabilities.argmax(axis=1) == photos.labels).sum())
-        assert seen.embeddings.shape == (60, SIZE)
-        assert {signal: len(values) for signal, values in seen.properties.items()} == dict.fromkeys(
+        sample = _read(records_engine, window)
+        assert sample.size == len(sample.expected) == 60
+        assert np.sort(sample.confidence) == pytest.approx(np.sort(photos.probabilities.max(axis=1)))
+        assert sample.agreed == int((photos.probabilities.argmax(axis=1) == photos.labels).sum())
+        assert sample.embeddings.shape == (60, EMBEDDING_SIZE)
+        assert {signal: len(values) for signal, values in sample.properties.items()} == dict.fromkeys(
             photos.properties, 60
         )
     later = datetime.now(UTC) + timedelta(hours=2)
@@ -211,8 +217,8 @@ def test_windows_hold_what_was_recorded(records_engine: Engine) -> None:
     assert _read(records_engine, Window.DAY, later).size == 60
 
 
-def test_several_photos_of_a_bin_are_one(sqlite_records: Engine) -> None:
-    record_photos(sqlite_records, some_photos(10))
+def test_a_window_has_one_photo_per_bin(sqlite_records: Engine) -> None:
+    record_photos(sqlite_records, simulated_photos(10))
     with sqlite_records.begin() as connection:
         connection.execute(text("UPDATE counts SET bin_id = '0' WHERE id > 4"))
     assert _read(sqlite_records, Window.LATEST).size == 4
@@ -221,14 +227,14 @@ def test_several_photos_of_a_bin_are_one(sqlite_records: Engine) -> None:
 def test_a_large_window_is_sampled(records_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(windows, "MAX_WINDOW_PHOTOS", 40)
     monkeypatch.setattr(windows, "_CHUNK_SIZE", 30)
-    record_photos(records_engine, some_photos(200))
-    first, again = _read(records_engine, Window.DAY), _read(records_engine, Window.DAY)
+    record_photos(records_engine, simulated_photos(200))
+    first, second = _read(records_engine, Window.DAY), _read(records_engine, Window.DAY)
     assert first.size == 40
-    assert np.array_equal(first.confidence, again.confidence), "no news, no change"
+    assert np.array_equal(first.confidence, second.confidence), "the same records give the same sample"
 
 
 def test_damaged_rows_are_left_out(sqlite_records: Engine) -> None:
-    record_photos(sqlite_records, some_photos(60))
+    record_photos(sqlite_records, simulated_photos(60))
     damaged = [json.dumps([1, 0]), "null", json.dumps([2.0] * 7), json.dumps({"a": 1})]
     with sqlite_records.begin() as connection:
         for number, value in enumerate(damaged, start=1):
@@ -236,17 +242,17 @@ def test_damaged_rows_are_left_out(sqlite_records: Engine) -> None:
                 text("UPDATE counts SET probabilities = :value WHERE id = :id"), {"value": value, "id": number}
             )
         connection.execute(text("UPDATE counts SET brightness = 9e999, height = 0 WHERE id = 10"))
-        connection.execute(text("UPDATE counts SET embedding = :v WHERE id = 11"), {"v": b"\x00\x7e" * SIZE})
+        connection.execute(text("UPDATE counts SET embedding = :v WHERE id = 11"), {"v": b"\x00\x7e" * EMBEDDING_SIZE})
         connection.execute(text("UPDATE counts SET embedding = NULL WHERE id = 12"))
         connection.execute(text("UPDATE counts SET embedding = :v WHERE id = 13"), {"v": b"\x00\x00"})
-    seen = _read(sqlite_records, Window.LATEST)
-    assert seen.size == 56
-    assert len(seen.properties[Signal.BRIGHTNESS]) == len(seen.properties[Signal.SHAPE]) == 55
-    assert len(seen.embeddings) == 53
+    sample = _read(sqlite_records, Window.LATEST)
+    assert sample.size == 56
+    assert len(sample.properties[Signal.BRIGHTNESS]) == len(sample.properties[Signal.SHAPE]) == 55
+    assert len(sample.embeddings) == 53
 
 
 def test_a_scrape_shows_the_report(drifting: Running) -> None:
-    assert "binwatch_drift_distance" not in drifting.metrics(), "nothing before the first look"
+    assert "binwatch_drift_distance" not in drifting.metrics(), "no report before the first check"
     drifting.services.drift.update()
     for window in Window:
         assert drifting.metric("binwatch_window_photos", window=window) == 120
@@ -266,19 +272,19 @@ def test_a_scrape_shows_the_report(drifting: Running) -> None:
     )
 
 
-def test_the_report_goes_with_the_database_and_comes_back(drifting: Running, tmp_path: Path) -> None:
+def test_the_report_disappears_during_an_outage_and_returns(drifting: Running, tmp_path: Path) -> None:
     drift = drifting.services.drift
     drift.update()
-    database, away = tmp_path / "records.db", tmp_path / "away.db"
-    database.rename(away)
+    database, moved_database = tmp_path / "records.db", tmp_path / "away.db"
+    database.rename(moved_database)
     drift.update()
     assert drift.report is None
-    away.rename(database)
+    moved_database.rename(database)
     drift.update()
     assert drift.report is not None
 
 
-def test_without_a_table_to_write_to_windows_are_shown_and_the_problem_is_named(
+def test_windows_are_shown_and_the_problem_is_named_if_batches_cannot_be_written(
     drifting: Running, sqlite_records: Engine
 ) -> None:
     with sqlite_records.begin() as connection:
@@ -301,28 +307,28 @@ def _batches(engine: Engine) -> list[RowMapping]:
         return list(connection.execute(select(DriftBatch.__table__)).mappings())
 
 
-def test_the_command_reads_what_the_monitor_has_kept(
+def test_the_command_shows_the_alarms_of_the_monitor(
     drifting: Running, sqlite_records: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever its own settings, it closes no batch and ends no alarm."""
+    """Regardless of its own settings, it closes no batch and ends no alarm."""
     drift = partial(CliRunner().invoke, app, ["drift", "--strict"], env={"COLUMNS": "200"})
     result = drift()
     assert (result.exit_code, _batches(sqlite_records)) == (0, [])
     assert "No drift alarm is raised: the monitor has closed no batch of photos yet." in result.stdout
     drifting.services.drift.update()
-    kept = _batches(sqlite_records)
-    closed = formatting.moment(kept[0]["closed_at"])
+    batches = _batches(sqlite_records)
+    closed = formatting.moment(batches[0]["closed_at"])
     result = drift()
     assert result.exit_code == 1
     assert "DRIFT ALARM: brightness since 20" in result.stdout
     assert f"Drift alarms are as of the last batch of photos, {closed}." in result.stdout
-    record_photos(sqlite_records, some_photos(60, seed=2), prefix="more ")
+    record_photos(sqlite_records, simulated_photos(60, seed=2), prefix="more ")
     with sqlite_records.begin() as connection:
         connection.execute(update(DriftBatch).values(closed_at=datetime.now(UTC) - timedelta(minutes=29)))
-    kept = _batches(sqlite_records)
+    batches = _batches(sqlite_records)
     monkeypatch.setenv("BINWATCH_DRIFT_REFERENCE", "same_hours")
     result = drift()
-    assert (result.exit_code, _batches(sqlite_records)) == (1, kept)
+    assert (result.exit_code, _batches(sqlite_records)) == (1, batches)
     assert "DRIFT ALARM: brightness since 20" in result.stdout
     assert (
         "follow BINWATCH_DRIFT_REFERENCE=training, the monitor's setting then (here: same_hours): 1 alarm raised."
@@ -333,9 +339,7 @@ def test_the_command_reads_what_the_monitor_has_kept(
     assert drifting.metric("binwatch_drift_alarm", signal=Signal.BRIGHTNESS) == 1
 
 
-def test_the_command_says_that_the_monitor_has_judged_nothing_for_long(
-    drifting: Running, sqlite_records: Engine
-) -> None:
+def test_the_command_reports_overdue_batches(drifting: Running, sqlite_records: Engine) -> None:
     drift = partial(CliRunner().invoke, app, ["drift", "--strict"], env={"COLUMNS": "200"})
 
     def photos_are(minutes: int) -> None:
@@ -355,8 +359,8 @@ def test_the_command_says_that_the_monitor_has_judged_nothing_for_long(
     assert "Drift alarms are not up to date: photos recorded before 20" in result.stdout
     drifting.services.drift.update()
     last_batch_is(45)
-    assert "not up to date" not in drift().stdout, "there are no other photos"
-    record_photos(sqlite_records, some_photos(60, seed=2), prefix="more ")
+    assert "not up to date" not in drift().stdout, "there are no newer photos"
+    record_photos(sqlite_records, simulated_photos(60, seed=2), prefix="more ")
     assert "not up to date" not in drift().stdout, "the monitor has not had the time"
     photos_are(16)
     assert "not up to date" in drift().stdout
@@ -371,7 +375,7 @@ def test_the_command_says_that_the_monitor_has_judged_nothing_for_long(
 
 
 @pytest.mark.parametrize("by", DriftReference)
-def test_batches_wait_for_a_bundle_that_cannot_be_fetched_now(
+def test_batches_wait_for_a_temporarily_unavailable_bundle(
     drifting: Running,
     sqlite_records: Engine,
     bundle: Path,
@@ -379,7 +383,7 @@ def test_batches_wait_for_a_bundle_that_cannot_be_fetched_now(
     s3: S3,
     by: DriftReference,
 ) -> None:
-    """But not for one that does not exist: then there is no reference."""
+    """They do not wait for a bundle that does not exist: then there is no reference."""
     card = (bundle / "card.json").read_bytes()
     shutil.rmtree(bundle)
     monkeypatch.setenv("BINWATCH_DRIFT_REFERENCE", by)
@@ -407,7 +411,7 @@ def test_batches_wait_for_a_bundle_that_cannot_be_fetched_now(
         assert monitor.get("/api/drift").json()["state"] == ("collecting" if is_judged else "drifted")
 
 
-def test_the_thread_reports_by_itself_and_outlives_an_odd_report(
+def test_the_drift_thread_survives_a_failed_report(
     drifting: Running, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     drift = drifting.services.drift
@@ -429,7 +433,7 @@ def test_the_thread_reports_by_itself_and_outlives_an_odd_report(
     assert "could not be made" in caplog.text
 
 
-def test_the_command_prints_the_same(drifting: Running) -> None:
+def test_the_command_prints_the_report(drifting: Running) -> None:
     drifting.services.drift.update()
     result = CliRunner().invoke(app, ["drift"], env={"COLUMNS": "200"})
     assert result.exit_code == 0
@@ -442,7 +446,7 @@ def test_the_command_prints_the_same(drifting: Running) -> None:
     assert "estimated accuracy" in result.stdout
 
 
-def test_the_command_says_what_is_missing(drifting: Running, bundle: Path) -> None:
+def test_the_command_names_what_is_missing(drifting: Running, bundle: Path) -> None:
     shutil.rmtree(bundle)
     result = CliRunner().invoke(app, ["drift"], env={"COLUMNS": "200"})
     assert result.exit_code == 0

@@ -1,4 +1,4 @@
-"""Importing expected quantities: row by row, again without effect, and on both databases."""
+"""Import of expected quantities, row by row and idempotent, on both databases."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def stock(tmp_path: Path) -> Path:
     return _write(tmp_path / "stock.csv", [(bin_id, quantity) for bin_id, quantity, _ in ROWS])
 
 
-def test_every_row_is_recorded_or_refused_with_its_reason(records_engine: Engine, stock: Path) -> None:
+def test_every_row_is_recorded_or_refused_with_a_reason(records_engine: Engine, stock: Path) -> None:
     report = import_file(stock, records_engine, BUCKET)
     assert (report.recorded, report.known) == (5, 0)
     assert _quantities(records_engine) == {"00001": 3, "00002": 4, "00003": 1_000_000, "121": 1, "00121": 2}
@@ -84,7 +84,9 @@ def test_every_row_is_recorded_or_refused_with_its_reason(records_engine: Engine
     assert set(report.refused) == set(Refusal) - elsewhere, "every other reason occurs in this test"
 
 
-def test_refused_rows_run_in_no_spreadsheet_and_come_back_as_they_were(records_engine: Engine, tmp_path: Path) -> None:
+def test_refused_rows_are_escaped_for_spreadsheets_and_can_be_reimported(
+    records_engine: Engine, tmp_path: Path
+) -> None:
     bins = ["=HYPERLINK(1)", "+1", "-1", "@a", "'quoted", "00001"]
     stock = _write(tmp_path / "stock.csv", [(name, "-3") for name in bins])
     assert import_file(stock, records_engine, BUCKET).refused == {Refusal.NEGATIVE: len(bins)}
@@ -96,7 +98,7 @@ def test_refused_rows_run_in_no_spreadsheet_and_come_back_as_they_were(records_e
     assert _quantities(records_engine) == dict.fromkeys(bins, 3)
 
 
-def test_the_list_of_refused_rows_goes_once_none_is_refused(records_engine: Engine, tmp_path: Path) -> None:
+def test_the_list_of_refused_rows_is_deleted_once_none_is_refused(records_engine: Engine, tmp_path: Path) -> None:
     stock = _write(tmp_path / "stock.csv", [("00001", "2"), ("00002", "-3")])
     import_file(stock, records_engine, BUCKET)
     refused = stock.with_name("stock.csv.refused.csv")
@@ -104,13 +106,13 @@ def test_the_list_of_refused_rows_goes_once_none_is_refused(records_engine: Engi
     unreadable = _write(tmp_path / "other.csv", [("1", "2")], header=("a", "b"))
     with pytest.raises(BinwatchError):
         import_file(unreadable, records_engine, BUCKET, refused=refused)
-    assert refused.exists(), "a file that could not be read says nothing of its rows"
+    assert refused.exists(), "an unreadable file does not replace the list of refused rows"
     _write(stock, [("00001", "2"), ("00002", "3")])
     import_file(stock, records_engine, BUCKET)
     assert not refused.exists()
 
 
-def test_importing_again_changes_nothing_even_if_the_file_was_copied(records_engine: Engine, stock: Path) -> None:
+def test_importing_the_same_content_again_changes_nothing(records_engine: Engine, stock: Path) -> None:
     import_file(stock, records_engine, BUCKET)
     copy = stock.with_name("copy.csv")
     copy.write_bytes(stock.read_bytes())
@@ -121,7 +123,9 @@ def test_importing_again_changes_nothing_even_if_the_file_was_copied(records_eng
     assert _rows(records_engine) == 5
 
 
-def test_the_newer_of_file_and_metadata_counts(sqlite_records: Engine, recorder: Recorder, tmp_path: Path) -> None:
+def test_the_newer_of_inventory_file_and_metadata_wins(
+    sqlite_records: Engine, recorder: Recorder, tmp_path: Path
+) -> None:
     recorder.count("bin-images/a.jpg", 2)
     recorder.expect("a", 5, at=datetime.now(UTC) - timedelta(days=2))
     file = _write(tmp_path / "stock.csv", [("a", "2")])
@@ -132,7 +136,7 @@ def test_the_newer_of_file_and_metadata_counts(sqlite_records: Engine, recorder:
     assert expected == [5, 2]
 
 
-def test_a_nightly_file_that_says_the_same_leaves_the_agreement_as_it_was(
+def test_an_unchanged_nightly_file_leaves_the_agreement_unchanged(
     sqlite_records: Engine, recorder: Recorder, tmp_path: Path
 ) -> None:
     for bin_id in "ab":
@@ -148,7 +152,7 @@ def test_a_nightly_file_that_says_the_same_leaves_the_agreement_as_it_was(
     assert total == 3
 
 
-def test_a_file_from_the_future_is_of_now(sqlite_records: Engine, tmp_path: Path) -> None:
+def test_a_modification_time_in_the_future_is_replaced_by_now(sqlite_records: Engine, tmp_path: Path) -> None:
     file = _write(tmp_path / "stock.csv", [("a", "2")])
     ahead = time.time() + 86_400
     os.utime(file, (ahead, ahead))
@@ -159,7 +163,7 @@ def test_a_file_from_the_future_is_of_now(sqlite_records: Engine, tmp_path: Path
         import_file(file, sqlite_records, BUCKET, as_of=datetime.now(UTC) + timedelta(hours=1))
 
 
-def test_more_rows_than_a_chunk_and_columns_in_any_order(records_engine: Engine, tmp_path: Path) -> None:
+def test_several_chunks_of_rows_and_columns_in_any_order(records_engine: Engine, tmp_path: Path) -> None:
     rows = [("x", str(number % 7), f"bin {number}") for number in range(CHUNK_ROWS + 1)]
     file = tmp_path / "stock.csv"
     with file.open("w", encoding="utf-8-sig", newline="") as opened:
@@ -176,7 +180,7 @@ def test_more_rows_than_a_chunk_and_columns_in_any_order(records_engine: Engine,
         (b'bin,quantity\n"a,2\n', "is not a CSV"),
     ],
 )
-def test_a_file_that_is_no_table_is_an_error(
+def test_a_file_without_a_table_is_an_error(
     sqlite_records: Engine, tmp_path: Path, content: bytes, message: str
 ) -> None:
     file = tmp_path / "stock.csv"
@@ -227,14 +231,14 @@ print(formatting.imported(report))
 status = dict(line.split(':') for line in Path('/proc/self/status').read_text().splitlines())
 print(int(status['VmHWM'].split()[0]) // 1024)  # unlike ru_maxrss, not that of the process that started this one
 """
-MOST_MB = 300
-"""For a process that holds pyarrow and SQLAlchemy, which take half of it."""
+MAX_MEMORY_MB = 300
+"""Memory limit of the importing process; half of it is taken by pyarrow and SQLAlchemy."""
 
 
 def test_parquet_in_other_encodings(sqlite_records: Engine, tmp_path: Path) -> None:
     pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
-    wanted = {f"{number:05}": number % 7 for number in range(3000)}
-    columns = {"bin": list(wanted), "quantity": [str(quantity) for quantity in wanted.values()]}
+    expected = {f"{number:05}": number % 7 for number in range(3000)}
+    columns = {"bin": list(expected), "quantity": [str(quantity) for quantity in expected.values()]}
     for number, (kind, encoding) in enumerate(
         [("string", "DELTA_BYTE_ARRAY"), ("large_string", "DELTA_LENGTH_BYTE_ARRAY"), ("string", "PLAIN")]
     ):
@@ -242,18 +246,20 @@ def test_parquet_in_other_encodings(sqlite_records: Engine, tmp_path: Path) -> N
         file = tmp_path / f"{number}.parquet"
         parquet.write_table(table, file, use_dictionary=False, column_encoding=dict.fromkeys(columns, encoding))
         assert import_file(file, sqlite_records, f"bucket-{number}").recorded == 3000
-    assert _quantities(sqlite_records) == wanted
+    assert _quantities(sqlite_records) == expected
 
 
-@pytest.mark.parametrize("what", ["refused", "repeated", "a long text"])
-def test_a_small_file_of_very_many_rows_takes_little_memory(sqlite_records: Engine, tmp_path: Path, what: str) -> None:
-    """They are a few kilobytes. Kept as Python's objects, each takes more than a gigabyte."""
+@pytest.mark.parametrize("column", ["refused", "repeated", "a long text"])
+def test_a_small_file_with_very_many_rows_uses_little_memory(
+    sqlite_records: Engine, tmp_path: Path, column: str
+) -> None:
+    """The files have a few kilobytes; as Python objects, the rows of each would take more than a gigabyte."""
     pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     rows, text, quantity = {
         "refused": (1_000_000, "bin", -1),
         "repeated": (1_000_000, "bin", 1),
         "a long text": (20_000, "x" * 100_000, 1),
-    }[what]
+    }[column]
     indices = pyarrow.array([0] * rows, pyarrow.int32())
     bins = pyarrow.DictionaryArray.from_arrays(indices, pyarrow.array([text]))
     file = tmp_path / "stock.parquet"
@@ -262,12 +268,12 @@ def test_a_small_file_of_very_many_rows_takes_little_memory(sqlite_records: Engi
     command = [sys.executable, "-c", PROGRAM, str(file), str(sqlite_records.url)]
     done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=200)
     *lines, peak = done.stdout.splitlines()
-    recorded = 1 if what == "repeated" else 0
+    recorded = 1 if column == "repeated" else 0
     refused = {
         "refused": "negative (row 1, 'bin', …)",
         "repeated": "duplicate (row 2, 'bin', …)",
         "a long text": f"bad bin (row 1, '{'x' * 60}', …)",
-    }[what]
+    }[column]
     without = ", 1 does not ('bin')" if recorded else ""
     assert lines == [
         f"{file}: bin from 'bin', quantity from 'quantity'",
@@ -278,10 +284,10 @@ def test_a_small_file_of_very_many_rows_takes_little_memory(sqlite_records: Engi
     listed = Path(f"{file}.refused.csv").read_text(encoding="utf-8").splitlines()
     assert len(listed) == 51
     assert max(map(len, listed)) < 1100
-    assert int(peak) < MOST_MB
+    assert int(peak) < MAX_MEMORY_MB
 
 
-def test_a_row_and_a_column_that_are_far_too_large_are_refused(
+def test_an_excessively_large_row_or_column_is_refused(
     sqlite_records: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
@@ -300,7 +306,7 @@ def test_a_row_and_a_column_that_are_far_too_large_are_refused(
         import_file(file, sqlite_records, BUCKET)
 
 
-def test_parquet_with_numbers_for_bins_is_refused(sqlite_records: Engine, tmp_path: Path) -> None:
+def test_parquet_with_numeric_bins_is_refused(sqlite_records: Engine, tmp_path: Path) -> None:
     pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     file = tmp_path / "stock.parquet"
     parquet.write_table(pyarrow.table({"bin": [121], "quantity": [1]}), file)
@@ -311,10 +317,8 @@ def test_parquet_with_numbers_for_bins_is_refused(sqlite_records: Engine, tmp_pa
         import_file(file, sqlite_records, BUCKET)
 
 
-def test_a_bin_is_the_same_however_its_accents_are_written(
-    sqlite_records: Engine, recorder: Recorder, tmp_path: Path
-) -> None:
-    """macOS names files in NFD, inventories write NFC. The file's own name need not be UTF-8 either."""
+def test_accents_in_bin_ids_may_be_in_nfc_or_nfd(sqlite_records: Engine, recorder: Recorder, tmp_path: Path) -> None:
+    """macOS names files in NFD, inventories are in NFC. The name of the file itself need not be UTF-8 either."""
     recorder.count("bin-images/cafe\u0301.jpg", 3, bucket=BUCKET)
     file = _write(Path(os.fsdecode(bytes(tmp_path) + b"/sto\xe9k.csv")), [("caf\u00e9", "3"), ("cafe\u0301 ", "3")])
     report = import_file(file, sqlite_records, BUCKET)
@@ -325,15 +329,15 @@ def test_a_bin_is_the_same_however_its_accents_are_written(
         assert connection.execute(select(Expectation.source)).scalars().all() == ["sto\\udce9k.csv"]
         for name in ("caf\u00e9", "cafe\u0301"):
             assert read_bin(connection, BUCKET, name, 0.05).bin_id == "caf\u00e9"
-            found = read_discrepancies(connection, Filters(direction=Direction.ALL, prefix=name), 0.05)
-            assert [one.bin_id for one in found.items] == ["caf\u00e9"]
+            result = read_discrepancies(connection, Filters(direction=Direction.ALL, prefix=name), 0.05)
+            assert [item.bin_id for item in result.items] == ["caf\u00e9"]
             prefix = f"bin-images/{name}"
-            found = read_discrepancies(connection, Filters(direction=Direction.ALL, prefix=prefix), 0.05)
-            assert [one.bin_id for one in found.items] == ["caf\u00e9"]
+            result = read_discrepancies(connection, Filters(direction=Direction.ALL, prefix=prefix), 0.05)
+            assert [item.bin_id for item in result.items] == ["caf\u00e9"]
 
 
 @pytest.mark.parametrize("name", ["caf\udce9", "a\0b"])
-def test_a_bin_that_no_database_can_hold_is_unknown(sqlite_records: Engine, name: str) -> None:
-    """As an argument of a command that is not UTF-8."""
+def test_a_bin_id_that_no_database_can_store_is_unknown(sqlite_records: Engine, name: str) -> None:
+    """For example from a command-line argument that is not UTF-8."""
     with pytest.raises(UnknownBin):
         add_audit(sqlite_records, BUCKET, name, 3)

@@ -1,4 +1,4 @@
-"""Audits and draws as a file: what `monitor audits export` writes, and the labels that the trainer reads from it."""
+"""Files of `monitor audits export` and the labels that the trainer reads from them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def records(sqlite_records: Engine) -> Records:
     return Records(sqlite_records.url.render_as_string(hide_password=False))
 
 
-def test_the_trainer_reads_what_was_exported(recorder: Recorder, records: Records, tmp_path: Path) -> None:
+def test_the_trainer_reads_exported_audits(recorder: Recorder, records: Records, tmp_path: Path) -> None:
     odd = '=1+2, "quoted" — ü'
     for bin_id in ("00123", odd):
         recorder.pair(bin_id, predicted=2, expected=3)
@@ -53,7 +53,7 @@ def test_the_trainer_reads_what_was_exported(recorder: Recorder, records: Record
     assert [path.name for path in tmp_path.glob("audits*")] == ["audits.csv"]
 
 
-def test_an_audit_is_no_label_of_another_photo(recorder: Recorder, records: Records, tmp_path: Path) -> None:
+def test_an_audit_does_not_label_another_photo(recorder: Recorder, records: Records, tmp_path: Path) -> None:
     recorder.count("bin-images/a.jpg", 1, etag="first")
     recorder.audit("a", 1)
     recorder.count("bin-images/a.jpg", 2, etag="second")
@@ -68,9 +68,7 @@ def test_an_audit_is_no_label_of_another_photo(recorder: Recorder, records: Reco
     assert labels.left_out == {LabelOmission.REPLACED: 1, LabelOmission.NO_COUNT: 1}
 
 
-def test_only_blind_counts_are_labels_unless_others_are_asked_for(
-    recorder: Recorder, records: Records, tmp_path: Path
-) -> None:
+def test_only_blind_audits_are_labels_by_default(recorder: Recorder, records: Records, tmp_path: Path) -> None:
     answers = {"hidden": AuditAnswer.AT_LEAST, "unclear": AuditAnswer.CANNOT_TELL, "far": AuditAnswer.GO_AND_COUNT}
     for bin_id in ("blind", "sighted", "both", "corrected", *answers):
         recorder.pair(bin_id, predicted=2, expected=3)
@@ -85,7 +83,7 @@ def test_only_blind_counts_are_labels_unless_others_are_asked_for(
     file = tmp_path / "audits.csv"
     export_audits(records, BUCKET, file)
     labels = read_audits(file)
-    assert labels.quantities == {"blind": 4, "both": 4} | dict.fromkeys(answers, 4)  # nobody took them back
+    assert labels.quantities == {"blind": 4, "both": 4} | dict.fromkeys(answers, 4)  # not withdrawn
     without_number = {f"the answer is {answer}, which is not a number of all items": 1 for answer in answers.values()}
     assert labels.left_out == without_number | {
         LabelOmission.SIGHTED: 4,
@@ -97,7 +95,7 @@ def test_only_blind_counts_are_labels_unless_others_are_asked_for(
     assert sighted.left_out == without_number | {cannot_tell: 2, LabelOmission.CORRECTED: 2}
 
 
-def test_who_takes_a_number_back_takes_its_label(recorder: Recorder, records: Records, tmp_path: Path) -> None:
+def test_a_withdrawn_number_is_no_label(recorder: Recorder, records: Records, tmp_path: Path) -> None:
     recorder.pair("a", 2, 3)
     for answer, quantity in ((AuditAnswer.COUNT, 4), (AuditAnswer.GO_AND_COUNT, None)):
         add_audit(recorder.engine, BUCKET, "a", quantity, "Ada", answer=answer)
@@ -105,13 +103,13 @@ def test_who_takes_a_number_back_takes_its_label(recorder: Recorder, records: Re
     assert read_audits(tmp_path / "audits.csv", sighted=True).quantities == {}
 
 
-def test_a_file_that_cannot_be_written_is_named(recorder: Recorder, records: Records, tmp_path: Path) -> None:
+def test_an_unwritable_file_is_named(recorder: Recorder, records: Records, tmp_path: Path) -> None:
     recorder.pair("a", 1, 1)
     with pytest.raises(BinwatchError, match=r"nowhere/audits\.csv: cannot be written"):
         export_audits(records, BUCKET, tmp_path / "nowhere" / "audits.csv")
 
 
-def test_the_command_says_what_it_wrote(
+def test_the_command_reports_the_written_rows(
     recorder: Recorder, sqlite_records: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BINWATCH_DATABASE_URL", sqlite_records.url.render_as_string(hide_password=False))
@@ -124,12 +122,12 @@ def test_the_command_says_what_it_wrote(
     add_known_answers(recorder.engine, BUCKET, {"a": 3}, "index.csv")
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0
-    said = "2 audits, 0 random draws, 1 step of a variance, 1 known quantity"
-    assert result.stdout.splitlines() == [f"{file}: {said}"]
+    summary = "2 audits, 0 random draws, 1 step of a variance, 1 known quantity"
+    assert result.stdout.splitlines() == [f"{file}: {summary}"]
 
     printed = CliRunner().invoke(app, ["audits", "export", "--bucket", BUCKET])
     assert printed.stdout.splitlines() == file.read_text(encoding="utf-8").splitlines()
-    assert printed.stderr.splitlines() == [said]
+    assert printed.stderr.splitlines() == [summary]
 
 
 def test_a_draw_on_the_command_line_shows_no_numbers(
@@ -151,10 +149,10 @@ def test_a_draw_on_the_command_line_shows_no_numbers(
     assert another.stdout.splitlines()[0] == "bin 00124"
 
 
-def test_rank_gives_p_values(recorder: Recorder, sqlite_records: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rank_updates_p_values(recorder: Recorder, sqlite_records: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BINWATCH_DATABASE_URL", sqlite_records.url.render_as_string(hide_password=False))
     recorder.pair("a", 1, 2)
     recorder.calibrate()
     for number in ("1 bin", "0 bins"):
-        said = f"{number} judged by their model's present calibration"
-        assert said in CliRunner().invoke(app, ["rank"]).stdout
+        message = f"{number} judged by their model's present calibration"
+        assert message in CliRunner().invoke(app, ["rank"]).stdout

@@ -12,13 +12,13 @@ from monitor.access.limits import MAX_TOTAL_REQUESTS
 from monitor.records import MAX_READERS
 from tests.monitor.conftest import Running
 
-SILENT = MAX_TOTAL_REQUESTS + 156
-"""More than the server keeps open."""
+IDLE_CONNECTIONS = MAX_TOTAL_REQUESTS + 156
+"""More connections than the server keeps open."""
 
 
 def test_idle_connections_do_not_block_others(monitor: Running) -> None:
     address = (monitor.client.base_url.host, monitor.client.base_url.port)
-    silent = [socket.create_connection(address) for _ in range(SILENT)]
+    silent = [socket.create_connection(address) for _ in range(IDLE_CONNECTIONS)]
     try:
         assert monitor.get("/healthz").status_code == 200
         assert monitor.page("/")
@@ -45,7 +45,7 @@ def test_probes_do_not_wait_for_other_requests(monitor: Running, monkeypatch: py
         assert monitor.get("/healthz").status_code == 200
         assert monitor.metric("binwatch_records_up") == 1
         monkeypatch.setattr(module, "DEADLINE_S", 0.1)
-        assert monitor.look("/").status_code == 503
+        assert monitor.browse("/").status_code == 503
     finally:
         release.set()
         for thread in busy:

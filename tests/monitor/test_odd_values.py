@@ -1,4 +1,4 @@
-"""Every parameter of every address, with values that nobody means: answered or refused, never a fault or an outage."""
+"""Unexpected values for every query parameter are accepted or refused, and never cause a server error."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 
 from tests.monitor.conftest import Recorder, Running, record_known, running_monitor
 
-MOMENTS = [
+TIMES = [
     "0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59", "9999-12-31T23:59:59.999999Z", "0001-01-01", "9999-12-31",
     "2026-02-30", "2026-11-20T24:00:00Z", "2026-11-20T12:00:00", "1e300", "253402300800", "-62135596801",
 ]  # fmt: skip
@@ -36,7 +36,7 @@ CURSORS = [
         "2 1 9223372036854775808", "2 1 " + "9" * 90, "0  0 1", "2.0000000001 0 1", "\x00 0 1",
     ]),
 ]  # fmt: skip
-VALUES = list(dict.fromkeys([*MOMENTS, *NUMBERS, *TEXTS, *CURSORS]))
+VALUES = list(dict.fromkeys([*TIMES, *NUMBERS, *TEXTS, *CURSORS]))
 TOKEN = "a token of some length"
 PAGES = {
     "/": ["model", "span", "saved", "problem"],
@@ -60,13 +60,13 @@ PAGES = {
 
 
 @pytest.fixture(params=["postgres"])
-def asked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
-    """A monitor of known records, in the database that refuses more."""
+def site(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
+    """Run a monitor of known records, by default in PostgreSQL, which refuses more values."""
     engine: Engine = request.getfixturevalue(f"{request.param}_records")
-    known = Recorder(engine)
-    record_known(known)
-    known.calibrate()
-    known.pair("j", 1, 5)
+    recorder = Recorder(engine)
+    record_known(recorder)
+    recorder.calibrate()
+    recorder.pair("j", 1, 5)
     monkeypatch.setenv("BINWATCH_DATABASE_URL", engine.url.render_as_string(hide_password=False))
     monkeypatch.setenv("BINWATCH_S3_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("BINWATCH_MONITOR_TOKEN", TOKEN)
@@ -75,37 +75,37 @@ def asked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
         yield running
 
 
-def test_no_value_is_a_fault_or_an_outage(asked: Running, caplog: pytest.LogCaptureFixture) -> None:
-    addresses = [(path, name) for path, names in [*PAGES.items(), *_api(asked).items()] for name in names]
+def test_unexpected_values_cause_no_server_error(site: Running, caplog: pytest.LogCaptureFixture) -> None:
+    addresses = [(path, name) for path, names in [*PAGES.items(), *_api(site).items()] for name in names]
     assert len(addresses) > 50
     with caplog.at_level(logging.ERROR):
-        wrong = {
+        unexpected = {
             f"{path}?{name}={value[:60]!r}": answer
             for path, name in addresses
             for value in VALUES
-            if (answer := _status(asked, path, name, value)) not in (200, 303, 400, 404, 422)
+            if (answer := _status(site, path, name, value)) not in (200, 303, 400, 404, 422)
         }
-    assert wrong == {}
+    assert unexpected == {}
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
-def _status(asked: Running, path: str, name: str, value: str) -> int:
-    more = "" if path not in ("/bin", "/audit/bin", "/api/bin", "/api/audit") or name == "id" else "id=a&"
-    query = f"{more}{name}={quote(value.encode(errors='surrogatepass'), safe='')}"
-    return asked.get(f"{path}?{query}").status_code
+def _status(site: Running, path: str, name: str, value: str) -> int:
+    required = "" if path not in ("/bin", "/audit/bin", "/api/bin", "/api/audit") or name == "id" else "id=a&"
+    query = f"{required}{name}={quote(value.encode(errors='surrogatepass'), safe='')}"
+    return site.get(f"{path}?{query}").status_code
 
 
-def _api(asked: Running) -> dict[str, list[str]]:
-    """Path → query parameters, by the monitor's own description."""
-    paths = asked.get("/openapi.json").json()["paths"]
+def _api(site: Running) -> dict[str, list[str]]:
+    """Return path → query parameters from the monitor's OpenAPI description."""
+    paths = site.get("/openapi.json").json()["paths"]
     return {
-        path: [one["name"] for one in operations["get"].get("parameters", []) if one["in"] == "query"]
+        path: [item["name"] for item in operations["get"].get("parameters", []) if item["in"] == "query"]
         for path, operations in paths.items()
         if "get" in operations
     }
 
 
-@pytest.mark.parametrize("asked", ["sqlite", "postgres"], indirect=True)
+@pytest.mark.parametrize("site", ["sqlite", "postgres"], indirect=True)
 @pytest.mark.parametrize(
     ("query", "bins"),
     [
@@ -115,6 +115,6 @@ def _api(asked: Running) -> dict[str, list[str]]:
         ("until=9999-12-31T23:59:59-23:59", 4),
     ],
 )
-def test_a_moment_beyond_the_calendar_is_before_or_after_all_photos(asked: Running, query: str, bins: int) -> None:
-    answer = asked.get(f"/api/discrepancies?{query}")
+def test_a_time_outside_the_calendar_is_before_or_after_all_photos(site: Running, query: str, bins: int) -> None:
+    answer = site.get(f"/api/discrepancies?{query}")
     assert (answer.status_code, len(answer.json()["items"])) == (200, bins)

@@ -1,4 +1,4 @@
-"""Photos are served small, re-encoded and by the id of their count; nothing else of the bucket is."""
+"""Photos are served small, re-encoded and by count id; no other objects of the bucket are served."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from tests.monitor.drifting import DAY, MODEL
 from tests.monitor.html import Parsed
 
 IMAGES = "image/avif,image/webp,image/*,*/*;q=0.8"
-"""What browsers say of the images of a page."""
+"""Accept header of a browser for the images of a page."""
 
 
 class _Shop:
-    """A bucket with photos that were counted, and the monitor that shows them."""
+    """A bucket with counted photos and a monitor that shows them."""
 
     def __init__(self, s3: S3, recorder: Recorder, monitor: Running) -> None:
         self.s3, self.recorder, self.monitor = s3, recorder, monitor
@@ -48,16 +48,16 @@ class _Shop:
         self.s3.client.put_bucket_versioning(Bucket=self.s3.bucket, VersioningConfiguration=versioning)
 
     def shown(self, number: int) -> str:
-        """Colour of a photo, or the name of the picture that a browser gets instead."""
+        """Return the colour of a photo, or the name of the placeholder that a browser gets instead."""
         answer = self.monitor.get(f"/photos/{number}?size=large", Accept=IMAGES)
         if answer.headers["content-type"] == "image/svg+xml":
             assert answer.headers["cache-control"] == "no-store"
-            return next(lost for lost, picture in PLACEHOLDERS.items() if picture == answer.content)
+            return next(reason for reason, picture in PLACEHOLDERS.items() if picture == answer.content)
         red, green, _ = _opened(answer.content).convert("RGB").getpixel((10, 10))
         return "red" if red > green else "green"
 
     def latest(self) -> dict[int, tuple[bool, bool]]:
-        """Of the latest photos: whether each was replaced, and whether it can be shown."""
+        """Return (replaced, can be shown) of each of the latest photos."""
         photos = self.monitor.get("/api/overview").json()["latest"]
         return {photo["id"]: (photo["replaced"], photo["can_be_shown"]) for photo in photos}
 
@@ -77,7 +77,7 @@ def _opened(data: bytes) -> Image.Image:
     return image
 
 
-def test_a_photo_is_a_small_jpeg_whatever_it_was(shop: _Shop) -> None:
+def test_photos_of_any_format_are_served_as_small_jpegs(shop: _Shop) -> None:
     png = io.BytesIO()
     Image.new("RGBA", (800, 400), "blue").save(png, "PNG")
     shop.add("odd key/+ü %41.png", png.getvalue())
@@ -89,13 +89,13 @@ def test_a_photo_is_a_small_jpeg_whatever_it_was(shop: _Shop) -> None:
     assert _opened(answer.content).size == (MAX_SIDE, MAX_SIDE // 2)
 
 
-def test_a_photo_is_had_large_enough_to_count_by(shop: _Shop) -> None:
+def test_a_large_version_of_a_photo_is_served(shop: _Shop) -> None:
     shop.add("a.jpg", jpeg(1500, 1000))
     assert _opened(shop.monitor.get("/photos/1?size=large").content).size == (LARGE_SIDE, LARGE_SIDE * 2 // 3)
     assert shop.monitor.get("/photos/1?size=huge").status_code == 422
 
 
-def test_a_small_photo_is_kept(shop: _Shop) -> None:
+def test_a_small_photo_is_not_enlarged(shop: _Shop) -> None:
     shop.add("a.jpg", jpeg())
     first = shop.monitor.get("/photos/1").content
     shop.s3.put("a.jpg", jpeg(colour="green"))
@@ -103,7 +103,7 @@ def test_a_small_photo_is_kept(shop: _Shop) -> None:
     assert shop.monitor.get("/photos/1?size=large").status_code == 404
 
 
-def test_what_is_not_a_photo_is_never_served(shop: _Shop) -> None:
+def test_only_photos_are_served(shop: _Shop) -> None:
     shop.add("page.jpg", b"<html><script>alert(1)</script>")
     answer = shop.monitor.get("/photos/1")
     assert answer.status_code == 404
@@ -114,30 +114,30 @@ def test_what_is_not_a_photo_is_never_served(shop: _Shop) -> None:
 @pytest.mark.parametrize(
     ("kind", "value", "turned"), [(3, b"\0\6\0\0", True), (2, b"6\0\0\0", False), (5, b"\0\0\0\x08", False)]
 )
-def test_an_orientation_of_any_type_is_no_error(kind: int, value: bytes, turned: bool) -> None:
-    """Some cameras write it as text. It counts for nothing then, as it does where the photo is counted."""
+def test_an_exif_orientation_of_any_type_is_accepted(kind: int, value: bytes, turned: bool) -> None:
+    """Some cameras write it as text, which is ignored, as it is when the photo is counted."""
     tag = struct.pack(">HHI", ExifTags.Base.Orientation, kind, 2 if kind == 2 else 1) + value
     file = io.BytesIO()
     Image.new("RGB", (400, 200), "red").save(file, "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\1" + tag + bytes(4))
-    wanted = (MAX_SIDE // 2, MAX_SIDE) if turned else (MAX_SIDE, MAX_SIDE // 2)
-    assert _opened(make_thumbnail(file.getvalue(), ImageLimits())).size == wanted
+    expected = (MAX_SIDE // 2, MAX_SIDE) if turned else (MAX_SIDE, MAX_SIDE // 2)
+    assert _opened(make_thumbnail(file.getvalue(), ImageLimits())).size == expected
 
 
-def test_a_photo_that_ended_workers_is_not_decoded_here(shop: _Shop) -> None:
+def test_a_photo_that_crashed_workers_is_not_decoded(shop: _Shop) -> None:
     etag = shop.s3.put("a.jpg", jpeg())
     shop.recorder.count("a.jpg", None, etag=etag, reason=Reason.CRASHED, bucket=shop.s3.bucket)
     assert shop.shown(1) == Unavailable.UNREADABLE
     assert shop.latest() == {1: (False, False)}
 
 
-def test_bytes_after_the_image_do_not_come_along(shop: _Shop) -> None:
+def test_bytes_after_the_image_are_not_served(shop: _Shop) -> None:
     shop.add("tail.jpg", jpeg() + b"<script>alert(1)</script>")
     answer = shop.monitor.get("/photos/1")
     assert answer.status_code == 200
     assert b"script" not in answer.content
 
 
-def test_a_replaced_photo_is_not_shown_as_the_one_that_was_counted(shop: _Shop) -> None:
+def test_a_replaced_photo_is_not_shown_as_the_counted_one(shop: _Shop) -> None:
     shop.add("a.jpg", jpeg(colour="red"))
     shop.s3.put("a.jpg", jpeg(colour="green"))
     answer = shop.monitor.get("/photos/1")
@@ -145,7 +145,7 @@ def test_a_replaced_photo_is_not_shown_as_the_one_that_was_counted(shop: _Shop) 
     assert "replaced" in answer.json()["detail"]
 
 
-def test_a_browser_is_shown_why_there_is_no_photo(shop: _Shop) -> None:
+def test_a_browser_gets_a_picture_explaining_a_missing_photo(shop: _Shop) -> None:
     for key in ("a.jpg", "b.jpg"):
         shop.add(key, jpeg(colour="red"))
     shop.add("c.jpg", b"no image")
@@ -155,16 +155,16 @@ def test_a_browser_is_shown_why_there_is_no_photo(shop: _Shop) -> None:
     assert shop.monitor.get("/photos/1", Accept=IMAGES).status_code == 404
 
 
-def test_lists_know_what_was_replaced(shop: _Shop) -> None:
+def test_lists_mark_replaced_photos(shop: _Shop) -> None:
     for day, colour in enumerate(("red", "green", "blue")):
         shop.add("a.jpg", jpeg(colour=colour), day)
     shop.add("b.jpg", jpeg())
     shop.recorder.count("b.jpg", 1, etag="", reason=Reason.MISSING, bucket=shop.s3.bucket, at=DAY + timedelta(days=9))
-    gone, replaced, there = (False, False), (True, False), (False, True)
-    assert shop.latest() == {1: replaced, 2: replaced, 3: there, 4: there, 5: gone}
+    missing, replaced, shown = (False, False), (True, False), (False, True)
+    assert shop.latest() == {1: replaced, 2: replaced, 3: shown, 4: shown, 5: missing}
     photos = shop.monitor.client.get("/api/bin", params={"id": "a", "bucket": shop.s3.bucket}).json()["photos"]
     assert {photo["id"]: (photo["replaced"], photo["can_be_shown"]) for photo in photos} == {
-        1: replaced, 2: replaced, 3: there,
+        1: replaced, 2: replaced, 3: shown,
     }  # fmt: skip
     for path in ("/", f"/bin?id=a&bucket={shop.s3.bucket}"):
         sources = [image["src"] for image in Parsed(shop.monitor.page(path)).tags("img")]
@@ -172,19 +172,19 @@ def test_lists_know_what_was_replaced(shop: _Shop) -> None:
         assert "/photos/1" not in sources
 
 
-def test_a_photo_that_came_back_is_there(shop: _Shop) -> None:
+def test_a_restored_photo_is_shown(shop: _Shop) -> None:
     shop.add("a.jpg", jpeg(colour="red"))
     shop.add("a.jpg", jpeg(colour="green"), 1)
-    again = NewCount(
+    count = NewCount(
         bucket=shop.s3.bucket, key="a.jpg", etag=shop.s3.put("a.jpg", jpeg(colour="red")), model_version=MODEL,
         precision="int8", provider="CPUExecutionProvider", modified_at=DAY + timedelta(days=2), predicted=1,
     )  # fmt: skip
-    Store(shop.recorder.engine).add_counts([again])
+    Store(shop.recorder.engine).add_counts([count])
     assert shop.latest() == {1: (False, True), 2: (True, False)}
     assert (shop.shown(1), shop.shown(2)) == ("red", "replaced")
 
 
-def test_a_bucket_that_keeps_versions_shows_what_was_replaced_or_deleted(shop: _Shop) -> None:
+def test_a_versioned_bucket_shows_replaced_and_deleted_photos(shop: _Shop) -> None:
     shop.keep_versions()
     shop.add("a.jpg", jpeg(colour="red"))
     shop.add("a.jpg", jpeg(colour="green"), 1)
@@ -193,8 +193,8 @@ def test_a_bucket_that_keeps_versions_shows_what_was_replaced_or_deleted(shop: _
     marker = shop.s3.client.delete_object(Bucket=shop.s3.bucket, Key="a.jpg")["VersionId"]
     assert (shop.shown(1), shop.shown(2)) == ("red", "green")
     version = shop.s3.client.list_object_versions(Bucket=shop.s3.bucket)["Versions"][-1]["VersionId"]
-    for one in (marker, version):  # as a lifecycle rule does
-        shop.s3.client.delete_object(Bucket=shop.s3.bucket, Key="a.jpg", VersionId=one)
+    for version_id in (marker, version):  # as lifecycle rules do
+        shop.s3.client.delete_object(Bucket=shop.s3.bucket, Key="a.jpg", VersionId=version_id)
     assert (shop.shown(1), shop.shown(2)) == ("replaced", "green")
 
 
@@ -225,11 +225,11 @@ def test_a_photo_over_the_limit_is_refused(shop: _Shop) -> None:
         ("/static/%2e%2e/app.py", 404),
     ],
 )
-def test_only_ids_of_counts_lead_to_photos(monitor: Running, path: str, status: int) -> None:
+def test_photos_are_addressed_by_count_ids_only(monitor: Running, path: str, status: int) -> None:
     assert monitor.get(path).status_code == status
 
 
-def test_an_outage_of_the_object_store_is_not_a_missing_photo(known: Recorder, monitor: Running) -> None:
+def test_an_outage_of_the_object_store_is_not_a_missing_photo(known_records: Recorder, monitor: Running) -> None:
     answer = monitor.get("/photos/1")
     assert answer.status_code == 503
     assert "127.0.0.1" not in answer.text
@@ -238,23 +238,25 @@ def test_an_outage_of_the_object_store_is_not_a_missing_photo(known: Recorder, m
     assert monitor.get("/healthz").status_code == 200
 
 
-def test_photos_do_not_pile_up_while_the_store_hangs(
-    known: Recorder, sqlite_records: Engine, monkeypatch: pytest.MonkeyPatch
+def test_photo_requests_are_limited_while_the_store_hangs(
+    known_records: Recorder, sqlite_records: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as hangs, ThreadPoolExecutor(100) as people:
         monkeypatch.setenv("BINWATCH_S3_ENDPOINT_URL", f"http://127.0.0.1:{hangs.getsockname()[1]}")
         monkeypatch.setenv("BINWATCH_DATABASE_URL", sqlite_records.url.render_as_string(hide_password=False))
         with running_monitor() as running:
-            asked = [people.submit(running.get, "/photos/1", Accept=IMAGES) for _ in range(100)]
-            answered = as_completed(asked, timeout=30)
-            found = [next(answered).result() for _ in range(100 - MAX_CONCURRENT - MAX_WAITING)]
+            requests = [people.submit(running.get, "/photos/1", Accept=IMAGES) for _ in range(100)]
+            answered = as_completed(requests, timeout=30)
+            responses = [next(answered).result() for _ in range(100 - MAX_CONCURRENT - MAX_WAITING)]
             assert running.get("/healthz").status_code == 200
-            hangs.close()  # those that wait are answered, too
-            found += [one.result() for one in answered]
-    assert {(one.status_code, one.content) for one in found} == {(503, PLACEHOLDERS[Unavailable.OUTAGE])}
+            hangs.close()  # waiting requests are answered too
+            responses += [response.result() for response in answered]
+    assert {(response.status_code, response.content) for response in responses} == {
+        (503, PLACEHOLDERS[Unavailable.OUTAGE])
+    }
 
 
-def test_photos_in_a_folder(
+def test_photos_are_served_from_a_folder(
     recorder: Recorder, sqlite_records: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "photos").mkdir()
@@ -272,7 +274,7 @@ def test_photos_in_a_folder(
 
 
 def test_a_turned_photo_is_shown_upright() -> None:
-    """EXIF orientation 6: the camera was held on its side; what it stored as the left edge is the top."""
+    """EXIF orientation 6: the camera was turned by 90 degrees; the stored left edge is the top."""
     stored = Image.new("RGB", (400, 200), "white")
     stored.paste("black", (0, 0, 200, 200))
     exif = Image.Exif()

@@ -1,4 +1,4 @@
-"""Whatever goes wrong: a page for people that says what to do, problem JSON for scripts, the same status for both."""
+"""Errors: a page with a remedy for browsers and problem JSON for scripts, with the same status."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ BEARER = {"Authorization": "Bearer a token of some length"}
 
 
 @pytest.fixture
-def asked(known: Recorder, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
-    """A monitor of known records that scripts may write to."""
-    monkeypatch.setenv("BINWATCH_DATABASE_URL", known.engine.url.render_as_string(hide_password=False))
+def site(known_records: Recorder, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
+    """Run a monitor of known records with a configured token."""
+    monkeypatch.setenv("BINWATCH_DATABASE_URL", known_records.engine.url.render_as_string(hide_password=False))
     monkeypatch.setenv("BINWATCH_S3_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("BINWATCH_BUCKET", BUCKET)
     monkeypatch.setenv("BINWATCH_MONITOR_TOKEN", BEARER["Authorization"].removeprefix("Bearer "))
@@ -32,7 +32,7 @@ def asked(known: Recorder, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]
 
 
 def _problem(answer: httpx.Response, status: int) -> str:
-    """What problem JSON says, which must be whole and must not be kept."""
+    """Return the detail of a problem JSON response; check that it is complete and not cacheable."""
     assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
     assert answer.headers["cache-control"] == ("no-cache" if "/static/" in str(answer.url) else "no-store")
     assert answer.headers["x-content-type-options"] == "nosniff"
@@ -44,7 +44,7 @@ def _problem(answer: httpx.Response, status: int) -> str:
 
 
 def _page(answer: httpx.Response, status: int) -> str:
-    """What the page says."""
+    """Return the text of an error page."""
     assert (answer.status_code, answer.headers["content-type"]) == (status, "text/html; charset=utf-8")
     assert "default-src 'none'" in answer.headers["content-security-policy"]
     text = Parsed(answer.text).text
@@ -65,9 +65,9 @@ def _page(answer: httpx.Response, status: int) -> str:
         ("/static/nothing.css", 404, "There is no such page", "Not Found"),
     ],
 )
-def test_what_is_not_there_or_makes_no_sense(asked: Running, path: str, status: int, heading: str, detail: str) -> None:
-    assert heading in _page(asked.look(path), status)
-    assert detail in _problem(asked.get(path), status)
+def test_missing_and_invalid_addresses(site: Running, path: str, status: int, heading: str, detail: str) -> None:
+    assert heading in _page(site.browse(path), status)
+    assert detail in _problem(site.get(path), status)
 
 
 @pytest.mark.parametrize(
@@ -82,66 +82,66 @@ def test_what_is_not_there_or_makes_no_sense(asked: Running, path: str, status: 
         ("/photos/x", 422),
     ],
 )
-def test_what_scripts_read_is_json_in_a_browser_too(asked: Running, path: str, status: int) -> None:
-    assert _problem(asked.look(path), status) == _problem(asked.get(path), status)
+def test_api_errors_are_json_in_a_browser_too(site: Running, path: str, status: int) -> None:
+    assert _problem(site.browse(path), status) == _problem(site.get(path), status)
 
 
 @pytest.mark.parametrize(
     ("path", "status"),
     [("/nowhere", 404), ("/auditors", 403), ("/discrepancies?after=x", 400), ("/discrepancies?size=9", 422)],
 )
-def test_an_error_page_leads_to_signing_in_and_back(asked: Running, path: str, status: int) -> None:
-    answer = asked.look(path)
+def test_an_error_page_links_to_signing_in_and_back(site: Running, path: str, status: int) -> None:
+    answer = site.browse(path)
     assert answer.status_code == status
     links = [link["href"] for link in Parsed(answer.text).tags("a")]
     assert f"/login?next={quote(path)}" in links
     form = {"name": "Ada", "token": BEARER["Authorization"].removeprefix("Bearer "), "next": path}
-    signed_in = asked.client.post("/login", data=form, headers={"Sec-Fetch-Site": "same-origin"})
+    signed_in = site.client.post("/login", data=form, headers={"Sec-Fetch-Site": "same-origin"})
     assert (signed_in.status_code, signed_in.headers["location"]) == (303, path)
-    again = Parsed(asked.look(path).text)
-    assert "Ada blind Sign out" in again.text
-    assert not [link for link in again.tags("a") if "/login" in (link["href"] or "")]
+    page_after_signing_in = Parsed(site.browse(path).text)
+    assert "Ada blind Sign out" in page_after_signing_in.text
+    assert not [link for link in page_after_signing_in.tags("a") if "/login" in (link["href"] or "")]
 
 
-def test_after_a_form_that_failed_signing_in_leads_to_no_form(asked: Running) -> None:
-    answer = asked.client.post("/audits/next", headers={"Accept": HTML, "Content-Type": "text/plain"})
+def test_signing_in_after_a_failed_form_redirects_to_a_page(site: Running) -> None:
+    answer = site.client.post("/audits/next", headers={"Accept": HTML, "Content-Type": "text/plain"})
     assert answer.status_code == 415
     assert "/login" in [link["href"] for link in Parsed(answer.text).tags("a")]
 
 
-def test_everything_that_is_wrong_is_listed(asked: Running) -> None:
-    answer = asked.client.post("/api/audits", json={"quantity": "3", "more": 1}, headers=BEARER)
+def test_all_invalid_fields_are_listed(site: Running) -> None:
+    answer = site.client.post("/api/audits", json={"quantity": "3", "more": 1}, headers=BEARER)
     assert _problem(answer, 422) == "bin: Field required"
     assert [fault["where"] for fault in answer.json()["faults"]] == ["body.bin", "body.quantity", "body.more"]
     assert all(fault["says"] for fault in answer.json()["faults"])
 
 
-def test_a_name_or_a_body_that_is_refused_before_the_app(asked: Running) -> None:
-    assert "BINWATCH_MONITOR_HOSTS" in _problem(asked.get("/", Host="evil.example"), 421)
-    assert "BINWATCH_MONITOR_HOSTS" in _page(asked.get("/", Host="evil.example", Accept=HTML), 421)
+def test_errors_before_the_app_have_the_same_format(site: Running) -> None:
+    assert "BINWATCH_MONITOR_HOSTS" in _problem(site.get("/", Host="evil.example"), 421)
+    assert "BINWATCH_MONITOR_HOSTS" in _page(site.get("/", Host="evil.example", Accept=HTML), 421)
     large = b"x" * (MAX_BODY_BYTES + 1)
-    assert "over the limit" in _problem(asked.client.post("/audits", content=large), 413)
-    assert "over the limit" in _page(asked.client.post("/audits", content=large, headers={"Accept": HTML}), 413)
+    assert "over the limit" in _problem(site.client.post("/audits", content=large), 413)
+    assert "over the limit" in _page(site.client.post("/audits", content=large, headers={"Accept": HTML}), 413)
 
 
-def test_an_outage_names_no_database_and_no_endpoint(asked: Running, tmp_path: Path) -> None:
-    assert "object store" in _problem(asked.get("/photos/1"), 503)
+def test_outage_errors_do_not_name_database_or_endpoint(site: Running, tmp_path: Path) -> None:
+    assert "object store" in _problem(site.get("/photos/1"), 503)
     (tmp_path / "records.db").rename(tmp_path / "away.db")
-    assert "the monitor's log says why" in _problem(asked.get("/"), 503)
-    assert "The records cannot be read" in _page(asked.look("/"), 503)
+    assert "the monitor's log says why" in _problem(site.get("/"), 503)
+    assert "The records cannot be read" in _page(site.browse("/"), 503)
 
 
-def test_a_fault_of_the_monitor_itself(asked: Running, known: Recorder) -> None:
-    with known.engine.begin() as connection:
+def test_an_internal_error(site: Running, known_records: Recorder) -> None:
+    with known_records.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE confusion_totals SET reference = 'odd' WHERE reference = 'audit'")
-    assert "Something is wrong with the monitor" in _page(asked.look("/"), 500)
+    assert "Something is wrong with the monitor" in _page(site.browse("/"), 500)
     for path in ("/", "/api/summary", "/metrics"):
-        assert _problem(asked.get(path), 500) == "the monitor failed on this request; its log says why"
-    assert asked.get("/healthz").status_code == 200
+        assert _problem(site.get(path), 500) == "the monitor failed on this request; its log says why"
+    assert site.get("/healthz").status_code == 200
 
 
-def test_the_description_of_the_api_says_so(asked: Running) -> None:
-    document = asked.get("/openapi.json").json()
+def test_problem_json_is_in_the_openapi_description(site: Running) -> None:
+    document = site.get("/openapi.json").json()
     wrong = [
         (path, status, set(response["content"]))
         for path, operations in document["paths"].items()
@@ -150,11 +150,11 @@ def test_the_description_of_the_api_says_so(asked: Running) -> None:
         if status >= "400"
     ]
     assert len(wrong) > 20
-    assert {media for _, _, found in wrong for media in found} == {"application/problem+json"}
+    assert {media for _, _, result in wrong for media in result} == {"application/problem+json"}
     assert "HTTPValidationError" not in document["components"]["schemas"]
 
 
-def test_every_error_has_words() -> None:
+def test_every_error_has_a_text() -> None:
     for kind, words in MESSAGES.items():
         assert issubclass(kind, BinwatchError)
         assert words.title

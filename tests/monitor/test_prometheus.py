@@ -1,4 +1,4 @@
-"""Rules and dashboards: unit tests by promtool, names that exist, and every query answered by a real Prometheus."""
+"""Rules and dashboards: promtool's unit tests, existing metrics and labels, and all queries in a real Prometheus."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from binwatch.records.store import Store
 from binwatch.records.tables import AuditDraw, Bin
 from monitor.estimates import MIN_AUDITS
 from tests.monitor.conftest import Recorder, Running, record_known
-from tests.monitor.drifting import DAY, MODEL, record_photos, some_photos
+from tests.monitor.drifting import DAY, MODEL, record_photos, simulated_photos
 from tests.monitor.grafana import faults
 from tests.monitor.prometheus import DEPLOY, ROOT, Prometheus, program, running_prometheus
 from worker.engine import SelfCheckResult
@@ -46,9 +46,9 @@ PROMQL = re.compile(r"```promql\n(.*?)```", re.DOTALL)
 SELECTOR = re.compile(r'(?<![\w:"])((?:model:)?binwatch_[\w:]+|process_\w+|up(?=[{)\[ ]))(?:\{([^}]*)\})?')
 MATCHER = re.compile(r'(\w+)\s*(!?[=~]+)\s*\\?"([^"\\]*)')
 GROUPED = re.compile(r"\b(?:by|on|ignoring|group_left) ?\(([^)]*)\)")
-LONG = {"$__rate_interval", "1d", "7d"}
+LONG_RANGES = {"$__rate_interval", "1d", "7d"}
 RECORDED = re.findall(r"- record: ([\w:]+)", RULES["recording.yml"])
-FILL_S = 60
+DATA_TIMEOUT_S = 60
 """Two scrapes and an evaluation of the rules take three seconds; a busy machine may take its time."""
 
 
@@ -58,7 +58,7 @@ def _dashboard(path: Path) -> dict[str, Any]:
 
 
 def _targets(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(dashboard: panel: legend, target) of every query."""
+    """Yield ("dashboard: panel: legend", target) of every query."""
     for panel in _dashboard(path)["panels"]:
         for target in panel.get("targets", []):
             yield f"{path.stem}: {panel['title']}: {target['legendFormat']}", target
@@ -73,7 +73,7 @@ EVERY_QUERY = {
 
 @pytest.fixture(autouse=True)
 def slices(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Photos are sliced by their first folder."""
+    """Slice photos by their first folder."""
     monkeypatch.setenv("BINWATCH_SLICE_DEPTH", "1")
 
 
@@ -88,8 +88,8 @@ def test_promtool_accepts_the_configuration_and_the_rules() -> None:
         assert result.returncode == 0, result.stdout + result.stderr
 
 
-def test_promtool_accepts_the_rules_in_which_an_hour_passes_in_a_minute(tmp_path: Path) -> None:
-    """Those that the alerts were tried with (docs/operations.md)."""
+def test_promtool_accepts_the_accelerated_rules(tmp_path: Path) -> None:
+    """In these rules an hour takes a minute (docs/operations.md)."""
     write_config(60, tmp_path / "faster")
     checked = subprocess.run(
         [program("promtool"), "check", "config", str(tmp_path / "faster/prometheus.yml")],
@@ -101,7 +101,7 @@ def test_promtool_accepts_the_rules_in_which_an_hour_passes_in_a_minute(tmp_path
     assert "quantile_over_time(0.05, binwatch_workers:count[1440000ms])" in rules
     assert 'deadline_timestamp_seconds{task="binwatch.nightly", step="success"} > -42480' in rules
     assert '{kind="photo"}) > 10080)' in rules
-    assert "binwatch_drift_update_timestamp_seconds > 600" in rules  # which stays
+    assert "binwatch_drift_update_timestamp_seconds > 600" in rules  # unchanged
     assert re.findall(r"(?:for: |\[|offset )\d+[smhdw]\b", rules) == []
 
 
@@ -114,31 +114,33 @@ def test_every_alert_has_a_unit_test_and_a_runbook() -> None:
         assert f"docs/operations.md#{alert.lower()}" in RULES["alerts.yml"]
 
 
-def test_every_alert_says_how_bad_it_is_and_what_to_do() -> None:
+def test_every_alert_has_a_severity_and_a_remedy() -> None:
     anchors = re.findall(r"^#+ (\w+)$", OPERATIONS.read_text(encoding="utf-8").lower(), re.MULTILINE)
     for rule in _rules("alerts.yml"):
-        said = rule["annotations"]
+        annotations = rule["annotations"]
         assert rule["labels"]["severity"] in ("critical", "warning"), rule["alert"]
-        assert set(said) == {"summary", "description", "runbook_url"}, rule["alert"]
-        base, _, anchor = said["runbook_url"].partition("docs/operations.md#")
+        assert set(annotations) == {"summary", "description", "runbook_url"}, rule["alert"]
+        base, _, anchor = annotations["runbook_url"].partition("docs/operations.md#")
         assert (base, anchor) == ("{{ $externalLabels.source }}", rule["alert"].lower())
         assert rule["alert"].lower() in anchors
 
 
-OPEN = {"model", "version", "precision", "instance"}
-"""Labels whose values only a running system knows."""
+OPEN_LABELS = {"model", "version", "precision", "instance"}
+"""Labels whose values are known only in a running system."""
 MORE_VALUES = {
     "job": {job["job_name"] for job in yaml.safe_load((DEPLOY / "prometheus.yml").read_text())["scrape_configs"]},
     "provider": {CPU_PROVIDER, CUDA},
     "self_check": set(SelfCheckResult),
 }
-"""Values that no scrape of the tests has."""
-NO_METRICS = {"binwatch_default", "binwatch_monitor", "binwatch_worker"}
-"""What else the docs name: a network and roles of the database."""
+"""Valid label values that do not occur in the scrapes of the tests."""
+NON_METRIC_NAMES = {"binwatch_default", "binwatch_monitor", "binwatch_worker"}
+"""Names in the docs that look like metrics: a network and database roles."""
 
 
-def test_what_rules_dashboards_and_docs_name_exists(drifting: Running, known: Recorder, worker: str) -> None:
-    """Metrics and recording rules, their labels, and the values that these are compared with."""
+def test_metrics_and_labels_in_rules_dashboards_and_docs_exist(
+    drifting: Running, known_records: Recorder, worker: str
+) -> None:
+    """Check metrics, recording rules, labels, and the values that labels are compared with."""
     drifting.services.drift.update()
     drifting.services.flags.update()
     drifting.services.random_audits.update()
@@ -150,13 +152,13 @@ def test_what_rules_dashboards_and_docs_name_exists(drifting: Running, known: Re
     rules = {f"{name} {n}": rule["expr"] for name in RULES for n, rule in enumerate(_rules(name))}
     annotations = {path.stem: json.dumps(_dashboard(path)["annotations"]) for path in DASHBOARDS}
     wrong = {
-        where: found
+        where: unknown
         for where, query in (rules | EVERY_QUERY | annotations | in_docs).items()
-        if (found := list(_unknown(query, series)))
+        if (unknown := list(_unknown(query, series)))
     }
     assert wrong == {}
     named = {name for text in docs.values() for name in re.findall(r"`((?:\w+:)?binwatch_[\w:]+)", text)}
-    assert {name for name in named if name not in series and f"{name}_bucket" not in series} <= NO_METRICS
+    assert {name for name in named if name not in series and f"{name}_bucket" not in series} <= NON_METRIC_NAMES
 
 
 def _rules(name: str) -> list[dict[str, Any]]:
@@ -164,14 +166,14 @@ def _rules(name: str) -> list[dict[str, Any]]:
 
 
 def _series(*scrapes: str) -> dict[str, dict[str, set[str]]]:
-    """Metric → label → values that it has."""
-    found: dict[str, dict[str, set[str]]] = {}
+    """Return metric → label → values from scrapes."""
+    values: dict[str, dict[str, set[str]]] = {}
     for family in itertools.chain(*map(text_string_to_metric_families, scrapes)):
         for sample in family.samples:
-            labels = found.setdefault(sample.name, {})
+            labels = values.setdefault(sample.name, {})
             for label, value in sample.labels.items():
                 labels.setdefault(label, set()).add(value)
-    return found
+    return values
 
 
 def _labels(series: dict[str, dict[str, set[str]]]) -> set[str]:
@@ -179,38 +181,38 @@ def _labels(series: dict[str, dict[str, set[str]]]) -> set[str]:
 
 
 def _unknown(query: str, series: dict[str, dict[str, set[str]]]) -> Iterator[str]:
-    """What a query names that no series has."""
+    """Yield the metrics, labels and values of a query that do not exist in any series."""
     for name, matchers in SELECTOR.findall(query):
         if name not in series:
             yield name
             continue
         for label, operator, text in MATCHER.findall(matchers):
-            if label in OPEN:
+            if label in OPEN_LABELS:
                 continue
             values = series[name].get(label, set()) | MORE_VALUES.get(label, set())
             for value in text.split("|") if "~" in operator and "(" not in text else [text]:
-                if not any(re.fullmatch(value, one) if "~" in operator else value == one for one in values):
+                if not any(re.fullmatch(value, known) if "~" in operator else value == known for known in values):
                     yield f'{name}{{{label}="{value}"}}'
     grouped = {label.strip() for labels in GROUPED.findall(query) for label in labels.split(",") if label.strip()}
     yield from grouped - _labels(series) - {"instance", "job"}
 
 
 @pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
-def test_grafana_knows_every_field_of_a_dashboard(path: Path) -> None:
+def test_dashboards_have_only_fields_known_to_grafana(path: Path) -> None:
     assert faults(_dashboard(path)) == []
     broken = _dashboard(path)
     broken["panels"][1] |= {"gridpos": {}, "title": 5}
     assert len(faults(broken)) == 2
 
 
-def test_no_graph_leaps_over_what_happens_between_two_points() -> None:
-    """As one with a fixed window does, where points are further apart: in a graph of a year, by several hours."""
+def test_graphs_do_not_skip_data_between_points() -> None:
+    """A fixed window shorter than the distance between points, which is hours in a graph of a year, would skip data."""
     graphs = {name: target["expr"] for name, target in EVERY_TARGET.items() if not target.get("instant")}
     assert len(graphs) > 20
-    assert {name for name, query in graphs.items() if set(re.findall(r"\[(.+?)\]", query)) - LONG} == set()
+    assert {name for name, query in graphs.items() if set(re.findall(r"\[(.+?)\]", query)) - LONG_RANGES} == set()
 
 
-def test_dashboards_are_four_with_ids_of_their_own_and_the_provisioned_source() -> None:
+def test_the_four_dashboards_have_unique_ids_and_the_provisioned_source() -> None:
     loaded = [_dashboard(path) for path in DASHBOARDS]
     assert len({dashboard["uid"] for dashboard in loaded}) == len({dashboard["title"] for dashboard in loaded}) == 4
     source = (ROOT / "deploy/grafana/provisioning/datasources/prometheus.yml").read_text(encoding="utf-8")
@@ -226,7 +228,7 @@ def test_dashboards_are_four_with_ids_of_their_own_and_the_provisioned_source() 
 
 @pytest.fixture
 def worker() -> Iterator[str]:
-    """Address of a worker's metrics, of a worker that does some work at each scrape."""
+    """Serve the metrics of a worker that does some work at each scrape; return the address."""
     with _worker() as address:
         yield address
 
@@ -237,7 +239,7 @@ def _worker() -> Iterator[str]:
     for task in (RECONCILE, NIGHTLY):
         metrics.expect_periodic_task(task, lambda: time.time() + 1800)
     metrics.set_model(MODEL, "int8", "CPUExecutionProvider", "passed")
-    server, thread = start_http_server(0, "127.0.0.1", _Working(metrics))  # type: ignore[arg-type]
+    server, thread = start_http_server(0, "127.0.0.1", _WorkingRegistry(metrics))  # type: ignore[arg-type]
     try:
         yield f"127.0.0.1:{server.server_port}"
     finally:
@@ -246,8 +248,8 @@ def _worker() -> Iterator[str]:
         thread.join(30)
 
 
-class _Working:
-    """A registry whose worker counts a photo whenever it is looked at, so that rates are not 0."""
+class _WorkingRegistry:
+    """A registry whose worker counts a photo at each scrape, so that rates are not 0."""
 
     def __init__(self, metrics: WorkerMetrics) -> None:
         self._metrics = metrics
@@ -266,8 +268,8 @@ class _Working:
         return self._metrics.registry.collect()
 
 
-def _work(recorder: Recorder, round_: int) -> None:
-    """One of everything that the records hold."""
+def _record_round(recorder: Recorder, round_: int) -> None:
+    """Record one of each kind of record."""
     recorder.pair(f"exact {round_}", predicted=2, expected=2)
     recorder.pair(f"under {round_}", predicted=2, expected=3)
     recorder.pair(f"over {round_}", predicted=3, expected=2)
@@ -279,7 +281,7 @@ def _work(recorder: Recorder, round_: int) -> None:
 
 
 def _random_audits(recorder: Recorder) -> None:
-    """As many as estimates need."""
+    """Record the minimum number of random audits for estimates."""
     for number in range(MIN_AUDITS):
         recorder.pair(f"drawn {number}", predicted=2, expected=2)
         recorder.audit(f"drawn {number}", 2)
@@ -289,53 +291,55 @@ def _random_audits(recorder: Recorder) -> None:
         connection.execute(insert(AuditDraw), rows)
 
 
-def _unanswered(prometheus: Prometheus) -> list[str]:
-    """Queries without a sample, or with one that is no number."""
-    found = {name: prometheus.query(query) for name, query in (EVERY_QUERY | {name: name for name in RECORDED}).items()}
+def _queries_without_data(prometheus: Prometheus) -> list[str]:
+    """Return the queries without samples or with a sample that is not a finite number."""
+    results = {
+        name: prometheus.query(query) for name, query in (EVERY_QUERY | {name: name for name in RECORDED}).items()
+    }
     return [
         name
-        for name, samples in found.items()
+        for name, samples in results.items()
         if not samples or any(sample["value"][1] in ("NaN", "+Inf", "-Inf") for sample in samples)
     ]
 
 
-def test_every_panel_shows_data_of_real_records(
-    drifting: Running, recorder: Recorder, worker: str, tmp_path: Path
-) -> None:
-    record_photos(recorder.engine, some_photos(60, seed=4), prefix="more ")
+def test_every_panel_shows_data(drifting: Running, recorder: Recorder, worker: str, tmp_path: Path) -> None:
+    record_photos(recorder.engine, simulated_photos(60, seed=4), prefix="more ")
     folder = tmp_path / "prometheus"
     folder.mkdir()
     drifting.services.drift.update()
     _random_audits(recorder)
     drifting.services.random_audits.update()
-    _work(recorder, 0)
+    _record_round(recorder, 0)
     monitor = f"{drifting.client.base_url.host}:{drifting.client.base_url.port}"
     with running_prometheus(folder, monitor=monitor, workers=[worker]) as prometheus:
         _until(lambda: prometheus.value('sum(binwatch_comparisons_total{outcome="over"})'), "the first scrape")
-        # A counter's first value is no increase: everything once more.
-        _work(recorder, 1)
-        record_photos(recorder.engine, some_photos(60, seed=5), prefix="yet more ")
+        # The first value of a counter is no increase, so record everything again.
+        _record_round(recorder, 1)
+        record_photos(recorder.engine, simulated_photos(60, seed=5), prefix="yet more ")
         drifting.services.drift.update()
         drifting.services.flags.update()
-        _until(lambda: not _unanswered(prometheus), lambda: f"no data: {_unanswered(prometheus)}")
+        _until(lambda: not _queries_without_data(prometheus), lambda: f"no data: {_queries_without_data(prometheus)}")
         assert prometheus.query("ALERTS{alertname='BinwatchDrift', signal='brightness'}")
 
 
-def test_what_vanishes_with_its_name_is_missed(monitor: Running, worker: str, tmp_path: Path) -> None:
-    """A container that ends takes its name along, and no `up` is left that could be 0. Pending is as good as firing."""
+def test_alerts_fire_for_vanished_targets(monitor: Running, worker: str, tmp_path: Path) -> None:
+    """The name of a stopped container vanishes, so no `up` series remains to be 0. Pending alerts suffice here."""
     folder = tmp_path / "prometheus"
     folder.mkdir()
     address = f"{monitor.client.base_url.host}:{monitor.client.base_url.port}"
     with _worker() as other, running_prometheus(folder, monitor=address, workers=[worker, other]) as prometheus:
-        both = "count_over_time((binwatch_workers:count == 2)[1h:1s])"
-        _until(lambda: (prometheus.value(both) or 0) >= 30, "half a minute with both")  # or one less is no news
-        # On a busy machine a scrape may take too long, and an alert be pending until the next one.
+        both_workers = "count_over_time((binwatch_workers:count == 2)[1h:1s])"
+        _until(
+            lambda: (prometheus.value(both_workers) or 0) >= 30, "half a minute with both"
+        )  # otherwise one worker fewer raises no alert
+        # On a busy machine a scrape may time out, and an alert is pending until the next one.
         absences = ("BinwatchWorkerGone", "BinwatchNoWorker", "BinwatchMonitorDown")
         _until(lambda: not any(map(prometheus.raised, absences)), "no alert while all answer")
         prometheus.find("binwatch-worker", worker)
-        gone = 'last_over_time(ALERTS{alertname="BinwatchWorkerGone"}[1h])'
-        _until(lambda: prometheus.query(gone), "an alert of the worker that is gone")
-        assert {sample["metric"]["instance"] for sample in prometheus.query(gone)} == {other}
+        worker_gone = 'last_over_time(ALERTS{alertname="BinwatchWorkerGone"}[1h])'
+        _until(lambda: prometheus.query(worker_gone), "an alert of the worker that is gone")
+        assert {sample["metric"]["instance"] for sample in prometheus.query(worker_gone)} == {other}
         prometheus.find("binwatch-worker")
         prometheus.find("binwatch-monitor")
         for alert in ("BinwatchNoWorker", "BinwatchMonitorDown"):
@@ -357,41 +361,41 @@ COUNTERS = {
     "model:binwatch_comparisons:increase1h{MODEL}": 6,
     "model:binwatch_agreement:ratio1d{MODEL}": 0.5,
 }
-"""What Prometheus must say of the records of `record_known`, of one model."""
+"""Expected results of Prometheus queries for the records of `record_known` of one model."""
 
 
-def test_increase_is_what_the_records_say(
+def test_increase_equals_the_recorded_numbers(
     bundle: Path, monitor: Running, recorder: Recorder, worker: str, tmp_path: Path
 ) -> None:
-    """From the first photo on, also of a model that is promoted: each counter was scraped with 0 before."""
+    """From the first photo of each model on, since each counter was scraped with 0 before."""
     folder = tmp_path / "prometheus"
     folder.mkdir()
     address = f"{monitor.client.base_url.host}:{monitor.client.base_url.port}"
     with running_prometheus(folder, monitor=address, workers=[worker]) as prometheus:
         for model, record in ((MODEL, record_known), ("promoted", _record_promoted)):
-            Store(recorder.engine).use_model(model, None)  # as workers do, before its first photo
+            Store(recorder.engine).use_model(model, None)  # as workers do before the first photo of a model
             of_model = f'model="{model}"'
             _until(
                 lambda of_model=of_model: prometheus.value(f"sum(binwatch_comparisons_total{{{of_model}}})") == 0.0,
                 "a scrape before the first record",
             )
             record(recorder)
-            wanted = {query.replace("MODEL", of_model): value for query, value in COUNTERS.items()}
+            expected = {query.replace("MODEL", of_model): value for query, value in COUNTERS.items()}
 
-            def wrong(wanted: dict[str, float] = wanted) -> dict[str, tuple[float | None, float]]:
-                found = {query: prometheus.value(query) for query in wanted}
-                # Prometheus extrapolates by up to half a scrape at the end: of few scrapes, that is some per cent.
+            def wrong(expected: dict[str, float] = expected) -> dict[str, tuple[float | None, float]]:
+                measured = {query: prometheus.value(query) for query in expected}
+                # Prometheus extrapolates by up to half a scrape interval, which is a few per cent of a short range.
                 return {
-                    query: (found[query], value)
-                    for query, value in wanted.items()
-                    if found[query] is None or found[query] != pytest.approx(value, rel=0.1)
+                    query: (measured[query], value)
+                    for query, value in expected.items()
+                    if measured[query] is None or measured[query] != pytest.approx(value, rel=0.1)
                 }
 
             _until(lambda: not wrong(), lambda: f"found and wanted: {wrong()}")
 
 
 def _record_promoted(recorder: Recorder) -> None:
-    """The same figures as those of `record_known`, of another model."""
+    """Record the same figures as `record_known` for another model."""
     for bin_id, predicted in (("a", 2), ("b", 3), ("c", 1), ("d", 5), ("e", 6), ("f", 5)):
         recorder.count(f"bin-images/{bin_id}.jpg", predicted, model="promoted")
     recorder.count("bin-images/g.jpg", 4, model="promoted")
@@ -400,9 +404,9 @@ def _record_promoted(recorder: Recorder) -> None:
 
 
 def _until(condition: Any, otherwise: Any) -> None:
-    """Wait for a condition, with a deadline."""
-    deadline = time.monotonic() + FILL_S
+    """Wait for a condition until a deadline."""
+    deadline = time.monotonic() + DATA_TIMEOUT_S
     while not condition():
         if time.monotonic() > deadline:
             pytest.fail(otherwise() if callable(otherwise) else otherwise)
-        time.sleep(0.2)  # between two looks at the condition
+        time.sleep(0.2)  # polling interval

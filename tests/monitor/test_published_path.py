@@ -1,4 +1,4 @@
-"""A monitor that a reverse proxy publishes under a path: every link, form, photo and redirect stays under it."""
+"""A monitor behind a reverse proxy under a path: all links, forms, photos and redirects stay under it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PREFIX = "/binwatch"
 
 @pytest.fixture
 def known_photos(recorder: Recorder, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Records whose newest photo is in the bucket, and a monitor that may write."""
+    """Configure a monitor that accepts audits, with records whose newest photo is in the bucket."""
     record_known(recorder)
     recorder.calibrate()
     s3.client.put_object(Bucket=s3.bucket, Key="shown.jpg", Body=jpeg())
@@ -47,7 +47,7 @@ def known_photos(recorder: Recorder, s3: S3, monkeypatch: pytest.MonkeyPatch) ->
 def published(
     request: pytest.FixtureRequest, known_photos: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[httpx.Client]:
-    """A browser at the proxy."""
+    """Return a client of the proxy with a browser's headers."""
     keeps = request.param.endswith("keeps the path")
     if keeps:
         monkeypatch.setenv("BINWATCH_MONITOR_ROOT_PATH", PREFIX + "/")
@@ -102,56 +102,58 @@ def _proxy(running: Running, more: dict[str, str], *, keeps: bool) -> Iterator[s
 
 
 def _addresses(page: str) -> set[str]:
-    """Whatever a browser would load, follow or send a form to."""
-    found = {attributes.get(name) for _, attributes in Parsed(page).elements for name in ("href", "src", "action")}
-    return {address for address in found if address and not address.startswith("#")}
+    """Return the addresses that a browser would load, follow or send forms to."""
+    result = {attributes.get(name) for _, attributes in Parsed(page).elements for name in ("href", "src", "action")}
+    return {address for address in result if address and not address.startswith("#")}
 
 
 def _post(client: httpx.Client, path: str, **fields: str) -> httpx.Response:
     return client.post(PREFIX + path, data=fields, headers={"Origin": str(client.base_url).rstrip("/")})
 
 
-def test_all_that_pages_lead_to_is_there(published: httpx.Client) -> None:
+def test_all_links_of_pages_resolve(published: httpx.Client) -> None:
     assert _post(published, "/login", token=TOKEN, name="Ada", next="/").status_code == 303
-    csrf = next(one["value"] for one in Parsed(published.get(f"{PREFIX}/").text).tags("input") if one["name"] == "csrf")
+    csrf = next(
+        item["value"] for item in Parsed(published.get(f"{PREFIX}/").text).tags("input") if item["name"] == "csrf"
+    )
     assert _post(published, "/sight", csrf=csrf or "", numbers="show").headers["location"] == f"{PREFIX}/discrepancies"
-    seen: dict[str, int] = {}
+    statuses: dict[str, int] = {}
     to_see = [f"{PREFIX}/", f"{PREFIX}/drift", f"{PREFIX}/no-such-page", f"{PREFIX}/static/none.css"]
     while to_see:
         address = to_see.pop()
-        if address in seen:
+        if address in statuses:
             continue
         answer = published.get(address)
-        seen[address] = answer.status_code
+        statuses[address] = answer.status_code
         if answer.is_redirect:
             to_see.append(answer.headers["location"])
         elif answer.headers["content-type"].startswith("text/html"):
-            to_see += [urljoin(address, found) for found in _addresses(answer.text)]
-    assert [address for address in seen if not address.startswith(f"{PREFIX}/")] == []
-    wrong = {address.removeprefix(PREFIX): status for address, status in seen.items() if status not in (200, 303)}
+            to_see += [urljoin(address, link) for link in _addresses(answer.text)]
+    assert [address for address in statuses if not address.startswith(f"{PREFIX}/")] == []
+    wrong = {address.removeprefix(PREFIX): status for address, status in statuses.items() if status not in (200, 303)}
     assert {address: status for address, status in wrong.items() if "/photos/" not in address} == {
         "/no-such-page": 404,
         "/static/none.css": 404,
-        "/bin": 422,  # where the form leads that finds a bin
-        "/bin?bucket=bins&id=i": 404,  # nothing but a photo that was not there
+        "/bin": 422,  # target of the form that finds a bin
+        "/bin?bucket=bins&id=i": 404,  # only missing photos
         "/logout": 405,
         "/sight": 405,
     }
-    paths = {urlsplit(address).path.removeprefix(PREFIX) for address in seen}
+    paths = {urlsplit(address).path.removeprefix(PREFIX) for address in statuses}
     assert {"/bin", "/static/keys.js", "/api/discrepancies.csv", "/openapi.json", "/metrics"} <= paths
-    assert 200 in [status for address, status in seen.items() if "/photos/" in address]
+    assert 200 in [status for address, status in statuses.items() if "/photos/" in address]
 
 
 def test_signing_in_auditing_and_signing_out(published: httpx.Client) -> None:
     page = published.get(f"{PREFIX}/bin?id=b").text
     (onwards,) = (address for address in _addresses(page) if "/login?next=%2Fdiscrepancies" in address)
-    (field,) = (one for one in Parsed(published.get(onwards).text).tags("input") if one.get("name") == "next")
+    (field,) = (item for item in Parsed(published.get(onwards).text).tags("input") if item.get("name") == "next")
     answer = _post(published, "/login", token=TOKEN, name="Ada", next=field["value"] or "")
     assert (answer.status_code, answer.headers["location"]) == (303, f"{PREFIX}/discrepancies")
     assert f"; path={PREFIX};" in answer.headers["set-cookie"].lower()
     view = published.get(published.get(f"{PREFIX}/bin?id=b").headers["location"]).text
     assert [address for address in _addresses(view) if not address.startswith(f"{PREFIX}/")] == []
-    fields = {one["name"]: one.get("value") or "" for one in Parsed(view).tags("input")}
+    fields = {item["name"]: item.get("value") or "" for item in Parsed(view).tags("input")}
     saved = _post(
         published,
         "/audits",
@@ -166,29 +168,29 @@ def test_signing_in_auditing_and_signing_out(published: httpx.Client) -> None:
     assert COOKIE not in published.cookies
 
 
-def test_the_way_to_the_worst_bin(published: httpx.Client) -> None:
+def test_navigation_to_the_worst_bin(published: httpx.Client) -> None:
     assert published.get(f"{PREFIX}/audit").headers["location"] == f"{PREFIX}/login?next=%2Faudit"
     assert _post(published, "/login", token=TOKEN, name="Ada").status_code == 303
     assert published.get(f"{PREFIX}/audit").headers["location"] == f"{PREFIX}/audit/bin?bucket=bins&id=f"
 
 
-def test_a_slash_too_many_leads_back_without_naming_host_or_scheme(published: httpx.Client) -> None:
+def test_a_redundant_slash_redirects_without_host_or_scheme(published: httpx.Client) -> None:
     for path, query in {"/discrepancies": "?size=2", "/bin": "?id=a%26b", "/api/models": ""}.items():
         answer = published.get(f"{PREFIX}{path}/{query}")
         assert (answer.status_code, answer.headers["location"]) == (307, f"{PREFIX}{path}{query}")
     for path in ("/nothing/", "/static/"):
         assert published.get(PREFIX + path).status_code == 404
-    assert published.get(PREFIX).status_code in (200, 301)  # nginx itself leads on to the folder
+    assert published.get(PREFIX).status_code in (200, 301)  # nginx itself redirects to the folder
 
 
-def test_the_api_says_where_it_is(published: httpx.Client) -> None:
+def test_the_api_description_names_its_path(published: httpx.Client) -> None:
     for _ in range(2):
         assert published.get(f"{PREFIX}/openapi.json").json()["servers"] == [{"url": PREFIX}]
     assert published.get(f"{PREFIX}/api/bin?id=nothing").headers["content-type"] == "application/problem+json"
     assert published.get(f"{PREFIX}/static/monitor.css").headers["cache-control"] == "no-cache"
 
 
-def test_without_a_proxy_nothing_is_believed(known_photos: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_forwarded_headers_are_ignored_without_a_proxy(known_photos: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BINWATCH_MONITOR_PROXIES", "10.0.0.0/8")
     with running_monitor() as running:
         page = running.get("/", **{"Accept": HTML, "X-Forwarded-Prefix": "/elsewhere"})
@@ -200,7 +202,7 @@ def test_without_a_proxy_nothing_is_believed(known_photos: None, monkeypatch: py
 
 
 @pytest.mark.parametrize(
-    ("said", "root"),
+    ("prefix", "root"),
     [
         ("/binwatch", "/binwatch"), ("/binwatch/", "/binwatch"), (" /a/b-c_d.e~f ", "/a/b-c_d.e~f"), ("/..a", "/..a"),
         ("", ""), ("/", ""), ("//evil.example", ""), ("https://evil.example", ""), ("/a//b", ""), ("/a/../b", ""),
@@ -209,35 +211,38 @@ def test_without_a_proxy_nothing_is_believed(known_photos: None, monkeypatch: py
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("path", ["/", "/discrepancies", "/binwatch-other"])
-def test_only_plain_paths_are_believed(said: str, root: str, path: str) -> None:
-    assert _asked(Settings(), path, [(b"x-forwarded-prefix", said.encode("latin-1"))]) == (root, path)
+def test_only_plain_forwarded_prefixes_are_accepted(prefix: str, root: str, path: str) -> None:
+    assert _resolved_path(Settings(), path, [(b"x-forwarded-prefix", prefix.encode("latin-1"))]) == (root, path)
 
 
-def test_one_path_at_most_is_believed() -> None:
-    assert _asked(Settings(), "/x", [(b"x-forwarded-prefix", b"/a"), (b"x-forwarded-prefix", b"/b")]) == ("", "/x")
+def test_repeated_forwarded_prefixes_are_ignored() -> None:
+    assert _resolved_path(Settings(), "/x", [(b"x-forwarded-prefix", b"/a"), (b"x-forwarded-prefix", b"/b")]) == (
+        "",
+        "/x",
+    )
 
 
 @pytest.mark.parametrize("path", ["/binwatch", "/binwatch/", "/"])
-def test_the_folder_is_the_overview(path: str) -> None:
-    assert _asked(Settings(monitor_root_path="/binwatch"), path, []) == ("/binwatch", "/")
+def test_the_root_path_is_the_overview(path: str) -> None:
+    assert _resolved_path(Settings(monitor_root_path="/binwatch"), path, []) == ("/binwatch", "/")
 
 
 @pytest.mark.parametrize("path", ["binwatch", "//binwatch", "/a b", "https://a/b", "/../b"])
-def test_a_path_that_is_none_is_named(path: str) -> None:
+def test_an_invalid_published_path_is_an_error(path: str) -> None:
     with pytest.raises(SettingsError, match=r"BINWATCH_MONITOR_ROOT_PATH: .* write one like /binwatch"):
-        _asked(Settings(monitor_root_path=path), "/", [])
+        _resolved_path(Settings(monitor_root_path=path), "/", [])
 
 
-def _asked(settings: Settings, path: str, headers: list[tuple[bytes, bytes]]) -> tuple[str, str]:
-    """Root and path as the app finds them."""
-    found: list[tuple[str, str]] = []
+def _resolved_path(settings: Settings, path: str, headers: list[tuple[bytes, bytes]]) -> tuple[str, str]:
+    """Return root path and relative path as seen by the app."""
+    resolved: list[tuple[str, str]] = []
 
     async def app(scope: object, receive: object, send: object) -> None:
         connection = HTTPConnection(scope)  # type: ignore[arg-type]
-        found.append((root_path_of(connection), relative_path(connection)))
+        resolved.append((root_path_of(connection), relative_path(connection)))
 
     scope = {"type": "http", "path": path, "headers": headers, "client": ("127.0.0.1", 1)}
     run = PublishedPath(app, settings, TrustedProxies(settings))(scope, None, None)  # type: ignore[arg-type]
     with pytest.raises(StopIteration):
         run.send(None)
-    return found[0]
+    return resolved[0]

@@ -1,4 +1,4 @@
-"""Our quantiles beside SciPy's, over all that drift asks for and beyond."""
+"""Quantile functions compared with SciPy over more than the range that drift detection uses."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_fisher(level: float, above: int, below: int) -> None:
 
 
 def _exceeded(level: float, above: int, below: int) -> float:
-    """By SciPy, in the tail where a double has the digits."""
+    """Return SciPy's tail probability, from the tail with better floating-point precision."""
     if level > 0.5:
         return special.fdtri(above, below, 1 - level)
     share = special.betaincinv(below / 2, above / 2, level)

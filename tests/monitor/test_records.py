@@ -1,4 +1,4 @@
-"""Reading the records: a deadline that holds whatever the database does, and no write by mistake."""
+"""Reading the records: deadlines for a hanging database and protection against accidental writes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def records(sqlite_records: Engine) -> Records:
     return Records(sqlite_records.url.render_as_string(hide_password=False))
 
 
-def test_reads_that_hang_are_given_up_and_others_go_on(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hanging_reads_time_out_and_others_proceed(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "DEADLINE_S", 0.2)
     release = threading.Event()
     try:
@@ -38,9 +38,7 @@ def test_reads_that_hang_are_given_up_and_others_go_on(records: Records, monkeyp
         release.set()
 
 
-def test_a_database_that_hangs_holds_few_threads_and_comes_back(
-    records: Records, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_hanging_database_blocks_few_threads_and_recovers(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "DEADLINE_S", 0.1)
     release = threading.Event()
     before = threading.active_count()
@@ -54,7 +52,7 @@ def test_a_database_that_hangs_holds_few_threads_and_comes_back(
     assert records.read(_counts) == 0
 
 
-def test_while_it_hangs_nobody_waits_in_line(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reads_fail_fast_while_the_database_hangs(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "DEADLINE_S", 0.1)
     release = threading.Event()
     try:
@@ -68,7 +66,7 @@ def test_while_it_hangs_nobody_waits_in_line(records: Records, monkeypatch: pyte
         release.set()
 
 
-def test_one_read_sees_one_state(records: Records, sqlite_records: Engine) -> None:
+def test_a_read_is_a_consistent_snapshot(records: Records, sqlite_records: Engine) -> None:
     recorder = Recorder(sqlite_records)
 
     def read(connection: Connection) -> tuple[int, int]:
@@ -91,14 +89,14 @@ def test_a_file_with_an_odd_name_is_opened(tmp_path: Path, sqlite_records: Engin
 
 def test_postgresql_is_read_only_with_time_limits_and_one_snapshot(postgres_url: str) -> None:
     records = Records(postgres_url)
-    wanted = {"statement_timeout": "4s", "transaction_isolation": "repeatable read", "transaction_read_only": "on"}
-    for name, value in wanted.items():
+    expected = {"statement_timeout": "4s", "transaction_isolation": "repeatable read", "transaction_read_only": "on"}
+    for name, value in expected.items():
         assert records.read(lambda connection, name=name: connection.execute(text(f"SHOW {name}")).scalar()) == value
     with pytest.raises(RecordsDown, match="read-only transaction"):
         records.read(lambda connection: connection.execute(text("DELETE FROM counts")))
 
 
-def test_postgresql_that_went_away_is_an_outage_and_recovers(postgres: object, postgres_url: str) -> None:
+def test_a_stopped_postgresql_is_an_outage_and_recovers(postgres: object, postgres_url: str) -> None:
     records = Records(postgres_url)
     assert records.read(_counts) == 0
     with pytest.raises(RecordsDown, match="terminating connection"):

@@ -1,4 +1,4 @@
-"""The API does what its description says: schemathesis asks it everything, well and badly, on records of every kind."""
+"""The API conforms to its OpenAPI description: schemathesis sends valid and invalid requests to every operation."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from tests.monitor.drifting import BUCKET
 
 TOKEN = "a token of some length"
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
-EXAMPLES = 20
-"""Of each operation and way of asking."""
+MAX_EXAMPLES = 20
+"""Number of requests per operation and generation mode."""
 
 
 # schemathesis draws from the `random` module in its own strategies.
@@ -31,17 +31,17 @@ pytestmark = pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisDep
 
 
 @pytest.fixture
-def asked(postgres_records: Engine, s3: S3, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
-    """A monitor of known records on which the API may write; none of the photos is there.
+def site(postgres_records: Engine, s3: S3, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
+    """Run a monitor of known records with a token, without any photos.
 
-    PostgreSQL, since it refuses texts that SQLite takes.
+    It uses PostgreSQL, which refuses texts that SQLite accepts.
     """
     s3.client.create_bucket(Bucket=BUCKET)
-    known = Recorder(postgres_records)
-    record_known(known)
-    known.calibrate()
-    known.pair("j", 1, 5)
-    monkeypatch.setenv("BINWATCH_DATABASE_URL", known.engine.url.render_as_string(hide_password=False))
+    recorder = Recorder(postgres_records)
+    record_known(recorder)
+    recorder.calibrate()
+    recorder.pair("j", 1, 5)
+    monkeypatch.setenv("BINWATCH_DATABASE_URL", recorder.engine.url.render_as_string(hide_password=False))
     monkeypatch.setenv("BINWATCH_S3_ENDPOINT_URL", s3.endpoint_url)
     monkeypatch.setenv("BINWATCH_BUCKET", BUCKET)
     monkeypatch.setenv("BINWATCH_MONITOR_TOKEN", TOKEN)
@@ -52,27 +52,27 @@ def asked(postgres_records: Engine, s3: S3, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("mode", [schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE])
-def test_the_api_keeps_to_its_description(asked: Running, mode: schemathesis.GenerationMode) -> None:
-    schema = schemathesis.openapi.from_dict(asked.get("/openapi.json").json())
-    operations = [found.ok() for found in schema.get_all_operations()]
-    wanted = {"/api/discrepancies", "/api/audits", "/api/bin", "/api/models", "/api/slices"}
-    assert wanted <= {one.path for one in operations}
+def test_the_api_conforms_to_its_description(site: Running, mode: schemathesis.GenerationMode) -> None:
+    schema = schemathesis.openapi.from_dict(site.get("/openapi.json").json())
+    operations = [loaded.ok() for loaded in schema.get_all_operations()]
+    expected = {"/api/discrepancies", "/api/audits", "/api/bin", "/api/models", "/api/slices"}
+    assert expected <= {item.path for item in operations}
     with requests.Session() as session:
         session.headers["Authorization"] = f"Bearer {TOKEN}"
         for operation in operations:
-            _ask(operation, mode, session, str(asked.client.base_url))
+            _ask(operation, mode, session, str(site.client.base_url))
 
 
 def _ask(
     operation: schemathesis.APIOperation, mode: schemathesis.GenerationMode, session: requests.Session, url: str
 ) -> None:
     if mode is schemathesis.GenerationMode.NEGATIVE and not (operation.query or operation.body):
-        return  # there is nothing to get wrong
+        return  # no invalid request exists for it
 
     @settings(
-        max_examples=EXAMPLES,
+        max_examples=MAX_EXAMPLES,
         deadline=None,
-        derandomize=True,  # what is found today is found tomorrow
+        derandomize=True,  # reproducible
         phases=(Phase.explicit, Phase.generate),
         suppress_health_check=list(HealthCheck),
     )
@@ -96,9 +96,9 @@ def _ask(
         ("/discrepancies?prefix=%00", 200),
     ],
 )
-def test_a_text_that_no_database_keeps_is_no_outage(asked: Running, path: str, status: int) -> None:
-    assert asked.get(path).status_code == status
-    saved = asked.client.post(
+def test_a_text_that_no_database_can_store_is_not_an_outage(site: Running, path: str, status: int) -> None:
+    assert site.get(path).status_code == status
+    saved = site.client.post(
         "/api/audits", json={"bin": "a\x00", "quantity": 1}, headers={"Authorization": f"Bearer {TOKEN}"}
     )
     assert saved.status_code == 404

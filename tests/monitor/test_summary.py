@@ -1,4 +1,4 @@
-"""The figures that people read, and how few of them are worth how much."""
+"""Summary figures, confidence intervals and the displayed precision."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _totals() -> Totals:
     return Totals(photos={}, expectations={}, confusions={}, last={}, in_use=None)
 
 
-def test_api_gives_the_known_figures(known: Recorder, monitor: Running) -> None:
+def test_the_api_returns_the_known_figures(known_records: Recorder, monitor: Running) -> None:
     summary = monitor.get("/api/summary").json()
     assert summary["model"] == summary["in_use"]["version"] == "model-1"
     assert summary["photos"] == {"done": 7, "failed": {"missing": 1, "truncated": 1}}
@@ -41,15 +41,15 @@ def test_api_gives_the_known_figures(known: Recorder, monitor: Running) -> None:
     assert summary["bins"] == {"photo_without_quantity": 2, "quantity_without_photo": 1}
 
 
-def test_each_model_has_figures_of_its_own(known: Recorder, monitor: Running) -> None:
-    known.count("bin-images/a.jpg", 1, model="model-2")
+def test_each_model_has_its_own_figures(known_records: Recorder, monitor: Running) -> None:
+    known_records.count("bin-images/a.jpg", 1, model="model-2")
     assert monitor.get("/api/summary").json()["agreement"]["total"]["agreement"] == 0.0
     older = monitor.get("/api/summary?model=model-1").json()
     assert older["agreement"]["total"]["comparisons"] == 6
     assert older["in_use"]["version"] == "model-2"
 
 
-def test_an_unknown_model_is_named(known: Recorder, monitor: Running) -> None:
+def test_an_unknown_model_is_named(known_records: Recorder, monitor: Running) -> None:
     answer = monitor.get("/api/summary?model=model-9")
     assert answer.status_code == 404
     assert "'model-9'" in answer.json()["detail"]
@@ -60,7 +60,7 @@ def test_a_name_longer_than_any_model_is_refused(monitor: Running) -> None:
     assert monitor.get(f"/api/summary?model={'x' * 101}").status_code == 422
 
 
-def test_nothing_recorded_gives_no_figures() -> None:
+def test_empty_records_have_no_figures() -> None:
     summary = summarise(_totals())
     assert summary.model is None
     assert summary.agreement.total.agreement is None
@@ -85,7 +85,7 @@ def test_openapi_describes_the_api(monitor: Running) -> None:
 
 
 @given(st.integers(0, 10_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-def test_wilson_holds_the_share_and_stays_within_bounds(case: tuple[int, int]) -> None:
+def test_wilson_interval_contains_the_share_and_stays_within_bounds(case: tuple[int, int]) -> None:
     successes, trials = case
     interval = wilson(successes, trials)
     if not trials:
@@ -103,7 +103,7 @@ def test_wilson_against_a_published_value() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "of", "text"),
+    ("value", "sample_size", "text"),
     [
         (None, 0, "–"),
         (0.5, 4, "50\u202f%"),
@@ -112,10 +112,10 @@ def test_wilson_against_a_published_value() -> None:
         (1.0, 1, "100\u202f%"),
     ],
 )
-def test_a_share_has_no_more_digits_than_it_bears(value: float | None, of: int, text: str) -> None:
-    assert formatting.share(value, of) == text
+def test_digits_of_a_share_depend_on_the_sample_size(value: float | None, sample_size: int, text: str) -> None:
+    assert formatting.share(value, sample_size) == text
 
 
-def test_words_of_numbers() -> None:
+def test_numbers_in_words() -> None:
     assert formatting.number(1_234_567) == "1\u202f234\u202f567"
     assert formatting.reason("some_new_reason") == "some new reason"

@@ -1,4 +1,4 @@
-"""What pages and API show: the ranking and its filters, one bin, lines over time, models, drift."""
+"""Data of pages and API: ranking and filters, bin details, time series, models and drift."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ ALPHA = 0.1
 
 @pytest.fixture
 def ranked(recorder: Recorder) -> Recorder:
-    """Bins with p-values (0.06 for what differs, 1 for what agrees), two bins of a model without, and two audits."""
+    """Record bins with p-values (0.06 if different, 1 if equal), two bins of an uncalibrated model, and two audits."""
     recorder.calibrate()
     for bin_id, predicted, expected in (
         ("agrees", 2, 2),
@@ -60,7 +60,7 @@ def ranked(recorder: Recorder) -> Recorder:
 
 def _bins(engine: Engine, filters: Filters, alpha: float = ALPHA) -> list[str]:
     with engine.connect() as connection:
-        return [one.bin_id for one in read_discrepancies(connection, filters, alpha).items]
+        return [item.bin_id for item in read_discrepancies(connection, filters, alpha).items]
 
 
 @pytest.mark.parametrize(
@@ -103,12 +103,12 @@ def test_the_oddest_bins_come_first_on_both_databases(records_engine: Engine) ->
     recorder.pair("a", 1, 3)
     with records_engine.connect() as connection:
         page = read_discrepancies(connection, Filters(), ALPHA)
-        assert [one.bin_id for one in page.items] == ["b", "a", "uncalibrated"]
-        assert [one.p_value for one in page.items] == [0.06, 0.06, None]
-        assert [one.flagged for one in page.items] == [True, True, False]
-        assert [one.chance for one in page.items] == [0.05, 0.05, 0.05]
+        assert [item.bin_id for item in page.items] == ["b", "a", "uncalibrated"]
+        assert [item.p_value for item in page.items] == [0.06, 0.06, None]
+        assert [item.flagged for item in page.items] == [True, True, False]
+        assert [item.chance for item in page.items] == [0.05, 0.05, 0.05]
         first = read_discrepancies(connection, Filters(prefix="u"), ALPHA)
-        assert [one.bin_id for one in first.items] == ["uncalibrated"]
+        assert [item.bin_id for item in first.items] == ["uncalibrated"]
         assert read_level(connection, ALPHA).model_dump() == {
             "alpha": ALPHA,
             "direction": "either",
@@ -122,8 +122,8 @@ def test_the_oddest_bins_come_first_on_both_databases(records_engine: Engine) ->
         }
 
 
-def test_a_certain_quantity_is_not_one_of_which_the_model_says_nothing(records_engine: Engine) -> None:
-    """Both are without p-value here."""
+def test_a_certain_quantity_differs_from_one_the_model_cannot_predict(records_engine: Engine) -> None:
+    """Neither has a p-value here."""
     recorder = Recorder(records_engine)
     recorder.count("bin-images/certain.jpg", 3, certain=True)
     recorder.expect("certain", 3)
@@ -132,14 +132,14 @@ def test_a_certain_quantity_is_not_one_of_which_the_model_says_nothing(records_e
     with records_engine.connect() as connection:
         first = read_discrepancies(connection, Filters(direction=Direction.ALL), ALPHA, limit=1)
         last = read_discrepancies(connection, Filters(direction=Direction.ALL), ALPHA, limit=1, after=first.next)
-        back = read_discrepancies(connection, Filters(direction=Direction.ALL), ALPHA, before=last.previous)
+        previous = read_discrepancies(connection, Filters(direction=Direction.ALL), ALPHA, before=last.previous)
         standings = [read_bin(connection, BUCKET, name, ALPHA).standing for name in ("certain", "never")]
-    found = [(one.bin_id, one.chance) for page in (first, last, back) for one in page.items]
-    assert found == [("certain", 1.0), ("never", None), ("certain", 1.0)]
-    assert [one.chance for one in standings if one] == [1.0, None]
+    result = [(item.bin_id, item.chance) for page in (first, last, previous) for item in page.items]
+    assert result == [("certain", 1.0), ("never", None), ("certain", 1.0)]
+    assert [item.chance for item in standings if item] == [1.0, None]
 
 
-def test_an_audit_of_a_quantity_that_was_said_again_tells_what_its_flag_was_worth(recorder: Recorder) -> None:
+def test_an_audit_of_a_repeated_quantity_counts_towards_flag_precision(recorder: Recorder) -> None:
     recorder.calibrate()
     recorder.pair("a", 1, 3)
     recorder.expect("a", 3)
@@ -151,33 +151,33 @@ def test_an_audit_of_a_quantity_that_was_said_again_tells_what_its_flag_was_wort
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(1, 9), st.sampled_from([Direction.EITHER, Direction.ALL, Direction.SURPLUS]))
-def test_pages_hold_every_bin_once_forwards_and_backwards(ranked: Recorder, limit: int, direction: Direction) -> None:
+def test_paging_shows_every_bin_once_in_both_directions(ranked: Recorder, limit: int, direction: Direction) -> None:
     filters = Filters(direction=direction)
-    whole = _bins(ranked.engine, filters)
+    all_bins = _bins(ranked.engine, filters)
     with ranked.engine.connect() as connection:
         pages = [read_discrepancies(connection, filters, ALPHA, limit)]
         assert pages[0].previous is None
         while pages[-1].next:
             pages.append(read_discrepancies(connection, filters, ALPHA, limit, after=pages[-1].next))
-        assert [one.bin_id for page in pages for one in page.items] == whole
-        back = pages[-1]
+        assert [item.bin_id for page in pages for item in page.items] == all_bins
+        previous = pages[-1]
         for page in reversed(pages[:-1]):
-            assert back.previous is not None
-            back = read_discrepancies(connection, filters, ALPHA, limit, before=back.previous)
-            assert [one.id for one in back.items] == [one.id for one in page.items]
-            assert back.next is not None
-        assert back.previous is None
+            assert previous.previous is not None
+            previous = read_discrepancies(connection, filters, ALPHA, limit, before=previous.previous)
+            assert [item.id for item in previous.items] == [item.id for item in page.items]
+            assert previous.next is not None
+        assert previous.previous is None
 
 
 @pytest.mark.parametrize(
     "cursor", ["x", "é", "", "MQ", "bmFuIDAgMQ", "MSAxIDk5OTk5OTk5OTk5OTk5OTk5OTk5OTk", "LTEgMCAx", "MCAwIDA"]
 )
-def test_cursors_of_others_are_refused(ranked: Recorder, cursor: str) -> None:
+def test_invalid_cursors_are_refused(ranked: Recorder, cursor: str) -> None:
     with ranked.engine.connect() as connection, pytest.raises(BadCursor, match="is not a cursor"):
         read_discrepancies(connection, Filters(), ALPHA, after=cursor)
 
 
-def test_neighbours_lead_through_the_list(ranked: Recorder) -> None:
+def test_neighbours_follow_the_list(ranked: Recorder) -> None:
     with ranked.engine.connect() as connection:
         filters = Filters(audited=False)
         walked = ["under"]
@@ -193,49 +193,51 @@ def test_neighbours_lead_through_the_list(ranked: Recorder) -> None:
         assert (stranger.previous, stranger.next and stranger.next.bin_id) == (None, "under")
 
 
-def test_one_bin(ranked: Recorder) -> None:
+def test_details_of_a_bin(ranked: Recorder) -> None:
     ranked.expect("over", 9, at=DAY + timedelta(hours=1))
     ranked.count("bin-images/over.jpg", reason=Reason.CORRUPT, detail="damaged", model="newest")
     with ranked.engine.connect() as connection:
-        found = read_bin(connection, BUCKET, "over", ALPHA)
-    assert found.photo is not None
-    assert (found.photo.reason, found.photo.can_be_shown, found.probabilities) == ("corrupt", False, [])
-    assert found.standing is None
-    assert found.expected is not None
-    assert (found.expected.quantity, found.expected.items) == (9, None)
-    assert [photo.is_latest for photo in found.photos] == [True, False]
-    assert [one.quantity for one in found.quantities] == [9, 2]
-    (audit,) = found.audits
+        details = read_bin(connection, BUCKET, "over", ALPHA)
+    assert details.photo is not None
+    assert (details.photo.reason, details.photo.can_be_shown, details.probabilities) == ("corrupt", False, [])
+    assert details.standing is None
+    assert details.expected is not None
+    assert (details.expected.quantity, details.expected.items) == (9, None)
+    assert [photo.is_latest for photo in details.photos] == [True, False]
+    assert [item.quantity for item in details.quantities] == [9, 2]
+    (audit,) = details.audits
     assert (audit.of_count, audit.of_inventory, audit.of_latest_photo) == (Outcome.OVER, Outcome.EXACT, False)
-    assert found.audit is None
+    assert details.audit is None
 
 
-def test_one_bin_with_its_chances(ranked: Recorder) -> None:
+def test_probabilities_of_a_bin(ranked: Recorder) -> None:
     with ranked.engine.connect() as connection:
-        found = read_bin(connection, BUCKET, "over-more", ALPHA)
-        assert found.standing is not None
-        assert (found.standing.difference, found.standing.p_value, found.standing.flagged) == (6, 0.06, True)
-        said = [(one.label, one.probability, one.is_count, one.is_expected) for one in found.probabilities]
-        assert said[0] == ("0", 0.05, False, True)
-        assert said[6] == ("more than 5", 0.7, True, False)
+        details = read_bin(connection, BUCKET, "over-more", ALPHA)
+        assert details.standing is not None
+        assert (details.standing.difference, details.standing.p_value, details.standing.flagged) == (6, 0.06, True)
+        probabilities = [
+            (item.label, item.probability, item.is_count, item.is_expected) for item in details.probabilities
+        ]
+        assert probabilities[0] == ("0", 0.05, False, True)
+        assert probabilities[6] == ("more than 5", 0.7, True, False)
         with pytest.raises(UnknownBin, match="'nobody'"):
             read_bin(connection, BUCKET, "nobody", ALPHA)
 
 
-def test_the_history_of_a_bin_ends(recorder: Recorder) -> None:
-    """But the latest photo is there, even if older uploads were recorded after it."""
+def test_the_history_of_a_bin_is_limited(recorder: Recorder) -> None:
+    """The latest photo is included even if older uploads were recorded after it."""
     recorder.count("bin-images/a.jpg", 1)
     for number in range(MAX_HISTORY_ROWS + 5):
         recorder.count("older/a.jpg", 2, at=DAY - timedelta(days=1 + number))
     with recorder.engine.connect() as connection:
-        found = read_bin(connection, BUCKET, "a", ALPHA)
-    assert found.photo is not None
-    assert (found.photo.predicted, found.photo.is_latest) == (1, True)
-    assert len(found.photos) == MAX_HISTORY_ROWS + 1
+        details = read_bin(connection, BUCKET, "a", ALPHA)
+    assert details.photo is not None
+    assert (details.photo.predicted, details.photo.is_latest) == (1, True)
+    assert len(details.photos) == MAX_HISTORY_ROWS + 1
 
 
-def test_lines_over_time(recorder: Recorder) -> None:
-    """Of three hours: two photos by an older model, nothing, then four by the one in use."""
+def test_time_series(recorder: Recorder) -> None:
+    """Three hours: two photos by an older model, none, then four by the model in use."""
     recorder.pair("a", 1, 1, model="older")
     recorder.pair("b", 1, 2, model="older")
     hour = start_of_hour(datetime.now(UTC))
@@ -245,7 +247,7 @@ def test_lines_over_time(recorder: Recorder) -> None:
     for bin_id, expected in zip("cdef", (2, 2, 3, 1), strict=True):
         recorder.pair(bin_id, 2, expected)
     with recorder.engine.begin() as connection:
-        for table in (ComparisonHour, PhotoHour):  # whatever the clock has done meanwhile
+        for table in (ComparisonHour, PhotoHour):  # regardless of the clock
             connection.execute(update(table).where(table.model_version == MODEL).values(hour=hour))
     reference = Reference(photos=9, predicted=[], labels=[], confidence=[], reliability=[(0.2, 0.1), (0.7, 0.4)])
     with recorder.engine.connect() as connection:
@@ -256,28 +258,28 @@ def test_lines_over_time(recorder: Recorder) -> None:
     assert trend.end == hour + timedelta(hours=1)
     older, nothing, newer = trend.buckets[-3:]
     assert (older.comparisons, older.agreement, older.under, older.model) == (2, 0.5, 1, "older")
-    assert older.estimated == pytest.approx(0.7), "without a reference, what the model itself promises"
+    assert older.estimated == pytest.approx(0.7), "without a reference, the model's own confidence"
     assert (nothing.comparisons, nothing.agreement, nothing.estimated, nothing.interval) == (0, None, None, None)
     assert (newer.comparisons, newer.exact, newer.under, newer.over, newer.photos) == (4, 2, 1, 1, 4)
-    assert newer.estimated == pytest.approx(0.4), "as often right as the reference photos were"
+    assert newer.estimated == pytest.approx(0.4), "the accuracy of the reference photos at this confidence"
     (change,) = trend.changes
     assert (change.at, change.model, change.previous) == (newer.start, MODEL, "older")
 
 
 @pytest.mark.parametrize("span", TimeRange)
-def test_lines_of_every_length_end_now(known: Recorder, span: TimeRange) -> None:
-    with known.engine.connect() as connection:
+def test_time_series_of_every_range_end_now(known_records: Recorder, span: TimeRange) -> None:
+    with known_records.engine.connect() as connection:
         trend = read_trend(connection, span, lambda _: None)
     assert trend.buckets[-1].comparisons + trend.buckets[-2].comparisons == 6
     assert trend.start == trend.buckets[0].start
     assert trend.end == trend.buckets[-1].end > datetime.now(UTC)
 
 
-def test_the_overview_of_known_records(known: Recorder) -> None:
-    known.audit("f", None, answer=AuditAnswer.CANNOT_TELL)
-    with known.engine.connect() as connection:
-        found = read_overview(connection, None, lambda _: None, ALPHA)
-    assert found.backlog.model_dump() == {
+def test_the_overview_of_known_records(known_records: Recorder) -> None:
+    known_records.audit("f", None, answer=AuditAnswer.CANNOT_TELL)
+    with known_records.engine.connect() as connection:
+        overview = read_overview(connection, None, lambda _: None, ALPHA)
+    assert overview.backlog.model_dump() == {
         "flagged": 0,
         "photo_without_quantity": 2,
         "quantity_without_photo": 1,
@@ -286,12 +288,12 @@ def test_the_overview_of_known_records(known: Recorder) -> None:
         "go_and_count": 0,
         "variances": 1,
     }
-    assert (found.level.compared, found.level.calibrated) == (6, 0)
-    assert found.latest[0].bin_id == "i"
-    assert found.summary.agreement.total.exact == 3
+    assert (overview.level.compared, overview.level.calibrated) == (6, 0)
+    assert overview.latest[0].bin_id == "i"
+    assert overview.summary.agreement.total.exact == 3
 
 
-def test_figures_of_a_model_are_those_of_the_variant_in_use(ranked: Recorder) -> None:
+def test_figures_of_a_model_are_of_the_variant_in_use(ranked: Recorder) -> None:
     card = Bundle(DEFAULT_MODEL).card
     assert card.variants[Precision.INT8].metrics["test"]["accuracy"] != card.metrics["test"].accuracy.model_dump()
     with ranked.engine.connect() as connection:
@@ -300,18 +302,18 @@ def test_figures_of_a_model_are_those_of_the_variant_in_use(ranked: Recorder) ->
         assert used.card is not None
         (precision,) = connection.execute(select(Count.precision).order_by(Count.id.desc()).limit(1)).scalars()
     assert used.card.measured == precision == "int8"
-    found = used.card.metrics["test"]
-    assert found.accuracy.model_dump() == card.variants[Precision.INT8].metrics["test"]["accuracy"]
-    assert (found.photos, found.majority_accuracy) == (1192, card.metrics["test"].majority_accuracy)
-    assert found.confusion == []
+    metrics = used.card.metrics["test"]
+    assert metrics.accuracy.model_dump() == card.variants[Precision.INT8].metrics["test"]["accuracy"]
+    assert (metrics.photos, metrics.majority_accuracy) == (1192, card.metrics["test"].majority_accuracy)
+    assert metrics.confusion == []
     assert card.metrics_of("fp32") == card.metrics
 
 
-def test_models_with_their_confusions(ranked: Recorder) -> None:
+def test_models_with_their_confusion_matrices(ranked: Recorder) -> None:
     with ranked.engine.connect() as connection:
-        found = read_models(connection, lambda _: None, None).models
-    assert [(model.version, model.in_use) for model in found] == [("older", True), (MODEL, False)]
-    newer = found[1]
+        models = read_models(connection, lambda _: None, None).models
+    assert [(model.version, model.in_use) for model in models] == [("older", True), (MODEL, False)]
+    newer = models[1]
     assert newer.first_at is not None
     rows = newer.against_inventory.rows
     assert newer.against_inventory.total == 5
@@ -322,16 +324,16 @@ def test_models_with_their_confusions(ranked: Recorder) -> None:
     assert newer.card is None
 
 
-def test_the_csv_holds_what_the_list_holds(ranked: Recorder, monitor: Running) -> None:
+def test_the_csv_equals_the_list(ranked: Recorder, monitor: Running) -> None:
     ranked.pair("=HYPERLINK(1)", 1, 4)
     answer = monitor.get("/api/discrepancies.csv?alpha=0.1")
     assert answer.headers["content-type"] == "text/csv; charset=utf-8"
     assert answer.headers["content-disposition"] == 'attachment; filename="discrepancies.csv"'
     rows = list(csv.DictReader(io.StringIO(answer.text, newline="")))
     listed = monitor.get("/api/discrepancies?alpha=0.1").json()["items"]
-    assert [row["bin"].removeprefix("'") for row in rows] == [one["bin_id"] for one in listed]
+    assert [row["bin"].removeprefix("'") for row in rows] == [item["bin_id"] for item in listed]
     by_bin = {row["bin"]: row for row in rows}
-    assert "'=HYPERLINK(1)" in by_bin, "no spreadsheet takes a bin's id for a formula"
+    assert "'=HYPERLINK(1)" in by_bin, "bin ids are escaped for spreadsheets"
     over = by_bin["over"]
     assert (over["expected"], over["difference"], over["p_value"], over["flagged"], over["audited"]) == (
         "2",
@@ -345,9 +347,9 @@ def test_the_csv_holds_what_the_list_holds(ranked: Recorder, monitor: Running) -
 def test_the_api_pages_through_the_list(ranked: Recorder, monitor: Running) -> None:
     first = monitor.get("/api/discrepancies?limit=2").json()
     second = monitor.get(f"/api/discrepancies?limit=2&after={first['next']}").json()
-    again = monitor.get(f"/api/discrepancies?limit=2&before={second['previous']}").json()
-    assert again["items"] == first["items"]
-    assert {one["id"] for one in first["items"]}.isdisjoint(one["id"] for one in second["items"])
+    repeated = monitor.get(f"/api/discrepancies?limit=2&before={second['previous']}").json()
+    assert repeated["items"] == first["items"]
+    assert {item["id"] for item in first["items"]}.isdisjoint(item["id"] for item in second["items"])
 
 
 @pytest.mark.parametrize(
@@ -367,72 +369,74 @@ def test_the_api_pages_through_the_list(ranked: Recorder, monitor: Running) -> N
         "colour=red",
     ],
 )
-def test_questions_that_cannot_be_understood(monitor: Running, query: str) -> None:
+def test_invalid_queries_are_refused(monitor: Running, query: str) -> None:
     assert monitor.get(f"/api/discrepancies?{query}").status_code == 422
 
 
-def test_a_cursor_that_is_none(monitor: Running) -> None:
+def test_an_invalid_cursor_is_refused(monitor: Running) -> None:
     answer = monitor.get("/api/discrepancies?after=x")
     assert (answer.status_code, answer.json()["detail"][:19]) == (400, "'x' is not a cursor")
 
 
-def test_a_count_beyond_five_says_how_many(recorder: Recorder, monitor: Running) -> None:
-    said = [0.0] * 6 + [0.005] * 10 + [0.15, 0.5, 0.2, 0.05, 0.03, 0.02]
-    recorder.count("bin-images/a.jpg", 6, distribution=said)
+def test_a_count_beyond_five_has_a_number(recorder: Recorder, monitor: Running) -> None:
+    distribution = [0.0] * 6 + [0.005] * 10 + [0.15, 0.5, 0.2, 0.05, 0.03, 0.02]
+    recorder.count("bin-images/a.jpg", 6, distribution=distribution)
     recorder.expect("a", 40)
-    (one,) = monitor.get("/api/discrepancies").json()["items"]
-    assert (one["count"], one["difference"], one["difference_in_words"]) == ("about 17", -23, "23 fewer")
-    assert one["outcome"] == "under"
+    (item,) = monitor.get("/api/discrepancies").json()["items"]
+    assert (item["count"], item["difference"], item["difference_in_words"]) == ("about 17", -23, "23 fewer")
+    assert item["outcome"] == "under"
     photo = monitor.get(f"/api/bin?id=a&bucket={BUCKET}").json()["photo"]
     assert (photo["count"], photo["between"]) == ("about 17", [16, 19])
     page = Parsed(monitor.page(f"/bin?id=a&bucket={BUCKET}")).text
     assert "probably 16 to 19" in page
     assert "23 fewer" in page
-    assert "The model gives the expected quantity 2.0" in page, "40 is beyond 20, not the whole class"
+    assert "The model gives the expected quantity 2.0" in page, (
+        "the probability of 40 is that of more than 20, not of the whole class"
+    )
     latest = monitor.get("/api/overview").json()["latest"]
     assert [(each["count"], each["difference_in_words"]) for each in latest] == [("about 17", "23 fewer")]
 
 
-def test_a_flag_beyond_five_proves_right(recorder: Recorder, monitor: Running) -> None:
-    """40 and 17 are one class, but not the same quantity. What differs in no item was never flagged."""
-    every = category((0.3,) * 99, classes=UP_TO_20)
-    Store(recorder.engine).use_model(MODEL, Calibration(photos=99, split="test", categories=(every,)))
-    said = [0.0] * 6 + [0.005] * 10 + [0.15, 0.5, 0.2, 0.05, 0.03, 0.02]
-    for bin_id, expected, found in (("wrong", 40, 17), ("right", 21, 21), ("agrees", 17, 17)):
-        recorder.count(f"bin-images/{bin_id}.jpg", 6, distribution=said)
+def test_a_flag_beyond_five_can_be_right(recorder: Recorder, monitor: Running) -> None:
+    """40 and 17 are in the same class but differ in quantity. Bins without a difference are never flagged."""
+    pooled = category((0.3,) * 99, classes=UP_TO_20)
+    Store(recorder.engine).use_model(MODEL, Calibration(photos=99, split="test", categories=(pooled,)))
+    distribution = [0.0] * 6 + [0.005] * 10 + [0.15, 0.5, 0.2, 0.05, 0.03, 0.02]
+    for bin_id, expected, quantity in (("wrong", 40, 17), ("right", 21, 21), ("agrees", 17, 17)):
+        recorder.count(f"bin-images/{bin_id}.jpg", 6, distribution=distribution)
         recorder.expect(bin_id, expected)
-        recorder.audit(bin_id, found)
+        recorder.audit(bin_id, quantity)
     with recorder.engine.connect() as connection:
         level = read_level(connection, 0.05, Suspicion.MISSING)
         items = read_discrepancies(connection, Filters(direction=Direction.ALL), 0.05).items
     assert (level.flagged, level.checked, level.inventory_wrong) == (2, 2, 1)
-    said_of = {one.bin_id: one.audit.of_inventory for one in items if one.audit}
-    assert said_of == {"wrong": Outcome.OVER, "right": Outcome.EXACT, "agrees": Outcome.EXACT}
+    outcomes = {item.bin_id: item.audit.of_inventory for item in items if item.audit}
+    assert outcomes == {"wrong": Outcome.OVER, "right": Outcome.EXACT, "agrees": Outcome.EXACT}
 
 
-def test_a_bin_of_which_nothing_is_known(monitor: Running) -> None:
+def test_an_unknown_bin_is_not_found(monitor: Running) -> None:
     answer = monitor.get("/api/bin?id=../../etc/passwd")
     assert answer.status_code == 404
     assert "'../../etc/passwd'" in answer.json()["detail"]
 
 
-def test_a_metadata_file_without_a_quantity_is_named(recorder: Recorder) -> None:
+def test_metadata_without_a_quantity_has_a_reason(recorder: Recorder) -> None:
     recorder.expect("a", reason=MetadataReason.NOT_JSON)
     with recorder.engine.connect() as connection:
-        found = read_bin(connection, BUCKET, "a", ALPHA)
-    assert found.expected is not None
-    assert (found.expected.quantity, found.expected.reason, found.photo) == (None, "not_json", None)
+        details = read_bin(connection, BUCKET, "a", ALPHA)
+    assert details.expected is not None
+    assert (details.expected.quantity, details.expected.reason, details.photo) == (None, "not_json", None)
 
 
 def test_drift_with_distributions(drifting: Running) -> None:
     drifting.services.drift.update()
-    found = drifting.get("/api/drift").json()
-    assert found["state"] == "drifted"
-    (alarm,) = found["alarms"]
+    report = drifting.get("/api/drift").json()
+    assert report["state"] == "drifted"
+    (alarm,) = report["alarms"]
     assert (alarm["signal"], alarm["photos"]) == ("brightness", 120)
     assert alarm["began"] <= alarm["since"]
-    latest = next(window for window in found["windows"] if window["window"] == "latest")
-    signals = {one["signal"]: one for one in latest["signals"]}
+    latest = next(window for window in report["windows"] if window["window"] == "latest")
+    signals = {item["signal"]: item for item in latest["signals"]}
     brightness = signals["brightness"]
     assert brightness["verdict"] == "drifted"
     shown = brightness["distribution"]

@@ -17,28 +17,28 @@ from trainer import __main__ as cli
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
-    """160 photos of 0 to 7 items, in 80 groups of two."""
-    found = Data(tmp_path_factory.mktemp("data"))
-    found.photos.mkdir()
+    """Write 160 photos of 0 to 7 items in 80 groups of two."""
+    data_set = Data(tmp_path_factory.mktemp("data"))
+    data_set.photos.mkdir()
     random = np.random.default_rng(0)
     rows: list[tuple[str, object, str]] = []
     for number in range(PHOTOS):
         key = f"{number:05}"
-        draw(number % 8, random).save(found.photos / f"{key}.jpg")
+        draw(number % 8, random).save(data_set.photos / f"{key}.jpg")
         rows.append((key, number % 8, f"g{number // 2}"))
-    write_index(found.index, rows)
-    return found
+    write_index(data_set.index, rows)
+    return data_set
 
 
 @pytest.fixture(scope="session")
 def grey(tmp_path_factory: pytest.TempPathFactory) -> Data:
-    """Photos that `write_grey_bundle`'s models count."""
+    """Write photos for the models of `write_grey_bundle`."""
     return write_grey_data(tmp_path_factory.mktemp("grey"))
 
 
 @pytest.fixture
 def cli_error(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
-    """What a failing command prints last; it must exit with 1."""
+    """Return a function that runs a failing command, checks exit code 1 and returns the last line of its errors."""
 
     def run(*arguments: object) -> str:
         monkeypatch.setattr("sys.argv", ["trainer", *(str(argument) for argument in arguments)])
@@ -52,7 +52,7 @@ def cli_error(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatc
 
 @pytest.fixture(scope="session")
 def fitted(data: Data, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run of two epochs with frozen lower layers."""
+    """Fit two epochs with frozen lower layers and return the folder of the run."""
     folder = tmp_path_factory.mktemp("run")
     run_cli("fit", *data.flags, "--out", folder, *QUICK, "--freeze", "layer2", "--epochs", 2)
     return folder
@@ -60,7 +60,7 @@ def fitted(data: Data, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 240 kB: 60 blocks, and each file of these tests takes one."""
+    """Mount a disk of 240 kB: 60 blocks; each small file takes one block."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=240k", "binwatch", str(folder)]

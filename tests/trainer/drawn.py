@@ -1,4 +1,4 @@
-"""A small data set of drawn photos, and how to run the trainer on it."""
+"""A small data set of drawn photos and helpers to run the trainer on it."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from trainer import __main__ as cli
 PHOTOS = 160
 SIDE = 48
 SMALL = ["--set", "model.architecture=resnet50v2", "--set", "model.weights=none", "--set", "model.width=0.125"]
-"""A ResNet50 with an eighth of the channels: the same code in a hundredth of the time."""
+"""Flags for a ResNet50 with an eighth of the channels: the same code in a hundredth of the time."""
 QUICK = [*SMALL, "--set", "augment.views=2", "--set", "train.threads=2", "--set", "train.batch_size=32"]
 
 
 class Data:
-    """A folder of photos and its index."""
+    """The paths of a folder of photos and of its index."""
 
     def __init__(self, folder: Path) -> None:
         self.photos = folder / "photos"
@@ -30,7 +30,7 @@ class Data:
 
 
 def draw(quantity: int, random: np.random.Generator) -> Image.Image:
-    """A photo with as many bright squares as items."""
+    """Draw a photo with one bright square per item."""
     pixels = np.full((SIDE, SIDE, 3), 40, np.uint8)
     for _ in range(quantity):
         x, y = random.integers(0, SIDE - 8, 2)
@@ -44,5 +44,5 @@ def write_index(file: Path, rows: list[tuple[str, object, str]]) -> None:
 
 
 def run_cli(*arguments: object) -> None:
-    """`python -m trainer …` in this process."""
+    """Run `python -m trainer …` in this process."""
     cli.app([str(argument) for argument in arguments], standalone_mode=False)

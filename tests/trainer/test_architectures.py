@@ -1,4 +1,4 @@
-"""Every network and head that can be trained can be exported: the outputs of its files match torch's."""
+"""Export of every supported network and head: outputs of the exported files match torch."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from trainer.models.weights import load_initial_weights
 
 SAMPLES = Path(__file__).parents[2] / "samples" / "bin-images"
 SIDE = 64
-"""A twelfth of the pixels: the same graphs in less time."""
+"""Input size with a twelfth of the pixels: the same graphs in less time."""
 
 
 class Network(NamedTuple):
-    """What to export, and what its int8 file may weigh beside the fp32 file (None: see NETWORKS)."""
+    """A network to export and the maximum size of its int8 file relative to fp32 (None: no int8, see NETWORKS)."""
 
     architecture: str
     head: str
@@ -61,19 +61,21 @@ def photos() -> npt.NDArray[np.uint8]:
 
 
 def as_if_trained(model: Counter, photos: npt.NDArray[np.uint8], *, pretrained: bool = False) -> Counter:
-    """Statistics of these photos in the norms, branches that matter, and answers that differ from photo to photo.
+    """Give a model the norm statistics of these photos, effective branches, and outputs that differ by photo.
 
     Fresh networks have branches of almost nothing and give every photo the same answer, which hides mistakes. With
     pretrained weights, only the answers need that.
     """
     for module in () if pretrained else model.train().modules():
         if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
-            module.momentum = None  # keep the statistics of what comes next
+            module.momentum = None  # keep the statistics of the next forward pass
             module.reset_running_stats()
         elif isinstance(module, BasicBlock):
-            module.bn2.weight.data.fill_(1)  # timm begins with 0
+            module.bn2.weight.data.fill_(1)  # timm initialises them with 0
         elif isinstance(module, Bottleneck | InvertedResidual):
-            module.bn3.weight.data.fill_(0.2)  # at full strength, random branches multiply what half precision rounds
+            module.bn3.weight.data.fill_(
+                0.2
+            )  # at full strength, random branches amplify the rounding of half precision
         elif getattr(module, "gamma", None) is not None:  # ConvNeXt's layer scale
             module.gamma.data.fill_(0.5)
         elif isinstance(module, nn.Dropout | DropPath):
@@ -108,23 +110,23 @@ def test_exported_outputs_match_torch(network: Network, photos: npt.NDArray[np.u
 
     with torch.inference_mode():
         logits, embedding = model(torch.from_numpy(photos))
-    wanted = softmax(logits.numpy(), 2.0)
-    assert np.ptp(wanted, axis=0).min() > 0.1  # photos differ, so a wrong graph would too
+    expected = softmax(logits.numpy(), 2.0)
+    assert np.ptp(expected, axis=0).min() > 0.1  # outputs differ by photo, so errors in the graph show
     for precision, file in files.items():
         onnx.checker.check_model(str(file), full_check=True)
-        found, vectors = OnnxModel(file, threads=2)(photos)
-        assert found.dtype == vectors.dtype == np.float32
+        result, vectors = OnnxModel(file, threads=2)(photos)
+        assert result.dtype == vectors.dtype == np.float32
         assert vectors.shape == (len(photos), model.head.embedding_size)
         parity.check_batches(file, OnnxModel(file, threads=2), photos[:8])
-        parity.check_outputs(file, precision, found, wanted)
+        parity.check_outputs(file, precision, result, expected)
         alike = np.corrcoef(vectors.ravel(), embedding.numpy().ravel())[0, 1]
-        assert alike > (0.95 if precision is Precision.INT8 else 0.999)  # random weights amplify what int8 rounds
+        assert alike > (0.95 if precision is Precision.INT8 else 0.999)  # random weights amplify the rounding of int8
     nodes = {node.op_type for node in onnx.load(files[Precision.FP32]).graph.node}
     assert not nodes & {"BatchNormalization", "Shape", "Gather", "Reshape"}  # folded; and no shapes to compute
 
 
 def test_activations_beyond_half_precision_are_detected(photos: npt.NDArray[np.uint8], tmp_path: Path) -> None:
-    """Of 200,000 between two convolutions, and as always behind them: nothing is wrong with the weights."""
+    """Activations reach 200,000 between two convolutions and are normal after them; the weights are normal."""
     torch.manual_seed(0)
     model = as_if_trained(build(ModelConfig.model_validate({"architecture": "resnet18", "weights": "none"})), photos)
     block = model.backbone.get_submodule("layer2.0")
@@ -132,13 +134,13 @@ def test_activations_beyond_half_precision_are_detected(photos: npt.NDArray[np.u
         for tensor, factor in ((block.bn1.weight, 2e5), (block.bn1.bias, 2e5), (block.bn2.running_mean, 2e5)):
             tensor *= factor
         block.bn2.running_var *= 2e5**2
-        wanted = softmax(model(torch.from_numpy(photos))[0].numpy())
+        expected = softmax(model(torch.from_numpy(photos))[0].numpy())
     write_onnx(model, 1.0, tmp_path / "fp32.onnx", SIDE)
     write_fp16(tmp_path / "fp32.onnx", tmp_path / "fp16.onnx")
-    found, _ = OnnxModel(tmp_path / "fp32.onnx", threads=2)(photos)
-    parity.check_outputs(tmp_path / "fp32.onnx", Precision.FP32, found, wanted)
-    found, _ = OnnxModel(tmp_path / "fp16.onnx", threads=2)(photos)
+    result, _ = OnnxModel(tmp_path / "fp32.onnx", threads=2)(photos)
+    parity.check_outputs(tmp_path / "fp32.onnx", Precision.FP32, result, expected)
+    result, _ = OnnxModel(tmp_path / "fp16.onnx", threads=2)(photos)
     with pytest.raises(
         ExportError, match=r"half precision cannot hold activations over 65,504.*leave fp16 out \(--variants\)"
     ):
-        parity.check_outputs(tmp_path / "fp16.onnx", Precision.FP16, found, wanted)
+        parity.check_outputs(tmp_path / "fp16.onnx", Precision.FP16, result, expected)

@@ -23,12 +23,12 @@ def test_zero_augmentation_is_the_identity() -> None:
 
 
 def test_flip_mirrors_the_photo() -> None:
-    found = changed(photos(), NOTHING.model_copy(update={"flip": True}), seeded_generator(0))
-    mirrored = [torch.equal(new, old.flip(1)) for new, old in zip(found, photos(), strict=True)]
-    same = [torch.equal(new, old) for new, old in zip(found, photos(), strict=True)]
-    assert all(one != other for one, other in zip(mirrored, same, strict=True))
+    result = changed(photos(), NOTHING.model_copy(update={"flip": True}), seeded_generator(0))
+    mirrored = [torch.equal(new, old.flip(1)) for new, old in zip(result, photos(), strict=True)]
+    is_unchanged = [torch.equal(new, old) for new, old in zip(result, photos(), strict=True)]
+    assert all(is_mirrored != other for is_mirrored, other in zip(mirrored, is_unchanged, strict=True))
     assert any(mirrored)
-    assert any(same)
+    assert any(is_unchanged)
 
 
 def test_augmentation_is_deterministic_per_seed() -> None:
@@ -39,16 +39,16 @@ def test_augmentation_is_deterministic_per_seed() -> None:
 
 
 def test_zoom_keeps_the_whole_photo_in_the_frame() -> None:
-    """Marks in the four corners are still there after shrinking."""
+    """Marks in the four corners remain visible after zooming out."""
     marked = torch.zeros(32, 64, 64, 3, dtype=torch.uint8)
     for rows in (slice(4, 8), slice(-8, -4)):
         for columns in (slice(4, 8), slice(-8, -4)):
             marked[:, rows, columns] = 255
     config = NOTHING.model_copy(update={"zoom": 0.2, "shift": 0.03, "rotate": 3.0})
-    found = changed(marked, config, seeded_generator(0)).float().mean(dim=3)
-    half = found.shape[1] // 2
+    result = changed(marked, config, seeded_generator(0)).float().mean(dim=3)
+    half = result.shape[1] // 2
     corners = [
-        found[:, rows, columns]
+        result[:, rows, columns]
         for rows in (slice(half), slice(half, None))
         for columns in (slice(half), slice(half, None))
     ]
@@ -57,16 +57,16 @@ def test_zoom_keeps_the_whole_photo_in_the_frame() -> None:
 
 def test_brightness_and_contrast_stay_in_range() -> None:
     config = NOTHING.model_copy(update={"brightness": 0.9, "contrast": 0.9})
-    found = changed(photos(), config, seeded_generator(0))
-    assert found.dtype == torch.uint8
-    assert not torch.equal(found, photos())
+    result = changed(photos(), config, seeded_generator(0))
+    assert result.dtype == torch.uint8
+    assert not torch.equal(result, photos())
 
 
 def test_sharpness_blurs_some_photos_and_sharpens_others() -> None:
-    """Of noise, the differences between neighbours shrink or grow; the mean stays."""
+    """For noise, differences between neighbouring pixels shrink or grow; the mean stays."""
     grey = torch.randint(96, 160, (16, 32, 32, 3), dtype=torch.uint8, generator=seeded_generator(1))
-    found = changed(grey, NOTHING.model_copy(update={"sharpness": 0.8}), seeded_generator(0)).float()
-    rough = found.diff(dim=1).abs().mean(dim=(1, 2, 3)) / grey.float().diff(dim=1).abs().mean(dim=(1, 2, 3))
+    result = changed(grey, NOTHING.model_copy(update={"sharpness": 0.8}), seeded_generator(0)).float()
+    rough = result.diff(dim=1).abs().mean(dim=(1, 2, 3)) / grey.float().diff(dim=1).abs().mean(dim=(1, 2, 3))
     assert rough.min() < 0.5
     assert rough.max() > 1.3
-    assert found.mean() == pytest.approx(float(grey.float().mean()), abs=0.5)
+    assert result.mean() == pytest.approx(float(grey.float().mean()), abs=0.5)

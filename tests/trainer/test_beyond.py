@@ -29,11 +29,11 @@ from trainer.train.losses import Loss, at_least_loss
 
 HIGHEST, SIZE = 20, 64
 TINY = [*QUICK, "--set", "augment.views=1", "--set", f"data.size={SIZE}", "--freeze", "last", "--epochs", 1]
-"""A run in which the head learns, from small photos."""
+"""Flags of a run that trains only the head on small photos."""
 
 
 def bell(quantity: int, width: float) -> np.ndarray:
-    """0, 1, … 20 and more, by hand."""
+    """Return the expected soft target of the quantities 0, 1, … 20 and more."""
     numbers = np.arange(60)
     weights = np.exp(-((numbers - quantity) ** 2) / (2 * width**2))
     weights /= weights.sum()
@@ -42,8 +42,8 @@ def bell(quantity: int, width: float) -> np.ndarray:
 
 @pytest.mark.parametrize(("quantity", "width"), [(0, 0.5), (3, 0.5), (5, 0.5), (6, 0.6), (10, 1.0), (17, 1.7), (20, 2)])
 def test_soft_targets_are_wider_beyond_five(quantity: int, width: float) -> None:
-    found = soft_targets(torch.tensor([quantity]), 0.5, HIGHEST)[0]
-    assert found.numpy() == pytest.approx(bell(quantity, width), abs=1e-6)
+    result = soft_targets(torch.tensor([quantity]), 0.5, HIGHEST)[0]
+    assert result.numpy() == pytest.approx(bell(quantity, width), abs=1e-6)
 
 
 def test_quantities_beyond_the_highest_share_the_last_target() -> None:
@@ -59,9 +59,9 @@ def test_at_least_labels_accept_all_larger_predictions() -> None:
     logits = probabilities.log().requires_grad_()
     beyond_five = 0.1 + 0.15 + 0.05 + 13 * 0.5 / 18
     loss = Loss(TrainConfig(), highest=HIGHEST)
-    found = loss(logits, torch.tensor([~6]))
-    assert found.item() == pytest.approx(-math.log(beyond_five), rel=1e-5)
-    found.backward()
+    result = loss(logits, torch.tensor([~6]))
+    assert result.item() == pytest.approx(-math.log(beyond_five), rel=1e-5)
+    result.backward()
     right = probabilities[0] * (torch.arange(22) >= 6) / beyond_five
     torch.testing.assert_close(logits.grad, (probabilities[0] - right)[None])
     assert at_least_loss(logits, torch.tensor([50])).item() == pytest.approx(-math.log(0.05), rel=1e-5)
@@ -71,8 +71,8 @@ def test_a_step_mixes_exact_and_at_least_labels() -> None:
     logits = torch.linspace(-1, 1, 44).view(2, 22)
     loss = Loss(TrainConfig(), torch.tensor([1.0, 1, 1, 1, 1, 1, 3]), highest=HIGHEST)
     exact = Loss(TrainConfig(), highest=HIGHEST)(logits[:1], torch.tensor([2]))
-    more = at_least_loss(logits[1:], torch.tensor([6]))
-    assert float(loss(logits, torch.tensor([2, ~6]))) == pytest.approx(float(exact + 3 * more[0]) / 4)
+    at_least = at_least_loss(logits[1:], torch.tensor([6]))
+    assert float(loss(logits, torch.tensor([2, ~6]))) == pytest.approx(float(exact + 3 * at_least[0]) / 4)
 
 
 def test_class_mask_treats_quantities_beyond_five_as_one_class() -> None:
@@ -86,8 +86,8 @@ def test_class_mask_treats_quantities_beyond_five_as_one_class() -> None:
 
 def test_class_logits() -> None:
     logits = torch.randn(5, 22, generator=torch.Generator().manual_seed(0))
-    found = torch.softmax(class_logits(logits), dim=1).numpy()
-    assert found == pytest.approx(class_probabilities(torch.softmax(logits, dim=1).numpy()), abs=1e-6)
+    result = torch.softmax(class_logits(logits), dim=1).numpy()
+    assert result == pytest.approx(class_probabilities(torch.softmax(logits, dim=1).numpy()), abs=1e-6)
     assert torch.equal(class_logits(logits[:, :7]), logits[:, :7])
 
 
@@ -99,26 +99,26 @@ def test_temperature_is_fitted_to_the_classes() -> None:
     shift = PriorShift((0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.4), tuple(np.bincount(labels, minlength=7).tolist()))
     moved = class_probabilities(softmax(logits, shift=shift.logits(22)))
     ratios = np.array(shift.shares) * len(labels) / np.array(shift.training_photos)
-    wanted = class_probabilities(softmax(logits)) * ratios
-    assert moved == pytest.approx(wanted / wanted.sum(axis=1, keepdims=True))
-    given = moved[np.arange(len(labels)), labels]
+    expected = class_probabilities(softmax(logits)) * ratios
+    assert moved == pytest.approx(expected / expected.sum(axis=1, keepdims=True))
+    label_probabilities = moved[np.arange(len(labels)), labels]
     assert log_loss(logits, labels, shift=shift) == pytest.approx(
-        np.average(-np.log(given), weights=shift.weights(labels))
+        np.average(-np.log(label_probabilities), weights=shift.weights(labels))
     )
 
 
 def test_errors_over_all_quantities() -> None:
-    """Medians 2, 8 and "more than 20", which counts as 21, of photos of 2, 11 and 40 items."""
+    """The medians are 2, 8 and "more than 20", which counts as 21; the photos show 2, 11 and 40 items."""
     distribution = np.zeros((3, 22))
     distribution[0, [1, 2, 9]] = 0.3, 0.4, 0.3
     distribution[1, [5, 8, 10]] = 0.4, 0.2, 0.4
     distribution[2, [3, 21]] = 0.2, 0.8
-    found = quantity_errors(distribution, np.array([2, 11, 40]), ["a", "b", "c"])
-    assert found.photos == 3
-    assert found.mae.value == pytest.approx((0 + 3 + 19) / 3)
-    assert found.rmse.value == pytest.approx(math.sqrt((0 + 9 + 361) / 3))
-    assert found.mae.low == 0
-    assert found.mae.high == 19
+    result = quantity_errors(distribution, np.array([2, 11, 40]), ["a", "b", "c"])
+    assert result.photos == 3
+    assert result.mae.value == pytest.approx((0 + 3 + 19) / 3)
+    assert result.rmse.value == pytest.approx(math.sqrt((0 + 9 + 361) / 3))
+    assert result.mae.low == 0
+    assert result.mae.high == 19
     seven = quantity_errors(class_probabilities(distribution), np.array([2, 11, 40]), ["a", "b", "c"])
     assert seven.mae.value == pytest.approx((0 + 5 + 34) / 3)
     counts = counts_of(distribution, np.array([2, 6, 6]), ["a", "b", "c"])
@@ -144,8 +144,8 @@ def index_of(data: Data, folder: Path, labels: dict[str, object]) -> DataConfig:
 
 def test_at_least_labels_are_read(data: Data, tmp_path: Path) -> None:
     config = index_of(data, tmp_path, {f"{number:05}": label for number, label in enumerate(LABELS)})
-    found = [(row.quantity, row.at_least_loss) for row in read_index(config)[: len(LABELS)]]
-    assert found == list(LABELS.values())
+    result = [(row.quantity, row.at_least_loss) for row in read_index(config)[: len(LABELS)]]
+    assert result == list(LABELS.values())
     assert [row.label for row in read_index(config)[: len(LABELS)]] == ["6+", "9+", "6+", "6+", "3+", "12"]
 
 
@@ -162,17 +162,17 @@ def test_photos_without_a_known_class_are_for_training_only(data: Data, tmp_path
     splits = load_dataset(index_of(data, tmp_path, {})).splits
     learned, measured = splits[Split.TRAIN].keys[0], splits[Split.TEST].keys[:2]
     config = index_of(data, tmp_path, {learned: "3+", measured[0]: "3+", measured[1]: "6+"})
-    found = load_dataset(config)
-    assert found[Split.TRAIN].targets[0] == ~3
-    assert found[Split.TEST].keys == splits[Split.TEST].keys[1:]
-    assert found[Split.TEST].labels[0] == 6
-    assert found[Split.TEST].targets[0] == ~6
+    result = load_dataset(config)
+    assert result[Split.TRAIN].targets[0] == ~3
+    assert result[Split.TEST].keys == splits[Split.TEST].keys[1:]
+    assert result[Split.TEST].labels[0] == 6
+    assert result[Split.TEST].targets[0] == ~6
     assert measured[0] not in load_photos(config)[0].keys
 
 
 @pytest.mark.parametrize("highest", [5, HIGHEST])
 def test_from_photos_to_metrics(data: Data, tmp_path: Path, highest: int) -> None:
-    """With labels of both kinds; quantities are measured where they are known."""
+    """Uses exact and "at least" labels; quantity errors are measured on exact labels."""
     train = load_dataset(index_of(data, tmp_path, {}))[Split.TRAIN].keys[0]
     test = next(row.key for row in load_dataset(index_of(data, tmp_path, {}))[Split.TEST].rows if row.quantity > 5)
     config = index_of(data, tmp_path, {train: "6+", test: "6+"})
@@ -186,8 +186,8 @@ def test_from_photos_to_metrics(data: Data, tmp_path: Path, highest: int) -> Non
     run_cli("export", run / "best.pt", "--out", bundle, "--variants", "int8,fp32", "--max-loss", 1)
     card = Bundle(bundle).card
     assert card.highest == highest
-    found, _ = OnnxModel(Bundle(bundle).model_path(Precision.INT8))(np.zeros((2, SIZE, SIZE, 3), np.uint8))
-    assert found.shape == (2, highest + 2)
+    result, _ = OnnxModel(Bundle(bundle).model_path(Precision.INT8))(np.zeros((2, SIZE, SIZE, 3), np.uint8))
+    assert result.shape == (2, highest + 2)
     photos = card.metrics["test"].photos
     assert card.metrics["test"].quantities is not None
     assert card.metrics["test"].quantities.photos == photos - 1

@@ -32,12 +32,12 @@ def test_log_loss_by_hand() -> None:
 
 @pytest.mark.parametrize("right", [True, False])
 def test_three_photos_barely_change_the_temperature(right: bool) -> None:
-    """Their loss alone has its minimum at the end of any interval: 0.05 if all are right, 20 if all are wrong."""
+    """Without a prior, the optimum is at the end of the interval: 0.05 if all are right, 20 if all are wrong."""
     logits = np.tile([4.0, 0, 0, 0, 0, 0, 0], (3, 1))
-    found = best_temperature(logits, np.full(3, 0 if right else 1))
-    assert (0.9 < found < 1) if right else (1 < found < 2.5)
-    again = best_temperature(np.repeat(logits, 1000, axis=0), np.full(3000, 0 if right else 1))
-    assert (again < 0.5) if right else (again > 15)
+    result = best_temperature(logits, np.full(3, 0 if right else 1))
+    assert (0.9 < result < 1) if right else (1 < result < 2.5)
+    repeated = best_temperature(np.repeat(logits, 1000, axis=0), np.full(3000, 0 if right else 1))
+    assert (repeated < 0.5) if right else (repeated > 15)
 
 
 def test_temperature_is_one_without_photos() -> None:
@@ -48,10 +48,10 @@ def test_many_photos_outweigh_the_prior() -> None:
     random = np.random.default_rng(1)
     logits = random.normal(size=(1000, 7)) * 2
     labels = np.array([random.choice(7, p=row) for row in softmax(logits)])
-    found = best_temperature(3 * logits, labels)
-    step = 0.01 * found
-    assert log_loss(3 * logits, labels, found) < log_loss(3 * logits, labels, found + 5 * step)
-    assert log_loss(3 * logits, labels, found) < log_loss(3 * logits, labels, found - 5 * step)
+    result = best_temperature(3 * logits, labels)
+    step = 0.01 * result
+    assert log_loss(3 * logits, labels, result) < log_loss(3 * logits, labels, result + 5 * step)
+    assert log_loss(3 * logits, labels, result) < log_loss(3 * logits, labels, result - 5 * step)
 
 
 def test_few_photos_add_a_note() -> None:
@@ -61,13 +61,13 @@ def test_few_photos_add_a_note() -> None:
 
 
 SHIFT = PriorShift((0.4, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1), (10, 30, 10, 10, 10, 10, 0))
-"""Empty bins are five times as common as in training, of 80 photos; the last class was not learned."""
+"""Class shares and the 80 training photos by class: empty bins are rarer in training, the last class is unknown."""
 
 
 def test_prior_shift_multiplies_probabilities_by_the_ratio_of_shares() -> None:
     moved = softmax(np.log(np.array([[0.2, 0.3, 0.1, 0.1, 0.1, 0.2]])), shift=SHIFT.logits()[:6])[0]
-    wanted = np.array([0.2 * 0.4 / (10 / 80), 0.3 * 0.1 / (30 / 80), *[0.1 * 0.1 * 8] * 3, 0.2 * 0.1 * 8])
-    assert moved == pytest.approx(wanted / wanted.sum())
+    expected = np.array([0.2 * 0.4 / (10 / 80), 0.3 * 0.1 / (30 / 80), *[0.1 * 0.1 * 8] * 3, 0.2 * 0.1 * 8])
+    assert moved == pytest.approx(expected / expected.sum())
     assert SHIFT.logits()[6] == 0
 
 
@@ -80,7 +80,7 @@ def test_prior_shift_weights_photos_by_class_share() -> None:
 
 
 def test_temperature_with_prior_shift() -> None:
-    """Photos of an empty bin are scored too surely, all others rightly: it counts how many bins are empty."""
+    """Predictions for empty bins are overconfident, all others calibrated, so the share of empty bins matters."""
     random = np.random.default_rng(2)
     logits = random.normal(size=(6000, 7)) * 2
     labels = np.array([random.choice(7, p=row) for row in softmax(logits)])

@@ -1,4 +1,4 @@
-"""`calibrate` and `self-check`: the photos that new parts of a card are made of, and the commands' output."""
+"""The commands `calibrate` and `self-check`: the photos they use and their output."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from trainer.data.split import Split, split_of
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
-    """A model that was trained with another split than the usual one."""
+    """Write a model that was trained with another split than the default."""
     folder = write_grey_bundle(tmp_path, "v1")
     card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
     card["training"] = {"config": {"data": {"photos": "photos", "index": "index.csv", "split_seed": 9}}}
@@ -29,7 +29,7 @@ def in_split(split: Split, seed: int) -> int:
 
 
 def test_default_splits_were_not_used_for_training(bundle: Path, grey: Data) -> None:
-    """By the split of its own training: by another one it would have learned from most of them."""
+    """Splits follow the model's own training; otherwise most photos would be training photos."""
     run_cli("calibrate", bundle, *grey.flags)
     card = Bundle(bundle).card
     assert card.calibration is not None
@@ -40,16 +40,16 @@ def test_default_splits_were_not_used_for_training(bundle: Path, grey: Data) -> 
 
 
 def test_all_photos_of_other_bins_are_used_with_every(bundle: Path, grey: Data) -> None:
-    """Such as audited ones, which come without a column of splits."""
+    """For example audited photos, whose index has no split column."""
     card = json.loads((bundle / "card.json").read_text(encoding="utf-8"))
     card["training"]["config"]["data"]["split_column"] = "challenge_split"
     (bundle / "card.json").write_text(json.dumps(card), encoding="utf-8")
     run_cli("calibrate", bundle, *grey.flags, "--every")
-    found = Bundle(bundle).card
-    assert found.calibration is not None
-    assert (found.calibration.photos, found.calibration.split) == (140, "all")
-    assert found.reference is not None
-    assert found.reference.photos == 140
+    result = Bundle(bundle).card
+    assert result.calibration is not None
+    assert (result.calibration.photos, result.calibration.split) == (140, "all")
+    assert result.reference is not None
+    assert result.reference.photos == 140
 
 
 def test_self_check_changes_nothing_else_in_the_card(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -80,11 +80,11 @@ def test_empty_split_is_an_error(
 ) -> None:
     before = Bundle(bundle).card
     index = tmp_path / "index.csv"
-    index.write_text(f"key,label,bin_group\n00001,1,{one_of(Split.TRAIN)}\n", encoding="utf-8")
-    said = f"error: {index}: no photo of the {split} split; name another with --split, or take all with --every"
-    assert cli_error("calibrate", bundle, "--photos", grey.photos, "--index", index, "--only", only) == said
+    index.write_text(f"key,label,bin_group\n00001,1,{group_in_split(Split.TRAIN)}\n", encoding="utf-8")
+    message = f"error: {index}: no photo of the {split} split; name another with --split, or take all with --every"
+    assert cli_error("calibrate", bundle, "--photos", grey.photos, "--index", index, "--only", only) == message
     assert Bundle(bundle).card == before
 
 
-def one_of(split: Split) -> str:
+def group_in_split(split: Split) -> str:
     return next(f"g{number}" for number in range(140) if split_of(f"g{number}", 9) is split)

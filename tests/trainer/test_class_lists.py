@@ -18,12 +18,12 @@ from trainer.train.run_files import BEST_CHECKPOINT
 
 
 def write_list(file: Path, data: Data) -> dict[str, list[str]]:
-    """All drawn photos, as the capstone has it: by the paths of their metadata files."""
-    found: dict[str, list[str]] = {}
+    """Write a class list of all drawn photos by the paths of their metadata files, as in the capstone."""
+    result: dict[str, list[str]] = {}
     for row in read_index(DataConfig(photos=data.photos, index=data.index)):
-        found.setdefault(str(row.quantity), []).append(f"data/metadata/{row.key}.json")
-    file.write_text(json.dumps(found), encoding="utf-8")
-    return found
+        result.setdefault(str(row.quantity), []).append(f"data/metadata/{row.key}.json")
+    file.write_text(json.dumps(result), encoding="utf-8")
+    return result
 
 
 def test_a_class_list_replaces_an_index(data: Data, tmp_path: Path) -> None:

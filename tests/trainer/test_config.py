@@ -15,9 +15,9 @@ DATA = {"data.photos": "photos", "data.index": "index.csv"}
 def test_flags_override_the_file(tmp_path: Path) -> None:
     file = tmp_path / "run.toml"
     file.write_text('[data]\nphotos = "a"\nindex = "b.csv"\n[train]\nepochs = 5\nseed = 7\n', encoding="utf-8")
-    found = read_config(file, {"train.epochs": 3, "model.freeze": "layer3"})
-    assert (found.train.epochs, found.train.seed, found.model.freeze) == (3, 7, "layer3")
-    assert found.data.photos == Path("a")
+    result = read_config(file, {"train.epochs": 3, "model.freeze": "layer3"})
+    assert (result.train.epochs, result.train.seed, result.model.freeze) == (3, 7, "layer3")
+    assert result.data.photos == Path("a")
 
 
 @pytest.mark.parametrize(
@@ -78,12 +78,12 @@ def test_parse_assignment(text: str, expected: tuple[str, object]) -> None:
 
 @pytest.mark.parametrize("text", ["1.10", "1_0", "007", "2026-11-29", "1e3", "0x10", "'1.10'", '"1.10"'])
 def test_string_option_keeps_its_source_text(text: str) -> None:
-    found = read_config(
+    result = read_config(
         None, DATA | dict([parse_assignment(f"data.split_column={text}"), parse_assignment("train.epochs=1_0")])
     )
-    assert found.data.split_column == text.strip("'\"")
-    assert found.train.epochs == 10  # TOML has it so
-    assert type(found.train.epochs) is int
+    assert result.data.split_column == text.strip("'\"")
+    assert result.train.epochs == 10  # as TOML parses it
+    assert type(result.train.epochs) is int
 
 
 @pytest.mark.parametrize("text", ["train.epochs", "epochs=3", ""])

@@ -24,17 +24,17 @@ def config_of(data: Data) -> DataConfig:
 
 @pytest.fixture
 def copy(data: Data, tmp_path: Path) -> Data:
-    """A data set that a test may damage."""
+    """Return a copy of the data set that a test may damage."""
     shutil.copytree(data.photos, tmp_path / "photos")
     shutil.copy(data.index, tmp_path / "index.csv")
     return Data(tmp_path)
 
 
 def test_no_group_is_in_two_splits(data: Data) -> None:
-    found = load_dataset(config_of(data))
-    groups = [set(found[split].groups) for split in Split]
-    assert sum(len(part) for part in groups) == len(set.union(*groups)) == 80
-    assert sum(len(found[split]) for split in Split) == 160
+    result = load_dataset(config_of(data))
+    groups = [set(result[split].groups) for split in Split]
+    assert sum(len(group_set) for group_set in groups) == len(set.union(*groups)) == 80
+    assert sum(len(result[split]) for split in Split) == 160
 
 
 def test_adding_photos_keeps_the_splits_of_others(copy: Data) -> None:
@@ -67,7 +67,7 @@ def test_tar_and_folder_give_the_same_photos(data: Data, tmp_path: Path) -> None
 
 
 def test_two_files_with_the_same_key_are_an_error(copy: Data, tmp_path: Path) -> None:
-    """In another folder, or of another kind: which of them does the label mean?"""
+    """In another folder or with another suffix, the label would be ambiguous."""
     (copy.photos / "more").mkdir()
     shutil.copy(copy.photos / "00003.jpg", copy.photos / "more" / "00002.png")
     with pytest.raises(DataError, match=r"photos: .*00002\.jpg and .*more/00002\.png are both photo 00002; keep one"):
@@ -89,15 +89,15 @@ def test_compressed_tar_is_refused(data: Data, tmp_path: Path) -> None:
 def test_unreadable_and_missing_photos_are_named_and_left_out(copy: Data) -> None:
     (copy.photos / "00003.jpg").write_bytes(b"")
     (copy.photos / "00004.jpg").write_bytes(b"not an image")
-    whole = (copy.photos / "00005.jpg").read_bytes()
-    (copy.photos / "00005.jpg").write_bytes(whole[: len(whole) // 2])
+    intact = (copy.photos / "00005.jpg").read_bytes()
+    (copy.photos / "00005.jpg").write_bytes(intact[: len(intact) // 2])
     (copy.photos / "00006.jpg").unlink()
-    found = load_dataset(config_of(copy))
-    assert found.missing == ("00006",)
-    assert sorted(found.unreadable) == ["00003", "00004", "00005"]
-    assert "empty" in found.unreadable["00003"]
-    assert sum(len(found[split]) for split in Split) == 156
-    assert found.facts()["unreadable"] == 3
+    result = load_dataset(config_of(copy))
+    assert result.missing == ("00006",)
+    assert sorted(result.unreadable) == ["00003", "00004", "00005"]
+    assert "empty" in result.unreadable["00003"]
+    assert sum(len(result[split]) for split in Split) == 156
+    assert result.facts()["unreadable"] == 3
 
 
 def test_duplicates_are_reported(copy: Data, capsys: pytest.CaptureFixture[str]) -> None:
@@ -105,15 +105,15 @@ def test_duplicates_are_reported(copy: Data, capsys: pytest.CaptureFixture[str])
     train = next(row for row in rows if row.split is Split.TRAIN and row.quantity == 3)
     held_out = next(row for row in rows if row.split is Split.TEST and row.quantity == 5)
     shutil.copy(copy.photos / f"{train.key}.jpg", copy.photos / f"{held_out.key}.jpg")
-    found = read_data(config_of(copy), Display())
-    same = tuple(sorted((train, held_out), key=lambda row: row.key))
-    assert same in found.duplicates  # as are all the drawings of empty bins
-    assert {row.quantity for copies in found.duplicates if copies != same for row in copies} == {0}
-    said = " ".join(capsys.readouterr().err.split())
-    named = ", ".join(f"{row.key}: {row.quantity}" for row in same)
-    assert "photos in more than one split, under several keys: 2 (00000: 0, 00008: 0, 00016: 0)" in said
-    assert f"photos with several labels, under several keys: 1 ({named}); at most one is right" in said
-    assert load_dataset(config_of(copy)).duplicates == found.duplicates
+    result = read_data(config_of(copy), Display())
+    duplicates = tuple(sorted((train, held_out), key=lambda row: row.key))
+    assert duplicates in result.duplicates  # like all drawings of empty bins
+    assert {row.quantity for copies in result.duplicates if copies != duplicates for row in copies} == {0}
+    output = " ".join(capsys.readouterr().err.split())
+    named = ", ".join(f"{row.key}: {row.quantity}" for row in duplicates)
+    assert "photos in more than one split, under several keys: 2 (00000: 0, 00008: 0, 00016: 0)" in output
+    assert f"photos with several labels, under several keys: 1 ({named}); at most one is right" in output
+    assert load_dataset(config_of(copy)).duplicates == result.duplicates
 
 
 def test_nothing_readable_is_an_error(copy: Data) -> None:
@@ -144,8 +144,8 @@ def test_classes_are_those_of_the_training_photos(copy: Data) -> None:
 
 def test_held_out_photos_must_show_learned_classes(copy: Data) -> None:
     rows = [(row.key, row.quantity, row.group) for row in read_index(config_of(copy))]
-    shown = [row for row in rows if (row[1] == 4) == (split_of(row[2]) is Split.VALIDATION)]
-    write_index(copy.index, shown)
+    selected = [row for row in rows if (row[1] == 4) == (split_of(row[2]) is Split.VALIDATION)]
+    write_index(copy.index, selected)
     with pytest.raises(DataError, match=r"validation photos show only quantities that no training photo shows \(4\)"):
         load_dataset(config_of(copy))
 
@@ -185,16 +185,18 @@ def test_without_a_group_column_each_photo_is_its_own_group(copy: Data, capsys: 
     )
     display = Display()
     read_data(config, display)
-    read_data(config, display)  # as the next step of a pipeline does
+    read_data(config, display)  # as by the next step of a pipeline
     assert " ".join(capsys.readouterr().err.split()).count(warning) == 1
-    read_data(config.model_copy(update={"group_column": ""}), Display())  # which says that each is of another bin
+    read_data(config.model_copy(update={"group_column": ""}), Display())  # each photo is of another bin
     assert warning not in " ".join(capsys.readouterr().err.split())
-    with pytest.raises(DataError, match=r"no column 'shelf' .* set data\.group_column"):  # one that was asked for
+    with pytest.raises(DataError, match=r"no column 'shelf' .* set data\.group_column"):  # explicitly requested
         read_index(config.model_copy(update={"group_column": "shelf"}))
 
 
 def test_an_empty_group_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "index.csv").write_text(",key,label,bin_group\n0,a,1,\n", encoding="utf-8")  # as pandas numbers rows
+    (tmp_path / "index.csv").write_text(
+        ",key,label,bin_group\n0,a,1,\n", encoding="utf-8"
+    )  # the index column of pandas
     config = DataConfig(photos=tmp_path, index=tmp_path / "index.csv")
     with pytest.raises(DataError, match="line 2: bin_group is empty"):
         read_index(config)
@@ -209,8 +211,8 @@ def test_a_missing_index_is_an_error(tmp_path: Path) -> None:
 def test_keys_are_strings_and_other_columns_are_ignored(tmp_path: Path) -> None:
     index = tmp_path / "index.csv"
     index.write_text("\ufeffwidth,key,label,bin_group\n7,00121,1,00121\n8,121,2,121\n", encoding="utf-8")
-    found = read_index(DataConfig(photos=tmp_path, index=index))
-    assert found == [Row("00121", 1, "00121", split_of("00121")), Row("121", 2, "121", split_of("121"))]
+    result = read_index(DataConfig(photos=tmp_path, index=index))
+    assert result == [Row("00121", 1, "00121", split_of("00121")), Row("121", 2, "121", split_of("121"))]
 
 
 def test_a_split_column_sets_the_splits(tmp_path: Path) -> None:

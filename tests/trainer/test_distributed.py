@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.trainer import together
+from tests.trainer import torchrun_script
 from tests.trainer.drawn import QUICK, SMALL, Data, run_cli
 from trainer.config import DataConfig, TrainConfig, read_config
 from trainer.data.dataset import load_dataset
@@ -25,11 +25,17 @@ from trainer.train import fit as fitting
 from trainer.train.fit import fit
 from trainer.train.run_files import LAST_CHECKPOINT
 
-SCRIPT = Path(together.__file__)
+SCRIPT = Path(torchrun_script.__file__)
 
 
 def torchrun(*arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
-    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={together.PROCESSES}", str(SCRIPT)]
+    launch = [
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        f"--nproc_per_node={torchrun_script.PROCESSES}",
+        str(SCRIPT),
+    ]
     command = [sys.executable, *launch, *(str(argument) for argument in arguments)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"} | variables
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
@@ -37,11 +43,11 @@ def torchrun(*arguments: object, **variables: str) -> subprocess.CompletedProces
 
 @pytest.fixture(scope="module")
 def runs(data: Data, fitted: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the runs that `together.fits` makes, in two processes."""
-    folder = tmp_path_factory.mktemp("together")
+    """Run `torchrun_script.fits` in two processes and return the folder of its runs."""
+    folder = tmp_path_factory.mktemp("distributed")
     done = torchrun("fits", data.photos, data.index, fitted, folder)
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("resumed after epoch 1\n") == 1  # only the leading process speaks
+    assert done.stderr.count("resumed after epoch 1\n") == 1  # only the main process prints
     return folder
 
 
@@ -53,29 +59,33 @@ def state(folder: Path) -> dict[str, torch.Tensor]:
 def test_two_processes_train_like_one(
     data: Data, fitted: Path, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Steps of 32 photos, beside a teacher: in one micro-batch of one process, or in two of two."""
-    monkeypatch.setattr(fitting, "build", fitting.build)  # together replaces it
-    together.use_tiny(norm=False)
-    config = together.config_of(str(data.photos), str(data.index), together.ALONE_32 | {"distil.teachers": [fitted]})
+    """Steps of 32 photos with a teacher: one micro-batch in one process, or two in each of two processes."""
+    monkeypatch.setattr(fitting, "build", fitting.build)  # use_tiny replaces it
+    torchrun_script.use_tiny(norm=False)
+    config = torchrun_script.config_of(
+        str(data.photos), str(data.index), torchrun_script.SINGLE_32 | {"distil.teachers": [fitted]}
+    )
     fit(config, tmp_path / "alone", silent_display())
-    alone, spread = state(tmp_path / "alone"), state(runs / "spread")
-    assert alone.keys() == spread.keys()
-    for name, value in alone.items():
-        torch.testing.assert_close(spread[name], value, rtol=1e-4, atol=1e-6)
+    single_weights, sharded_weights = state(tmp_path / "alone"), state(runs / "spread")
+    assert single_weights.keys() == sharded_weights.keys()
+    for name, value in single_weights.items():
+        torch.testing.assert_close(sharded_weights[name], value, rtol=1e-4, atol=1e-6)
     start = fitting.build(config.model).state_dict()["backbone.first.0.weight"]
-    assert not torch.allclose(alone["backbone.first.0.weight"], start, atol=1e-3)
+    assert not torch.allclose(single_weights["backbone.first.0.weight"], start, atol=1e-3)
 
-    one, other = (checkpoint.load(folder / LAST_CHECKPOINT) for folder in (tmp_path / "alone", runs / "spread"))
-    for mine, theirs in zip(one.history, other.history, strict=True):  # of every validation photo once
-        figures = [name for name in mine if name == "train_loss" or name.startswith("val_")]
-        assert {name: theirs[name] for name in figures} == pytest.approx({name: mine[name] for name in figures})
-    assert (one.facts["processes"], other.facts["processes"]) == (1, 2)
+    single, double = (checkpoint.load(folder / LAST_CHECKPOINT) for folder in (tmp_path / "alone", runs / "spread"))
+    for single_row, double_row in zip(single.history, double.history, strict=True):  # each validation photo counts once
+        figures = [name for name in single_row if name == "train_loss" or name.startswith("val_")]
+        assert {name: double_row[name] for name in figures} == pytest.approx(
+            {name: single_row[name] for name in figures}
+        )
+    assert (single.facts["processes"], double.facts["processes"]) == (1, 2)
 
 
 def test_a_resumed_run_of_two_processes_ends_with_the_same_weights(runs: Path) -> None:
-    one, two = state(runs / "one"), state(runs / "two")
-    assert [name for name in one if not torch.equal(one[name], two[name])] == []
-    assert not torch.equal(one["backbone.first.1.running_mean"], torch.zeros(4))
+    uninterrupted, resumed = state(runs / "one"), state(runs / "two")
+    assert [name for name in uninterrupted if not torch.equal(uninterrupted[name], resumed[name])] == []
+    assert not torch.equal(uninterrupted["backbone.first.1.running_mean"], torch.zeros(4))
     assert "changes" not in checkpoint.load(runs / "two" / LAST_CHECKPOINT).facts
     for folder in (runs / "one", runs / "two"):
         written = ["best.pt", "epochs.csv", "epochs.png", "last.pt"]
@@ -83,7 +93,7 @@ def test_a_resumed_run_of_two_processes_ends_with_the_same_weights(runs: Path) -
 
 
 def test_features_are_computed_once_for_all_processes(runs: Path) -> None:
-    """Two views of the training photos, one of the validation photos; and a teacher's answers to the former."""
+    """Two views of the training photos, one of the validation photos, and a teacher's outputs for the former."""
     shapes = [np.load(file, mmap_mode="r").shape for file in (runs / "frozen" / "features").glob("*.npy")]
     assert sorted(len(shape) for shape in shapes) == [3, 4, 4, 4]
     history = checkpoint.load(runs / "frozen" / LAST_CHECKPOINT).history
@@ -91,7 +101,7 @@ def test_features_are_computed_once_for_all_processes(runs: Path) -> None:
 
 
 def test_the_first_error_ends_all_processes(data: Data, tmp_path: Path) -> None:
-    """The command itself, one process of which loses its photos."""
+    """Run the command with two processes, one of which cannot read its photos."""
     broken = torchrun("command", "fit", *data.flags, "--out", tmp_path, *SMALL, "--epochs", 1, BREAK="1")
     assert broken.returncode != 0
     errors = [line for line in broken.stderr.splitlines() if line.startswith("error:")]
@@ -162,7 +172,7 @@ def test_a_missing_gpu_is_an_error(data: Data, cli_error: Callable[..., str], mo
 
 
 class Mixed(DistributedContext):
-    """Beside a process on a machine without a GPU."""
+    """A context whose other process runs on a machine without a GPU."""
 
     def all_gather(self, found: object) -> list[object]:
         return [found, False]
@@ -190,8 +200,8 @@ def test_a_model_from_a_gpu_is_evaluated_without_one(monkeypatch: pytest.MonkeyP
 
 def test_too_few_photos_for_the_processes(data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     photos = load_dataset(DataConfig(photos=data.photos, index=data.index))
-    config = together.config_of(str(data.photos), str(data.index), together.NOISY)
+    config = torchrun_script.config_of(str(data.photos), str(data.index), torchrun_script.NOISY)
     monkeypatch.setattr(fitting, "build", fitting.build)
-    together.use_tiny(norm=True)
+    torchrun_script.use_tiny(norm=True)
     with pytest.raises(DataError, match="132 training photos are too few for 100 processes"):
         fitting.create_run(config, photos, tmp_path, tmp_path, silent_display(), DistributedContext(0, 100))

@@ -24,8 +24,8 @@ from trainer.train import checkpoint
 from trainer.train.run_files import BEST_CHECKPOINT
 from worker.engine import Engine, SelfCheckResult
 
-FEW = 0.5
-"""Of 18 validation photos one more or less right is 6 points: the default of half a point would be chance."""
+LOOSE_TOLERANCE = 0.5
+"""Of 18 validation photos, one is 6 percentage points, so the default tolerance of half a point is too small."""
 
 
 @pytest.fixture(scope="session")
@@ -33,7 +33,7 @@ def bundle(fitted: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     folder = tmp_path_factory.mktemp("export") / "bundle"
     run_cli(
         "export", fitted / BEST_CHECKPOINT, "--out", folder, "--variants", "int8,fp32,fp16", "--version", "v1",
-        "--note", "Drawn.", "--max-loss", FEW,
+        "--note", "Drawn.", "--max-loss", LOOSE_TOLERANCE,
     )  # fmt: skip
     return Bundle(folder)
 
@@ -63,7 +63,7 @@ def test_card_contains_metrics_and_training_facts(bundle: Bundle) -> None:
     ]  # fmt: skip
     assert card.metrics["test"].photos == 10
     assert card.training["data"]["photos"]["train"] == 132
-    assert card.training["config"]["data"]["photos"] == "photos"  # no path of the machine that trained
+    assert card.training["config"]["data"]["photos"] == "photos"  # no path of the training machine
     assert card.reference is not None
     assert sum(card.reference.predicted) == sum(card.reference.labels) == card.reference.photos == 18
     assert card.reference.groups == 9
@@ -102,16 +102,16 @@ def test_onnx_outputs_equal_torch_outputs(bundle: Bundle, fitted: Path, batch: i
     pixels = load_dataset(saved.config.data)[Split.TEST].pixels(range(batch))
     with torch.inference_mode():
         logits, embedding = saved.model()(torch.from_numpy(pixels))
-    wanted = softmax(logits.numpy(), bundle.card.temperature)
-    found, vectors = OnnxModel(bundle.model_path(Precision.FP32))(pixels)
-    assert found.dtype == vectors.dtype == np.float32
-    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    expected = softmax(logits.numpy(), bundle.card.temperature)
+    result, vectors = OnnxModel(bundle.model_path(Precision.FP32))(pixels)
+    assert result.dtype == vectors.dtype == np.float32
+    np.testing.assert_allclose(result, expected, atol=1e-5)
     np.testing.assert_allclose(vectors, embedding.numpy(), atol=1e-4)
     for precision, atol in ((Precision.FP16, 5e-3), (Precision.INT8, 5e-2)):
-        found, vectors = OnnxModel(bundle.model_path(precision))(pixels)
-        assert found.dtype == vectors.dtype == np.float32
+        result, vectors = OnnxModel(bundle.model_path(precision))(pixels)
+        assert result.dtype == vectors.dtype == np.float32
         assert vectors.shape == (batch, 64)
-        np.testing.assert_allclose(found, wanted, atol=atol)
+        np.testing.assert_allclose(result, expected, atol=atol)
 
 
 def test_failed_check_leaves_no_bundle(
@@ -132,28 +132,28 @@ def test_lack_of_disk_space_is_reported_before_the_export(
 
 
 def test_outputs_beyond_the_tolerance_are_an_error() -> None:
-    wanted = np.full((4, 7), 1 / 7)
-    assert parity.check_outputs(Path("m"), Precision.FP32, wanted, wanted)["largest_difference"] == 0
-    far = wanted.copy()
+    expected = np.full((4, 7), 1 / 7)
+    assert parity.check_outputs(Path("m"), Precision.FP32, expected, expected)["largest_difference"] == 0
+    far = expected.copy()
     far[0, :2] += [0.01, -0.01]
     with pytest.raises(ExportError, match=r"up to 0\.01 .* fp32 may differ by 0\.001"):
-        parity.check_outputs(Path("m"), Precision.FP32, far, wanted)
+        parity.check_outputs(Path("m"), Precision.FP32, far, expected)
     with pytest.raises(ExportError, match="do not sum to 1"):
-        parity.check_outputs(Path("m"), Precision.INT8, wanted * 2, wanted)
+        parity.check_outputs(Path("m"), Precision.INT8, expected * 2, expected)
 
 
 def test_loss_of_accuracy_is_limited() -> None:
     labels = np.arange(200) % 7
-    wanted = np.eye(7)[labels]
-    found = wanted.copy()
-    found[0] = np.eye(7)[1]
-    assert parity.check_accuracy(Path("m"), found, wanted, labels) == pytest.approx(1 / 200)
-    found[7] = np.eye(7)[1]
+    expected = np.eye(7)[labels]
+    result = expected.copy()
+    result[0] = np.eye(7)[1]
+    assert parity.check_accuracy(Path("m"), result, expected, labels) == pytest.approx(1 / 200)
+    result[7] = np.eye(7)[1]
     with pytest.raises(
         ExportError, match=r"99\.00% of 200 validation photos right, .* network 100\.00%; at most 0\.5%"
     ):
-        parity.check_accuracy(Path("m"), found, wanted, labels)
-    assert parity.check_accuracy(Path("m"), wanted, found, labels) < 0  # better is fine
+        parity.check_accuracy(Path("m"), result, expected, labels)
+    assert parity.check_accuracy(Path("m"), expected, result, labels) < 0  # an improvement is accepted
 
 
 def test_outputs_that_depend_on_the_batch_size_are_an_error() -> None:
@@ -174,11 +174,11 @@ def test_unknown_variant_is_an_error(fitted: Path, tmp_path: Path, cli_error: Ca
 def test_file_that_is_not_a_checkpoint_is_an_error(
     command: str, data: Data, tmp_path: Path, cli_error: Callable[..., str]
 ) -> None:
-    """In one line, though torch says it in many."""
+    """The error is one line, although torch's own has many."""
     flags = ["--out", tmp_path / "b"] if command == "export" else []
     message = cli_error(command, data.index, *flags)
-    wanted = "is not a checkpoint, or is damaged; give a best.pt or last.pt that fit has written"
-    assert message == f"error: {data.index}: {wanted}"
+    expected = "is not a checkpoint, or is damaged; give a best.pt or last.pt that fit has written"
+    assert message == f"error: {data.index}: {expected}"
 
 
 def test_checkpoint_and_bundle_have_the_same_metrics(
@@ -186,12 +186,14 @@ def test_checkpoint_and_bundle_have_the_same_metrics(
 ) -> None:
     run_cli("evaluate", fitted / BEST_CHECKPOINT, "--out", tmp_path / "a.json")
     run_cli("evaluate", bundle.folder, "--variant", "fp32", *data.flags, "--out", tmp_path / "b.json")
-    one, other = (json.loads((tmp_path / name).read_text(encoding="utf-8")) for name in ("a.json", "b.json"))
-    assert one["split"] == "test"
-    assert one["data"]["photos"]["test"] == 10
-    for figure in ("accuracy", "rmse", "mae", "within_one", "confusion"):  # the temperature changes no answer
-        assert one["metrics"]["test"][figure] == other["metrics"]["test"][figure]
-    assert other["metrics"]["test"] == bundle.card.metrics["test"].model_dump(mode="json")
+    of_checkpoint, of_bundle = (
+        json.loads((tmp_path / name).read_text(encoding="utf-8")) for name in ("a.json", "b.json")
+    )
+    assert of_checkpoint["split"] == "test"
+    assert of_checkpoint["data"]["photos"]["test"] == 10
+    for figure in ("accuracy", "rmse", "mae", "within_one", "confusion"):  # the temperature changes no count
+        assert of_checkpoint["metrics"]["test"][figure] == of_bundle["metrics"]["test"][figure]
+    assert of_bundle["metrics"]["test"] == bundle.card.metrics["test"].model_dump(mode="json")
     printed = capsys.readouterr().out
     assert "accuracy, %" in printed
     assert "(challenge)" in printed
@@ -203,15 +205,15 @@ def test_evaluating_a_bundle_needs_photos(bundle: Bundle, cli_error: Callable[..
 
 def test_evaluation_is_written_beside_the_checkpoint(fitted: Path) -> None:
     run_cli("evaluate", fitted / BEST_CHECKPOINT, "--split", "validation")
-    found = json.loads((fitted / "evaluation" / "validation.json").read_text(encoding="utf-8"))
-    assert found["metrics"]["validation"]["photos"] == 18
+    result = json.loads((fitted / "evaluation" / "validation.json").read_text(encoding="utf-8"))
+    assert result["metrics"]["validation"]["photos"] == 18
 
 
 @pytest.mark.parametrize("gpus", [0, 1])
 def test_gpu_model_is_exported_on_the_cpu(
     gpus: int, fitted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whether there is a GPU or not: the graph is traced where its example photos are."""
+    """The graph is traced on the device of its example photos, even if there is a GPU."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     saved = checkpoint.load(fitted / BEST_CHECKPOINT)
     train = saved.config.train.model_copy(update={"device": "cuda"})
@@ -222,14 +224,23 @@ def test_gpu_model_is_exported_on_the_cpu(
 
 
 def test_probabilities_are_corrected_to_the_class_shares(fitted: Path, data: Data, tmp_path: Path) -> None:
-    """Whatever the training photos' shares were: here bins of more items are the more common."""
+    """The correction replaces the training photos' shares; here bins with more items are more common."""
     saved = checkpoint.load(fitted / BEST_CHECKPOINT)
     shares = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0)
     saved.config = saved.config.model_copy(
         update={"data": saved.config.data.model_copy(update={"class_shares": shares})}
     )
     checkpoint.save(tmp_path / BEST_CHECKPOINT, saved)
-    run_cli("export", tmp_path / BEST_CHECKPOINT, "--out", tmp_path / "moved", "--variants", "fp32", "--max-loss", FEW)
+    run_cli(
+        "export",
+        tmp_path / BEST_CHECKPOINT,
+        "--out",
+        tmp_path / "moved",
+        "--variants",
+        "fp32",
+        "--max-loss",
+        LOOSE_TOLERANCE,
+    )
     bundle = Bundle(tmp_path / "moved")
     test = load_dataset(saved.config.data)[Split.TEST]
     pixels = test.pixels(range(len(test)))
@@ -238,9 +249,9 @@ def test_probabilities_are_corrected_to_the_class_shares(fitted: Path, data: Dat
     trained = np.array(saved.facts["data"]["labels"]["train"])
     assert trained.sum() == 132
     ratios = (np.array(shares) / 28) / (trained / 132)
-    ratios = np.append(ratios, [ratios[-1]] * (logits.shape[1] - 7))  # all beyond 5 move together
-    wanted = softmax(logits, bundle.card.temperature) * ratios
-    wanted /= wanted.sum(axis=1, keepdims=True)
-    found = OnnxModel(bundle.model_path(Precision.FP32))(pixels)[0]
-    np.testing.assert_allclose(found, wanted, atol=1e-4)
+    ratios = np.append(ratios, [ratios[-1]] * (logits.shape[1] - 7))  # all quantities beyond 5 have the same ratio
+    expected = softmax(logits, bundle.card.temperature) * ratios
+    expected /= expected.sum(axis=1, keepdims=True)
+    result = OnnxModel(bundle.model_path(Precision.FP32))(pixels)[0]
+    np.testing.assert_allclose(result, expected, atol=1e-4)
     assert "shares of bins by number of items: 0: 3.6%, 1: 7.1%, 2: 10.7%," in " ".join(bundle.card.notes)

@@ -26,9 +26,9 @@ def config(data: Data) -> Config:
 
 @pytest.fixture
 def photos(config: Config) -> PhotoSet:
-    """Eight of them: 200 kB of features in each view."""
-    every, _, _ = load_photos(config.data)
-    return every.filter(lambda row: row.key < "00008")
+    """Return eight photos, with 200 kB of features per view."""
+    all_photos, _, _ = load_photos(config.data)
+    return all_photos.filter(lambda row: row.key < "00008")
 
 
 def unseen(batches: Iterator[Batch], _: int, __: str) -> Iterator[Batch]:
@@ -54,17 +54,17 @@ def test_disk_space_is_checked_before_photos_are_read(
 def test_a_disk_that_fills_up_is_an_error(
     config: Config, photos: PhotoSet, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An error, where a mapped file would end the process; and the first view, which was whole, is used again."""
+    """A memory-mapped file would crash the process instead. The complete first view is reused."""
     monkeypatch.setattr(features, "check_free_space", lambda *_: None)
     model = build(config.model)
     with pytest.raises(DiskError, match=r"disk: features of 8 photos in 2 views cannot be written \(No space left"):
         cache(small_disk, config).frozen_features(model, photos, 2)
-    (kept,) = small_disk.glob("*.npy")
+    (complete_view,) = small_disk.glob("*.npy")
     assert not list(small_disk.glob("*.partial"))
-    written = kept.stat().st_mtime_ns
-    found = [(view.shape, view.dtype) for view in cache(small_disk, config).frozen_features(model, photos, 1)]
-    assert found == [((8, 7, 7, 256), np.float16)]
-    assert kept.stat().st_mtime_ns == written
+    written = complete_view.stat().st_mtime_ns
+    result = [(view.shape, view.dtype) for view in cache(small_disk, config).frozen_features(model, photos, 1)]
+    assert result == [((8, 7, 7, 256), np.float16)]
+    assert complete_view.stat().st_mtime_ns == written
 
 
 def test_partial_files_of_killed_runs_are_deleted(config: Config, photos: PhotoSet, tmp_path: Path) -> None:

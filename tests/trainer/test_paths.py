@@ -22,7 +22,7 @@ for arguments in json.load(sys.stdin):
     except SystemExit as ended:
         print("exit", ended.code, file=sys.stderr)
 """
-WRONG = [
+WRONG_PATHS = [
     ("fit --photos nowhere --index INDEX --out run", "nowhere: no such folder or tar of photos"),
     ("fit --photos PHOTOS --index none.csv --out run", "none.csv: cannot be read (No such file or directory)"),
     ("fit --photos PHOTOS --out run", "PHOTOS: there are no labels; give an index"),
@@ -47,7 +47,7 @@ WRONG = [
     ("promote bundle --photos nowhere", "nowhere: no such folder or tar of photos"),
     ("pipeline --config none.toml --work work", "none.toml: cannot be read (No such file or directory)"),
 ]
-"""Commands, and how their error begins."""
+"""Commands and the beginning of their error message."""
 
 
 @pytest.fixture(scope="module")
@@ -55,17 +55,17 @@ def paths(data: Data, fitted: Path) -> dict[str, str]:
     return {"PHOTOS": str(data.photos), "INDEX": str(data.index), "FITTED": str(fitted)}
 
 
-def filled(text: str, paths: dict[str, str]) -> str:
+def fill_paths(text: str, paths: dict[str, str]) -> str:
     for name, path in paths.items():
         text = text.replace(name, path)
     return text
 
 
 @pytest.fixture(scope="module")
-def said(paths: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """What each command prints and exits with, one after the other in one process without torch."""
+def error_lines(paths: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Run all commands in one process without torch; return error messages and exit codes, line by line."""
     folder = tmp_path_factory.mktemp("wrong")
-    commands = json.dumps([filled(command, paths).split() for command, _ in WRONG])
+    commands = json.dumps([fill_paths(command, paths).split() for command, _ in WRONG_PATHS])
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_TORCH], input=commands, cwd=folder, capture_output=True, text=True, timeout=120,
         check=True,
@@ -75,8 +75,10 @@ def said(paths: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> lis
     return done.stderr.splitlines()
 
 
-@pytest.mark.parametrize("number", range(len(WRONG)), ids=[command for command, _ in WRONG])
-def test_wrong_path_is_reported_without_importing_torch(number: int, said: list[str], paths: dict[str, str]) -> None:
-    assert len(said) == 2 * len(WRONG)
-    assert said[2 * number].startswith(f"error: {filled(WRONG[number][1], paths)}")
-    assert said[2 * number + 1] == "exit 1"
+@pytest.mark.parametrize("number", range(len(WRONG_PATHS)), ids=[command for command, _ in WRONG_PATHS])
+def test_wrong_path_is_reported_without_importing_torch(
+    number: int, error_lines: list[str], paths: dict[str, str]
+) -> None:
+    assert len(error_lines) == 2 * len(WRONG_PATHS)
+    assert error_lines[2 * number].startswith(f"error: {fill_paths(WRONG_PATHS[number][1], paths)}")
+    assert error_lines[2 * number + 1] == "exit 1"

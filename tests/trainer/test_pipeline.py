@@ -54,14 +54,14 @@ max_loss = 1.0  # of 20 photos one is 5 points
 
 
 class Stopped(Exception):
-    """A pipeline that was killed."""
+    """Simulated kill of a pipeline."""
 
 
 @pytest.fixture
 def config(s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("BINWATCH_S3_ENDPOINT_URL", s3.endpoint_url)
     monkeypatch.setenv("BINWATCH_BUCKET", s3.bucket)
-    monkeypatch.setenv("BINWATCH_MODEL_DIR", "none")  # so that the first model has nothing to beat
+    monkeypatch.setenv("BINWATCH_MODEL_DIR", "none")  # no initial model to beat
     for folder in ("bin-images", "metadata"):
         for file in sorted((SAMPLES / folder).iterdir()):
             s3.put(f"{folder}/{file.name}", file.read_bytes())
@@ -79,7 +79,7 @@ def test_interrupted_pipeline_promotes_a_model(
     done: list[str] = []
 
     def stopping(step: str) -> None:
-        """Kill the pipeline once, right before `step`; then let it do the step."""
+        """Kill the pipeline once right before `step`, then let the step run."""
         real: Callable[..., object] = getattr(pipeline, step)
 
         def killed(*arguments: object, **options: object) -> object:
@@ -99,9 +99,9 @@ def test_interrupted_pipeline_promotes_a_model(
         assert done[-1] == step
     capsys.readouterr()
     run_cli("pipeline", "--config", config, "--work", work)
-    said = capsys.readouterr().err
+    output = capsys.readouterr().err
     for step in ("fit", "evaluate", "export"):
-        assert f"{step}: done before" in said  # five starts, and each step was done once
+        assert f"{step}: done before" in output  # five starts, and each step ran once
 
     (run,) = (work / "runs").iterdir()
     current = registry.current()
@@ -112,9 +112,9 @@ def test_interrupted_pipeline_promotes_a_model(
     assert card.training["data"]["photos"] == {"train": 80, "validation": 23, "test": 19}
     assert (run / "evaluation-test.html").exists()
     assert Bundle(run / "bundle").card == card
-    assert {file.name for file in (run / "bundle").iterdir()} == {"card.json", "model-int8.onnx"}  # as asked for
+    assert {file.name for file in (run / "bundle").iterdir()} == {"card.json", "model-int8.onnx"}  # as configured
     assert not list(run.rglob("*.partial"))  # no working files left
-    assert not list(run.rglob("*.npy"))  # nor features: every run would leave gigabytes
+    assert not list(run.rglob("*.npy"))  # and no features, which have gigabytes
 
     settings = Settings(
         bucket=s3.bucket, s3_endpoint_url=s3.endpoint_url, database_url=str(sqlite_records.url),
@@ -128,7 +128,7 @@ def test_interrupted_pipeline_promotes_a_model(
     finally:
         counting.close()
 
-    run_cli("pipeline", "--config", config, "--work", work)  # cron's next turn
+    run_cli("pipeline", "--config", config, "--work", work)  # the next start by cron
     assert "nothing to do" in capsys.readouterr().err
     assert len(list((work / "runs").iterdir())) == 1
 
@@ -150,9 +150,9 @@ def test_model_that_is_not_better_is_not_an_error(
     monkeypatch.setattr(pipeline.report, "write", lambda *_: None)
     monkeypatch.setattr(pipeline, "export", export)
     run_cli("pipeline", "--config", config, "--work", tmp_path / "work")
-    said = " ".join(capsys.readouterr().err.split())
-    assert "not promoted: resnet50v2-" in said
-    assert "is not found to be better than first on 19 test photos" in said
+    output = " ".join(capsys.readouterr().err.split())
+    assert "not promoted: resnet50v2-" in output
+    assert "is not found to be better than first on 19 test photos" in output
     state = next((tmp_path / "work" / "runs").glob("*/pipeline.json"))
     assert json.loads(state.read_text(encoding="utf-8"))["outcome"]["promoted"] is False
 
@@ -160,7 +160,7 @@ def test_model_that_is_not_better_is_not_an_error(
 def test_overtaken_promotion_leaves_the_run_unfinished(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli_error: Callable[..., str]
 ) -> None:
-    """The next turn compares with the model that came between."""
+    """The next start compares with the model that was promoted in the meantime."""
     for step in ("fit", "evaluate", "export"):
         monkeypatch.setattr(pipeline, step, lambda *_, **__: None)
     monkeypatch.setattr(pipeline.report, "write", lambda *_: None)

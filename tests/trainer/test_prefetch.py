@@ -1,4 +1,4 @@
-"""Prefetching: batches arrive unchanged and in order, and the next copy is already under way."""
+"""Prefetching: batches stay unchanged and in order, and the next copy starts early."""
 
 from __future__ import annotations
 
@@ -33,24 +33,26 @@ def test_batches_are_unchanged_on_a_cpu() -> None:
         stages.append(stage)
         yield
 
-    assert all(one is two for one, two in zip(prefetch(batches, "cpu", clock), batches, strict=True))
+    assert all(
+        prefetched is original for prefetched, original in zip(prefetch(batches, "cpu", clock), batches, strict=True)
+    )
     assert set(stages) == {Stage.WAIT}
 
 
 def test_the_next_copy_starts_before_a_batch_is_yielded() -> None:
-    said: list[str] = []
+    events: list[str] = []
 
-    def say(what: str, about: Batch) -> Batch:
-        said.append(f"{what} {int(about.inputs[0, 0, 0, 0])}")
+    def say(event: str, about: Batch) -> Batch:
+        events.append(f"{event} {int(about.inputs[0, 0, 0, 0])}")
         return about
 
     def send(sent: Batch) -> Callable[[], Batch]:
         say("send", sent)
         return lambda: say("arrived", sent)
 
-    for found in copy_ahead([batch(number) for number in range(3)], send):
-        say("work", found)
-    assert said == [
+    for result in copy_ahead([batch(number) for number in range(3)], send):
+        say("work", result)
+    assert events == [
         "send 0", "send 1", "arrived 0", "work 0", "send 2", "arrived 1", "work 1", "arrived 2", "work 2"
     ]  # fmt: skip
     assert list(copy_ahead([], send)) == []
@@ -58,26 +60,26 @@ def test_the_next_copy_starts_before_a_batch_is_yielded() -> None:
 
 def test_all_tensors_are_moved_except_step_quantities() -> None:
     sent = batch(1)
-    found = map_tensors(sent, lambda each: each.to("meta"))
+    result = map_tensors(sent, lambda each: each.to("meta"))
     assert sent.augment_params is not None
-    assert found.augment_params is not None
-    assert found.augment_params.sharpness is not None
-    tensors = [found.inputs, found.quantities, found.augment_params.affine, found.augment_params.brightness]
-    tensors += [found.augment_params.contrast, found.augment_params.sharpness]
+    assert result.augment_params is not None
+    assert result.augment_params.sharpness is not None
+    tensors = [result.inputs, result.quantities, result.augment_params.affine, result.augment_params.brightness]
+    tensors += [result.augment_params.contrast, result.augment_params.sharpness]
     assert [each.device.type for each in tensors] == ["meta"] * 6
-    assert found.step_quantities is sent.step_quantities
-    assert found.photos == 3
+    assert result.step_quantities is sent.step_quantities
+    assert result.photos == 3
 
 
 @needs_gpu
 def test_batches_are_unchanged_on_a_gpu() -> None:
-    """Many batches, and work on each that takes longer than a copy: none may be overwritten while it is worked on."""
+    """With work that takes longer than a copy, no batch may be overwritten while it is in use."""
     batches = [batch(number, photos=64) for number in range(40)]
     sums = []
-    for found in prefetch(batches, "cuda"):
-        assert found.inputs.is_cuda
-        assert found.augment_params is not None
-        assert found.augment_params.affine.is_cuda
+    for result in prefetch(batches, "cuda"):
+        assert result.inputs.is_cuda
+        assert result.augment_params is not None
+        assert result.augment_params.affine.is_cuda
         torch.cuda._sleep(2_000_000)
-        sums.append(found.inputs.sum())
+        sums.append(result.inputs.sum())
     assert [int(each) for each in sums] == [int(each.inputs.sum()) for each in batches]

@@ -24,7 +24,7 @@ from binwatch.settings import Settings
 from testing.services.faulty_s3 import FaultyS3, refuse
 from testing.services.proxy import Proxy
 from testing.services.s3 import S3
-from tests.conftest import NO_ONE
+from tests.conftest import UNREACHABLE_URL
 from tests.trainer.drawn import run_cli
 from trainer.config import DataConfig
 from trainer.data.index import read_index
@@ -58,12 +58,12 @@ def key_of(number: int) -> str:
 
 
 def objects() -> dict[str, bytes]:
-    """48 bins in the public bucket's layout; each pair of neighbours shares a product."""
-    found = {}
+    """Return 48 bins in the layout of the public bucket; each pair of neighbours shares a product."""
+    result = {}
     for number, quantity in enumerate(QUANTITIES):
-        found[f"bin-images/{key_of(number)}.jpg"] = jpeg(number)
-        found[f"metadata/{key_of(number)}.json"] = metadata(quantity, f"P{number // 2}", f"own{number}")
-    return found
+        result[f"bin-images/{key_of(number)}.jpg"] = jpeg(number)
+        result[f"metadata/{key_of(number)}.json"] = metadata(quantity, f"P{number // 2}", f"own{number}")
+    return result
 
 
 @pytest.fixture
@@ -128,12 +128,12 @@ def test_list_is_balanced(source: Path, tmp_path: Path) -> None:
 
 
 def test_output_suggests_the_fit_command(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """With the option that fit insists on if photos were squashed to its own input size."""
-    for size, more in ((16, ""), (224, " --set data.jpeg_quality=95")):
+    """It contains the option that `fit` requires if photos were squashed to its input size."""
+    for size, option in ((16, ""), (224, " --set data.jpeg_quality=95")):
         out = tmp_path / str(size)
         run_cli("prepare", "--from", source, "--out", out, "--per-class", 1, "--size", size)
-        wanted = f"python -m trainer fit --photos {out}/bin-images --index {out}/manifest.csv --out RUN{more}"
-        assert capsys.readouterr().err.splitlines()[-1] == f"fit with it: {wanted}"
+        expected = f"python -m trainer fit --photos {out}/bin-images --index {out}/manifest.csv --out RUN{option}"
+        assert capsys.readouterr().err.splitlines()[-1] == f"fit with it: {expected}"
 
 
 def test_photos_are_squashed_to_size(source: Path, tmp_path: Path, cli_error: Callable[..., str]) -> None:
@@ -177,7 +177,7 @@ def encoded(shade: int, kind: str) -> bytes:
 OTHER_NAMES = {
     "bin-images/a.png": encoded(1, "PNG"),
     "bin-images/b.JPG": encoded(2, "JPEG"),
-    "bin-images/c.jpeg": encoded(3, "PNG"),  # named as what it is not
+    "bin-images/c.jpeg": encoded(3, "PNG"),  # a PNG with the suffix of a JPEG
     "bin-images/d.webp": encoded(4, "WEBP"),
     "bin-images/e.jpg": encoded(5, "JPEG"),
     "bin-images/f.png": encoded(6, "PNG"),
@@ -200,8 +200,8 @@ def test_photo_may_have_any_format_and_a_name_in_capitals(s3: S3, tmp_path: Path
     out = tmp_path / "data"
     run_cli("prepare", "--from", *where, "--out", out, "--all")
     assert {key: row["label"] for key, row in manifest(out).items()} == dict(zip("abcde", "01234", strict=True))
-    kept = {file.name: file.read_bytes() for file in (out / "bin-images").iterdir()}
-    assert kept == {
+    files = {file.name: file.read_bytes() for file in (out / "bin-images").iterdir()}
+    assert files == {
         "a.png": OTHER_NAMES["bin-images/a.png"], "b.jpg": OTHER_NAMES["bin-images/b.JPG"],
         "c.png": OTHER_NAMES["bin-images/c.jpeg"], "d.webp": OTHER_NAMES["bin-images/d.webp"],
         "e.jpg": OTHER_NAMES["bin-images/e.jpg"],
@@ -212,7 +212,7 @@ def test_photo_may_have_any_format_and_a_name_in_capitals(s3: S3, tmp_path: Path
     config = DataConfig(photos=out / "bin-images", index=out / "manifest.csv")
     assert set(open_source(config.photos).sizes()) == {row.key for row in read_index(config)}
     before = {file.name: file.stat().st_mtime_ns for file in (out / "bin-images").iterdir()}
-    run_cli("prepare", "--from", *where, "--out", out, "--all")  # what is there is not fetched again
+    run_cli("prepare", "--from", *where, "--out", out, "--all")  # existing photos are not fetched again
     assert {file.name: file.stat().st_mtime_ns for file in (out / "bin-images").iterdir()} == before
 
 
@@ -244,16 +244,16 @@ def test_bin_without_products_keeps_its_quantity(source: Path, tmp_path: Path, p
 
 
 def test_copies_of_a_photo_are_in_one_split_and_reported(source: Path, tmp_path: Path) -> None:
-    """A test photo that was learned by heart says nothing; two labels of one photo cannot both be right."""
-    same = [key_of(number) for number in range(0, 48, 7)]  # of seven bins, three of which would be in other splits
-    assert len({split_of(key) for key in same}) > 1
-    for key in same:
+    """A copy of a training photo is no valid test photo, and two labels of one photo cannot both be right."""
+    copies = [key_of(number) for number in range(0, 48, 7)]  # of seven bins, three of which would be in other splits
+    assert len({split_of(key) for key in copies}) > 1
+    for key in copies:
         (source / "bin-images" / f"{key}.jpg").write_bytes(jpeg(200))
     out = tmp_path / "data"
     run_cli("prepare", "--from", source, "--out", out, "--all")
     rows = manifest(out)
-    assert len({rows[key]["sha256"] for key in same}) == 1
-    assert {(rows[key]["bin_group"], rows[key]["split"]) for key in same} == {("00001", split_of("00001"))}
+    assert len({rows[key]["sha256"] for key in copies}) == 1
+    assert {(rows[key]["bin_group"], rows[key]["split"]) for key in copies} == {("00001", split_of("00001"))}
     neighbours = {key_of(number // 2 * 2) for number in range(0, 48, 7)}  # which share a product with one of them
     assert {rows[key]["bin_group"] for key in neighbours} == {"00001"}
     assert len(rows) == 48
@@ -262,7 +262,7 @@ def test_copies_of_a_photo_are_in_one_split_and_reported(source: Path, tmp_path:
     assert "**1 of them have contradictory labels, of which at most one can be right.**" in report
     assert "- 00001: 1, 00008: 4, 00015: 1, 00022: 0, 00029: 2" in report
     with (out / "copies.csv").open(encoding="utf-8", newline="") as file:
-        assert [row["key"] for row in csv.DictReader(file)] == same
+        assert [row["key"] for row in csv.DictReader(file)] == copies
 
 
 def test_copies_in_two_splits_of_an_earlier_release_are_not_both_used(source: Path, tmp_path: Path) -> None:
@@ -298,11 +298,13 @@ def test_audits_are_labels(source: Path, tmp_path: Path) -> None:
 
 
 def test_only_blind_audits_with_a_number_are_labels(source: Path, tmp_path: Path) -> None:
-    """What the monitor's own export is read as, tests/monitor/test_export.py tells."""
-    audits, at, out = tmp_path / "audits.csv", "2026-11-20T08:15:00+00:00", tmp_path / "data"
-    said = [("1", "count", 5, 1), ("2", "count", 5, 0), ("3", "at_least", 5, 1), ("4", "cannot_tell", "", 1)]
-    rows = [f"audit,b,0000{bin_},{a},{n},,,,{blind},{at},k/{bin_}.jpg,e,1,m,3," for bin_, a, n, blind in said]
-    draw = f"draw,b,00005,,,,,,,{at},k/5.jpg,e,1,m,3,0.5"
+    """tests/monitor/test_export.py tests this with the monitor's own export."""
+    audits, audited_at, out = tmp_path / "audits.csv", "2026-11-20T08:15:00+00:00", tmp_path / "data"
+    audited = [("1", "count", 5, 1), ("2", "count", 5, 0), ("3", "at_least", 5, 1), ("4", "cannot_tell", "", 1)]
+    rows = [
+        f"audit,b,0000{bin_},{a},{n},,,,{blind},{audited_at},k/{bin_}.jpg,e,1,m,3," for bin_, a, n, blind in audited
+    ]
+    draw = f"draw,b,00005,,,,,,,{audited_at},k/5.jpg,e,1,m,3,0.5"
     audits.write_text("\n".join([",".join(AUDIT_FILE_COLUMNS), *rows, draw, ""]), encoding="utf-8")
     run_cli("prepare", "--from", source, "--out", out, "--all", "--audits", audits)
     rows_of = manifest(out)
@@ -321,7 +323,7 @@ def test_only_blind_audits_with_a_number_are_labels(source: Path, tmp_path: Path
 
 
 def test_audit_labels_are_kept_until_newer_audits(source: Path, tmp_path: Path) -> None:
-    """More photos are added without the file: what a person counted does not become the inventory's number again."""
+    """A later run without the audit file must not replace audited labels by quantities of the inventory."""
     (source / "metadata" / "00002.json").write_bytes(metadata(None))
     keys, audits = tmp_path / "keys.txt", tmp_path / "audits.csv"
     keys.write_text("00001\n00002\n", encoding="utf-8")
@@ -373,7 +375,7 @@ def test_splits_do_not_change_when_photos_are_added(source: Path, tmp_path: Path
     after = manifest(out)
     assert len(after) > len(before)
     assert {key: after[key] for key in before} == before
-    run_cli("prepare", "--from", source, "--out", out, "--per-class", 1)  # what is there stays
+    run_cli("prepare", "--from", source, "--out", out, "--per-class", 1)  # existing photos stay
     assert manifest(out) == after
 
 
@@ -391,14 +393,14 @@ def test_photo_that_links_two_old_groups_is_left_out() -> None:
     assert assign_groups(products, {"3": "3"}) == (dict.fromkeys(products, "3"), {})
 
 
-class Unsteady:
-    """A folder that fails at each photo's first `failures` readings, and for ever after `whole` photos."""
+class FlakyStore:
+    """A store that fails at the first `failures` reads of each photo, and permanently after `max_photos` photos."""
 
     name = "unsteady"
 
-    def __init__(self, folder: Path, failures: int = 0, whole: int = 1000) -> None:
+    def __init__(self, folder: Path, failures: int = 0, max_photos: int = 1000) -> None:
         self._folder = FolderStore(folder)
-        self._failures, self._whole = failures, whole
+        self._failures, self._whole = failures, max_photos
         self.asked: Counter[str] = Counter()
 
     def keys(self) -> Iterator[str]:
@@ -421,21 +423,21 @@ def options(**changes: object) -> PrepareOptions:
 
 
 def test_requests_are_retried_during_an_outage(source: Path, tmp_path: Path) -> None:
-    report = prepare(Unsteady(source, failures=fetch.MAX_ATTEMPTS - 1), options(), tmp_path / "data", Display())
+    report = prepare(FlakyStore(source, failures=fetch.MAX_ATTEMPTS - 1), options(), tmp_path / "data", Display())
     assert len(report.entries) == 48
 
 
 def test_interrupted_run_continues(source: Path, tmp_path: Path) -> None:
     out = tmp_path / "data"
     with pytest.raises(PrepareError, match=r"the network is away; 20 photos are in .*data: the same command continues"):
-        prepare(Unsteady(source, whole=20), options(jobs=1), out, Display())
+        prepare(FlakyStore(source, whole=20), options(jobs=1), out, Display())
     assert not (out / "manifest.csv").exists()
-    here = {file.name for file in (out / "bin-images").iterdir()}
-    assert len(here) == 20
+    present = {file.name for file in (out / "bin-images").iterdir()}
+    assert len(present) == 20
     (out / "bin-images" / "half.jpg.partial").write_bytes(b"half")
-    damaged = out / "bin-images" / sorted(here)[0]
+    damaged = out / "bin-images" / sorted(present)[0]
     damaged.write_bytes(damaged.read_bytes()[:100])
-    place = Unsteady(source)
+    place = FlakyStore(source)
     prepare(place, options(), out, Display())
     assert len(manifest(out)) == 48
     assert len(place.asked) == 48 - 20 + 1
@@ -445,7 +447,7 @@ def test_interrupted_run_continues(source: Path, tmp_path: Path) -> None:
 def test_photo_that_differs_from_the_manifest_is_fetched_again(source: Path, tmp_path: Path) -> None:
     out = tmp_path / "data"
     prepare(FolderStore(source), options(), out, Display())
-    (out / "bin-images" / "00001.jpg").write_bytes(jpeg(200))  # whole, but not what was fetched
+    (out / "bin-images" / "00001.jpg").write_bytes(jpeg(200))  # intact, but not the fetched photo
     prepare(FolderStore(source), options(), out, Display())
     assert (out / "bin-images" / "00001.jpg").read_bytes() == jpeg(0)
 
@@ -480,7 +482,7 @@ def test_lack_of_disk_space_is_reported_before_the_download(
 def test_disk_that_fills_up_during_the_download(
     source: Path, small_disk: Path, tmp_path: Path, cli_error: Callable[..., str], selection: list[object]
 ) -> None:
-    """How many photos there will be is not known at the start, or not how large they are."""
+    """The number of photos, or their size, is unknown at the start."""
     keys = tmp_path / "keys.txt"
     keys.write_text("\n".join(key_of(number) for number in range(4)), encoding="utf-8")  # all of one item
     chosen = [keys if each == "KEYS" else each for each in selection]
@@ -489,15 +491,15 @@ def test_disk_that_fills_up_during_the_download(
     (small_disk / "others").write_bytes(bytes(140_000))
     out = small_disk / "data"
     message = cli_error(*flags, out)
-    # Which file is too much depends on the threads: it may be one of the first.
+    # Which file exceeds the disk depends on the threads: it may be one of the first.
     full = r"\.(jpg|json): cannot be written \(No space left on device\); make room; "
     so_far = r"(\d+ photos? (are|is) in .*/data|nothing was fetched): the same"
     assert re.search(full + so_far, message)
     assert not (out / "manifest.csv").exists()
     assert not list(out.rglob("*.partial"))
-    here = sorted(path.name for path in (out / "bin-images").iterdir())
-    assert here
-    for name in here:
+    present = sorted(path.name for path in (out / "bin-images").iterdir())
+    assert present
+    for name in present:
         assert (out / "bin-images" / name).read_bytes() == (tmp_path / "whole" / "bin-images" / name).read_bytes()
 
     shutil.copytree(out, tmp_path / "larger")
@@ -505,8 +507,8 @@ def test_disk_that_fills_up_during_the_download(
     assert manifest(tmp_path / "larger") == manifest(tmp_path / "whole")
 
 
-class Going:
-    """A bucket that cannot be reached any more after `photos` photos."""
+class VanishingStore:
+    """A store whose bucket becomes unreachable after `photos` photos."""
 
     def __init__(self, place: PhotoStore, proxy: Proxy, photos: int) -> None:
         self._place = place
@@ -532,9 +534,9 @@ def test_outage_of_the_bucket_ends_the_run_which_then_continues(
     place = open_store(f"s3://{s3.bucket}", Settings(), endpoint)
     out = tmp_path / "data"
     with pytest.raises(PrepareError, match=r"Could not connect.*check the endpoint.* photos are in .*data: the same"):
-        prepare(Going(place, s3_proxy, 20), options(), out, Display())
-    here = {path.stem for path in (out / "bin-images").iterdir()}
-    assert 0 < len(here) < 48
+        prepare(VanishingStore(place, s3_proxy, 20), options(), out, Display())
+    present = {path.stem for path in (out / "bin-images").iterdir()}
+    assert 0 < len(present) < 48
     s3_proxy.serve()
     run_cli("prepare", "--from", f"s3://{s3.bucket}", "--endpoint", endpoint, "--out", out, "--all")
     assert len(manifest(out)) == 48
@@ -543,7 +545,9 @@ def test_outage_of_the_bucket_ends_the_run_which_then_continues(
 
 
 def test_unreachable_bucket_is_an_error(tmp_path: Path, cli_error: Callable[..., str]) -> None:
-    message = cli_error("prepare", "--from", "s3://bins", "--endpoint", NO_ONE, "--out", tmp_path / "data", "--all")
+    message = cli_error(
+        "prepare", "--from", "s3://bins", "--endpoint", UNREACHABLE_URL, "--out", tmp_path / "data", "--all"
+    )
     assert 'Could not connect to the endpoint URL: "http://127.0.0.1:9/bins' in message
     assert (
         "check the endpoint, the credentials and the network; nothing was fetched: the same command continues"
@@ -573,17 +577,17 @@ def serve(data: bytes, etag: str) -> Callable[[BaseHTTPRequestHandler], None]:
 
 def test_photo_is_verified_by_its_etag(faulty: FaultyS3) -> None:
     place = open_store("s3://photos", Settings(), faulty.endpoint_url, anonymous=True)
-    whole = jpeg(7)
-    right = hashlib.md5(whole, usedforsecurity=False).hexdigest()
-    answers = iter([serve(whole[:-1] + b"x", right), serve(whole, right)])
+    data = jpeg(7)
+    right = hashlib.md5(data, usedforsecurity=False).hexdigest()
+    answers = iter([serve(data[:-1] + b"x", right), serve(data, right)])
     faulty.answer = lambda handler: next(answers)(handler)
-    assert place.photo("00001") == whole  # the first came damaged
-    faulty.answer = serve(whole, "0" * 32)
-    assert place.photo("00001") == whole  # twice the same: an ETag that is no MD5, as with KMS
-    faulty.answer = serve(whole, "0" * 32 + "-2")
+    assert place.photo("00001") == data  # the first download is damaged
+    faulty.answer = serve(data, "0" * 32)
+    assert place.photo("00001") == data  # two equal downloads: an ETag that is not an MD5, as with KMS
+    faulty.answer = serve(data, "0" * 32 + "-2")
     faulty.requests = 0
-    assert place.photo("00001") == whole
-    assert faulty.requests == 1  # uploaded in parts: not an MD5
+    assert place.photo("00001") == data
+    assert faulty.requests == 1  # multipart upload: not an MD5
 
 
 def test_missing_objects_and_missing_bucket(faulty: FaultyS3) -> None:
@@ -640,7 +644,7 @@ def test_wrong_options_are_reported_before_any_work(
 
 @pytest.mark.parametrize("where", ["folder", "bucket"])
 def test_accents_may_be_in_nfc_or_nfd(where: str, source: Path, s3: S3, tmp_path: Path) -> None:
-    """Of a photo from macOS (NFD), its metadata (NFC), the list and the audits."""
+    """Of the photo from macOS (NFD), of its metadata (NFC), of the list, and of the audits."""
     nfc, nfd = "caf\u00e9", "cafe\u0301"
     (source / "bin-images" / f"{nfd}.jpg").write_bytes(jpeg(90))
     (source / "metadata" / f"{nfc}.json").write_bytes(metadata(2, "Pc"))
@@ -667,7 +671,7 @@ def test_name_that_is_not_utf8_is_an_error(source: Path, tmp_path: Path) -> None
 def test_photos_and_metadata_are_paired_as_by_workers(
     where: str, s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By the folder that a photo is in, and by a list; of a bin with two photos, none is taken in silence."""
+    """Photos are paired by folder and by a list; a bin with two photos is reported."""
     files = {
         "bin-images/A-1/IMG_7.jpg": jpeg(1),
         "bin-images/A-2/IMG_7.jpg": jpeg(2),

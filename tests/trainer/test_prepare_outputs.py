@@ -1,4 +1,4 @@
-"""The files that `prepare` writes run no formulas in a spreadsheet, and are read back unchanged."""
+"""Files of `prepare` are escaped for spreadsheets and read back unchanged."""
 
 from __future__ import annotations
 

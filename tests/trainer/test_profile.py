@@ -1,4 +1,4 @@
-"""`profile`: measurements on real photos, and conclusions from made-up figures."""
+"""`profile`: measurements on real photos, and conclusions from artificial figures."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ PRICES = "# Seen on 1 May, in a region.\nmachine,usd_per_hour,speed\nthis one,2,
 
 @pytest.fixture
 def real(tmp_path: Path) -> Data:
-    """The sample photos, with splits of their own: there are too few for a hash of the group."""
-    found = Data(tmp_path)
-    found.photos = SAMPLES / "bin-images"
+    """Copy the sample photos with a split column, since they are too few to be split by the hash of the group."""
+    result = Data(tmp_path)
+    result.photos = SAMPLES / "bin-images"
     rows = list(csv.DictReader((SAMPLES / "index.csv").read_text(encoding="utf-8").splitlines()))
-    with found.index.open("w", encoding="utf-8", newline="") as out:
+    with result.index.open("w", encoding="utf-8", newline="") as out:
         writer = csv.writer(out)
         writer.writerow(["key", "label", "bin_group", "part"])
         for number, row in enumerate(rows):
-            part = "validation" if number % 10 == 0 else "train"
-            writer.writerow([row["key"], row["label"], row["bin_group"], part])
-    return found
+            split = "validation" if number % 10 == 0 else "train"
+            writer.writerow([row["key"], row["label"], row["bin_group"], split])
+    return result
 
 
 def test_profile_of_real_photos(real: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -47,28 +47,28 @@ def test_profile_of_real_photos(real: Data, tmp_path: Path, capsys: pytest.Captu
     files = ["--prices", tmp_path / "prices.csv", "--json", out]
     run_cli("profile", *real.flags, *SMALL_STEP, *SPLIT, "--seconds", 0.2, *files)
 
-    found = json.loads(out.read_text(encoding="utf-8"))
+    result = json.loads(out.read_text(encoding="utf-8"))
     rows = len(real.index.read_text(encoding="utf-8").splitlines()) - 1
     validation = -(-rows // 10)
-    assert found["photos"] == {"train": rows - validation, "validation": validation, "test": 0}
-    assert list(found["stages"]) == [stage.value for stage in Stage]
-    assert found["stages"]["forward"] > 0
-    assert found["stages"]["augmentation on the device"] > 0
-    timed = found["steps"] * sum(found["stages"].values())
-    assert 0 < timed <= found["usage"]["seconds"]
-    assert found["wait"] == pytest.approx(
-        found["steps"] * found["stages"]["waiting for data"] / found["usage"]["seconds"]
+    assert result["photos"] == {"train": rows - validation, "validation": validation, "test": 0}
+    assert list(result["stages"]) == [stage.value for stage in Stage]
+    assert result["stages"]["forward"] > 0
+    assert result["stages"]["augmentation on the device"] > 0
+    timed = result["steps"] * sum(result["stages"].values())
+    assert 0 < timed <= result["usage"]["seconds"]
+    assert result["wait"] == pytest.approx(
+        result["steps"] * result["stages"]["waiting for data"] / result["usage"]["seconds"]
     )
-    assert sorted(found["readers"], key=int) == ["1", "2", "4"]
-    assert found["machine"]["gpu"] == ""
-    assert found["machine"]["cores"] >= 1
-    assert found["usage"]["own_cores"] > 0
-    epoch = found["photos"]["train"] / found["training"] + validation / found["scoring"] + found["saving_seconds"]
-    assert found["epoch_seconds"] == pytest.approx(epoch)
-    assert found["once_seconds"] == pytest.approx(rows / found["checking"])
-    here, other = found["usd"]
-    assert here["epoch"] == pytest.approx(found["epoch_seconds"] * 2 / 3600)
-    assert other["million_photos"] == pytest.approx(1e6 / found["training"] * 8.5 / 3600)
+    assert sorted(result["readers"], key=int) == ["1", "2", "4"]
+    assert result["machine"]["gpu"] == ""
+    assert result["machine"]["cores"] >= 1
+    assert result["usage"]["own_cores"] > 0
+    epoch = result["photos"]["train"] / result["training"] + validation / result["scoring"] + result["saving_seconds"]
+    assert result["epoch_seconds"] == pytest.approx(epoch)
+    assert result["once_seconds"] == pytest.approx(rows / result["checking"])
+    this_machine, other_machine = result["usd"]
+    assert this_machine["epoch"] == pytest.approx(result["epoch_seconds"] * 2 / 3600)
+    assert other_machine["million_photos"] == pytest.approx(1e6 / result["training"] * 8.5 / 3600)
 
     printed = capsys.readouterr().out
     for text in (
@@ -78,7 +78,7 @@ def test_profile_of_real_photos(real: Data, tmp_path: Path, capsys: pytest.Captu
         "no GPU was used",
         "this one",
         "as here?",
-        *found["verdict"],
+        *result["verdict"],
     ):
         assert text in printed
     assert "Seen on 1 May, in a region." in " ".join(printed.split())
@@ -88,15 +88,15 @@ def test_profile_of_real_photos(real: Data, tmp_path: Path, capsys: pytest.Captu
 def test_profile_with_frozen_layers(data: Data) -> None:
     options = {"model.architecture": "resnet50v2", "model.weights": "none", "model.width": 0.125}
     options |= {"data.photos": data.photos, "data.index": data.index, "model.freeze": "layer2", "augment.views": 1}
-    found = profile(
+    result = profile(
         read_config(None, options | {"train.batch_size": 8, "train.threads": 2}), silent_display(), seconds=0.1
     )
-    assert found.features is not None
-    assert list(found.readers) == [4]
-    assert found.once_seconds == pytest.approx(160 / found.checking + (132 + 18) / found.features)
-    assert found.feature_bytes == pytest.approx(28 * 28 * 64 * 2, rel=0.01)  # float16, and the files' headers
-    gigabytes = (132 + 18) * found.feature_bytes / 1e9
-    assert f"disk: the features of all photos take {gigabytes:.2f} GB" in verdict(found)
+    assert result.features is not None
+    assert list(result.readers) == [4]
+    assert result.once_seconds == pytest.approx(160 / result.checking + (132 + 18) / result.features)
+    assert result.feature_bytes == pytest.approx(28 * 28 * 64 * 2, rel=0.01)  # float16, and the files' headers
+    gigabytes = (132 + 18) * result.feature_bytes / 1e9
+    assert f"disk: the features of all photos take {gigabytes:.2f} GB" in verdict(result)
 
 
 class FakeTime:
@@ -143,43 +143,45 @@ def test_usage_watch_measures_this_process() -> None:
     assert watch.usage.gpu is None
 
 
-def made_up(**changes: object) -> Profile:
-    """4 cores, no GPU; reading at 100 photos/s, a network that would take 400."""
+def make_profile(**changes: object) -> Profile:
+    """Return a profile of 4 cores without a GPU that reads 100 photos/s, with a network that could process 400."""
     facts = {"train.readers": 4, "processes": 1, "augment.views": 4, "train.batch_size": 64, "train.accumulate": 1}
-    found = Profile(Machine(4, 16.0, "", 0.0), facts, {"train": 8000, "validation": 1000, "test": 1000}, 50_000.0)
-    found.training, found.network, found.wait = 98.0, 400.0, 0.62
-    found.readers = {2: 52.0, 4: 100.0, 8: 102.0, 16: 95.0}
-    found.checking, found.scoring, found.saving_seconds = 200.0, 500.0, 3.0
-    found.usage = Usage(10.0, [0.9, 0.8, 1.0, 1.0], 3.6, 2.0)
+    result = Profile(Machine(4, 16.0, "", 0.0), facts, {"train": 8000, "validation": 1000, "test": 1000}, 50_000.0)
+    result.training, result.network, result.wait = 98.0, 400.0, 0.62
+    result.readers = {2: 52.0, 4: 100.0, 8: 102.0, 16: 95.0}
+    result.checking, result.scoring, result.saving_seconds = 200.0, 500.0, 3.0
+    result.usage = Usage(10.0, [0.9, 0.8, 1.0, 1.0], 3.6, 2.0)
     for name, value in changes.items():
-        setattr(found, name, value)
-    return found
+        setattr(result, name, value)
+    return result
 
 
 def test_verdict_data_bound() -> None:
-    said = verdict(made_up())
-    assert said[0] == (
+    advice = verdict(make_profile())
+    assert advice[0] == (
         "data-bound: 62% of a step is spent waiting for photos; the network alone processes 400 a second, reading alone"
         " reaches 100"
     )
-    assert said[1] == "another number of readers is hardly faster (photos/s by readers: 2: 52, 4: 100, 8: 102, 16: 95)"
-    assert said[2] == (
+    assert (
+        advice[1] == "another number of readers is hardly faster (photos/s by readers: 2: 52, 4: 100, 8: 102, 16: 95)"
+    )
+    assert advice[2] == (
         "cores: 3.7 of 4 were busy, 3.6 of them by this process; there is none to spare; a photo takes 36.7 ms of"
         " processor time"
     )
-    assert said[-1] == "disk: training reads 4.9 MB/s of photos; all photos are 0.50 GB"
+    assert advice[-1] == "disk: training reads 4.9 MB/s of photos; all photos are 0.50 GB"
 
 
 def test_more_readers_are_recommended_only_if_faster() -> None:
-    said = verdict(made_up(readers={2: 52.0, 4: 100.0, 8: 190.0}))
-    assert "8 readers instead of 4: 190 photos/s alone; try --set train.readers=8" in said
-    said = verdict(made_up(readers={2: 52.0, 4: 100.0, 8: 190.0}, wait=0.02))
-    assert not any("train.readers" in sentence for sentence in said)
+    advice = verdict(make_profile(readers={2: 52.0, 4: 100.0, 8: 190.0}))
+    assert "8 readers instead of 4: 190 photos/s alone; try --set train.readers=8" in advice
+    advice = verdict(make_profile(readers={2: 52.0, 4: 100.0, 8: 190.0}, wait=0.02))
+    assert not any("train.readers" in sentence for sentence in advice)
 
 
 def test_verdict_compute_bound() -> None:
-    said = verdict(made_up(wait=0.01, network=104.0, readers={4: 900.0}))
-    assert said[0] == (
+    advice = verdict(make_profile(wait=0.01, network=104.0, readers={4: 900.0}))
+    assert advice[0] == (
         "compute-bound: 1% of a step is spent waiting for photos; the network alone processes 104 a second, reading"
         " alone reaches 900;"
         " reading at the same time slows the network to 94% of its speed"
@@ -188,26 +190,26 @@ def test_verdict_compute_bound() -> None:
 
 def test_verdict_with_a_gpu_and_little_memory() -> None:
     usage = Usage(10.0, [0.2] * 4, 0.8, 3.0, 0.37, 5.5)
-    said = verdict(made_up(machine=Machine(4, 0.4, "H100", 80.0), usage=usage))
-    assert "GPU (H100): busy 37% of the time; at most 5.5 of 80.0 GB of its memory" in said
-    assert "memory: at most 3.0 of 0.4 GB, in this process; there is none to spare" in said
-    assert said[-1] == "disk: the photos do not fit into memory, so the disk must read these 4.9 MB/s, in small files"
+    advice = verdict(make_profile(machine=Machine(4, 0.4, "H100", 80.0), usage=usage))
+    assert "GPU (H100): busy 37% of the time; at most 5.5 of 80.0 GB of its memory" in advice
+    assert "memory: at most 3.0 of 0.4 GB, in this process; there is none to spare" in advice
+    assert advice[-1] == "disk: the photos do not fit into memory, so the disk must read these 4.9 MB/s, in small files"
     unknown = Usage(10.0, [0.2] * 4, 0.8, 3.0, None, 5.5)
-    said = verdict(made_up(machine=Machine(4, 16, "H100", 80.0), usage=unknown))
-    assert any("utilisation not known (pip install nvidia-ml-py)" in sentence for sentence in said)
+    advice = verdict(make_profile(machine=Machine(4, 16, "H100", 80.0), usage=unknown))
+    assert any("utilisation not known (pip install nvidia-ml-py)" in sentence for sentence in advice)
 
 
 def test_verdict_warns_of_other_programs() -> None:
-    said = verdict(made_up(usage=Usage(10.0, [1.0] * 4, 1.5, 2.0)))
-    assert said[0] == "NOT A QUIET MACHINE: other programs kept 2.5 of 4 cores busy; measure again"
+    advice = verdict(make_profile(usage=Usage(10.0, [1.0] * 4, 1.5, 2.0)))
+    assert advice[0] == "NOT A QUIET MACHINE: other programs kept 2.5 of 4 cores busy; measure again"
 
 
 def test_costs_are_durations_times_prices() -> None:
-    found = made_up()
-    assert found.epoch_seconds == pytest.approx(8000 / 98 + 1000 / 500 + 3)
-    assert found.once_seconds == pytest.approx(10_000 / 200)
-    here, faster = costs(found, [Price("here", 3.6, None), Price("faster", 3.6, 4.0)])
-    assert here.epoch == pytest.approx(found.epoch_seconds / 1000)
+    result = make_profile()
+    assert result.epoch_seconds == pytest.approx(8000 / 98 + 1000 / 500 + 3)
+    assert result.once_seconds == pytest.approx(10_000 / 200)
+    here, faster = costs(result, [Price("here", 3.6, None), Price("faster", 3.6, 4.0)])
+    assert here.epoch == pytest.approx(result.epoch_seconds / 1000)
     assert here.before_first_epoch == pytest.approx(0.05)
     assert here.million_photos == pytest.approx(1e6 / 98 / 1000)
     assert faster.epoch == pytest.approx(here.epoch / 4)

@@ -30,7 +30,7 @@ from worker.counting import Counting
 def registry(s3: S3, monkeypatch: pytest.MonkeyPatch) -> Registry:
     monkeypatch.setenv("BINWATCH_S3_ENDPOINT_URL", s3.endpoint_url)
     monkeypatch.setenv("BINWATCH_BUCKET", s3.bucket)
-    monkeypatch.setenv("BINWATCH_MODEL_DIR", "none")  # so that the first model has nothing to beat
+    monkeypatch.setenv("BINWATCH_MODEL_DIR", "none")  # no initial model to beat
     return Registry(Objects(Settings()), s3.bucket, "models/")
 
 
@@ -38,11 +38,11 @@ def test_only_a_better_model_is_promoted(
     registry: Registry, grey: Data, tmp_path: Path, cli_error: Callable[..., str]
 ) -> None:
     run_cli(
-        "promote", write_grey_bundle(tmp_path, "v1", sees=0.5)
-    )  # the first: nothing to compare with, no photos needed
+        "promote", write_grey_bundle(tmp_path, "v1", brightness=0.5)
+    )  # the first model is not compared, so no photos are needed
     assert registry.current().version == "v1"
 
-    message = cli_error("promote", write_grey_bundle(tmp_path, "v2", sees=0.4), *grey.flags)
+    message = cli_error("promote", write_grey_bundle(tmp_path, "v2", brightness=0.4), *grey.flags)
     assert "v2 is not found to be better than v1 on" in message
     assert "v1 stays in use (--force promotes in any case)" in message
     assert registry.versions() == ["v1"]
@@ -59,9 +59,9 @@ def test_only_a_better_model_is_promoted(
 def test_first_model_must_beat_the_initial_one(
     registry: Registry, grey: Data, tmp_path: Path, cli_error: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And a rollback puts that back in use."""
-    monkeypatch.setenv("BINWATCH_MODEL_DIR", str(write_grey_bundle(tmp_path, "v0", sees=0.5)))
-    message = cli_error("promote", write_grey_bundle(tmp_path, "v1", sees=0.4), *grey.flags)
+    """A rollback restores the initial model."""
+    monkeypatch.setenv("BINWATCH_MODEL_DIR", str(write_grey_bundle(tmp_path, "v0", brightness=0.5)))
+    message = cli_error("promote", write_grey_bundle(tmp_path, "v1", brightness=0.4), *grey.flags)
     assert "v1 is not found to be better than v0 on" in message
     assert registry.versions() == []
     run_cli("promote", write_grey_bundle(tmp_path, "v2"), *grey.flags)
@@ -82,21 +82,24 @@ def test_model_with_equal_counts_is_not_better(
 
 def test_forced_promotion_is_noted_in_the_card(registry: Registry, grey: Data, tmp_path: Path) -> None:
     run_cli("promote", write_grey_bundle(tmp_path, "v1"))
-    worse = write_grey_bundle(tmp_path, "v2", sees=0.5)
+    worse = write_grey_bundle(tmp_path, "v2", brightness=0.5)
     run_cli("publish", worse)
     run_cli("promote", "v2", *grey.flags, "--force")
     assert registry.current().forced
     (note,) = registry.card("v2").notes
     assert note.startswith("Promoted by --force on ")
     assert "v2 is not found to be better than v1" in note
-    run_cli("publish", worse)  # the note does not make it another model
+    run_cli("publish", worse)  # the note does not change the model's identity
     assert len(registry.card("v2").notes) == 1
 
 
 def test_overtaken_promotion_leaves_no_note(registry: Registry, grey: Data, tmp_path: Path) -> None:
-    """Its comparison was with a model that is in use no more."""
+    """Its comparison was with a model that is no longer in use."""
     run_cli("promote", write_grey_bundle(tmp_path, "v1"))
-    worse, better = write_grey_bundle(tmp_path, "v2", sees=0.5), CurrentModel(version="v3", promoted=datetime.now(UTC))
+    worse, better = (
+        write_grey_bundle(tmp_path, "v2", brightness=0.5),
+        CurrentModel(version="v3", promoted=datetime.now(UTC)),
+    )
     run_cli("publish", write_grey_bundle(tmp_path, "v3"))
 
     def meanwhile(_: ModelComparison) -> None:
@@ -110,7 +113,7 @@ def test_overtaken_promotion_leaves_no_note(registry: Registry, grey: Data, tmp_
 
 
 def test_better_model_is_not_marked_as_forced(registry: Registry, grey: Data, tmp_path: Path) -> None:
-    run_cli("promote", write_grey_bundle(tmp_path, "v1", sees=0.5))
+    run_cli("promote", write_grey_bundle(tmp_path, "v1", brightness=0.5))
     run_cli("promote", write_grey_bundle(tmp_path, "v2"), *grey.flags, "--force")
     assert not registry.current().forced
     assert registry.card("v2").notes == []
@@ -118,12 +121,12 @@ def test_better_model_is_not_marked_as_forced(registry: Registry, grey: Data, tm
 
 def test_rollback(registry: Registry, grey: Data, tmp_path: Path, cli_error: Callable[..., str]) -> None:
     assert "no model was ever promoted" in cli_error("rollback")
-    run_cli("promote", write_grey_bundle(tmp_path, "v1", sees=0.5))
+    run_cli("promote", write_grey_bundle(tmp_path, "v1", brightness=0.5))
     assert "v1 replaced no other model; choose one with --to" in cli_error("rollback")
     run_cli("promote", write_grey_bundle(tmp_path, "v2"), *grey.flags)
     run_cli("rollback")
     assert registry.current().version == "v1"
-    assert "choose one with --to" in cli_error("rollback")  # twice does not bring v2 back
+    assert "choose one with --to" in cli_error("rollback")  # a second rollback does not restore v2
     run_cli("rollback", "--to", "v2")
     assert registry.current().version == "v2"
     assert "v2 is in use already" in cli_error("rollback", "--to", "v2")
@@ -170,14 +173,14 @@ def test_models_marks_the_model_in_use(registry: Registry, tmp_path: Path, capsy
     printed = capsys.readouterr().out
     lines = [line for line in printed.splitlines() if "2026-01-01" in line]
     assert ["→" in line for line in lines] == [True, False]
-    assert second in lines[1]  # whole: promote and rollback ask for it
+    assert second in lines[1]  # in full, as promote and rollback require
     assert printed.endswith(f"{second}: Not for [sale].\n")
 
 
 def test_worker_uses_the_promoted_model(
     registry: Registry, grey: Data, s3: S3, sqlite_records: Engine, tmp_path: Path
 ) -> None:
-    old = write_grey_bundle(tmp_path, "v1", sees=0.5)
+    old = write_grey_bundle(tmp_path, "v1", brightness=0.5)
     settings = Settings(
         bucket=s3.bucket, s3_endpoint_url=s3.endpoint_url, database_url=str(sqlite_records.url), model_dir=old,
         model_cache=tmp_path / "cache", inference_threads=1, fetch_threads=1, worker_concurrency=1,
@@ -201,13 +204,13 @@ def test_paired_interval_is_narrower_than_two_intervals() -> None:
     random = np.random.default_rng(0)
     labels = random.integers(0, 7, 400)
     old = np.where(random.random(400) < 0.5, labels, (labels + 1) % 7)
-    new = np.where((old != labels) & (random.random(400) < 0.2), labels, old)  # right wherever the old one is
+    new = np.where((old != labels) & (random.random(400) < 0.2), labels, old)  # right wherever the old model is
     groups = [str(number // 2) for number in range(400)]
     half = np.full(400, 0.5)
-    counts = [Counts(found, half, found.astype(float), found, labels, groups) for found in (new, old)]
+    counts = [Counts(result, half, result.astype(float), result, labels, groups) for result in (new, old)]
     gain = paired_difference(*counts)["accuracy"]
     assert gain.value == pytest.approx((new == labels).mean() - (old == labels).mean())
     assert 0 < gain.low < gain.value < gain.high
-    assert gain.high - gain.low < 0.08  # 0.137 if the two were independent
-    back = paired_difference(*reversed(counts))["accuracy"]
-    assert (back.low, back.high) == pytest.approx((-gain.high, -gain.low))
+    assert gain.high - gain.low < 0.08  # 0.137 if they were independent
+    reversed_difference = paired_difference(*reversed(counts))["accuracy"]
+    assert (reversed_difference.low, reversed_difference.high) == pytest.approx((-gain.high, -gain.low))

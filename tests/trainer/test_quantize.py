@@ -20,7 +20,7 @@ SIDE = 16
 
 
 def write_small(file: Path) -> None:
-    """One convolution: uint8 (photos, 16, 16, 3) → float32 (photos, 4, 1, 1)."""
+    """Write a model with one convolution: uint8 (photos, 16, 16, 3) → float32 (photos, 4, 1, 1)."""
     random = np.random.default_rng(0)
     weights = random.normal(size=(4, 3, 3, 3))
     convolutions = [helper.make_node("Conv", ["planes", "weights"], ["convolved"], name="conv")]
@@ -36,10 +36,10 @@ def write_model(file: Path, weights: npt.NDArray[np.float64], convolutions: list
         helper.make_node("Relu", ["convolved"], ["positive"], name="relu"),
         helper.make_node("GlobalAveragePool", ["positive"], ["out"]),
     ]
-    given = helper.make_tensor_value_info(INPUT_NAME, TensorProto.UINT8, ["photos", SIDE, SIDE, 3])
+    model_input = helper.make_tensor_value_info(INPUT_NAME, TensorProto.UINT8, ["photos", SIDE, SIDE, 3])
     out = helper.make_tensor_value_info("out", TensorProto.FLOAT, ["photos", len(weights), 1, 1])
     initializer = numpy_helper.from_array(weights.astype(np.float32), "weights")
-    graph = helper.make_graph(nodes, "small", [given], [out], [initializer])
+    graph = helper.make_graph(nodes, "small", [model_input], [out], [initializer])
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), file)
 
 
@@ -48,12 +48,12 @@ def test_activation_ranges_from_any_number_of_photos(photos: int, tmp_path: Path
     write_small(tmp_path / "fp32.onnx")
     pixels = np.random.default_rng(1).integers(0, 256, (photos, SIDE, SIDE, 3), np.uint8)
     write_int8(tmp_path / "fp32.onnx", tmp_path / "int8.onnx", pixels)
-    wanted, found = (
+    expected, result = (
         ort.InferenceSession(tmp_path / name, providers=["CPUExecutionProvider"]).run(None, {INPUT_NAME: pixels})[0]
         for name in ("fp32.onnx", "int8.onnx")
     )
-    assert found.shape == (photos, 4, 1, 1)
-    np.testing.assert_allclose(found, wanted, rtol=0.05, atol=2)
+    assert result.shape == (photos, 4, 1, 1)
+    np.testing.assert_allclose(result, expected, rtol=0.05, atol=2)
 
 
 def test_equal_weights_load_where_int8_products_saturate(tmp_path: Path) -> None:
@@ -69,10 +69,10 @@ def test_equal_weights_load_where_int8_products_saturate(tmp_path: Path) -> None
     options = ort.SessionOptions()
     for name, value in EXACT_INT8_OPTIONS.items():
         options.add_session_config_entry(name, value)
-    wanted = ort.InferenceSession(tmp_path / "fp32.onnx", providers=["CPUExecutionProvider"]).run(
+    expected = ort.InferenceSession(tmp_path / "fp32.onnx", providers=["CPUExecutionProvider"]).run(
         None, {INPUT_NAME: pixels}
     )
-    found = ort.InferenceSession(tmp_path / "int8.onnx", options, providers=["CPUExecutionProvider"])
+    result = ort.InferenceSession(tmp_path / "int8.onnx", options, providers=["CPUExecutionProvider"])
     np.testing.assert_allclose(
-        found.run(None, {INPUT_NAME: pixels})[0], wanted[0], rtol=0.1, atol=0.02 * np.max(wanted[0])
+        result.run(None, {INPUT_NAME: pixels})[0], expected[0], rtol=0.1, atol=0.02 * np.max(expected[0])
     )

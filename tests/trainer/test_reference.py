@@ -1,4 +1,4 @@
-"""The drift reference that the command `calibrate` makes of the sample photos."""
+"""The drift reference that `calibrate` computes from the sample photos."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def test_calibrate_writes_the_reference_of_photos(bundle: Path, capsys: pytest.C
     run_cli("calibrate", bundle, *photos, "--only", "reference")
     printed = capsys.readouterr().out
     after = Bundle(bundle).card
-    found = after.reference
-    assert found is not None
-    assert f"{found.photos} photos of {found.groups} bins. The drift reference is of {found.groups} bins" in printed
-    assert 0 < found.groups <= found.photos == sum(found.predicted) == sum(found.labels)
-    assert found.embedding is not None
-    assert len(found.embedding.mean) == after.embedding_size
-    assert {"confidence", "brightness", "contrast"} <= found.quantiles.keys()
-    for quantiles in found.quantiles.values():
+    result = after.reference
+    assert result is not None
+    assert f"{result.photos} photos of {result.groups} bins. The drift reference is of {result.groups} bins" in printed
+    assert 0 < result.groups <= result.photos == sum(result.predicted) == sum(result.labels)
+    assert result.embedding is not None
+    assert len(result.embedding.mean) == after.embedding_size
+    assert {"confidence", "brightness", "contrast"} <= result.quantiles.keys()
+    for quantiles in result.quantiles.values():
         assert quantiles == sorted(quantiles)
-    assert after.model_copy(update={"reference": before.reference}) == before, "the rest stays as it is"
+    assert after.model_copy(update={"reference": before.reference}) == before, "the rest of the card is unchanged"

@@ -32,7 +32,7 @@ def config_of(data: Data, **changes: object) -> Config:
 
 
 class Interrupted(Display):
-    """A person who presses Ctrl-C after the first epoch."""
+    """A display that simulates Ctrl-C after the first epoch."""
 
     def say(self, text: str) -> None:
         if text.startswith("epoch 1:"):
@@ -61,9 +61,9 @@ def test_a_resumed_run_ends_with_the_same_weights(
         fit(config, tmp_path / "two", Interrupted())
     assert len(checkpoint.load(tmp_path / "two" / LAST_CHECKPOINT).history) == 1
     run_cli("fit", "--out", tmp_path / "two", "--resume")
-    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
-    assert one.keys() == two.keys()
-    assert [name for name in one if not torch.equal(one[name], two[name])] == []
+    uninterrupted, resumed = weights(tmp_path / "one"), weights(tmp_path / "two")
+    assert uninterrupted.keys() == resumed.keys()
+    assert [name for name in uninterrupted if not torch.equal(uninterrupted[name], resumed[name])] == []
     for folder in (tmp_path / "one", tmp_path / "two"):
         assert (folder / "epochs.png").read_bytes().startswith(b"\x89PNG")
         assert len(list(folder.glob("tensorboard/events.*"))) == config.train.tensorboard
@@ -82,7 +82,7 @@ def test_a_run_writes_log_and_checkpoints(fitted: Path) -> None:
 
 
 def test_training_learns(data: Data, tmp_path: Path) -> None:
-    """Empty drawings and full ones differ plainly: the loss must fall well below that of guessing."""
+    """Empty and full drawings differ clearly, so the loss must fall well below that of guessing."""
     config = config_of(data, train__epochs=8, model__freeze="layer3", train__learning_rate=3e-3, train__ema=0.5)
     fit(config, tmp_path, Display())
     history = checkpoint.load(tmp_path / LAST_CHECKPOINT).history
@@ -90,12 +90,12 @@ def test_training_learns(data: Data, tmp_path: Path) -> None:
 
 
 def test_a_run_that_diverges_ends(data: Data, tmp_path: Path) -> None:
-    """Its last checkpoint is the one before; weights that are no numbers are not kept."""
+    """Its last checkpoint is that of the previous epoch, without NaN weights."""
     config = config_of(data, train__epochs=3, model__freeze="last", augment__views=1, train__ema=0.0)
     wild = config.model_copy(update={"train": config.train.model_copy(update={"learning_rate": 1e30})})
 
     def after(row: dict[str, float]) -> None:
-        """The first epoch is as it should be; then someone turns the learning rate up."""
+        """Raise the learning rate after a normal first epoch."""
         raise Stopped
 
     with pytest.raises(Stopped):
@@ -116,14 +116,14 @@ class Stopped(Exception):
 def test_frozen_random_layers_are_warned_about(data: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = config_of(data, model__freeze="layer1.1", train__epochs=1, augment__views=1)
     fit(config, tmp_path, Display())
-    said = capsys.readouterr().err
-    assert "warning: stem to layer1.1 are frozen with random weights (model.weights=none)" in said
+    output = capsys.readouterr().err
+    assert "warning: stem to layer1.1 are frozen with random weights (model.weights=none)" in output
 
 
 def test_a_split_column_that_divides_a_bin_is_warned_about(
     data: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Its two photos look alike: who has learned one knows the other."""
+    """Photos of the same bin look alike, so training on one leaks the other."""
     splits = ["train"] * 6 + ["validation", "test"]
     index = tmp_path / "index.csv"
     with index.open("w", encoding="utf-8", newline="") as out:
@@ -132,28 +132,28 @@ def test_a_split_column_that_divides_a_bin_is_warned_about(
     shutil.copytree(data.photos, tmp_path / "photos")
     shutil.copy(data.photos / "00000.jpg", tmp_path / "photos" / "00000x.jpg")
     read_data(DataConfig(photos=tmp_path / "photos", index=index, split_column="own"), Display())
-    said = " ".join(capsys.readouterr().err.split())
-    assert "warning: bin groups with photos in more than one split (column own): 1; the model" in said
+    output = " ".join(capsys.readouterr().err.split())
+    assert "warning: bin groups with photos in more than one split (column own): 1; the model" in output
 
 
 def test_gradient_accumulation_equals_a_larger_batch(data: Data, tmp_path: Path) -> None:
-    """Where only the head learns, nothing depends on the other photos of a batch but the mean of the gradients."""
-    same: dict[str, object] = {"model__freeze": "last", "model__dropout": 0.0, "train__epochs": 1}
-    same |= {"augment__views": 1, "augment__flip": False}
+    """If only the head learns, the photos of a batch affect each other only through the mean gradient."""
+    overrides: dict[str, object] = {"model__freeze": "last", "model__dropout": 0.0, "train__epochs": 1}
+    overrides |= {"augment__views": 1, "augment__flip": False}
     for name, size, accumulation_steps in (("one", 32, 1), ("two", 16, 2)):
-        config = config_of(data, **same, train__batch_size=size, train__accumulate=accumulation_steps)
+        config = config_of(data, **overrides, train__batch_size=size, train__accumulate=accumulation_steps)
         fit(config, tmp_path / name, Display(), cache=tmp_path / "features")
-    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
-    torch.testing.assert_close(one["head.embed.weight"], two["head.embed.weight"], rtol=1e-3, atol=1e-5)
+    whole_batch, accumulated = weights(tmp_path / "one"), weights(tmp_path / "two")
+    torch.testing.assert_close(whole_batch["head.embed.weight"], accumulated["head.embed.weight"], rtol=1e-3, atol=1e-5)
     start = build(config.model).head.embed.weight
-    assert not torch.equal(one["head.embed.weight"], start)
+    assert not torch.equal(whole_batch["head.embed.weight"], start)
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="needs a C++ compiler")
 def test_a_compiled_run_gives_the_same_result_and_resumes(
     data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Compiled for real. What it leaves knows nothing of it: the same names, the same numbers but for rounding."""
+    """The network is really compiled; its checkpoint has the same names and, up to rounding, the same weights."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "compiled"))
     options: dict[str, object] = {
         "train__epochs": 2,
@@ -169,8 +169,8 @@ def test_a_compiled_run_gives_the_same_result_and_resumes(
     with pytest.raises(KeyboardInterrupt):
         fit(config, tmp_path / "two", Interrupted(), cache=cache)
     fit(config, tmp_path / "two", Display(), saved=load_run(tmp_path / "two"), cache=cache)
-    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
-    assert [name for name in one if not torch.equal(one[name], two[name])] == []
+    one, compiled = weights(tmp_path / "one"), weights(tmp_path / "two")
+    assert [name for name in one if not torch.equal(one[name], compiled[name])] == []
 
     fit(config_of(data, **options), tmp_path / "plain", Display(), cache=cache)
     plain = weights(tmp_path / "plain")
@@ -189,7 +189,7 @@ def test_a_missing_compiler_is_reported_before_the_run(
 
 
 def test_patience_stops_a_run(data: Data, tmp_path: Path) -> None:
-    """Without learning no epoch is better than the first."""
+    """Without learning, no epoch improves on the first."""
     config = config_of(data, train__epochs=9, train__patience=2, train__learning_rate=1e-12, model__freeze="layer4")
     fit(config, tmp_path, Display())
     assert len(checkpoint.load(tmp_path / LAST_CHECKPOINT).history) == 3
@@ -199,35 +199,35 @@ def test_features_are_computed_once_and_for_this_network_only(data: Data, tmp_pa
     config = config_of(data, model__freeze="layer1")
     photos = load_dataset(config.data)[Split.TEST]
     model = build(config.model)
-    asked: list[str] = []
+    computed: list[str] = []
 
-    def progress(batches, photos, what):  # type: ignore[no-untyped-def]
-        asked.append(what)
+    def progress(batches, photos, label):  # type: ignore[no-untyped-def]
+        computed.append(label)
         return batches
 
     def compute(model=model, config=config):  # type: ignore[no-untyped-def]
         return FeatureCache(tmp_path, config.augment, config.train, progress).frozen_features(model, photos, 2)
 
     first = compute()
-    assert asked == ["features, view 0", "features, view 1"]
+    assert computed == ["features, view 0", "features, view 1"]
     assert first[0].shape == (10, 56, 56, 32)
     with torch.inference_mode():
-        wanted = model.features(torch.from_numpy(photos.pixels(range(3))))
-    assert np.allclose(first[0][:3].transpose(0, 3, 1, 2), wanted, rtol=1e-2, atol=1e-3)
+        expected = model.features(torch.from_numpy(photos.pixels(range(3))))
+    assert np.allclose(first[0][:3].transpose(0, 3, 1, 2), expected, rtol=1e-2, atol=1e-3)
     assert not np.array_equal(first[0], first[1])
 
     compute()
-    assert len(asked) == 2  # nothing computed again
-    whole = next(tmp_path.glob("*-1.npy"))
-    whole.rename(whole.with_suffix(".partial"))
+    assert len(computed) == 2  # nothing is recomputed
+    view = next(tmp_path.glob("*-1.npy"))
+    view.rename(view.with_suffix(".partial"))
     compute()
-    assert asked[2:] == ["features, view 1"]  # half-written is not there
+    assert computed[2:] == ["features, view 1"]  # a partial file is ignored
     with torch.no_grad():
         model.backbone.layer1[0].conv1.weight.mul_(1.1)
     compute()
-    assert len(asked) == 5  # other weights, other features
+    assert len(computed) == 5  # other weights, other features
     compute(config=config.model_copy(update={"augment": config.augment.model_copy(update={"zoom": 0.3})}))
-    assert asked[5:] == ["features, view 1"]  # the first view is of the photos as they are
+    assert computed[5:] == ["features, view 1"]  # the first view has unaugmented photos
 
 
 def test_a_run_is_not_overwritten(fitted: Path, data: Data, cli_error: Callable[..., str]) -> None:
@@ -260,9 +260,9 @@ def test_resuming_needs_a_run(tmp_path: Path, cli_error: Callable[..., str]) -> 
 
 
 def test_damaged_checkpoints(fitted: Path, tmp_path: Path) -> None:
-    whole = (fitted / BEST_CHECKPOINT).read_bytes()
+    intact = (fitted / BEST_CHECKPOINT).read_bytes()
     half = tmp_path / "half.pt"
-    half.write_bytes(whole[: len(whole) // 2])
+    half.write_bytes(intact[: len(intact) // 2])
     with pytest.raises(CheckpointError, match=r"half\.pt: is not a checkpoint, or is damaged"):
         checkpoint.load(half)
     torch.save({"weights": torch.zeros(1)}, tmp_path / "other.pt")
@@ -327,7 +327,7 @@ def test_wrong_initial_weights_are_reported_before_photos_are_decoded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(PhotoSet, "decode", lambda *_: pytest.fail("a photo was decoded"))
-    flags = [part for change in changes for part in ("--set", change)]
+    flags = [argument for change in changes for argument in ("--set", change)]
     assert expected in cli_error("fit", *data.flags, "--out", tmp_path / "run", *QUICK, *flags)
 
 
@@ -343,7 +343,7 @@ def test_a_single_class_is_reported_before_photos_are_decoded(
 
 
 def test_an_odd_number_of_photos_gives_no_batch_of_one(data: Data, tmp_path: Path) -> None:
-    """Eleven photos in batches of two, or of three in two micro-batches: one would be left alone."""
+    """Eleven photos in batches of two, or of three in two micro-batches, would leave a single one."""
     lines = data.index.read_text(encoding="utf-8").splitlines()
     splits = ["train"] * 11 + ["validation"] * 3 + ["test"] * 2
     rows = [f"{line},{split}" for line, split in zip(lines[1:17], splits, strict=True)]
@@ -360,10 +360,12 @@ def test_an_odd_number_of_photos_gives_no_batch_of_one(data: Data, tmp_path: Pat
 
 
 def with_history(folder: Path, accuracies: list[float]) -> None:
-    """Make the run in `folder` one whose epochs had these validation accuracies."""
+    """Replace the history of the run in `folder` by epochs with these validation accuracies."""
     saved = checkpoint.load(folder / LAST_CHECKPOINT)
     first = saved.history[0]
-    saved.history = [first | {"epoch": at, "val_accuracy": found} for at, found in enumerate(accuracies, start=1)]
+    saved.history = [
+        first | {"epoch": epoch, "val_accuracy": accuracy} for epoch, accuracy in enumerate(accuracies, start=1)
+    ]
     saved.epoch = len(accuracies)
     saved.config = saved.config.model_copy(
         update={"train": saved.config.train.model_copy(update={"epochs": saved.epoch})}
@@ -385,12 +387,12 @@ def test_a_lost_best_checkpoint_is_restored_from_the_last(fitted: Path, tmp_path
 def test_a_lost_best_checkpoint_is_warned_about(
     fitted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Epoch 1 was the best and its weights are gone: the best from epoch 2 on is kept, whatever the first one had."""
+    """The weights of epoch 1, the best, are lost, so the best epoch from epoch 2 on is kept."""
     folder = Path(shutil.copytree(fitted, tmp_path / "run"))
     with_history(folder, [1.1, -0.1])
     run_cli("fit", "--out", folder, "--resume", "--epochs", 3)
-    said = " ".join(capsys.readouterr().err.split())
-    assert "best.pt is missing, and was of epoch 1; last.pt has only epoch 2: the best of this" in said
+    output = " ".join(capsys.readouterr().err.split())
+    assert "best.pt is missing, and was of epoch 1; last.pt has only epoch 2: the best of this" in output
     best = checkpoint.load(folder / BEST_CHECKPOINT)
     assert best.epoch == 3
     assert (
@@ -398,7 +400,7 @@ def test_a_lost_best_checkpoint_is_warned_about(
         in checkpoint.load(folder / LAST_CHECKPOINT).facts["changes"]
     )
     (folder / BEST_CHECKPOINT).unlink()
-    run_cli("fit", "--out", folder, "--resume")  # all done: the best can be written again
+    run_cli("fit", "--out", folder, "--resume")  # the best checkpoint is restored
     assert checkpoint.load(folder / BEST_CHECKPOINT).epoch >= 2
 
 

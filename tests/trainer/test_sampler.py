@@ -33,16 +33,16 @@ def places(cut: Sampler) -> list[list[int]]:
     [(100, 32, [25, 25, 25, 25]), (132, 64, [44, 44, 44]), (129, 64, [43, 43, 43]), (5, 32, [5]), (65, 64, [32, 33])],
 )
 def test_batches_are_even_and_contain_each_photo_once(photos: int, size: int, sizes: list[int]) -> None:
-    found = places(Sampler.for_batch_size(photos, size))
-    assert [len(batch) for batch in found] == sizes
-    assert joined(found) == list(range(photos))
+    result = places(Sampler.for_batch_size(photos, size))
+    assert [len(batch) for batch in result] == sizes
+    assert joined(result) == list(range(photos))
 
 
 @pytest.mark.parametrize("processes", [1, 2, 4])
 @pytest.mark.parametrize("accumulation_steps", [1, 2, 3])
 @pytest.mark.parametrize("size", [2, 3, 4, 64])
 def test_no_batch_has_a_single_photo(size: int, accumulation_steps: int, processes: int) -> None:
-    """A batch norm of one is undefined, and torch ends the run."""
+    """Batch norm is undefined for a single photo, and torch would raise."""
     for photos in range(2 * processes, 200):
         cuts = samplers(photos, size, accumulation_steps, processes)
         sizes = [len(batch) for cut in cuts for batch in places(cut)]
@@ -70,8 +70,8 @@ def test_a_step_has_the_same_photos_for_any_number_of_shards(
         assert max(map(len, micro_batch)) - min(map(len, micro_batch)) <= 1
         assert joined(micro_batch) == list(range(photos))[cuts[0].micro_batch(index)]
         steps[index // cuts[0].accumulation_steps] += joined(micro_batch)
-    whole = Sampler.for_batch_size(photos, size * accumulation_steps * processes)
-    assert steps == places(whole)
+    single_process = Sampler.for_batch_size(photos, size * accumulation_steps * processes)
+    assert steps == places(single_process)
     assert steps == [
         list(range(photos))[cuts[0].step(index * cuts[0].accumulation_steps)] for index in range(cuts[0].steps)
     ]
@@ -94,22 +94,24 @@ def epoch(
 
 
 def test_augmentation_is_the_same_for_any_number_of_shards(data: Data) -> None:
-    """18 photos: two steps of nine in one process, or in two micro-batches of two processes."""
-    whole = epoch(data, 1, 12)
-    assert [len(batch.inputs) for batch in whole] == [9, 9]
+    """18 photos make two steps of nine, in one process or in two micro-batches of two processes."""
+    single_process = epoch(data, 1, 12)
+    assert [len(batch.inputs) for batch in single_process] == [9, 9]
     parts = [epoch(data, 1, 3, 2, DistributedContext(rank, 2)) for rank in range(2)]
     assert [[len(batch.inputs) for batch in part] for part in parts] == [[2, 2, 2, 2], [2, 3, 2, 3]]
-    for number, step in enumerate(whole):
-        mine = [part[2 * number + index] for index in range(2) for part in parts]
-        assert torch.equal(torch.cat([batch.inputs for batch in mine]), step.inputs)
-        assert torch.equal(torch.cat([batch.quantities for batch in mine]), step.quantities)
-        assert all(torch.equal(batch.step_quantities, step.quantities) for batch in mine)
+    for number, step in enumerate(single_process):
+        shard = [part[2 * number + index] for index in range(2) for part in parts]
+        assert torch.equal(torch.cat([batch.inputs for batch in shard]), step.inputs)
+        assert torch.equal(torch.cat([batch.quantities for batch in shard]), step.quantities)
+        assert all(torch.equal(batch.step_quantities, step.quantities) for batch in shard)
     assert sum(batch.photos for batch in parts[0]) == 18
 
 
 def test_epochs_are_reproducible_and_differ(data: Data) -> None:
-    first, again, other = (epoch(data, number, 12) for number in (1, 1, 2))
-    assert all(torch.equal(one.inputs, two.inputs) for one, two in zip(first, again, strict=True))
+    first, repeated, other = (epoch(data, number, 12) for number in (1, 1, 2))
+    assert all(
+        torch.equal(batch.inputs, repeated_batch.inputs) for batch, repeated_batch in zip(first, repeated, strict=True)
+    )
     assert not torch.equal(first[0].quantities, other[0].quantities)
 
 
@@ -127,8 +129,8 @@ def test_deferred_augmentation_equals_that_of_readers(data: Data) -> None:
 
 
 def test_random_numbers_depend_on_every_seed() -> None:
-    seen = {seeded_generator(*parts).initial_seed() for parts in [(0, 1), (1, 0), (0, 0, 1), (0, 0, 0, 1), (0, 2)]}
-    assert len(seen) == 5
+    seeds = {seeded_generator(*parts).initial_seed() for parts in [(0, 1), (1, 0), (0, 0, 1), (0, 0, 0, 1), (0, 2)]}
+    assert len(seeds) == 5
 
 
 def test_reading_ahead_keeps_the_order() -> None:
@@ -136,7 +138,7 @@ def test_reading_ahead_keeps_the_order() -> None:
 
 
 def test_an_empty_validation_shard_gives_no_logits(data: Data) -> None:
-    """With more processes than photos, some have none."""
+    """With more processes than photos, some processes have none."""
     photos = load_dataset(DataConfig(photos=data.photos, index=data.index))[Split.TEST]
     none = photos.shard(DistributedContext(0, 11))
     assert len(none) == 0

@@ -41,7 +41,7 @@ SIZE = 96
 
 @pytest.fixture(scope="module")
 def bundle(data: Data, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """Of a network whose lower layers are frozen: their features are of photos of that size, too."""
+    """Train with frozen lower layers, so that features also use this input size."""
     folder = tmp_path_factory.mktemp("size")
     sized = ["--set", f"data.size={SIZE}", "--freeze", "layer1", "--epochs", 1]
     run_cli("fit", *data.flags, "--out", folder / "run", *QUICK, *sized)
@@ -56,7 +56,7 @@ def bundle(data: Data, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 @pytest.fixture(scope="module")
 def expected(bundle: Bundle) -> list[float]:
-    """What the shipped file says of the photo at that size."""
+    """Return the probabilities of the exported file for the photo at its input size."""
     assert bundle.card.input_size == SIZE
     pixels = load_photo(PHOTO.read_bytes(), size=SIZE).pixels
     return class_probabilities(OnnxModel(bundle.model_path(Engine(bundle).precision))(pixels[None])[0])[0].tolist()
@@ -106,18 +106,18 @@ def test_a_teacher_gets_photos_of_its_own_size(bundle: Bundle, data: Data, tmp_p
     config = config_of(data, data__jpeg_quality=82, distil__teachers=[file])
     assert config.data.size == 224
     photos = load_dataset(config.data)[Split.TEST]
-    found = load_teachers(config)
-    assert found is not None
-    model, seen = checkpoint.load(file).model(), replace(photos, size=SIZE, jpeg_quality=None)
-    pixels = torch.from_numpy(seen.pixels(range(len(seen))))
+    result = load_teachers(config)
+    assert result is not None
+    model, resized = checkpoint.load(file).model(), replace(photos, size=SIZE, jpeg_quality=None)
+    pixels = torch.from_numpy(resized.pixels(range(len(resized))))
     with torch.inference_mode():
-        wanted = torch.stack([torch.softmax(model(each)[0], dim=1) for each in (pixels, pixels.flip(2))]).mean(dim=0)
+        expected = torch.stack([torch.softmax(model(each)[0], dim=1) for each in (pixels, pixels.flip(2))]).mean(dim=0)
     cache = FeatureCache(tmp_path, config.augment, config.train, lambda batches, *_: batches)
-    torch.testing.assert_close(found.probabilities(photos, cache, mirrored=True), wanted)
+    torch.testing.assert_close(result.probabilities(photos, cache, mirrored=True), expected)
 
 
 def test_prepared_jpeg_quality_applies_at_the_prepared_size(tmp_path: Path) -> None:
     assert prepared_jpeg_quality(tmp_path, SIZE) is None
     (tmp_path / PREPARED_FILE).write_text(json.dumps({"size": SIZE, "jpeg_quality": 95}), encoding="utf-8")
     assert prepared_jpeg_quality(tmp_path, SIZE) == 95
-    assert prepared_jpeg_quality(tmp_path, 224) == 0  # squashed once more: the traces are gone
+    assert prepared_jpeg_quality(tmp_path, 224) == 0  # squashed again, which removes the JPEG artefacts

@@ -6,8 +6,8 @@ from trainer.data.split import Split, split_of
 
 
 def test_a_group_is_always_in_the_same_split() -> None:
-    found = {group: split_of(group) for group in ("00002", "00015", "00093", "121", "bin ü")}
-    assert found == {
+    result = {group: split_of(group) for group in ("00002", "00015", "00093", "121", "bin ü")}
+    assert result == {
         "00002": Split.TRAIN,
         "00015": Split.TEST,
         "00093": Split.TEST,

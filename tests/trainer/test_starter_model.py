@@ -1,4 +1,4 @@
-"""The bundles in samples/, and their description in the documentation."""
+"""The bundles in samples/ and their documentation."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ BUNDLES = [Bundle(ROOT / "samples" / name) for name in ("model", "model-lite")]
 PAGE = (ROOT / "docs" / "model-card.md").read_text(encoding="utf-8")
 
 
-def cell(figure: str, found: dict[str, float]) -> str:
-    value, low, high = found["value"], found["low"], found["high"]
+def cell(figure: str, interval: dict[str, float]) -> str:
+    value, low, high = interval["value"], interval["low"], interval["high"]
     if figure in ("rmse", "mae"):
         return f"{value:.2f} ({low:.2f}–{high:.2f})"
     return f"{100 * value:.1f} % ({100 * low:.1f}–{100 * high:.1f})"
@@ -36,32 +36,32 @@ def rows(bundle: Bundle) -> list[str]:
 
 @pytest.fixture(params=BUNDLES, ids=lambda each: each.folder.name)
 def bundle(request: pytest.FixtureRequest) -> Bundle:
-    found: Bundle = request.param
-    return found
+    result: Bundle = request.param
+    return result
 
 
 @pytest.mark.parametrize("expected", [row for bundle in BUNDLES for row in rows(bundle)])
-def test_the_model_card_gives_the_figures_of_the_file(expected: str) -> None:
+def test_documented_figures_match_the_card(expected: str) -> None:
     assert expected in PAGE
 
 
-def test_it_beats_the_majority(bundle: Bundle) -> None:
+def test_starter_model_beats_the_majority_class(bundle: Bundle) -> None:
     measured = bundle.card.variants[Precision.INT8].metrics
     for name, metrics in bundle.card.metrics.items():
         assert measured[name]["accuracy"]["low"] > metrics.majority_accuracy, name
 
 
-def test_they_are_small_and_alone() -> None:
+def test_starter_models_are_small_and_the_only_files() -> None:
     for bundle in BUNDLES:
         assert {file.name for file in bundle.folder.iterdir()} == {"card.json", "model-int8.onnx"}
     assert sum(bundle.card.variants[Precision.INT8].bytes for bundle in BUNDLES) <= 30 * 2**20
 
 
-def test_it_says_whose_photos_it_has_learned_from(bundle: Bundle) -> None:
+def test_card_names_the_source_of_the_training_photos(bundle: Bundle) -> None:
     assert any("CC BY-NC-SA 3.0 US" in note for note in bundle.card.notes)
 
 
-def test_it_counts_sample_photos(bundle: Bundle) -> None:
+def test_starter_model_counts_sample_photos(bundle: Bundle) -> None:
     files = sorted((ROOT / "samples" / "bin-images").glob("*.jpg"))[:4]
     probabilities, embedding = OnnxModel(bundle.model_path(Precision.INT8))(
         np.stack([bundle.card.load_photo(file.read_bytes()).pixels for file in files])
@@ -71,7 +71,7 @@ def test_it_counts_sample_photos(bundle: Bundle) -> None:
     assert embedding.shape == (4, bundle.card.embedding_size)
 
 
-def test_it_names_no_folder_of_the_machine_that_made_it(bundle: Bundle) -> None:
+def test_files_do_not_name_local_folders(bundle: Bundle) -> None:
     model = bundle.model_path(Precision.INT8).read_bytes()
     assert b"stack_trace" not in model
     assert b"site-packages" not in model

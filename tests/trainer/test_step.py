@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 
-from tests.trainer.together import Tiny
+from tests.trainer.torchrun_script import Tiny
 from trainer.config import ModelConfig, TrainConfig
 from trainer.data.loader import Batch
 from trainer.distributed.context import SINGLE_PROCESS
@@ -30,7 +30,7 @@ def step_of(model: Counter, config: TrainConfig = TRAIN) -> TrainStep:
 
 
 def batches(parts: int) -> list[Batch]:
-    """Eight photos in so many micro-batches."""
+    """Return eight photos in `parts` micro-batches."""
     random = torch.Generator().manual_seed(1)
     pixels = torch.randint(256, (8, 64, 64, 3), generator=random, dtype=torch.uint8)
     quantities = torch.arange(8) % 7
@@ -53,7 +53,7 @@ def test_micro_batches_add_up_to_one_step(model: Counter) -> None:
 
 
 def test_gradients_are_clipped(model: Counter) -> None:
-    """A first step of SGD with Nesterov momentum 0.9 is 1.9 times the gradient."""
+    """The first step of SGD with Nesterov momentum 0.9 is 1.9 times the gradient."""
     before = weights(model)
     step_of(model, TRAIN.model_copy(update={"clip": 0.05, "learning_rate": 0.1}))(0, batches(1), 1)
     moved = torch.cat([(value - before[name]).flatten() for name, value in weights(model).items()])

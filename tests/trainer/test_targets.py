@@ -9,18 +9,18 @@ from trainer.models.targets import soft_targets
 
 
 def test_one_hot_targets() -> None:
-    found = soft_targets(torch.tensor([0, 5, 6, 30]), 0)
-    assert found.argmax(dim=1).tolist() == [0, 5, 6, 6]
-    assert found.sum(dim=1).tolist() == [1, 1, 1, 1]
+    result = soft_targets(torch.tensor([0, 5, 6, 30]), 0)
+    assert result.argmax(dim=1).tolist() == [0, 5, 6, 6]
+    assert result.sum(dim=1).tolist() == [1, 1, 1, 1]
 
 
 def test_soft_targets_include_neighbours() -> None:
     near, far = math.exp(-2), math.exp(-8)  # one and two items away, with sigma 0.5
     total = 1 + 2 * near + 2 * far
-    found = soft_targets(torch.tensor([3]), 0.5)[0].tolist()
-    assert found[3] == pytest.approx(1 / total, abs=1e-6)
-    assert found[2] == found[4] == pytest.approx(near / total, abs=1e-6)
-    assert found[1] == found[5] == pytest.approx(far / total, abs=1e-6)
+    result = soft_targets(torch.tensor([3]), 0.5)[0].tolist()
+    assert result[3] == pytest.approx(1 / total, abs=1e-6)
+    assert result[2] == result[4] == pytest.approx(near / total, abs=1e-6)
+    assert result[1] == result[5] == pytest.approx(far / total, abs=1e-6)
 
 
 def test_soft_targets_of_more_than_five() -> None:

@@ -1,4 +1,4 @@
-"""Distillation: what a student learns from its teachers, and which teachers are refused."""
+"""Distillation: targets from teachers, and refusal of unsuitable teachers."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from trainer.train.fit import fit, load_run, load_teachers
 from trainer.train.run_files import BEST_CHECKPOINT, LAST_CHECKPOINT
 
 HEAD_ONLY: dict[str, object] = {"model__freeze": "last", "model__dropout": 0.0, "augment__views": 1}
-"""Students of which the head learns, from features."""
+"""Flags of a student whose head is trained on cached features."""
 
 
 @pytest.fixture(scope="module")
 def teacher(data: Data, fitted: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a model that is sure of its answers, which differ from photo to photo and are not the labels."""
+    """Write a confident model whose predictions differ by photo and from the labels; return its folder."""
     saved = checkpoint.load(fitted / BEST_CHECKPOINT)
     photos = load_dataset(config_of(data).data)[Split.TRAIN]
     with torch.inference_mode():
         embedding = saved.model()(torch.from_numpy(photos.pixels(range(len(photos)))))[1]
     spread, axes = torch.linalg.svd(embedding - embedding.mean(dim=0), full_matrices=False)[1:]
-    axis = axes[0] * len(photos) ** 0.5 / spread[0]  # along which embeddings differ most, in standard deviations
+    axis = axes[0] * len(photos) ** 0.5 / spread[0]  # direction of the largest variance of the embeddings
     step = torch.arange(22.0) - 3
     saved.weights["head.classify.weight"] = 2 * step[:, None] * axis
     saved.weights["head.classify.bias"] = -(step**2) / 2 - 2 * step * (axis @ embedding.mean(dim=0))
@@ -55,7 +55,7 @@ def probabilities(file: Path, photos: PhotoSet) -> torch.Tensor:
 
 
 def changed(folder: Path, teacher: Path, change: Callable[[Checkpoint], None]) -> Path:
-    """Another teacher."""
+    """Write a changed copy of the teacher."""
     saved = checkpoint.load(teacher / BEST_CHECKPOINT)
     change(saved)
     folder.mkdir()
@@ -72,59 +72,59 @@ def with_data(**options: Any) -> Callable[[Checkpoint], None]:
 
 
 def test_a_student_learns_its_teachers_output(data: Data, teacher: Path, tmp_path: Path) -> None:
-    """From nothing but its answers; and so it comes near to them also for photos that it has not seen."""
+    """It learns only from the teacher's outputs, and approaches them on unseen photos too."""
     options = HEAD_ONLY | {"model__weights": str(teacher / BEST_CHECKPOINT), "augment__flip": False, "train__ema": 0.8}
     options |= {"train__epochs": 20, "train__learning_rate": 0.003, "model__head": "capstone", "train__batch_size": 12}
     fit(config_of(data, **options, distil__teachers=[teacher], distil__share=1.0), tmp_path, silent_display())
     for split, share in ((Split.TRAIN, 0.25), (Split.VALIDATION, 0.4)):
         photos = load_dataset(config_of(data).data)[split]
-        wanted, student = (
+        expected, student = (
             probabilities(file, photos) for file in (teacher / BEST_CHECKPOINT, tmp_path / LAST_CHECKPOINT)
         )
-        assert len(set(wanted.argmax(dim=1).tolist())) > 2
-        one_for_all = float((wanted - wanted.mean(dim=0)).abs().mean())
+        assert len(set(expected.argmax(dim=1).tolist())) > 2
+        one_for_all = float((expected - expected.mean(dim=0)).abs().mean())
         assert one_for_all > 0.1
-        assert float((student - wanted).abs().mean()) < share * one_for_all, split
+        assert float((student - expected).abs().mean()) < share * one_for_all, split
 
 
 @pytest.mark.parametrize("flip", [True, False])
 def test_teachers_mean_probabilities_at_a_temperature(
     data: Data, teacher: Path, fitted: Path, tmp_path: Path, flip: bool
 ) -> None:
-    """To each photo as it is and, where photos are mirrored at random, as a mirror shows it."""
-    both = [teacher, fitted / BEST_CHECKPOINT]
-    config = config_of(data, distil__teachers=both, distil__temperature=3.0, augment__flip=flip)
-    found = load_teachers(config)
-    assert found is not None
+    """They are computed for each photo and, with random flips, for its mirror image."""
+    teachers = [teacher, fitted / BEST_CHECKPOINT]
+    config = config_of(data, distil__teachers=teachers, distil__temperature=3.0, augment__flip=flip)
+    result = load_teachers(config)
+    assert result is not None
     photos = load_dataset(config.data)[Split.TEST]
     pixels = torch.from_numpy(photos.pixels(range(len(photos))))
     ways = [pixels, pixels.flip(2)] if flip else [pixels]
     models = [checkpoint.load(folder / BEST_CHECKPOINT).model() for folder in (teacher, fitted)]
     with torch.inference_mode():
-        said = [torch.softmax(model(each)[0] / 3, dim=1) for model in models for each in ways]
+        outputs = [torch.softmax(model(each)[0] / 3, dim=1) for model in models for each in ways]
 
-    asked: list[str] = []
+    labels: list[str] = []
 
-    def progress(batches, photos, what):  # type: ignore[no-untyped-def]
-        asked.append(what)
+    def progress(batches, photos, label):  # type: ignore[no-untyped-def]
+        labels.append(label)
         return batches
 
     cache = FeatureCache(tmp_path, config.augment, config.train, progress)
-    wanted = torch.stack(said).mean(dim=0)
-    torch.testing.assert_close(found.probabilities(photos, cache, mirrored=flip), wanted, rtol=1e-4, atol=1e-5)
-    assert wanted.sum(dim=1).tolist() == pytest.approx([1] * 10)
-    assert [what.rpartition("/")[2] for what in asked] == ["best.pt, view 0"] * 2
+    expected = torch.stack(outputs).mean(dim=0)
+    torch.testing.assert_close(result.probabilities(photos, cache, mirrored=flip), expected, rtol=1e-4, atol=1e-5)
+    assert expected.sum(dim=1).tolist() == pytest.approx([1] * 10)
+    assert [what.rpartition("/")[2] for what in labels] == ["best.pt, view 0"] * 2
     milder = load_teachers(config_of(data, distil__teachers=[teacher, fitted], distil__temperature=9.0))
     assert milder is not None
     milder.probabilities(photos, cache, mirrored=flip)
-    assert len(asked) == 2  # logits are kept, and not what was made of them
+    assert len(labels) == 2  # the cache stores logits, not probabilities
 
 
 def test_a_teacher_of_another_architecture(data: Data, fitted: Path, tmp_path: Path) -> None:
-    """The checkpoint names its teachers, and so does the card, without saying where they lay."""
+    """Checkpoint and card name the teachers without their folders."""
     teach = ["--set", f"distil.teachers=['{fitted}']", "--set", "distil.share=0.7"]
-    other = ["--set", "model.width=1", "--set", "model.architecture=resnet18", "--freeze", "layer4", "--epochs", 1]
-    run_cli("fit", *data.flags, "--out", tmp_path / "run", *QUICK, *other, *teach)
+    options = ["--set", "model.width=1", "--set", "model.architecture=resnet18", "--freeze", "layer4", "--epochs", 1]
+    run_cli("fit", *data.flags, "--out", tmp_path / "run", *QUICK, *options, *teach)
     saved = checkpoint.load(tmp_path / "run" / BEST_CHECKPOINT)
     (named,) = saved.facts["teachers"]
     assert named["name"] == f"{fitted.name}/best.pt"
@@ -196,7 +196,7 @@ def test_missing_teachers_are_errors(
 
 
 def test_a_teacher_with_the_same_split_column_is_accepted(data: Data, tmp_path: Path) -> None:
-    """The same index is known by its content, wherever it lies."""
+    """An index is identified by its content, not by its path."""
     split = with_splits(data, tmp_path)
     config = config_of(split, **HEAD_ONLY, data__split_column="split", train__epochs=1)
     fit(config, tmp_path / "teacher", silent_display(), cache=tmp_path / "features")
@@ -210,11 +210,11 @@ def replace_index(config: Config, index: Path) -> Config:
 
 
 def with_splits(data: Data, folder: Path) -> Data:
-    """The same photos, with a column that says the split."""
+    """Return the same photos with a split column."""
     lines = data.index.read_text(encoding="utf-8").splitlines()
     parts = ["train"] * 8 + ["validation", "test"]
     rows = [f"{line},{parts[place // 8 % 10]}" for place, line in enumerate(lines[1:])]
-    found = Data(folder)
-    found.photos, found.index = data.photos, folder / "split.csv"
-    found.index.write_text("\n".join([f"{lines[0]},split", *rows]) + "\n", encoding="utf-8")
-    return found
+    result = Data(folder)
+    result.photos, result.index = data.photos, folder / "split.csv"
+    result.index.write_text("\n".join([f"{lines[0]},split", *rows]) + "\n", encoding="utf-8")
+    return result

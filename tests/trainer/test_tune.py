@@ -29,12 +29,12 @@ def rows(folder: Path) -> list[dict[str, str]]:
 
 @pytest.fixture
 def scores(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[list[float]]]:
-    """Trials that do not train: their epochs' validation accuracies are those that the test puts here."""
+    """Replace training: epochs of trials have the validation accuracies that the test appends to this list."""
     planned: list[list[float]] = []
-    seen: list[Config] = []
+    configs: list[Config] = []
 
     def fit(config: Config, *_: object, after: Callable[[dict[str, float]], None], **__: object) -> None:
-        seen.append(config)
+        configs.append(config)
         for epoch, accuracy in enumerate(planned.pop(0), start=1):
             after({"epoch": epoch, "val_accuracy": accuracy})
 
@@ -80,7 +80,7 @@ def test_a_study_continues(data: Data, tmp_path: Path, scores: list[list[float]]
 def test_a_study_is_not_continued_with_other_data_or_options(
     data: Data, tmp_path: Path, scores: list[list[float]], cli_error: Callable[..., str]
 ) -> None:
-    """Its trials are compared with each other."""
+    """The trials of a study must be comparable."""
     index = tmp_path / "index.csv"
     index.write_bytes(data.index.read_bytes())
     flags, study = ["--photos", data.photos, "--index", index], tmp_path / "study"
@@ -88,12 +88,12 @@ def test_a_study_is_not_continued_with_other_data_or_options(
     run_cli("tune", *flags, "--out", study, "--trials", 1, "--set", "train.epochs=3")
     message = cli_error("tune", *flags, "--out", study, "--trials", 2, "--set", "train.epochs=4")
     assert "is a study with other options (train.epochs was 3 and is 4); choose another --out" in message
-    again = [*flags, "--out", study, "--set", "train.epochs=3"]
+    continued = [*flags, "--out", study, "--set", "train.epochs=3"]
     text = index.read_text(encoding="utf-8")
     index.write_text(text.replace("00000,0,", "00000,1,"), encoding="utf-8")
-    assert "have changed since the study began" in cli_error("tune", *again, "--trials", 2)
+    assert "have changed since the study began" in cli_error("tune", *continued, "--trials", 2)
     index.write_text(text, encoding="utf-8")
-    moved = index.rename(tmp_path / "moved.csv")  # the same data elsewhere, with more threads, is the same study
+    moved = index.rename(tmp_path / "moved.csv")  # the same data at another path with more threads is the same study
     run_cli(
         "tune", "--photos", data.photos, "--index", moved, "--out", study, "--set", "train.epochs=3",
         "--set", "train.readers=2", "--trials", 2,
@@ -104,7 +104,7 @@ def test_a_study_is_not_continued_with_other_data_or_options(
 def test_best_options_include_the_configuration_file(
     data: Data, tmp_path: Path, scores: list[list[float]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`fit --from-study` need not be told of it again."""
+    """`fit --from-study` needs no --config."""
     file = tmp_path / "run.toml"
     file.write_text(f'data = {{ photos = "{data.photos}", index = "{data.index}" }}\n[model]\nfreeze = "layer4"\n')
     scores.append([0.3])
@@ -149,9 +149,9 @@ def test_a_killed_trial_is_repeated(
     run_cli("tune", *data.flags, "--out", tmp_path, "--trials", 2)
     assert "trial 0 was interrupted; its options are tried again" in capsys.readouterr().err
     assert [row["state"] for row in rows(tmp_path)] == ["fail", "complete", "complete"]
-    again, other = (tune._open_study(tmp_path, create=False).get_trials()[number].params for number in (1, 2))
-    assert again == killed.params
-    assert again["learning_rate"] == options["train.learning_rate"] != other["learning_rate"]
+    repeated, other = (tune._open_study(tmp_path, create=False).get_trials()[number].params for number in (1, 2))
+    assert repeated == killed.params
+    assert repeated["learning_rate"] == options["train.learning_rate"] != other["learning_rate"]
     assert not (tmp_path / "trial-0").exists()
 
 
@@ -159,10 +159,10 @@ def test_a_killed_trial_is_repeated(
 def test_a_trial_of_a_killed_process_is_repeated(
     data: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Two processes at it, one is killed within its trial: its options are tried again, and no trial twice."""
+    """One of two processes is killed during its trial: its options are tried again, and no other trial is repeated."""
     study = tmp_path / "study"
     options = [*data.flags, "--out", str(study), *QUICK, "--set", "model.freeze=layer4", "--trials", "3", "--jobs", "2"]
-    options += ["--set", "train.epochs=30"]  # so that none is done before one is killed
+    options += ["--set", "train.epochs=30"]  # no trial ends before the kill
     command = [sys.executable, "-m", "trainer", "tune", *options]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as running:
         assert running.stderr is not None
@@ -179,31 +179,31 @@ def test_a_trial_of_a_killed_process_is_repeated(
     )
 
     run_cli("tune", *options)
-    said = capsys.readouterr().err
-    assert "trial 0 was interrupted; its options are tried again" in said
-    assert "trial 1 was interrupted; its options are tried again" in said
-    found = rows(study)
-    assert Counter(row["state"] for row in found) == {"fail": 2, "complete": 3}
+    output = capsys.readouterr().err
+    assert "trial 0 was interrupted; its options are tried again" in output
+    assert "trial 1 was interrupted; its options are tried again" in output
+    result = rows(study)
+    assert Counter(row["state"] for row in result) == {"fail": 2, "complete": 3}
     assert (study / "trials.png").read_bytes().startswith(b"\x89PNG")
-    complete = {row["learning_rate"] for row in found if row["state"] == "complete"}
+    complete = {row["learning_rate"] for row in result if row["state"] == "complete"}
     assert len(complete) == 3
-    assert {row["learning_rate"] for row in found if row["state"] == "fail"} < complete
+    assert {row["learning_rate"] for row in result if row["state"] == "fail"} < complete
     assert {file.parent.name for file in study.glob(f"trial-*/{BEST_CHECKPOINT}")} == {"trial-2", "trial-3", "trial-4"}
     assert not list(study.rglob("last.pt"))
 
 
 def workers(process: int) -> list[int]:
-    """Processes of the pool that `process` has made."""
+    """Return the ids of the worker processes of `process`."""
     children = Path(f"/proc/{process}/task/{process}/children").read_text(encoding="utf-8").split()
     return [int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
 
 
 def wait(condition: Callable[[], bool], seconds: float = 240) -> None:
-    """Until the condition holds."""
+    """Wait until the condition holds."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
-        time.sleep(0.05)  # between two looks at the condition
+        time.sleep(0.05)  # polling interval
 
 
 def test_one_study_at_a_time(data: Data, tmp_path: Path, cli_error: Callable[..., str]) -> None:

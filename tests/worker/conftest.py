@@ -1,4 +1,4 @@
-"""Fixtures of the worker tests: a bundle with known predictions, and settings for moto's server and SQLite."""
+"""Fixtures of the worker tests: a bundle with known predictions and settings for moto's server and SQLite."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from testing.services.s3 import S3
 
 @pytest.fixture(scope="session")
 def brightness_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a bundle that counts by brightness."""
+    """Return the folder of a bundle that counts by brightness."""
     return write_brightness_bundle(tmp_path_factory.mktemp("bundle"))
 
 
 @pytest.fixture
 def settings(tmp_path: Path, s3: S3, sqlite_records: Database, brightness_bundle: Path) -> Settings:
-    """A worker on moto's S3 and SQS, with queues and records of this test's own."""
+    """Return the settings of a worker on moto's S3 and SQS, with separate queues and records for each test."""
     name = uuid.uuid4().hex[:12]
     return Settings(
         bucket=s3.bucket,
@@ -49,7 +49,7 @@ def settings(tmp_path: Path, s3: S3, sqlite_records: Database, brightness_bundle
 
 @pytest.fixture
 def closed_url() -> Iterator[str]:
-    """An address where no one answers: the port is held, so that no one else can take it, but nothing listens."""
+    """Return a URL that refuses connections: the port is bound, so that nobody else takes it, but nothing listens."""
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         yield f"http://127.0.0.1:{held.getsockname()[1]}"

@@ -1,4 +1,4 @@
-"""A small network in fp32, and in int8 as the trainer quantises it; its products saturate on a CPU without VNNI."""
+"""A small network in fp32 and in int8 as quantised by the trainer; its products saturate on CPUs without VNNI."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CHANNELS = 32
 
 
 def write_network(file: Path) -> None:
-    """Two convolutions, whose weights are of one sign: activations and weights are large together."""
+    """Write two convolutions with weights of one sign, so that large activations meet large weights."""
     random = np.random.default_rng(0)
     weights = {
         "first": random.uniform(0, 0.01, (CHANNELS, 3, 16, 16)),
@@ -61,7 +61,7 @@ def write_network(file: Path) -> None:
 
 
 def write_quantised_bundle(folder: Path) -> Path:
-    """fp32 and int8, each with its self-check."""
+    """Write a bundle with fp32 and int8 variants and their self-checks."""
     folder.mkdir(parents=True, exist_ok=True)
     files = {precision: folder / f"model-{precision}.onnx" for precision in (Precision.FP32, Precision.INT8)}
     write_network(files[Precision.FP32])

@@ -1,4 +1,4 @@
-"""A broker in memory, with exactly the interface of worker/brokers/base.py."""
+"""An in-memory broker with exactly the interface of worker/brokers/base.py."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from worker.brokers.base import DeadLetter, DeadLetterQueue, EventMessage, Event
 
 
 class StubDeadLetters(DeadLetterQueue):
-    """Dead letters, and what puts one's body back into the queue that it came from."""
+    """Dead letters in memory, and a function that returns a body to its original queue."""
 
     def __init__(self, send: Callable[[str], object]) -> None:
         self.letters: list[DeadLetter] = []
@@ -26,14 +26,14 @@ class StubDeadLetters(DeadLetterQueue):
     def redrive(self) -> int:
         return sum(self._send(letter.body) is None for letter in self.delete(lambda _: True))
 
-    def delete(self, wanted: Callable[[DeadLetter], bool]) -> Iterator[DeadLetter]:
-        for letter in filter(wanted, self.messages()):
+    def delete(self, is_selected: Callable[[DeadLetter], bool]) -> Iterator[DeadLetter]:
+        for letter in filter(is_selected, self.messages()):
             self.letters.remove(letter)
             yield letter
 
 
 class StubEventQueue(EventQueue):
-    """Event messages in this process."""
+    """Event messages in memory."""
 
     def __init__(self) -> None:
         self.is_open = False
@@ -47,7 +47,7 @@ class StubEventQueue(EventQueue):
         self._messages.put(EventMessage(str(self._sent), body, None))
 
     def create(self) -> list[str]:
-        """They are there."""
+        """Do nothing: in-memory queues need no creation."""
         return []
 
     def depths(self) -> tuple[int, int]:
@@ -83,14 +83,14 @@ class StubEventQueue(EventQueue):
 
 
 class StubTaskQueue(TaskQueue):
-    """Tasks in kombu's transport in memory."""
+    """Tasks in kombu's in-memory transport."""
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._dead = StubDeadLetters(lambda body: None)
 
     def create(self) -> list[str]:
-        """kombu creates them."""
+        """Do nothing: kombu creates its queues."""
         return []
 
     def depths(self) -> tuple[int, int]:
@@ -104,7 +104,7 @@ class StubTaskQueue(TaskQueue):
         return {"broker_transport": "memory", "broker_transport_options": {"polling_interval": 0.01}}
 
     def prepare(self, *, to_consume: bool = False) -> None:
-        """Nothing is to be checked."""
+        """Do nothing: there is nothing to check."""
 
     @property
     def dead_letter_target(self) -> str:

@@ -1,4 +1,4 @@
-"""Tests of when a batch starts."""
+"""Tests of the start of batches."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ PHOTO = np.zeros((2, 2, 3), np.uint8)
 Make = Callable[[float], Batcher]
 
 
-class Recorded:
-    """Stands in for an engine: remembers the size of each batch."""
+class RecordingEngine:
+    """Replaces an engine and records the size of each batch."""
 
     def __init__(self) -> None:
         self.batches: list[int] = []
@@ -33,12 +33,12 @@ class Recorded:
 
 
 @pytest.fixture
-def engine() -> Recorded:
-    return Recorded()
+def engine() -> RecordingEngine:
+    return RecordingEngine()
 
 
 @pytest.fixture
-def make(engine: Recorded) -> Iterator[Make]:
+def make(engine: RecordingEngine) -> Iterator[Make]:
     made: list[Batcher] = []
 
     def make(wait_s: float) -> Batcher:
@@ -56,25 +56,25 @@ def add(batcher: Batcher, value: int = 0) -> Future:
     return future
 
 
-def test_single_photo_does_not_wait(engine: Recorded, make: Make) -> None:
+def test_single_photo_does_not_wait(engine: RecordingEngine, make: Make) -> None:
     batcher = make(1e6)
     batcher.announce()
     assert add(batcher, 5).result(WITHIN_S).predicted == 5
     assert engine.batches == [1]
 
 
-def test_batch_waits_for_announced_photos(engine: Recorded, make: Make) -> None:
+def test_batch_waits_for_announced_photos(engine: RecordingEngine, make: Make) -> None:
     batcher = make(1e6)
     for _ in range(3):
         batcher.announce()
     first = add(batcher, 1)
-    batcher.withdraw()  # the second turns out to be no photo
+    batcher.withdraw()  # the second announced file is not a photo
     assert not first.done()
     assert [future.result(WITHIN_S).predicted for future in (add(batcher, 2), first)] == [2, 1]
     assert engine.batches == [2]
 
 
-def test_full_batch_does_not_wait(engine: Recorded, make: Make) -> None:
+def test_full_batch_does_not_wait(engine: RecordingEngine, make: Make) -> None:
     batcher = make(1e6)
     for _ in range(5):
         batcher.announce()
@@ -83,7 +83,7 @@ def test_full_batch_does_not_wait(engine: Recorded, make: Make) -> None:
     assert engine.batches == [4]
 
 
-def test_batch_starts_after_wait_limit(engine: Recorded, make: Make) -> None:
+def test_batch_starts_after_wait_limit(engine: RecordingEngine, make: Make) -> None:
     batcher = make(0.02)
     batcher.announce()
     batcher.announce()
@@ -91,7 +91,7 @@ def test_batch_starts_after_wait_limit(engine: Recorded, make: Make) -> None:
     assert engine.batches == [1]
 
 
-def test_error_reaches_each_request_and_next_batch_is_counted(engine: Recorded, make: Make) -> None:
+def test_error_reaches_each_request_and_next_batch_is_counted(engine: RecordingEngine, make: Make) -> None:
     batcher = make(1e6)
     engine.error = RuntimeError("lost")
     batcher.announce()
@@ -104,7 +104,7 @@ def test_error_reaches_each_request_and_next_batch_is_counted(engine: Recorded, 
     assert add(batcher, 6).result(WITHIN_S).predicted == 6
 
 
-def test_close_counts_waiting_photos(engine: Recorded, make: Make) -> None:
+def test_close_counts_waiting_photos(engine: RecordingEngine, make: Make) -> None:
     batcher = make(1e6)
     batcher.announce()
     batcher.announce()

@@ -1,4 +1,4 @@
-"""Beat after its clock was ahead, and beat without its broker."""
+"""Celery beat with clock changes and with an unreachable broker."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ NOW = datetime(2026, 3, 4, 12, tzinfo=UTC)
 AHEAD = timedelta(days=30)
 
 
-class Started(Scheduler):
-    """Notes what is started, and sends nothing."""
+class RecordingScheduler(Scheduler):
+    """Records the started entries and sends nothing."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.names: list[str] = []
@@ -39,14 +39,14 @@ class Started(Scheduler):
 
 
 class Clock:
-    """The time as beat sees it."""
+    """The clock that beat reads."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.now = NOW
         patch.setattr(Celery, "now", lambda _: self.now)
 
-    def tick(self, scheduler: Started, after: timedelta) -> list[str]:
-        """Names of what is started so much later."""
+    def tick(self, scheduler: RecordingScheduler, after: timedelta) -> list[str]:
+        """Advance the clock by `after` and return the names of the started entries."""
         self.now += after
         scheduler.names.clear()
         while scheduler.tick() == 0:
@@ -61,14 +61,14 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.fixture
 def app(settings: Settings, tmp_path: Path) -> Celery:
-    """Reconciles every ten minutes, and has a nightly run at two."""
-    given = {"beat_file": tmp_path / "beat", "nightly_at": "0 2 * * *", "event_source": EventSource.NONE}
-    return make_app(settings.model_copy(update=given))
+    """Return an app that reconciles every ten minutes and has a nightly run at two."""
+    overrides = {"beat_file": tmp_path / "beat", "nightly_at": "0 2 * * *", "event_source": EventSource.NONE}
+    return make_app(settings.model_copy(update=overrides))
 
 
-def scheduler(app: Celery) -> Started:
-    """As beat makes it at its start."""
-    started = Started(app, schedule_filename=app.conf.beat_schedule_filename, Producer=lambda *_, **__: None)
+def make_scheduler(app: Celery) -> RecordingScheduler:
+    """Create the scheduler as beat does at its start."""
+    started = RecordingScheduler(app, schedule_filename=app.conf.beat_schedule_filename, Producer=lambda *_, **__: None)
     started.producer = None
     return started
 
@@ -78,7 +78,7 @@ HOURS = timedelta(hours=1)
 
 
 def test_due_entries_are_started(app: Celery, clock: Clock) -> None:
-    beat = scheduler(app)
+    beat = make_scheduler(app)
     assert clock.tick(beat, 9 * MINUTES) == []
     assert clock.tick(beat, 2 * MINUTES) == ["reconcile"]
     assert clock.tick(beat, 9 * MINUTES) == []
@@ -87,11 +87,11 @@ def test_due_entries_are_started(app: Celery, clock: Clock) -> None:
 
 
 def test_clock_was_ahead_in_an_earlier_run(app: Celery, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
-    before = scheduler(app)
+    before = make_scheduler(app)
     assert sorted(clock.tick(before, AHEAD)) == ["nightly", "reconcile"]
     before.close()
     clock.now -= AHEAD
-    beat = scheduler(app)
+    beat = make_scheduler(app)
     with caplog.at_level(logging.WARNING):
         assert clock.tick(beat, MINUTES) == []
     assert sorted(record.args[0] for record in caplog.records) == ["nightly", "reconcile"]
@@ -102,7 +102,7 @@ def test_clock_was_ahead_in_an_earlier_run(app: Celery, clock: Clock, caplog: py
 
 def test_clock_is_set_back_while_beat_runs(app: Celery, clock: Clock) -> None:
     clock.now += AHEAD
-    beat = scheduler(app)
+    beat = make_scheduler(app)
     assert clock.tick(beat, 11 * MINUTES) == ["reconcile"]
     assert clock.tick(beat, -AHEAD) == []
     assert clock.tick(beat, 11 * MINUTES) == ["reconcile"]
@@ -111,7 +111,7 @@ def test_clock_is_set_back_while_beat_runs(app: Celery, clock: Clock) -> None:
 
 
 def test_small_clock_correction_changes_nothing(app: Celery, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
-    beat = scheduler(app)
+    beat = make_scheduler(app)
     assert clock.tick(beat, 11 * MINUTES) == ["reconcile"]
     assert clock.tick(beat, timedelta(seconds=-2)) == []
     assert caplog.records == []
@@ -120,13 +120,13 @@ def test_small_clock_correction_changes_nothing(app: Celery, clock: Clock, caplo
 
 
 def test_command_sends_task_although_schedule_file_is_ahead(settings: Settings, clock: Clock, tmp_path: Path) -> None:
-    given = {"beat_file": tmp_path / "beat", "reconcile_minutes": 0.01, "event_source": EventSource.NONE}
-    settings = settings.model_copy(update=given)
+    overrides = {"beat_file": tmp_path / "beat", "reconcile_minutes": 0.01, "event_source": EventSource.NONE}
+    settings = settings.model_copy(update=overrides)
     client = sqs_client(settings)
     choose_queues(settings).create()
     app = make_app(settings)
     clock.now = datetime.now(UTC) + AHEAD
-    before = scheduler(app)
+    before = make_scheduler(app)
     clock.tick(before, MINUTES)
     before.close()
     credentials = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
@@ -139,7 +139,7 @@ def test_command_sends_task_although_schedule_file_is_ahead(settings: Settings, 
         while client.get_queue_attributes(QueueUrl=url, AttributeNames=[name])["Attributes"][name] == "0":
             assert beat.poll() is None
             assert time.monotonic() < deadline, f"no task within {WITHIN_S} s"
-            time.sleep(0.05)  # between two looks at the queue
+            time.sleep(0.05)  # polling interval
     finally:
         beat.terminate()
         beat.wait(WITHIN_S)
@@ -147,18 +147,18 @@ def test_command_sends_task_although_schedule_file_is_ahead(settings: Settings, 
 
 @pytest.fixture
 def without_broker(settings: Settings, closed_url: str, tmp_path: Path) -> Settings:
-    """A broker with a password, where no one answers."""
+    """Return settings with an unreachable broker and a password."""
     url = SecretStr(closed_url.replace("http://", "amqp://beat:a-secret@") + "//")
-    given = {
+    overrides = {
         "broker_url": url,
         "beat_file": tmp_path / "beat",
         "event_source": EventSource.NONE,
         "reconcile_minutes": 0.001,
     }
-    return settings.model_copy(update=given)
+    return settings.model_copy(update=overrides)
 
 
-def shown(settings: Settings) -> str:
+def masked_url(settings: Settings) -> str:
     return settings.broker_url.get_secret_value().replace("a-secret", "**")
 
 
@@ -171,14 +171,14 @@ def test_unsent_task_is_one_log_line_naming_the_broker(
         beat.apply_entry(beat.schedule["reconcile"])
     (record,) = caplog.records
     assert record.getMessage() == (
-        f"beat: reconcile could not be sent to {shown(without_broker)} (OperationalError: [Errno 111] Connection"
+        f"beat: reconcile could not be sent to {masked_url(without_broker)} (OperationalError: [Errno 111] Connection"
         " refused); if this lasts, check BINWATCH_BROKER_URL and the broker. It is sent again when it is next due"
     )
     assert not record.exc_info
     caplog.clear()
     with caplog.at_level(logging.DEBUG):
         beat.apply_entry(beat.schedule["reconcile"])
-    assert any(record.exc_info for record in caplog.records), "who asks for details gets them"
+    assert any(record.exc_info for record in caplog.records), "the traceback is logged at DEBUG"
     beat.close()
 
 
@@ -196,10 +196,11 @@ def test_command_names_the_broker_that_it_waits_for(without_broker: Settings) ->
     finally:
         beat.terminate()
         beat.communicate(timeout=WITHIN_S)
-    assert f"beat: RabbitMQ at {shown(without_broker)} cannot be reached" in at_start
+    url = masked_url(without_broker)
+    assert f"beat: RabbitMQ at {url} cannot be reached" in at_start
     assert start.endswith("celery.beat: beat: Starting...\n")
     for line, wait_s in zip(lines, (2, 4), strict=True):
         assert line.endswith(
-            f"ERROR worker.beat: beat: cannot connect to {shown(without_broker)} (ConnectionRefusedError: [Errno 111]"
+            f"ERROR worker.beat: beat: cannot connect to {url} (ConnectionRefusedError: [Errno 111]"
             f" Connection refused); check BINWATCH_BROKER_URL and the broker. Trying again in {wait_s} s\n"
         )

@@ -1,4 +1,4 @@
-"""The settings decide between SQS and RabbitMQ; no other part of a worker distinguishes them."""
+"""The settings choose between SQS and RabbitMQ; no other part of a worker distinguishes them."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_events_on_a_separate_rabbitmq() -> None:
 
 
 def test_private_names_are_tested_with_installed_versions() -> None:
-    """After an update: read worker/brokers/internals.py beside the new version, run all tests, and name it there."""
+    """After an update, check worker/brokers/internals.py against the new version, run all tests, and list it there."""
     assert {name: version(name) for name in TESTED_VERSIONS} == TESTED_VERSIONS
 
 
@@ -75,7 +75,7 @@ def test_worker_on_a_third_broker(settings: Settings, s3: S3, sqlite_records: Da
         Publisher(app, settings.group_photos).check()
         assert events.is_open
         worker.stop()
-    # Celery sets logging up for a process of its own; other tests listen to warnings.
+    # Celery configures logging for its own process; restore it for other tests.
     logging.root.setLevel(level)
     logging.root.handlers[:] = handlers
     assert not events.is_open, "a worker that stops closes its connections"
@@ -92,4 +92,4 @@ def wait_until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 30
     while not condition():
         assert time.monotonic() < deadline
-        time.sleep(0.02)  # between two looks at the condition
+        time.sleep(0.02)  # polling interval

@@ -101,10 +101,10 @@ def test_list_is_ranked_like_monitor(check: Check, photos: Path, stock: Path, tm
     assert next(row for row in rows if row["bin"] == "00184")["articles"].startswith("1 × B00016X7NA Aura Cacia")
     database = connect(f"sqlite:///{tmp_path}/wrong-records/records.db")
     with database.connect() as connection:
-        found = read_discrepancies(connection, Filters(direction=Direction.EITHER), 0.05).items
-    assert [row["bin"] for row in rows if row["verdict"] != "agrees"] == [one.bin_id for one in found]
+        result = read_discrepancies(connection, Filters(direction=Direction.EITHER), 0.05).items
+    assert [row["bin"] for row in rows if row["verdict"] != "agrees"] == [item.bin_id for item in result]
     p_values = [row["how odd (p-value)"] for row in rows if row["verdict"] != "agrees"]
-    assert p_values == pytest.approx([one.p_value for one in found])  # Excel has fewer digits
+    assert p_values == pytest.approx([item.p_value for item in result])  # Excel stores fewer digits
 
 
 def test_quantity_that_model_cannot_predict_is_not_judged(
@@ -113,8 +113,8 @@ def test_quantity_that_model_cannot_predict_is_not_judged(
     """This holds for the list and for the monitor's pages."""
     bundle = shutil.copytree(DEFAULT_MODEL, tmp_path / "model")
     card = json.loads((bundle / "card.json").read_text(encoding="utf-8"))
-    categories = [one for one in card["calibration"]["categories"] if 0 not in one["classes"]]
-    card["calibration"] |= {"categories": categories, "photos": sum(len(one["either"]) for one in categories)}
+    categories = [category for category in card["calibration"]["categories"] if 0 not in category["classes"]]
+    card["calibration"] |= {"categories": categories, "photos": sum(len(category["either"]) for category in categories)}
     card["answers"] = [3, 4, 5, 6]
     (bundle / "card.json").write_text(json.dumps(card), encoding="utf-8")
     done = check(photos, "--expected", stock, "--model", bundle, "--out", "wrong.json")
@@ -127,18 +127,18 @@ def test_quantity_that_model_cannot_predict_is_not_judged(
     assert all(row["how odd (p-value)"] is not None for row in rows if row["bin"] not in last)
     database = connect(f"sqlite:///{tmp_path}/wrong-records/records.db")
     with database.connect() as connection:
-        found = read_discrepancies(connection, Filters(direction=Direction.EITHER), 0.05).items
+        result = read_discrepancies(connection, Filters(direction=Direction.EITHER), 0.05).items
         level = read_level(connection, 0.05)
-    assert [one.bin_id for one in found] == [row["bin"] for row in wrong]
-    assert [(one.chance, one.p_value, one.flagged) for one in found[-2:]] == [(None, None, False)] * 2
+    assert [item.bin_id for item in result] == [row["bin"] for row in wrong]
+    assert [(item.chance, item.p_value, item.flagged) for item in result[-2:]] == [(None, None, False)] * 2
     assert (level.compared, level.calibrated) == (5, 3)
 
 
 def test_printed_summary(check: Check, photos: Path, stock: Path, tmp_path: Path) -> None:
     done = check(photos, "--expected", stock, "--out", "wrong.json")
-    whole = json.loads((tmp_path / "wrong.json").read_text(encoding="utf-8"))
-    wrong = sum(row["verdict"] != "agrees" for row in whole["bins"])
-    flagged = sum(row["verdict"] == "look first" for row in whole["bins"])
+    report = json.loads((tmp_path / "wrong.json").read_text(encoding="utf-8"))
+    wrong = sum(row["verdict"] != "agrees" for row in report["bins"])
+    flagged = sum(row["verdict"] == "look first" for row in report["bins"])
     assert done.out == [
         f"{stock}: bin from 'Bin ID', quantity from 'Expected Qty'",
         "5 rows: 5 match a photo (5 of them with zeros restored that spreadsheets drop)",
@@ -152,8 +152,8 @@ def test_printed_summary(check: Check, photos: Path, stock: Path, tmp_path: Path
         f" BINWATCH_PHOTO_DIR={photos} binwatch monitor serve",
         "then open the address that it prints; Ctrl-C ends it",
     ]
-    assert whole["summary"][:3] == done.out[2:5]
-    assert [line.split(":")[0] for line in whole["summary"][3:]] == [
+    assert report["summary"][:3] == done.out[2:5]
+    assert [line.split(":")[0] for line in report["summary"][3:]] == [
         "verdict",
         "how odd (p-value)",
         "p(0) to p(more than 5)",
@@ -193,9 +193,9 @@ def test_records_folder_with_special_characters(check: Check, photos: Path, stoc
     done = check(photos, "--expected", stock, "--out", "wrong.json", "--records", "what?now 100%41")
     assert (tmp_path / "what?now 100%41" / "records.db").stat().st_size > 0
     assert not (tmp_path / "what").exists()
-    said = re.search(r"BINWATCH_DATABASE_URL='(.+?)'", done.out[-2])
-    assert said is not None
-    with connect(said[1]).connect() as connection:
+    match = re.search(r"BINWATCH_DATABASE_URL='(.+?)'", done.out[-2])
+    assert match is not None
+    with connect(match[1]).connect() as connection:
         assert connection.execute(select(func.count()).select_from(Count)).scalar_one() == 5
 
 
@@ -233,7 +233,7 @@ def test_repeated_run_counts_only_new_photos(check: Check, photos: Path, stock: 
     database = connect(f"sqlite:///{tmp_path}/wrong-records/records.db")
     with database.connect() as connection:
         assert connection.execute(select(func.count()).select_from(Count)).scalar_one() == 6
-        # The same quantities again are no news.
+        # Repeated quantities change nothing.
         assert connection.execute(select(func.count()).select_from(Comparison)).scalar_one() == 6
 
 
@@ -286,17 +286,17 @@ def test_kept_columns(check: Check, photos: Path, tmp_path: Path) -> None:
     rows += [f"A{n},{name},one,1," for n, name in enumerate(EXPECTED)]
     rows += [f"B{n},{name},two,1,fragile" for n, name in enumerate(EXPECTED)] + ["C9,Z-99,one,4,"]
     (tmp_path / "stock.csv").write_text("\n".join(rows), encoding="utf-8")
-    kept = ("--keep-column", "zone", "--keep-column", "Note")
-    assert check(photos, "--expected", tmp_path / "stock.csv", *kept).status == 0
-    found = {row["bin"]: (row["zone"], row["Note"]) for row in _sheet(tmp_path / "wrong.xlsx", "Bins")}
-    assert found == {name: (f"A{n}; B{n}", "fragile") for n, name in enumerate(EXPECTED)}
+    keep_options = ("--keep-column", "zone", "--keep-column", "Note")
+    assert check(photos, "--expected", tmp_path / "stock.csv", *keep_options).status == 0
+    result = {row["bin"]: (row["zone"], row["Note"]) for row in _sheet(tmp_path / "wrong.xlsx", "Bins")}
+    assert result == {name: (f"A{n}; B{n}", "fragile") for n, name in enumerate(EXPECTED)}
     (without,) = _sheet(tmp_path / "wrong.xlsx", "Expectations without photo")
     assert (without["bin"], without["zone"], without["Note"], without["expected"]) == ("Z-99", "C9", None, 4)
     done = check(photos, "--expected", tmp_path / "stock.csv", "--keep-column", "Aisle")
     assert done.status == 2
     assert "no column 'Aisle', only 'Zone', 'Bin', 'SKU', 'Qty', 'Note'; correct --keep-column" in done.err
     for names in (("bin",), ("Note", "note ")):
-        options = [part for name in names for part in ("--keep-column", name)]
+        options = [option for name in names for option in ("--keep-column", name)]
         done = check(photos, "--expected", tmp_path / "stock.csv", *options)
         assert done.status == 2
         assert f"--keep-column {names[-1]}: the list has a column of that name; rename it" in done.err
@@ -306,11 +306,11 @@ def test_flag_level_and_direction(check: Check, photos: Path, stock: Path, tmp_p
     counted: dict[tuple[str, ...], int] = {}
     for options in ((), ("--level", "0.5"), ("--level", "0.5", "--direction", "surplus")):
         assert check(photos, "--expected", stock, "--out", "wrong.json", *options).status == 0
-        whole = json.loads((tmp_path / "wrong.json").read_text(encoding="utf-8"))
-        counted[options] = sum(row["verdict"] == "look first" for row in whole["bins"])
+        report = json.loads((tmp_path / "wrong.json").read_text(encoding="utf-8"))
+        counted[options] = sum(row["verdict"] == "look first" for row in report["bins"])
         surplus = "surplus" in options
         level, column = 0.5 if options else 0.05, "how odd if surplus" if surplus else "how odd (p-value)"
-        differs = [row for row in whole["bins"] if row["difference"] > 0 or (row["difference"] < 0 and not surplus)]
+        differs = [row for row in report["bins"] if row["difference"] > 0 or (row["difference"] < 0 and not surplus)]
         assert counted[options] == sum(row[column] <= level for row in differs)
     assert counted[()] < counted["--level", "0.5"]
 
@@ -348,7 +348,7 @@ def test_quantity_column_without_quantities(check: Check, photos: Path, tmp_path
     refused.write_text("of an earlier run", encoding="utf-8")
     done = check(photos, "--expected", stock, "--quantity-column", "quantity")
     assert done.status == 2
-    assert refused.read_text(encoding="utf-8") == "of an earlier run", "nothing was read that could replace it"
+    assert refused.read_text(encoding="utf-8") == "of an earlier run", "there is no new list to replace it"
     done = check(photos, "--expected", stock, "--quantity-column", "unit")
     assert done.status == 2
     assert "no row is left to compare; 5 have no usable quantity: correct --quantity-column" in done.err
@@ -367,8 +367,8 @@ def test_latest_variant_is_of_current_model(check: Check, photos: Path, stock: P
 
 def test_outdated_bins_are_reported(check: Check, photos: Path, stock: Path) -> None:
     assert "its pages also show" not in "\n".join(check(photos, "--expected", stock).out)
-    gone, *_, dropped = EXPECTED
-    (photos / f"{gone}.jpg").unlink()
+    outdated, *_, dropped = EXPECTED
+    (photos / f"{outdated}.jpg").unlink()
     with stock.open("rb") as opened:
         book = openpyxl.load_workbook(opened)
     book.active.delete_rows(book.active.max_row)

@@ -1,4 +1,4 @@
-"""`python -m worker count` as a user runs it."""
+"""The command `python -m worker count`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Count = Callable[..., "subprocess.CompletedProcess[bytes]"]
 
 @pytest.fixture
 def count(brightness_bundle: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]) -> Count:
-    """In this process, which is quicker; also, a warning is an error here."""
+    """Run the command in this process, which is faster and turns warnings into errors."""
     monkeypatch.setenv("BINWATCH_MODEL_DIR", str(brightness_bundle))
 
     def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[bytes]:
@@ -50,7 +50,7 @@ def count(brightness_bundle: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary:
 
 @pytest.fixture
 def count_process(brightness_bundle: Path) -> Count:
-    """As a person does it."""
+    """Run the command in its own process."""
 
     def run(*arguments: str | bytes | Path, **environment: str) -> subprocess.CompletedProcess[bytes]:
         return subprocess.run(
@@ -66,7 +66,7 @@ def count_process(brightness_bundle: Path) -> Count:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Good photos of 0 to 6 items, by name, among what is not."""
+    """Write photos of 0 to 6 items, named by count, among other files."""
     folder = tmp_path / "photos"
     (folder / "more").mkdir(parents=True)
     for n in range(7):
@@ -79,7 +79,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def _error(result: subprocess.CompletedProcess[bytes]) -> str:
-    """The one line that a failed run prints, and nothing else."""
+    """Return the error line of a failed run; check that nothing else is printed."""
     assert result.returncode == 1
     lines = result.stderr.decode().splitlines()
     assert len(lines) == 1, lines
@@ -154,7 +154,7 @@ def test_counts_beyond_five_are_shown_if_the_model_distinguishes_them() -> None:
 
 
 def test_named_files_keep_their_order(count: Count, folder: Path) -> None:
-    """A file that a person names is tried, whatever its suffix."""
+    """Explicitly named files are read regardless of their suffix."""
     (folder / "photo.bin").write_bytes(jpeg(brightness_of(5)))
     result = count(folder / "2.jpg", folder / "photo.bin", folder / "notes.txt", folder / "0.jpg", "--json")
     assert [(Path(line["photo"]).name, line["count"]) for line in json.loads(result.stdout)] == [
@@ -222,8 +222,8 @@ def hard_names(tmp_path: Path) -> Path:
 def test_hard_names_as_json(count_process: Count, hard_names: Path, encoding: str) -> None:
     result = count_process(hard_names, "--json", PYTHONIOENCODING=encoding)
     assert result.returncode == 0
-    found = {line["photo"]: line["count"] for line in json.loads(result.stdout.decode(encoding))}
-    assert found == {
+    counts = {line["photo"]: line["count"] for line in json.loads(result.stdout.decode(encoding))}
+    assert counts == {
         **{f"{hard_names}/{name}": CLASSES[n] for n, name in enumerate(HARD_NAMES)},
         f"{hard_names}/{os.fsdecode(NOT_TEXT)}": None,
     }
@@ -270,7 +270,7 @@ def test_no_photos(count: Count, tmp_path: Path) -> None:
 
 
 def test_unreadable_folder_is_named(count: Count, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its photos would be missing from the list, and nothing would say so."""
+    """Otherwise its photos would be missing from the list without notice."""
     scandir = os.scandir
 
     def refuse(path: Any) -> Any:
@@ -278,7 +278,7 @@ def test_unreadable_folder_is_named(count: Count, folder: Path, monkeypatch: pyt
             raise PermissionError(errno.EACCES, "Permission denied", path)
         return scandir(path)
 
-    monkeypatch.setattr(os, "scandir", refuse)  # root, who may run the tests, may read any folder
+    monkeypatch.setattr(os, "scandir", refuse)  # tests may run as root, who can read any folder
     assert _error(count(folder)) == f"{folder}/more: cannot be listed (Permission denied); allow it, or remove it"
 
 

@@ -1,4 +1,4 @@
-"""Objects in moto's S3 → records in SQLite: every photo and every metadata file has its own outcome."""
+"""From objects in moto's S3 to records in SQLite: every photo and metadata file has its own outcome."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def counting(settings: Settings) -> Iterator[Counting]:
 
 @pytest.fixture
 def records(sqlite_records: Database) -> Any:
-    """Rows of a table, as dictionaries by one column."""
+    """Return a function that reads the rows of a table as dictionaries, by one column."""
 
     def read(table: Any, by: str) -> dict[Any, dict[str, Any]]:
         with sqlite_records.connect() as connection:
             rows = [dict(row) for row in connection.execute(select(table.__table__)).mappings()]
-        found = {row[by]: row for row in rows}
-        assert len(found) == len(rows), f"{by} is not unique in {rows}"
-        return found
+        result = {row[by]: row for row in rows}
+        assert len(result) == len(rows), f"{by} is not unique in {rows}"
+        return result
 
     return read
 
@@ -77,7 +77,7 @@ def test_counted(counting: Counting, s3: S3, records: Any) -> None:
     etag = s3.put("bin-images/00123.jpg", data)
     assert counting.count(_created(s3, "bin-images/00123.jpg")) == []
     row = records(Count, "key")["bin-images/00123.jpg"]
-    wanted = {
+    expected = {
         "bucket": s3.bucket,
         "key": "bin-images/00123.jpg",
         "etag": etag,
@@ -93,14 +93,14 @@ def test_counted(counting: Counting, s3: S3, records: Any) -> None:
         "height": 300,
         "bytes": len(data),
     }
-    assert {name: row[name] for name in wanted} == wanted
+    assert {name: row[name] for name in expected} == expected
     assert row["probabilities"] == pytest.approx(probabilities_of(brightness_of(4)), abs=1e-3)
     stored = s3.client.head_object(Bucket=s3.bucket, Key="bin-images/00123.jpg")["LastModified"]
     assert row["modified_at"] == stored
 
 
 def test_pattern_maps_photos_and_metadata_to_bins(settings: Settings, s3: S3, records: Any) -> None:
-    """Two photos of a bin are two photos."""
+    """Two photos of one bin are counted separately."""
     settings = settings.model_copy(update={"bin_pattern": r"(?P<bin>[^/]+)/[^/]+$"})
     counting = Counting(settings)
     for key in ("A-12/front.jpg", "A-12/back.jpg"):
@@ -121,7 +121,7 @@ def test_pattern_maps_photos_and_metadata_to_bins(settings: Settings, s3: S3, re
 def test_count_is_compared_with_the_calibration_of_its_model(
     counting: Counting, s3: S3, records: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And the expected quantity is kept with what it is made up of."""
+    """The expected quantity is stored with its articles."""
     calibration = Calibration(photos=3, split="test", categories=(category((0.0, 0.5, 1.0)),))
     engine = counting.models.engine
     monkeypatch.setattr(engine, "card", engine.card.model_copy(update={"calibration": calibration}))
@@ -134,7 +134,7 @@ def test_count_is_compared_with_the_calibration_of_its_model(
     assert records(Model, "model_version")["brightness-1"]["calibration"] == calibration.model_dump(mode="json")
     compared = records(Comparison, "bin_id")["00123"]
     assert compared["chance"] == pytest.approx(probabilities_of(brightness_of(4))[1], abs=1e-3)
-    assert compared["p_value"] == 0.5, "one of three calibration photos looks as odd, and the bin itself"
+    assert compared["p_value"] == 0.5, "(1 + 1) / (1 + 3): one of three calibration photos has a score at least as high"
 
 
 def test_bad_photos_have_reasons_and_others_are_counted(settings: Settings, s3: S3, records: Any) -> None:
@@ -153,7 +153,7 @@ def test_bad_photos_have_reasons_and_others_are_counted(settings: Settings, s3: 
     good = {f"good {n}.jpg": n % 7 for n in range(len(BAD_PHOTOS))}
     assert {key: rows[key]["predicted"] for key in good} == good
     assert len(rows) == len(keys)
-    # What was refused unread is known by its ETag all the same; what was never there is dated by its event.
+    # Objects that were refused unread are still recorded with their ETag; missing objects get the time of their event.
     assert rows["large.jpg"]["etag"] == s3.put("large.jpg", BAD_PHOTOS["large.jpg"][0])
     assert rows["large.jpg"]["modified_at"] > WHEN
     assert (rows["missing.jpg"]["etag"], rows["missing.jpg"]["modified_at"]) == ("", WHEN)
@@ -197,7 +197,7 @@ def test_inference_fails(counting: Counting, s3: S3, records: Any, monkeypatch: 
 def test_record_matches_the_fetched_object(
     counting: Counting, s3: S3, sqlite_records: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The key is overwritten before its turn, and again while the photo is with the model."""
+    """The key is overwritten before it is fetched, and again during inference."""
     s3.put("a.jpg", jpeg(brightness_of(1)))
     event = _created(s3, "a.jpg")
     second = s3.put("a.jpg", jpeg(brightness_of(2)))
@@ -258,7 +258,7 @@ def test_bad_metadata_files_have_reasons(settings: Settings, s3: S3, records: An
     good = rows["good.json"]
     assert (good["quantity"], good["reason"], good["bin_id"]) == (12, None, "good")
     assert rows["missing.json"]["modified_at"] == WHEN
-    assert rows["large.json"]["modified_at"] > WHEN  # as the store says
+    assert rows["large.json"]["modified_at"] > WHEN  # by the store's clock
 
 
 def test_outage_of_s3_records_nothing(settings: Settings, closed_url: str, records: Any) -> None:
@@ -288,7 +288,7 @@ def test_outage_returns_only_affected_photos(counting: Counting, s3: S3, records
 def test_age_is_observed_for_waiting_photos_only(
     counting: Counting, settings: Settings, s3: S3, sqlite_records: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not of those from before Binwatch, nor those that have a record; that of the missing one no one knows."""
+    """Not for photos older than Binwatch or already recorded; the age of a missing photo is unknown."""
     now = datetime.now(UTC)
     counting.note_model()
     with sqlite_records.begin() as connection:
@@ -310,7 +310,7 @@ def test_age_is_observed_for_waiting_photos_only(
     assert counting.count(photos[:2]) == []
     value = counting.metrics.registry.get_sample_value
     assert value("binwatch_worker_photos_total", {"outcome": "counted", "reason": ""}) == 3 + 3 + 2
-    assert value("binwatch_worker_photo_age_seconds_bucket", {"le": "60.0"}) == 2, "redelivered in time, too"
+    assert value("binwatch_worker_photo_age_seconds_bucket", {"le": "60.0"}) == 2, "redelivered within a minute"
     assert value("binwatch_worker_photo_age_seconds_count") == 4
     assert value("binwatch_worker_photo_age_seconds_sum") == pytest.approx(1200, abs=60)
 
@@ -326,7 +326,7 @@ def test_records_need_a_migration(settings: Settings, tmp_path: Any) -> None:
 
 
 def test_unwritable_records_are_not_blamed_on_a_photo(settings: Settings, s3: S3, postgres_url: str) -> None:
-    """psycopg raises what is no error of a database if it cannot read a timestamp."""
+    """If psycopg cannot read a timestamp, it raises an exception that is not a database error."""
     s3.put("a.jpg", jpeg(brightness_of(4)))
     counting = Counting(settings.model_copy(update={"database_url": SecretStr(postgres_url)}))
     spoil = "SET LOCAL DateStyle TO 'SQL, DMY'"
@@ -352,13 +352,17 @@ def test_unstorable_data_is_blamed_on_the_object(counting: Counting, s3: S3, mon
 
 
 def test_vanished_database_is_detected(settings: Settings, postgres_url: str) -> None:
-    """The driver is told to watch over its connections, unless the URL says how."""
+    """The driver gets keepalive options unless the URL sets them."""
     for url, timeout in ((postgres_url, "60000"), (f"{postgres_url}&tcp_user_timeout=7000", "7000")):
         database = open_records(settings.model_copy(update={"database_url": SecretStr(url)}))
         with database.connect() as connection:
-            told = connection.connection.driver_connection.info.get_parameters()
+            parameters = connection.connection.driver_connection.info.get_parameters()
         database.dispose()
-        assert (told["tcp_user_timeout"], told["keepalives_idle"], told["connect_timeout"]) == (timeout, "30", "10")
+        assert (parameters["tcp_user_timeout"], parameters["keepalives_idle"], parameters["connect_timeout"]) == (
+            timeout,
+            "30",
+            "10",
+        )
 
 
 def test_database_is_unreachable(settings: Settings, tmp_path: Any) -> None:

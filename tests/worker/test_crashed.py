@@ -1,4 +1,4 @@
-"""Objects that crash workers: they are recorded and not sent again; a new upload is counted. moto and SQLite."""
+"""Objects that crash workers are recorded and not sent again; a new upload is counted. With moto and SQLite."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def counting(settings: Settings) -> Iterator[Counting]:
 
 
 class Recorder:
-    """Stands in for Publisher: remembers what reconcile sends."""
+    """Replaces Publisher and records what reconcile sends."""
 
     def __init__(self) -> None:
         self.sent: list[str] = []
@@ -60,7 +60,7 @@ def test_crashed_photo_is_recorded_as_failed(counting: Counting, settings: Setti
     assert _rows(counting, Count) == [(Reason.CRASHED, detail, etag)]
     assert _reconciled(counting, settings) == []
     assert counting.crashed_keys([photo], crashed_photos) == {"a.jpg"}
-    # Put back by a person, once the cause is gone, it is counted.
+    # It is counted when an operator redrives it after fixing the cause.
     assert counting.count([photo]) == []
     assert _rows(counting, Count) == [(None, None, etag)]
 
@@ -77,8 +77,8 @@ def test_crashed_metadata_file_is_recorded_as_failed(counting: Counting, setting
     etag = s3.put("a.json", b'{"EXPECTED_QUANTITY": 3}')
     file = ObjectCreated(s3.bucket, "a.json")
     assert counting.record_crashed_metadata([file], WHY) == []
-    ((reason, _, found),) = _rows(counting, Expectation)
-    assert (reason, found) == (MetadataReason.CRASHED, etag)
+    ((reason, _, result),) = _rows(counting, Expectation)
+    assert (reason, result) == (MetadataReason.CRASHED, etag)
     assert _reconciled(counting, settings) == []
     assert counting.crashed_keys([file], crashed_metadata) == {"a.json"}
     assert counting.crashed_keys([ObjectCreated(s3.bucket, "b.json")], crashed_metadata) == set()
@@ -99,7 +99,7 @@ def test_outage_returns_the_crashed_photo(settings: Settings, closed_url: str) -
 
 
 def test_objects_on_trial_are_not_sent_again(counting: Counting, settings: Settings, s3: S3) -> None:
-    """Each further message could cost as many workers as the first."""
+    """Each further message could crash as many workers as the first."""
     for key in ("a.jpg", "b.jpg", "a.json"):
         s3.put(key, b"x")
     counting.crash_counts.begin(s3.bucket, "a.jpg")

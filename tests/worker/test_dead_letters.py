@@ -37,7 +37,7 @@ Broker = tuple[Settings, EventQueue]
 
 @pytest.fixture(params=["sqs", "rabbitmq"])
 def broker(request: pytest.FixtureRequest, settings: Settings) -> Broker:
-    """Settings for empty queues, and the events in them."""
+    """Return settings for empty queues and a client of the event queue."""
     if request.param == "rabbitmq":
         rabbitmq: RabbitMQ = request.getfixturevalue("rabbitmq")
         name = uuid.uuid4().hex[:12]
@@ -58,12 +58,12 @@ def broker(request: pytest.FixtureRequest, settings: Settings) -> Broker:
     return settings, events
 
 
-def eventually(look: Callable[[], list[DeadLetter]], wanted: int) -> list[DeadLetter]:
-    """A quorum queue shows a message a moment after it was confirmed."""
+def wait_for_dead_letters(look: Callable[[], list[DeadLetter]], count: int) -> list[DeadLetter]:
+    """Wait, since a quorum queue shows a message only a moment after confirming it."""
     deadline = time.monotonic() + 20
-    while len(found := look()) != wanted and time.monotonic() < deadline:
+    while len(result := look()) != count and time.monotonic() < deadline:
         time.sleep(0.05)
-    return found
+    return result
 
 
 def of_events(settings: Settings) -> DeadLetterQueue:
@@ -83,7 +83,7 @@ def test_dead_letters_are_listed_with_reasons_and_stay(broker):
         DeadLetter(settings.event_dead_letter_queue, "not JSON", "grün"),
     }
     for _ in range(3):
-        assert set(eventually(of_events(settings).messages, 2)) == expected
+        assert set(wait_for_dead_letters(of_events(settings).messages, 2)) == expected
     events.close()
 
 
@@ -92,7 +92,7 @@ def test_redriven_messages_return_to_their_queue(broker):
     bodies = [f'{{"n": {n}}}' for n in range(12)]
     for body in bodies:
         dead_letter(events, body, "not an S3 event")
-    eventually(of_events(settings).messages, 12)
+    wait_for_dead_letters(of_events(settings).messages, 12)
     assert of_events(settings).redrive() == 12
     received: list[str] = []
     deadline = time.monotonic() + 20
@@ -113,7 +113,7 @@ def test_rejected_task_is_listed(broker, rabbitmq):
     with Connection(rabbitmq.url) as connection:
         channel = connection.default_channel
         channel.basic_reject(channel.basic_get(settings.task_queue).delivery_tag, requeue=False)
-    (letter,) = eventually(choose_queues(settings).dead_letters()[1].messages, 1)
+    (letter,) = wait_for_dead_letters(choose_queues(settings).dead_letters()[1].messages, 1)
     assert (letter.queue, letter.reason) == (settings.task_queue + "-dead", "rejected by the worker")
     assert choose_queues(settings).dead_letters()[1].redrive() == 1
     with Connection(rabbitmq.url) as connection:
@@ -123,7 +123,7 @@ def test_rejected_task_is_listed(broker, rabbitmq):
 
 
 def test_expired_task_is_not_dead_lettered(broker):
-    """RabbitMQ would make it one: reconciles that no worker took are to be dropped by the next worker."""
+    """RabbitMQ would dead-letter it; expired reconcile tasks must be dropped by the next worker."""
     settings, _ = broker
     app = make_app(settings)
     app.queues.tasks.prepare()
@@ -141,7 +141,7 @@ def test_expired_task_is_not_dead_lettered(broker):
     with running_worker(app):
         deadline = time.monotonic() + 60
         while "in-time" not in ran and time.monotonic() < deadline:
-            time.sleep(0.05)  # between two looks
+            time.sleep(0.05)  # polling interval
     assert ran == ["in-time"]
     assert choose_queues(settings).dead_letters()[1].messages() == []
 
@@ -151,7 +151,7 @@ def running_worker(app: Celery) -> Iterator[None]:
     level, handlers = logging.root.level, logging.root.handlers[:]
     with start_worker(app, pool="threads", concurrency=1, perform_ping_check=False):
         yield
-    # Celery sets logging up for a process of its own; other tests listen to warnings.
+    # Celery configures logging for its own process; restore it for other tests.
     logging.root.setLevel(level)
     logging.root.handlers[:] = handlers
 
@@ -159,7 +159,7 @@ def running_worker(app: Celery) -> Iterator[None]:
 def test_command_lists_and_redrives(broker):
     settings, events = broker
     dead_letter(events, "no\nevent \x1b[2J" + "x" * 300, "not JSON")
-    eventually(of_events(settings).messages, 1)
+    wait_for_dead_letters(of_events(settings).messages, 1)
     shown = command(settings)
     assert re.fullmatch(r"[0-9a-f]{12}", shown.partition(" ")[0])
     assert shown.partition(" ")[2].startswith(f"{settings.event_dead_letter_queue}: not JSON: no\\nevent \\x1b[2Jxxx")
@@ -179,15 +179,15 @@ def test_only_selected_messages_are_deleted(broker):
     settings, events = broker
     for body in ("a", "b", "b", "c"):
         dead_letter(events, body, "not JSON")
-    letters = eventually(of_events(settings).messages, 4)
+    letters = wait_for_dead_letters(of_events(settings).messages, 4)
     chosen = {letter.id for letter in letters if letter.body == "b"}
-    assert len(chosen) == 1, "what says the same has the same id"
+    assert len(chosen) == 1, "equal messages have equal ids"
     deleted = list(of_events(settings).delete(lambda letter: letter.id in chosen))
     assert [letter.body for letter in deleted] == ["b", "b"]
-    assert sorted(letter.body for letter in eventually(of_events(settings).messages, 2)) == ["a", "c"]
+    assert sorted(letter.body for letter in wait_for_dead_letters(of_events(settings).messages, 2)) == ["a", "c"]
     assert list(of_events(settings).delete(lambda _: False)) == []
     assert len(list(of_events(settings).delete(lambda _: True))) == 2
-    assert eventually(of_events(settings).messages, 0) == []
+    assert wait_for_dead_letters(of_events(settings).messages, 0) == []
     events.close()
 
 
@@ -195,7 +195,7 @@ def test_command_deletes_and_prints_messages_in_full(broker):
     settings, events = broker
     for body in ("y" * 300, "z"):
         dead_letter(events, body, "not JSON")
-    eventually(of_events(settings).messages, 2)
+    wait_for_dead_letters(of_events(settings).messages, 2)
     listed = dict(line.split(" ", 1) for line in command(settings).splitlines())
     (long,) = [one for one, text in listed.items() if text.endswith("…")]
     queue = settings.event_dead_letter_queue
@@ -245,10 +245,10 @@ def run(settings: Settings, *options: str) -> subprocess.CompletedProcess[str]:
 def slow_queue(
     rabbitmq: RabbitMQ, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[int], DeadLetterQueue]:
-    """A dead-letter queue with a message, whose first reads fail as in a broker that has just started."""
+    """Return a dead-letter queue with a message, whose first reads fail as after a broker start."""
     name, get = f"tasks-{uuid.uuid4().hex[:12]}", Channel.basic_get
-    given = {"broker_url": SecretStr(rabbitmq.url), "event_source": EventSource.NONE, "task_queue": name}
-    (queue,) = choose_queues(settings.model_copy(update=given)).dead_letters()
+    overrides = {"broker_url": SecretStr(rabbitmq.url), "event_source": EventSource.NONE, "task_queue": name}
+    (queue,) = choose_queues(settings.model_copy(update=overrides)).dead_letters()
     queue.messages()
     with Connection(rabbitmq.url) as connection:
         connection.Producer().publish("a", routing_key=f"{name}-dead", headers={"reason": "no reason"})
@@ -271,7 +271,7 @@ def slow_queue(
 
 def test_unready_queue_is_retried(slow_queue, caplog):
     queue = slow_queue(3)
-    assert [letter.reason for letter in eventually(queue.messages, 1)] == ["no reason"]
+    assert [letter.reason for letter in wait_for_dead_letters(queue.messages, 1)] == ["no reason"]
     assert caplog.text.count("is not ready (InternalError: INTERNAL_ERROR - timed out); trying again") == 3
 
 
@@ -283,7 +283,7 @@ def test_queue_that_stays_unready_is_named(slow_queue, monkeypatch):
 
 def test_unreachable_broker_is_named_at_once(settings, closed_url):
     url = closed_url.replace("http://", "amqp://guest:guest@") + "//"
-    given = {"broker_url": SecretStr(url), "event_source": EventSource.NONE}
-    (queue,) = choose_queues(settings.model_copy(update=given)).dead_letters()
+    overrides = {"broker_url": SecretStr(url), "event_source": EventSource.NONE}
+    (queue,) = choose_queues(settings.model_copy(update=overrides)).dead_letters()
     with pytest.raises(QueueError, match=r"RabbitMQ at amqp://guest:\*\*@.* cannot be reached .*BINWATCH_BROKER_URL"):
         queue.messages()

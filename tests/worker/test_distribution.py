@@ -1,4 +1,4 @@
-"""Bundles that distinguish more quantities than the seven classes: output of the worker, and records."""
+"""Bundles that distinguish more quantities than the seven classes: worker output and records."""
 
 from __future__ import annotations
 
@@ -36,25 +36,25 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 def predicted(engine: Engine, brightness: int) -> Prediction:
-    (found,) = infer_photos(engine, [np.full((224, 224, 3), brightness, np.uint8)])
-    assert isinstance(found, Prediction)
-    return found
+    (result,) = infer_photos(engine, [np.full((224, 224, 3), brightness, np.uint8)])
+    assert isinstance(result, Prediction)
+    return result
 
 
 @pytest.mark.parametrize("items", [0, 3, 5, 6, 17, HIGHEST + 1])
 def test_class_probabilities_derive_from_the_distribution(bundle: Bundle, items: int) -> None:
     brightness = brightness_of(items, HIGHEST)
-    found = predicted(Engine(bundle), brightness)
-    assert found.distribution == pytest.approx(probabilities_of(brightness, HIGHEST), abs=1e-5)
-    assert np.argmax(found.distribution) == items
-    assert sum(found.distribution or []) == pytest.approx(1, abs=1e-5)
-    assert found.probabilities == pytest.approx(class_probabilities(np.array(found.distribution)).tolist(), abs=1e-5)
-    assert found.predicted == min(items, MORE_THAN_5)
+    result = predicted(Engine(bundle), brightness)
+    assert result.distribution == pytest.approx(probabilities_of(brightness, HIGHEST), abs=1e-5)
+    assert np.argmax(result.distribution) == items
+    assert sum(result.distribution or []) == pytest.approx(1, abs=1e-5)
+    assert result.probabilities == pytest.approx(class_probabilities(np.array(result.distribution)).tolist(), abs=1e-5)
+    assert result.predicted == min(items, MORE_THAN_5)
 
 
 @dataclass
 class Undecided:
-    """Between 4 and 8 items: 4 is the most probable number, "more than 5" the most probable class, 5 the median."""
+    """Predicts 4 to 8 items: 4 is the most probable number, "more than 5" the most probable class, 5 the median."""
 
     rule: CountRule
 
@@ -68,12 +68,12 @@ class Undecided:
     ("rule", "items", "confidence"), [(CountRule.MODE, MORE_THAN_5, 0.45), (CountRule.MEDIAN, 5, 0.25)]
 )
 def test_count_follows_the_count_rule(rule: CountRule, items: int, confidence: float) -> None:
-    (found,) = infer_photos(Undecided(rule), [np.zeros((224, 224, 3), np.uint8)])
-    assert isinstance(found, Prediction)
-    assert found.predicted == items
-    assert found.confidence == pytest.approx(confidence)
-    assert found.distribution is not None
-    assert np.argmax(found.distribution) == 4
+    (result,) = infer_photos(Undecided(rule), [np.zeros((224, 224, 3), np.uint8)])
+    assert isinstance(result, Prediction)
+    assert result.predicted == items
+    assert result.confidence == pytest.approx(confidence)
+    assert result.distribution is not None
+    assert np.argmax(result.distribution) == 4
 
 
 def test_card_names_the_count_rule(bundle: Bundle, tmp_path: Path) -> None:
@@ -98,10 +98,10 @@ def test_container_returns_classes_and_distribution(bundle: Bundle, settings: Se
         answer = asyncio.run(counter.count(jpeg(brightness_of(12, HIGHEST))))
     finally:
         counter.close()
-    found = Answer.model_validate_json(answer.to_json())
-    assert found.distribution is not None
-    assert (np.argmax(found.distribution), found.count) == (12, "more than 5")
-    assert found.probabilities == pytest.approx(class_probabilities(np.array(found.distribution)).tolist(), abs=1e-5)
+    result = Answer.model_validate_json(answer.to_json())
+    assert result.distribution is not None
+    assert (np.argmax(result.distribution), result.count) == (12, "more than 5")
+    assert result.probabilities == pytest.approx(class_probabilities(np.array(result.distribution)).tolist(), abs=1e-5)
 
 
 def test_command_prints_classes_and_distribution(bundle: Bundle, count: Count, tmp_path: Path) -> None:  # noqa: F811
@@ -117,9 +117,9 @@ def test_old_bundle_has_classes_only(brightness_bundle: Path, tmp_path: Path) ->
     del card["highest"]
     (tmp_path / "card.json").write_text(json.dumps(card), encoding="utf-8")
     (tmp_path / "model-int8.onnx").write_bytes((brightness_bundle / "model-int8.onnx").read_bytes())
-    found = predicted(Engine(Bundle(tmp_path)), brightness_of(4))
-    assert (found.predicted, found.distribution) == (4, None)
-    assert found.probabilities == pytest.approx(probabilities_of(brightness_of(4)), abs=1e-5)
+    result = predicted(Engine(Bundle(tmp_path)), brightness_of(4))
+    assert (result.predicted, result.distribution) == (4, None)
+    assert result.probabilities == pytest.approx(probabilities_of(brightness_of(4)), abs=1e-5)
     assert Bundle(ROOT / "samples" / "model").card.highest >= 5
 
 

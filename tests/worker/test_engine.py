@@ -1,4 +1,4 @@
-"""The engine with a model whose predictions are known, and with faulty bundles."""
+"""The engine with a model of known predictions and with faulty bundles."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _assert_right(engine: Engine, levels: list[int]) -> None:
 
 
 def _with_model(folder: Path, **options: object) -> Bundle:
-    """A bundle whose card has the right digest of an ONNX file that is not the one it should be."""
+    """Write a bundle with the correct digest of an unsuitable ONNX file."""
     write_brightness_bundle(folder)
     write_brightness_model(folder / "model-int8.onnx", **options)
     return _signed(folder)
@@ -123,7 +123,7 @@ def test_missing_output(tmp_path: Path, output: str) -> None:
 
 
 def test_fixed_batch(tmp_path: Path) -> None:
-    """A model exported for one batch size answers no other; that must show before the first photo."""
+    """A model exported with a fixed batch size must be refused before the first photo."""
     write_brightness_bundle(tmp_path)
     path = tmp_path / "model-int8.onnx"
     model = onnx.load(path)
@@ -159,7 +159,7 @@ def test_cuda_required_but_not_built_in(brightness_bundle: Path, monkeypatch: py
         Engine(Bundle(brightness_bundle), provider=Provider.CUDA)
 
 
-# Without the libraries of CUDA, ONNX Runtime for GPUs lists CUDA, loads, and computes on the CPU; so does this.
+# Without CUDA libraries, ONNX Runtime for GPUs lists CUDA, loads, and computes on the CPU; this simulates it.
 @pytest.fixture
 def _cuda_that_falls_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_module.ort, "get_available_providers", lambda: [CUDA, CPU_PROVIDER])
@@ -223,12 +223,12 @@ def _with_variants(folder: Path, precisions: list[Precision]) -> None:
 
 
 class CudaStandIn:
-    """A session that computes on the CPU and says that it is CUDA's; keeps the shapes of all its calls."""
+    """A session on the CPU that claims to use CUDA and records the shapes of its calls."""
 
     opened: ClassVar[list[CudaStandIn]] = []
 
     def __init__(self, path: str, options: object, providers: list[object], enable_fallback: int) -> None:
-        assert enable_fallback == 0  # else ONNX Runtime takes to the CPU in the midst of work, and no one knows
+        assert enable_fallback == 0  # otherwise ONNX Runtime would silently switch to the CPU
         self.opened.append(self)
         self.providers = providers
         self.shapes: list[tuple[int, ...]] = []
@@ -255,19 +255,19 @@ def _stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def cuda(brightness_bundle: Path, _stand_in: None) -> Engine:
-    """An engine on a stand-in for CUDA, for batches of up to 24 photos."""
+    """Return an engine on simulated CUDA for batches of up to 24 photos."""
     return Engine(Bundle(brightness_bundle), threads=1, batch_size=24)
 
 
 def _batches() -> list[int]:
-    """Photos in each run of each session, one session after the other."""
+    """Return the number of photos of each run, session by session."""
     shapes = [shape for session in CudaStandIn.opened for shape in session.shapes]
     assert {shape[1:] for shape in shapes} <= {(224, 224, 3)}
     return [shape[0] for shape in shapes]
 
 
 def test_each_cuda_session_runs_one_batch_size(cuda: Engine) -> None:
-    """It plans its convolutions for the first batch, and would for each that is of another size than the last."""
+    """CUDA plans convolutions for the first batch, and again whenever the batch size changes."""
     cuda.warm_up()
     assert _batches() == [1, 4, 16, 24]
     for size in range(1, 60):
@@ -286,7 +286,7 @@ def test_cuda_options(brightness_bundle: Path) -> None:
 
 
 class NoMemory:
-    """A GPU whose memory is full; on a CPU all is well."""
+    """A session that runs out of GPU memory and works on a CPU."""
 
     def __new__(cls, path: str, options: object, providers: list[object], enable_fallback: int) -> object:
         if providers != [CPU_PROVIDER]:
@@ -317,7 +317,7 @@ def test_missing_cuda_libraries_are_logged(
     caplog: pytest.LogCaptureFixture,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """ONNX Runtime prints them to where the answers go."""
+    """ONNX Runtime itself prints them to standard output."""
     monkeypatch.setattr(engine_module.ort, "preload_dlls", lambda: print("Failed to load libcudnn.so.9"))
     inference_sessions._preload_cuda_libraries.cache_clear()
     Engine(Bundle(brightness_bundle))
@@ -332,7 +332,7 @@ def test_missing_cuda_libraries_are_logged(
 def test_partial_batch_is_padded_on_cuda(
     cuda: Engine, brightness_bundle: Path, photos: int, batches: list[int]
 ) -> None:
-    """The padding leaves no trace: the answers are those of the photos alone, bit by bit."""
+    """Padding does not change the outputs, bit by bit."""
     pixels = np.random.default_rng(photos).integers(0, 256, (photos, 224, 224, 3), dtype=np.uint8)
     padded = cuda.infer(pixels)
     assert sorted(_batches()) == sorted(batches)
@@ -344,7 +344,7 @@ def test_partial_batch_is_padded_on_cuda(
 
 @pytest.mark.usefixtures("_stand_in")
 def test_batches_are_not_padded_on_a_cpu(brightness_bundle: Path) -> None:
-    """There, a row of padding would cost as much as a photo."""
+    """On a CPU, a row of padding would cost as much as a photo."""
     engine = Engine(Bundle(brightness_bundle), provider=Provider.CPU, threads=1, batch_size=24)
     engine.warm_up()
     for size in (2, 5, 25):
@@ -353,7 +353,7 @@ def test_batches_are_not_padded_on_a_cpu(brightness_bundle: Path) -> None:
 
 
 class Gathering(CudaStandIn):
-    """A session on the CPU in which no run goes on before three are there; keeps how many there ever were at once."""
+    """A CPU session whose runs wait until three are active; records the maximum number of concurrent runs."""
 
     def __init__(self, path: str, options: object, providers: list[object], enable_fallback: int) -> None:
         super().__init__(path, options, providers, enable_fallback)
@@ -373,7 +373,7 @@ class Gathering(CudaStandIn):
 
 @pytest.mark.usefixtures("_stand_in")
 def test_cpu_runs_the_model_on_each_thread(brightness_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each with its part of the photos, never more than the threads, and the answers in the photos' order."""
+    """Each thread gets a part of the photos, and outputs are in the photos' order."""
     monkeypatch.setattr(engine_module.ort, "InferenceSession", Gathering)
     engine = Engine(Bundle(brightness_bundle), provider=Provider.CPU, threads=3)
     with ThreadPoolExecutor(4) as pool:

@@ -19,7 +19,7 @@ from worker.inference_sessions import CPU_PROVIDER, CUDA
 
 
 def _has_gpu() -> bool:
-    """A driver that answers. What is missing beyond it is for the tests to find."""
+    """Return whether a GPU driver responds. Other missing parts must fail the tests."""
     try:
         return CUDA in ort.get_available_providers() and ctypes.CDLL("libcuda.so.1").cuInit(0) == 0
     except OSError:
@@ -48,7 +48,7 @@ def test_every_size_from_many_threads(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """ResNet18 with random weights, in fp32 and fp16."""
+    """Export a ResNet18 with random weights in fp32 and fp16."""
     from trainer.config import ModelConfig
     from trainer.export.graph import write_onnx
     from trainer.export.quantize import write_fp16
@@ -70,7 +70,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 @pytest.mark.parametrize("precision", [Precision.FP16, Precision.FP32])
 def test_gpu_agrees_with_cpu(network: Bundle, precision: Precision) -> None:
-    """Within what half precision, or TF32, may differ by (trainer.export.parity)."""
+    """Within the tolerances of half precision or TF32 (trainer.export.parity)."""
     photos = np.random.default_rng(0).integers(0, 256, (20, 224, 224, 3), dtype=np.uint8)
     choice = PrecisionChoice(precision.value)
     on_gpu = Engine(network, provider=Provider.CUDA, precision=choice, batch_size=16).infer(photos)

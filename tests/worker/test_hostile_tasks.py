@@ -1,4 +1,4 @@
-"""Messages that would stop Celery, on SQS and on RabbitMQ: each is dead-lettered with the reason."""
+"""Messages that would stop Celery are dead-lettered with a reason, on SQS and on RabbitMQ."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ from worker.tasks import CountPhotos, ReadMetadata
 WITHIN_S = 60
 PHOTO = {"bucket": "bins", "key": "1.jpg", "time": None}
 CONTENT = [[[PHOTO]], {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}]
-SOON = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+IN_AN_HOUR = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
 BOMB = zlib.compress(b" " * 10_000_000)
 
 
 def forged(**changes: Any) -> dict[str, Any]:
-    """A task as Celery writes it, but for what is changed: its headers, content, type, encoding or properties."""
+    """Return a Celery task message with changed headers, content, type, encoding or properties."""
     headers = {
         "lang": "py",
         "task": CountPhotos.name,
@@ -72,14 +72,14 @@ def forged(**changes: Any) -> dict[str, Any]:
     headers |= changes.pop("headers", {})
     content = changes.pop("content", CONTENT)
     body = content if isinstance(content, bytes) else json.dumps(content).encode()
-    sound = {"headers": headers, "body": body, "content_type": "application/json", "content_encoding": "utf-8"}
-    return sound | {"properties": {}} | changes
+    valid = {"headers": headers, "body": body, "content_type": "application/json", "content_encoding": "utf-8"}
+    return valid | {"properties": {}} | changes
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
     *[({"headers": {"timelimit": bad}}, "'timelimit'") for bad in ("x", 5, [1], [1, 2, 3], {"a": 1}, ["x", None])],
     *[({"headers": {"eta": bad}}, "'eta'") for bad in ("x", 5, [], "9999-99-99", "0001-01-01T00:00:00+23:59")],
-    *[({"headers": {"expires": bad}}, "'expires'") for bad in ("x", 5, {}, "2020-01-01T00:00:00+00:00", SOON)],
+    *[({"headers": {"expires": bad}}, "'expires'") for bad in ("x", 5, {}, "2020-01-01T00:00:00+00:00", IN_AN_HOUR)],
     *[({"headers": {"retries": bad}}, "'retries'") for bad in ("x", -1, [], {}, 1.5)],
     *[({"headers": {"id": bad}}, "'id'") for bad in (None, 5, [], {}, "", "a\nb", "x" * 1000)],
     *[
@@ -111,21 +111,21 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 ]
 GENERAL = ("its content", "no task", "cannot be decoded")
 UNREADABLE_HEADER = (
-    struct.pack(">H", 1 << 15) + b"\x03\xff\xfe\xfd",  # a content type that is not UTF-8
-    struct.pack(">HI", 1 << 13, 11) + b"\x01aT" + struct.pack(">Q", 2**63),  # a header with a time that no calendar has
+    struct.pack(">H", 1 << 15) + b"\x03\xff\xfe\xfd",  # content type that is not UTF-8
+    struct.pack(">HI", 1 << 13, 11) + b"\x01aT" + struct.pack(">Q", 2**63),  # header with an impossible time
 )
-"""Properties that RabbitMQ takes."""
-TAKEN: list[dict[str, Any]] = [
+"""Message properties that RabbitMQ accepts."""
+ACCEPTED: list[dict[str, Any]] = [
     {},
     {"headers": {"eta": "2020-01-01T00:00:00"}},
-    {"headers": {"eta": SOON}},
+    {"headers": {"eta": IN_AN_HOUR}},
     {"headers": {"timelimit": None, "retries": None}},
     {"headers": {"shadow": {"a": 1}, "group": 5, "stamps": 5, "stamped_headers": 5, "ignore_result": "x"}},
     {"headers": {"no such": "header", "sent_at": "x", "replaced_task_nesting": "x", "chord": 5, "update": 5}},
     {"properties": {"reply_to": "nowhere", "correlation_id": "x", "priority": 9}},
     {"content": [[[PHOTO]], {}, None]},
 ]
-"""What is unusual in these means nothing to us."""
+"""Messages with unusual but harmless fields, which are processed."""
 
 
 class Broker(Protocol):
@@ -134,7 +134,7 @@ class Broker(Protocol):
     def put(self, messages: Sequence[dict[str, Any]]) -> None: ...
 
     def put_raw(self) -> list[str]:
-        """Messages that are nothing like tasks; returns a word of each reason."""
+        """Send messages that do not resemble tasks; return a word of each expected reason."""
 
 
 class Sqs:
@@ -149,32 +149,32 @@ class Sqs:
             self._send(self._envelope(**one))
 
     def put_raw(self) -> list[str]:
-        sound = self._envelope(**forged())
+        valid = self._envelope(**forged())
         bad: list[tuple[Any, str]] = [
             ("no JSON", "no task"),
             ({"properties": [], "body": "x"}, "it cannot be read"),
             ({"properties": 5}, "it cannot be read"),
-            (sound | {"headers": "x"}, "it cannot be read"),
-            (sound | {"headers": [1]}, "it cannot be read"),
-            (sound | {"headers": None}, "no task"),
-            (sound | {"body": "§§§"}, "its content"),
-            (sound | {"body": 5}, "it cannot be read"),
-            (sound | {"body": None}, "its content"),
-            (sound | {"content-type": 5}, "not JSON in UTF-8"),
-            (sound | {"content-encoding": []}, "not JSON in UTF-8"),
-            (sound | {"properties": {"delivery_info": 5, "body_encoding": "base64"}}, "it cannot be read"),
-            (sound | {"properties": {"delivery_info": {}, "body_encoding": "rot13"}}, "it cannot be read"),
-            (sound | {"properties": {"delivery_info": {}, "body_encoding": 5}}, "it cannot be read"),
+            (valid | {"headers": "x"}, "it cannot be read"),
+            (valid | {"headers": [1]}, "it cannot be read"),
+            (valid | {"headers": None}, "no task"),
+            (valid | {"body": "§§§"}, "its content"),
+            (valid | {"body": 5}, "it cannot be read"),
+            (valid | {"body": None}, "its content"),
+            (valid | {"content-type": 5}, "not JSON in UTF-8"),
+            (valid | {"content-encoding": []}, "not JSON in UTF-8"),
+            (valid | {"properties": {"delivery_info": 5, "body_encoding": "base64"}}, "it cannot be read"),
+            (valid | {"properties": {"delivery_info": {}, "body_encoding": "rot13"}}, "it cannot be read"),
+            (valid | {"properties": {"delivery_info": {}, "body_encoding": 5}}, "it cannot be read"),
         ]
         for message, _ in bad:
             self._send(message)
-        # A message that names another queue as its own.
-        self._send(sound | {"properties": {"body_encoding": "base64", "delivery_info": {"routing_key": "elsewhere"}}})
+        # A message that claims to be from another queue.
+        self._send(valid | {"properties": {"body_encoding": "base64", "delivery_info": {"routing_key": "elsewhere"}}})
         return [word for _, word in bad]
 
     def _envelope(self, headers: Any, body: bytes, content_type: str, content_encoding: str, properties: Any) -> Any:
         route = {"exchange": "", "routing_key": self.settings.task_queue}
-        given = {
+        defaults = {
             "body_encoding": "base64",
             "delivery_info": route,
             "delivery_tag": "x",
@@ -186,7 +186,7 @@ class Sqs:
             "content-type": content_type,
             "content-encoding": content_encoding,
             "headers": headers,
-            "properties": given | properties,
+            "properties": defaults | properties,
         }
 
     def _send(self, message: Any) -> None:
@@ -196,16 +196,18 @@ class Sqs:
 
 class Rabbit:
     def __init__(self, settings: Settings, url: str) -> None:
-        given = {"event_source": EventSource.NONE, "broker_url": SecretStr(url)}
-        self.settings = settings.model_copy(update=given)
+        overrides = {"event_source": EventSource.NONE, "broker_url": SecretStr(url)}
+        self.settings = settings.model_copy(update=overrides)
         choose_queues(self.settings).create()
 
     def put(self, messages: Sequence[dict[str, Any]]) -> None:
         with Connection(self.settings.broker_url.get_secret_value()) as connection:
-            for one in messages:
-                given = {name: one[name] for name in ("content_type", "content_encoding")} | one["properties"]
-                message = amqp.Message(one["body"], application_headers=one["headers"], **given)
-                connection.default_channel.basic_publish(message, exchange="", routing_key=self.settings.task_queue)
+            for message in messages:
+                properties = {name: message[name] for name in ("content_type", "content_encoding")} | message[
+                    "properties"
+                ]
+                packed = amqp.Message(message["body"], application_headers=message["headers"], **properties)
+                connection.default_channel.basic_publish(packed, exchange="", routing_key=self.settings.task_queue)
 
     def put_raw(self) -> list[str]:
         with Connection(self.settings.broker_url.get_secret_value()) as connection:
@@ -223,8 +225,8 @@ def broker(request: pytest.FixtureRequest, settings: Settings) -> Broker:
     return Rabbit(settings, request.getfixturevalue("rabbitmq").url)
 
 
-class Counts(Scripted):
-    """Counts without end."""
+class CountsForever(Scripted):
+    """Counts any number of photos."""
 
     def count(self, photos: Sequence[ObjectCreated]) -> list[Any]:
         self.calls.append(list(photos))
@@ -232,7 +234,7 @@ class Counts(Scripted):
 
 
 @contextmanager
-def running(settings: Settings, counting: Counts) -> Iterator[Celery]:
+def running(settings: Settings, counting: CountsForever) -> Iterator[Celery]:
     app = make_app(settings)
     for task in (CountPhotos, ReadMetadata):
         app.register_task(task(counting, Publisher(app, settings.group_photos), retry_wait_s=0.01))  # type: ignore[arg-type]
@@ -247,7 +249,7 @@ def wait_for(condition: Any) -> None:
     deadline = time.monotonic() + WITHIN_S
     while not condition():
         assert time.monotonic() < deadline, f"not within {WITHIN_S} s"
-        time.sleep(0.05)  # between two looks
+        time.sleep(0.05)  # polling interval
 
 
 def reasons(settings: Settings) -> list[str]:
@@ -256,20 +258,20 @@ def reasons(settings: Settings) -> list[str]:
 
 
 def test_hostile_messages_are_dead_lettered_with_reasons(broker: Broker) -> None:
-    """The worker lives, and does the tasks among them."""
-    counting = Counts()
+    """The worker survives and processes the valid tasks among them."""
+    counting = CountsForever()
     broker.put([forged(**changes) for changes, _ in REFUSED])
     raw = broker.put_raw()
     broker.put([forged(content=[[[PHOTO | {"key": "last.jpg"}]], {}, {}])])
-    wanted = [word for _, word in REFUSED] + raw
+    expected = [word for _, word in REFUSED] + raw
     with running(broker.settings, counting):
         wait_for(lambda: any(photos[0].key == "last.jpg" for photos in counting.calls))
-        wait_for(lambda: len(reasons(broker.settings)) == len(wanted))
-    assert Counter(map(kind, reasons(broker.settings))) == Counter(wanted)
+        wait_for(lambda: len(reasons(broker.settings)) == len(expected))
+    assert Counter(map(kind_of, reasons(broker.settings))) == Counter(expected)
 
 
-def kind(reason: str) -> str:
-    """Which of the words, the special ones first."""
+def kind_of(reason: str) -> str:
+    """Return the known word of a reason, special ones first."""
     words = sorted(
         {word for _, word in REFUSED} | {"it cannot be read", "properties cannot be read"}, key=GENERAL.__contains__
     )
@@ -277,17 +279,17 @@ def kind(reason: str) -> str:
 
 
 def test_unknown_headers_are_ignored(broker: Broker) -> None:
-    counting = Counts()
-    broker.put([forged(**changes) for changes in TAKEN])
+    counting = CountsForever()
+    broker.put([forged(**changes) for changes in ACCEPTED])
     with running(broker.settings, counting):
-        wait_for(lambda: len(counting.calls) == len(TAKEN))
-    assert counting.calls == [[ObjectCreated("bins", "1.jpg", None)]] * len(TAKEN)
+        wait_for(lambda: len(counting.calls) == len(ACCEPTED))
+    assert counting.calls == [[ObjectCreated("bins", "1.jpg", None)]] * len(ACCEPTED)
     assert reasons(broker.settings) == []
 
 
 def test_dead_lettered_tasks_can_be_redriven(broker: Broker) -> None:
-    """As it was, so that it can be found out what is wrong with it: it is dead-lettered again."""
-    counting = Counts()
+    """The message is redriven unchanged, and dead-lettered again."""
+    counting = CountsForever()
     broker.put([forged(headers={"timelimit": "x"})])
     with running(broker.settings, counting):
         wait_for(lambda: len(reasons(broker.settings)) == 1)
@@ -328,12 +330,12 @@ ANYTHING = st.recursive(
 )
 def test_any_message_is_valid_or_invalid_task(headers: dict[str, Any], content: Any) -> None:
     task = CountPhotos(None, None, 0.1)  # type: ignore[arg-type]
-    sound = forged(headers=headers, content=[[[PHOTO]], {}, content])
+    valid = forged(headers=headers, content=[[[PHOTO]], {}, content])
     message = Message(
-        sound["body"],
+        valid["body"],
         content_type="application/json",
         content_encoding="utf-8",
-        headers=sound["headers"],
+        headers=valid["headers"],
         accept={"application/json"},
     )
     try:

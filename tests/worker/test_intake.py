@@ -1,4 +1,4 @@
-"""Event messages → tasks: routed, grouped, and deleted only once the broker has accepted their task."""
+"""From event messages to tasks: routing, grouping, and deletion only after the broker has accepted the task."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from worker.intake.loop import IntakeLoop
 from worker.intake.routing import RoutedMessage, route
 
 WITHIN_S = 30
-OURS = {"bucket": "bins", "models_prefix": "models/"}
+ROUTING_SETTINGS = {"bucket": "bins", "models_prefix": "models/"}
 WHEN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
@@ -35,11 +35,11 @@ def wait_until(condition: Callable[[], bool], within_s: float = WITHIN_S) -> Non
     deadline = time.monotonic() + within_s
     while not condition():
         assert time.monotonic() < deadline, f"not within {within_s} s"
-        time.sleep(0.01)  # between two looks at the condition
+        time.sleep(0.01)  # polling interval
 
 
 def event(*keys: str, name: str = "ObjectCreated:Put") -> str:
-    """A message as S3 writes it; keys as S3 encodes them."""
+    """Return an S3 event message with keys encoded as by S3."""
     records = [
         {
             "eventVersion": "2.1",
@@ -149,7 +149,7 @@ def test_chunks_of_long_keys_stay_below_the_broker_limit() -> None:
 
 
 class Published:
-    """Stands in for Celery: keeps what it is given, and refuses the first calls."""
+    """Replaces Celery: records tasks, and refuses the first calls."""
 
     def __init__(self, refusals: int = 0) -> None:
         self.groups: list[list[str]] = []
@@ -168,7 +168,7 @@ class Published:
 
 
 class Queue:
-    """The event queue and its dead-letter queue on moto's server, seen from outside."""
+    """The event queue and its dead-letter queue on moto's server."""
 
     def __init__(self, settings: Settings) -> None:
         self.sqs = sqs_client(settings)
@@ -185,19 +185,19 @@ class Queue:
             assert not self.sqs.send_message_batch(QueueUrl=self.url, Entries=entries).get("Failed")
 
     def left(self) -> int:
-        """Messages that are not deleted, those in somebody's hand included."""
+        """Return the number of undeleted messages, including those in flight."""
         names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
-        found = self.sqs.get_queue_attributes(QueueUrl=self.url, AttributeNames=names)["Attributes"]
-        return sum(int(found[name]) for name in names)
+        result = self.sqs.get_queue_attributes(QueueUrl=self.url, AttributeNames=names)["Attributes"]
+        return sum(int(result[name]) for name in names)
 
     def dead(self) -> list[tuple[str, str]]:
-        """Bodies and reasons in the dead-letter queue."""
-        found: list[tuple[str, str]] = []
+        """Return bodies and reasons from the dead-letter queue."""
+        result: list[tuple[str, str]] = []
         while messages := self.sqs.receive_message(
             QueueUrl=self.dead_url, MaxNumberOfMessages=10, MessageAttributeNames=["All"]
         ).get("Messages"):
-            found += [(m["Body"], m["MessageAttributes"]["reason"]["StringValue"]) for m in messages]
-        return found
+            result += [(m["Body"], m["MessageAttributes"]["reason"]["StringValue"]) for m in messages]
+        return result
 
 
 @pytest.fixture
@@ -207,12 +207,12 @@ def queue(settings: Settings) -> Queue:
 
 @pytest.fixture
 def run(queue: Queue) -> Iterator[Callable[..., IntakeLoop]]:
-    """Starts intakes on the queue; ends them after the test."""
+    """Return a function that starts intakes on the queue; they are stopped after the test."""
     loops: list[IntakeLoop] = []
 
     def start(count: Published, read_metadata: Published | None = None, **options: Any) -> IntakeLoop:
-        given = {"group_photos": 8, "group_wait_s": 0.05, "events": queue.events, **OURS} | options
-        loop = IntakeLoop(given.pop("events"), count=count, read_metadata=read_metadata or Published(), **given)
+        arguments = {"group_photos": 8, "group_wait_s": 0.05, "events": queue.events, **ROUTING_SETTINGS} | options
+        loop = IntakeLoop(arguments.pop("events"), count=count, read_metadata=read_metadata or Published(), **arguments)
         loop.start()
         loops.append(loop)
         return loop
@@ -236,7 +236,7 @@ def test_messages_become_groups_and_are_deleted(queue: Queue, run: Any) -> None:
 
 
 def test_real_events_of_a_bucket(queue: Queue, run: Any, s3: S3) -> None:
-    """What moto itself writes, TestEvent included, for keys that are hard to encode."""
+    """Events written by moto, including TestEvent, for keys with special characters."""
     announce = {"QueueArn": queue_arn(queue.sqs, queue.url), "Events": ["s3:ObjectCreated:*"]}
     s3.client.put_bucket_notification_configuration(
         Bucket=s3.bucket,
@@ -265,7 +265,7 @@ def test_messages_are_deleted_after_publishing(queue: Queue, run: Any) -> None:
 
 
 def test_broker_is_down_at_start(queue: Queue, run: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """The photos of the group are published once, although the metadata of the same messages had to wait."""
+    """The photos of the group are published once, although the metadata of the same messages are retried."""
     queue.send(*(event(f"{n}.jpg", f"{n}.json") for n in range(20)))
     count, read = Published(refusals=1), Published(refusals=1)
     run(count, read)
@@ -326,7 +326,7 @@ def test_invalid_messages_are_dead_lettered_with_the_reason(queue: Queue, run: A
 
 
 def test_refusing_dead_letter_queue_does_not_block_photos(queue: Queue, run: Any) -> None:
-    """The message stays in its queue, where the redrive policy takes it once it has come too often."""
+    """The message stays in its queue until the redrive policy removes it after too many deliveries."""
     queue.sqs.delete_queue(QueueUrl=queue.dead_url)
     queue.send("not JSON", *(event(f"{n}.jpg") for n in range(9)))
     count = Published()
@@ -336,7 +336,7 @@ def test_refusing_dead_letter_queue_does_not_block_photos(queue: Queue, run: Any
 
 
 def test_stop_sends_the_current_group(queue: Queue, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Received and not due for a minute: without this it would be redelivered only after the visibility timeout."""
+    """The group is not due for a minute; otherwise it would be redelivered only after the visibility timeout."""
     queue.send(event("1.jpg"))
     count = Published()
     receive, received = queue.events.receive, []
@@ -349,7 +349,9 @@ def test_stop_sends_the_current_group(queue: Queue, run: Any, monkeypatch: pytes
         return messages
 
     monkeypatch.setattr(queue.events, "receive", receive_and_tell)
-    loop = IntakeLoop(queue.events, count=count, read_metadata=Published(), group_photos=8, group_wait_s=60, **OURS)
+    loop = IntakeLoop(
+        queue.events, count=count, read_metadata=Published(), group_photos=8, group_wait_s=60, **ROUTING_SETTINGS
+    )
     loop.start()
     loop.stop(WITHIN_S)
     assert not loop._thread.is_alive()
@@ -398,7 +400,7 @@ def test_two_intakes_share_a_queue(queue: Queue, run: Any, monkeypatch: pytest.M
     queue.send(*map(event, keys))
     counts = Published(), Published()
     loops = [run(count) for count in counts]
-    # One that was delivered to both at once may be deleted by the older receipt alone, and is redelivered after the
+    # A message delivered to both at once may be deleted with the older receipt only, and is redelivered after the
     # visibility timeout, which is 30 s.
     wait_until(lambda: queue.left() == 0, 4 * WITHIN_S)
     for loop in loops:

@@ -1,4 +1,4 @@
-"""Photos are re-encoded like the training photos of the model, wherever they are counted."""
+"""Photos are re-encoded like the model's training photos in every way of counting."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def mean_difference(one: np.ndarray, other: np.ndarray) -> float:
 
 @pytest.mark.parametrize("in_the_system", [True, False])
 def test_photo_is_reencoded_in_the_jpeg_quality_of_the_card(monkeypatch, in_the_system):
-    """Also where the system has no files in memory."""
+    """Also on systems without in-memory files."""
     if not in_the_system:
         monkeypatch.delattr(os, "memfd_create", raising=False)
     plain = load_photo(PHOTO.read_bytes()).pixels
-    found = load_photo(PHOTO.read_bytes(), jpeg_quality=82).pixels
-    assert np.array_equal(found, np.asarray(Image.open(io.BytesIO(stored(plain, 82)))))
-    assert mean_difference(found, plain) > 0.5
+    pixels = load_photo(PHOTO.read_bytes(), jpeg_quality=82).pixels
+    assert np.array_equal(pixels, np.asarray(Image.open(io.BytesIO(stored(plain, 82)))))
+    assert mean_difference(pixels, plain) > 0.5
 
 
 def test_reencoding_in_the_same_quality_hardly_changes_a_photo():
@@ -54,26 +54,26 @@ def test_reencoding_in_the_same_quality_hardly_changes_a_photo():
 
 
 def test_photo_metadata_is_not_stored():
-    """A JPEG holds no comment of this length."""
+    """The comment is longer than a JPEG can hold."""
     comment, file = PngInfo(), io.BytesIO()
     comment.add_text("comment", "long" * 50_000)
     with Image.open(PHOTO) as photo:
         photo.save(file, "PNG", pnginfo=comment)
-        wanted = stored(np.asarray(photo.resize((INPUT_SIZE, INPUT_SIZE), Image.Resampling.BILINEAR)), 82)
-    found = load_photo(file.getvalue(), jpeg_quality=82).pixels
-    assert np.array_equal(found, np.asarray(Image.open(io.BytesIO(wanted))))
+        expected = stored(np.asarray(photo.resize((INPUT_SIZE, INPUT_SIZE), Image.Resampling.BILINEAR)), 82)
+    result = load_photo(file.getvalue(), jpeg_quality=82).pixels
+    assert np.array_equal(result, np.asarray(Image.open(io.BytesIO(expected))))
 
 
 @pytest.fixture(scope="module")
 def expected() -> list[float]:
-    """What the starter model says of the photo after its card's JPEG step, which differs from what it says without."""
+    """Return the starter model's probabilities after the JPEG step of its card; without the step they differ."""
     engine = Engine(Bundle(DEFAULT_MODEL))
     assert engine.card.jpeg_quality == 82
     size = engine.card.input_size
     photos = [load_photo(PHOTO.read_bytes(), size=size, jpeg_quality=quality).pixels[None] for quality in (82, None)]
-    wanted, without = (engine.infer(photo).probabilities[0] for photo in photos)
-    assert np.abs(wanted - without).max() > 0.01
-    return [round(float(value), 6) for value in wanted]
+    with_step, without_step = (engine.infer(photo).probabilities[0] for photo in photos)
+    assert np.abs(with_step - without_step).max() > 0.01
+    return [round(float(value), 6) for value in with_step]
 
 
 def test_count_command_reencodes(expected):

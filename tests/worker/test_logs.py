@@ -1,4 +1,4 @@
-"""Log lines name the task, the bin and the key that they concern."""
+"""Formats of log lines, with the task, bin and key that they concern."""
 
 from __future__ import annotations
 
@@ -54,18 +54,18 @@ def test_text_lines_end_with_the_context():
 
 def test_log_line_of_a_task_has_its_id():
     app = Celery("test", broker="memory://", set_as_current=False)
-    seen: list[logging.LogRecord] = []
+    records: list[logging.LogRecord] = []
 
     @app.task(name="look")
     def look() -> None:
         line = record("inside")
         _add_task(line)
-        seen.append(line)
+        records.append(line)
 
     look.apply(task_id="an-id")
     outside = record("outside")
     _add_task(outside)
-    assert [getattr(line, "task", None) for line in (*seen, outside)] == ["an-id", None]
+    assert [getattr(line, "task", None) for line in (*records, outside)] == ["an-id", None]
 
 
 @pytest.mark.parametrize("formatter", [JsonFormatter(), TextFormatter()])
@@ -152,7 +152,7 @@ raise KeyError("a\\nb")
 @pytest.mark.parametrize("form", ["json", "text"])
 @pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "ascii"])
 def test_all_lines_of_a_process_have_the_format(form: str, encoding: str) -> None:
-    """Those of libraries, of Python's warnings and of errors that nothing catches, too."""
+    """This includes lines of libraries, Python warnings and uncaught exceptions."""
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, form],
         cwd=Path(__file__).parents[2],
@@ -166,9 +166,9 @@ def test_all_lines_of_a_process_have_the_format(form: str, encoding: str) -> Non
         messages = [json.loads(line)["message"] for line in lines]
     else:
         begun = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (INFO|WARNING|ERROR|CRITICAL) [\w.]+: (.+)")
-        found = [begun.fullmatch(line) for line in lines]
-        assert all(match or line.startswith("    ") for match, line in zip(found, lines, strict=True))
-        messages = [match[2] for match in found if match]
+        result = [begun.fullmatch(line) for line in lines]
+        assert all(match or line.startswith("    ") for match, line in zip(result, lines, strict=True))
+        messages = [match[2] for match in result if match]
     assert len(messages) == 3 + 6 + 1 + 2
     assert "no more are shown from here" in messages[2]
     assert messages[9:] == [

@@ -46,7 +46,7 @@ def promote(counting: Counting, s3: S3, folder: Path, version: str) -> None:
 def wait_for(counting: Counting, version: str) -> None:
     deadline = time.monotonic() + 20
     while counting.models.engine.card.version != version:
-        assert time.monotonic() < deadline, f"{version} was not taken up"
+        assert time.monotonic() < deadline, f"{version} was not loaded"
         time.sleep(0.01)
 
 
@@ -70,19 +70,19 @@ def test_promoted_model_counts_the_next_photo(counting, s3, tmp_path):
     assert models_of(counting) == [("a.jpg", "brightness-1"), ("b.jpg", "v2")]
 
 
-def noted(counting: Counting) -> set[str]:
+def recorded_models(counting: Counting) -> set[str]:
     with counting.database.connect() as connection:
         return set(connection.execute(select(Model.model_version)).scalars())
 
 
 def test_model_is_recorded_before_its_first_photo(counting, s3, tmp_path):
-    """So that its metrics start at 0: of the first model, and of one that is promoted."""
-    assert noted(counting) == set()
+    """Metrics of the first and of each promoted model must start at 0."""
+    assert recorded_models(counting) == set()
     counting.note_model()
-    assert noted(counting) == {"brightness-1"}
+    assert recorded_models(counting) == {"brightness-1"}
     promote(counting, s3, tmp_path, "v2")
     counting.models.poll()
-    assert noted(counting) == {"brightness-1", "v2"}
+    assert recorded_models(counting) == {"brightness-1", "v2"}
 
 
 def test_promoted_model_is_recorded_before_use(counting, s3, tmp_path):
@@ -91,9 +91,9 @@ def test_promoted_model_is_recorded_before_use(counting, s3, tmp_path):
     counting.models._settings = slow
     counting.models.start()
     deadline = time.monotonic() + 20
-    while "v2" not in noted(counting):
+    while "v2" not in recorded_models(counting):
         assert time.monotonic() < deadline, "v2 was not noted"
-        time.sleep(0.01)  # between two looks at the condition
+        time.sleep(0.01)  # polling interval
     assert counting.models.engine.card.version == "brightness-1"
     counting.models.stop()
     assert not counting.models._thread.is_alive()
@@ -101,7 +101,7 @@ def test_promoted_model_is_recorded_before_use(counting, s3, tmp_path):
 
 
 def test_rollback_needs_no_wait(counting, s3, tmp_path):
-    """As a rollback must: its counters have long been scraped."""
+    """The counters of the previous model have already been scraped."""
     Store(counting.database).use_model("v2", None)
     with counting.database.begin() as connection:
         connection.execute(update(Model).values(first_at=datetime.now(UTC) - timedelta(hours=1)))
@@ -146,7 +146,7 @@ def test_mislabeled_model_is_loaded_once(counting, s3, tmp_path, caplog):
     promote(counting, s3, tmp_path, "v2")
     counting.models.poll()
     engine = counting.models.engine
-    for name in ("model-int8.onnx", "card.json"):  # as people do by hand
+    for name in ("model-int8.onnx", "card.json"):  # as operators do by hand
         s3.client.copy_object(Bucket=s3.bucket, Key=f"models/v3/{name}", CopySource=f"{s3.bucket}/models/v2/{name}")
     s3.put("models/current.json", CurrentModel(version="v3", promoted=datetime.now(UTC)).model_dump_json().encode())
     counting.models.poll()

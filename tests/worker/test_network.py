@@ -32,37 +32,37 @@ ROOT = Path(__file__).parent.parent.parent
 WITHIN_S = 60
 NOWHERE = "http://127.0.0.1:9"
 ELSEWHERE = "sqs.invalid"
-"""A name that only a proxy can know."""
+"""A host name that only a proxy can resolve."""
 
 Run = Callable[..., "subprocess.Popen[bytes]"]
 
 
 @pytest.fixture
-def through(settings: Settings, s3: S3) -> Callable[[str], Settings]:
-    """Settings of a worker that asks another address for SQS; the queues are there."""
+def with_sqs_at(settings: Settings, s3: S3) -> Callable[[str], Settings]:
+    """Return a function that creates the queues and returns settings with another address of SQS."""
     choose_queues(settings).create()
 
     def at(endpoint: str) -> Settings:
         broker = endpoint.partition("://")[2]
-        given = {"sqs_endpoint_url": endpoint, "broker_url": SecretStr(f"sqs://testing:testing@{broker}//")}
-        return settings.model_copy(update=given)
+        overrides = {"sqs_endpoint_url": endpoint, "broker_url": SecretStr(f"sqs://testing:testing@{broker}//")}
+        return settings.model_copy(update=overrides)
 
     return at
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[Run]:
-    """Starts a worker with more in its environment."""
+    """Return a function that starts a worker with additional environment variables."""
     started: list[subprocess.Popen[bytes]] = []
     log = tmp_path / "worker.log"
 
     def start(settings: Settings, **environment: str) -> subprocess.Popen[bytes]:
-        given = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"} | environment
+        credentials = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"} | environment
         with log.open("wb") as output:
             worker = subprocess.Popen(
                 [sys.executable, "-m", "worker", "run"],
                 cwd=ROOT,
-                env=process_environment(settings) | given,
+                env=process_environment(settings) | credentials,
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
@@ -77,7 +77,7 @@ def run(tmp_path: Path) -> Iterator[Run]:
 
 
 def count_one(s3: S3, settings: Settings, client: Any, records: Database, worker: subprocess.Popen[bytes]) -> None:
-    """A photo comes through both queues and is recorded."""
+    """Check that a photo passes through both queues and is recorded."""
     s3.put("bin-images/00001.jpg", jpeg(brightness_of(3)))
     record = (
         '{"eventSource":"aws:s3","eventName":"ObjectCreated:Put","eventVersion":"2.1","s3":{"bucket":{"name":"%s"},'
@@ -88,24 +88,24 @@ def count_one(s3: S3, settings: Settings, client: Any, records: Database, worker
     deadline = time.monotonic() + WITHIN_S
     while True:
         with records.connect() as connection:
-            found = connection.execute(select(Count.key, Count.predicted)).all()
-        if found:
+            result = connection.execute(select(Count.key, Count.predicted)).all()
+        if result:
             break
         assert worker.poll() is None, "the worker has ended by itself"
         assert time.monotonic() < deadline, f"not within {WITHIN_S} s"
-        time.sleep(0.05)  # between two looks at the records
-    assert [tuple(row) for row in found] == [("bin-images/00001.jpg", 3)]
+        time.sleep(0.05)  # polling interval
+    assert [tuple(row) for row in result] == [("bin-images/00001.jpg", 3)]
 
 
 def test_both_queues_use_the_proxy(
     run: Run,
-    through: Callable[[str], Settings],
+    with_sqs_at: Callable[[str], Settings],
     settings: Settings,
     s3: S3,
     faulty_sqs: FaultySqs,
     sqlite_records: Database,
 ) -> None:
-    worker = run(through(f"http://{ELSEWHERE}"), HTTP_PROXY=faulty_sqs.endpoint_url, NO_PROXY="127.0.0.1")
+    worker = run(with_sqs_at(f"http://{ELSEWHERE}"), HTTP_PROXY=faulty_sqs.endpoint_url, NO_PROXY="127.0.0.1")
     count_one(s3, settings, sqs_client(settings), sqlite_records, worker)
     assert {host for host, operation in faulty_sqs.requested if operation == "ReceiveMessage"} == {ELSEWHERE}
     assert faulty_sqs.queues_polled == {settings.event_queue, settings.task_queue}
@@ -113,23 +113,28 @@ def test_both_queues_use_the_proxy(
 
 @pytest.mark.parametrize("name", ["ALL_PROXY", "all_proxy"])
 def test_all_proxy_is_used_for_neither_queue(
-    run: Run, through: Callable[[str], Settings], settings: Settings, s3: S3, sqlite_records: Database, name: str
+    run: Run,
+    with_sqs_at: Callable[[str], Settings],
+    settings: Settings,
+    s3: S3,
+    sqlite_records: Database,
+    name: str,
 ) -> None:
-    worker = run(through(s3.endpoint_url), **{name: NOWHERE})
+    worker = run(with_sqs_at(s3.endpoint_url), **{name: NOWHERE})
     count_one(s3, settings, sqs_client(settings), sqlite_records, worker)
 
 
 def test_no_proxy_hosts(
-    run: Run, through: Callable[[str], Settings], settings: Settings, s3: S3, sqlite_records: Database
+    run: Run, with_sqs_at: Callable[[str], Settings], settings: Settings, s3: S3, sqlite_records: Database
 ) -> None:
-    worker = run(through(s3.endpoint_url), HTTP_PROXY=NOWHERE, HTTPS_PROXY=NOWHERE, NO_PROXY="localhost,127.0.0.1")
+    worker = run(with_sqs_at(s3.endpoint_url), HTTP_PROXY=NOWHERE, HTTPS_PROXY=NOWHERE, NO_PROXY="localhost,127.0.0.1")
     count_one(s3, settings, sqs_client(settings), sqlite_records, worker)
 
 
 @pytest.mark.parametrize("name", ["AWS_CA_BUNDLE", "SSL_CERT_FILE"])
 def test_both_queues_accept_a_private_certificate(
     run: Run,
-    through: Callable[[str], Settings],
+    with_sqs_at: Callable[[str], Settings],
     settings: Settings,
     s3: S3,
     faulty_sqs: FaultySqs,
@@ -138,16 +143,16 @@ def test_both_queues_accept_a_private_certificate(
     name: str,
 ) -> None:
     certificate = with_certificate(faulty_sqs, tmp_path)
-    worker = run(through(f"https://127.0.0.1:{faulty_sqs.port}"), **{name: str(certificate)})
+    worker = run(with_sqs_at(f"https://127.0.0.1:{faulty_sqs.port}"), **{name: str(certificate)})
     count_one(s3, settings, sqs_client(settings), sqlite_records, worker)
     assert faulty_sqs.queues_polled == {settings.event_queue, settings.task_queue}
 
 
 def test_untrusted_certificate_is_named(
-    run: Run, through: Callable[[str], Settings], faulty_sqs: FaultySqs, tmp_path: Path
+    run: Run, with_sqs_at: Callable[[str], Settings], faulty_sqs: FaultySqs, tmp_path: Path
 ) -> None:
     with_certificate(faulty_sqs, tmp_path)
-    worker = run(through(f"https://127.0.0.1:{faulty_sqs.port}"))
+    worker = run(with_sqs_at(f"https://127.0.0.1:{faulty_sqs.port}"))
     assert worker.wait(WITHIN_S) == 1
     last = (tmp_path / "worker.log").read_text().splitlines()[-1]
     assert last.startswith("error: queue ")
@@ -156,7 +161,7 @@ def test_untrusted_certificate_is_named(
 
 
 def with_certificate(server: FaultySqs, folder: Path) -> Path:
-    """Have a server speak TLS with a certificate that only its file vouches for."""
+    """Make a server use TLS with a self-signed certificate; return its file."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
     now = datetime.now(UTC)

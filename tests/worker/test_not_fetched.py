@@ -1,4 +1,4 @@
-"""Objects that cannot be fetched, or only in unusual ways: one record with the reason, and later a count."""
+"""Objects that cannot be fetched, or only in unusual ways: one record with a reason, and later a count."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ from worker.tasks import MAX_RETRIES, CountPhotos, ReadMetadata, as_json, parse_
 PHOTO = jpeg(brightness_of(4))
 METADATA = b'{"EXPECTED_QUANTITY": 4}'
 STORED = datetime(2026, 11, 20, 8, tzinfo=UTC)
-"""LAST_MODIFIED."""
+"""LAST_MODIFIED as a datetime."""
 LATER = STORED + timedelta(milliseconds=500)
-"""When the event of it was."""
+"""Time of the object's event."""
 
 
 @pytest.fixture
@@ -45,30 +45,30 @@ def counting(settings: Settings) -> Iterator[Counting]:
 
 
 def reconcile(counting: Counting, settings: Settings, **options: Any) -> list[ObjectCreated]:
-    """What a look through the bucket would send now."""
+    """Return the objects that a reconcile would send now."""
     pages = unrecorded_pages(counting.objects, counting.database, settings, bucket=settings.bucket, **options)
     return [item for page in pages for item in (*page.photos, *page.metadata)]
 
 
-def take(counting: Counting, objects: list[ObjectCreated]) -> None:
-    """What the tasks do with objects that were sent."""
+def process(counting: Counting, objects: list[ObjectCreated]) -> None:
+    """Process objects as the tasks do."""
     assert counting.count([item for item in objects if item.key.endswith("jpg")]) == []
     assert counting.read_metadata([item for item in objects if item.key.endswith("json")]) == []
 
 
 def reasons(database: Database) -> dict[str, list[str | None]]:
-    """Reasons of all records, by key."""
-    found: dict[str, list[str | None]] = {}
+    """Return the reasons of all records by key."""
+    result: dict[str, list[str | None]] = {}
     with database.connect() as connection:
         photos = connection.execute(select(Count.key, Count.reason)).all()
         files = connection.execute(select(Expectation.source, Expectation.reason)).all()
     for key, reason in [*photos, *files]:
-        found.setdefault(key, []).append(reason)
-    return found
+        result.setdefault(key, []).append(reason)
+    return result
 
 
-def turn_back(database: Database, by: timedelta) -> None:
-    """Make all records older."""
+def age_records(database: Database, by: timedelta) -> None:
+    """Shift the times of all records into the past."""
     with database.begin() as connection:
         for table in (Count, Expectation):
             for row in connection.execute(select(table.id, table.recorded_at, table.tried_at)).all():
@@ -83,30 +83,30 @@ def test_archived_object_is_recorded_once_and_counted_after_restore(
         s3.client.put_object(Bucket=s3.bucket, Key=key, Body=data, StorageClass="GLACIER")
     sent = reconcile(counting, settings)
     assert [item.key for item in sent] == ["a.jpg", "a.json"]
-    take(counting, sent)
+    process(counting, sent)
     for _ in range(3):
         assert reconcile(counting, settings) == []
     assert reasons(counting.database) == {"a.jpg": ["archived"], "a.json": ["archived"]}
     for key in ("a.jpg", "a.json"):
         s3.client.restore_object(Bucket=s3.bucket, Key=key, RestoreRequest={"Days": 1})
-    take(
+    process(
         counting, [ObjectCreated(s3.bucket, "a.jpg", LATER), ObjectCreated(s3.bucket, "a.json", LATER)]
     )  # ObjectRestore:Completed
     assert reasons(counting.database)["a.jpg"] == [None]
     with counting.database.connect() as connection:
-        found = select(Count.predicted, Expectation.quantity).select_from(Bin).join(Count).join(Expectation)
-        assert connection.execute(found).all() == [(4, 4)]
+        query = select(Count.predicted, Expectation.quantity).select_from(Bin).join(Count).join(Expectation)
+        assert connection.execute(query).all() == [(4, 4)]
 
 
 def test_event_and_listing_leave_the_same_record(counting: Counting, settings: Settings, s3: S3) -> None:
     etag = s3.client.put_object(Bucket=s3.bucket, Key="a.jpg", Body=PHOTO, StorageClass="DEEP_ARCHIVE")["ETag"]
-    take(counting, [ObjectCreated(s3.bucket, "a.jpg", datetime.now(UTC), etag.strip('"'))])
+    process(counting, [ObjectCreated(s3.bucket, "a.jpg", datetime.now(UTC), etag.strip('"'))])
     assert reconcile(counting, settings) == []
     assert reasons(counting.database) == {"a.jpg": ["archived"]}
 
 
 class Proxy:
-    """Stands before S3: one object, whose GET a test answers; listing, HEAD and bucket are answered as by S3."""
+    """A proxy for one object: `get` answers GET requests; listings, HEAD and bucket requests are answered as by S3."""
 
     def __init__(self, key: str, data: bytes, get: Callable[[BaseHTTPRequestHandler], None] | None = None) -> None:
         self.key, self.data, self.get = key, data, get
@@ -127,12 +127,12 @@ class Proxy:
             (self.get or self.send(f'"{self.etag}"'))(handler)
 
     def send(self, etag: str, **headers: str) -> Callable[[BaseHTTPRequestHandler], None]:
-        """GetObject with an ETag header as it is given."""
+        """Return a GetObject handler that sends this exact ETag header."""
 
         def answer(handler: BaseHTTPRequestHandler) -> None:
             handler.send_response(200)
-            always = {"Content-Length": str(len(self.data)), "ETag": etag, "Last-Modified": LAST_MODIFIED}
-            for name, value in (always | headers).items():
+            default_headers = {"Content-Length": str(len(self.data)), "ETag": etag, "Last-Modified": LAST_MODIFIED}
+            for name, value in (default_headers | headers).items():
                 handler.send_header(name, value)
             handler.end_headers()
             handler.wfile.write(self.data)
@@ -141,8 +141,8 @@ class Proxy:
 
 
 @pytest.fixture
-def behind(counting: Counting, settings: Settings, faulty_s3: FaultyS3) -> Callable[[Proxy], None]:
-    """Puts a proxy between the worker and S3."""
+def use_proxy(counting: Counting, settings: Settings, faulty_s3: FaultyS3) -> Callable[[Proxy], None]:
+    """Return a function that puts a proxy between the worker and S3."""
 
     def put(proxy: Proxy) -> None:
         counting.objects = Objects(settings.model_copy(update={"s3_endpoint_url": faulty_s3.endpoint_url}))
@@ -154,67 +154,67 @@ def behind(counting: Counting, settings: Settings, faulty_s3: FaultyS3) -> Calla
 @pytest.mark.parametrize("form", ['W/"{}"', '"{}-gzip"', '"{};gzip"', '"{}--gzip"', "{}"])
 @pytest.mark.parametrize(("key", "data"), [("a.jpg", PHOTO), ("a.json", METADATA)])
 def test_etag_changed_by_a_proxy(
-    counting: Counting, settings: Settings, behind: Any, form: str, key: str, data: bytes
+    counting: Counting, settings: Settings, use_proxy: Any, form: str, key: str, data: bytes
 ) -> None:
     proxy = Proxy(key, data)
     proxy.get = proxy.send(form.format(proxy.etag))
-    behind(proxy)
-    take(counting, reconcile(counting, settings))
+    use_proxy(proxy)
+    process(counting, reconcile(counting, settings))
     assert reconcile(counting, settings) == []
     assert reasons(counting.database) == {key: [None]}
     assert proxy.fetched == 1
 
 
-def test_upload_in_the_same_second_keeps_its_etag(counting: Counting, settings: Settings, behind: Any) -> None:
+def test_upload_in_the_same_second_keeps_its_etag(counting: Counting, settings: Settings, use_proxy: Any) -> None:
     proxy = Proxy("a.jpg", PHOTO)
-    behind(proxy)
+    use_proxy(proxy)
     sent = reconcile(counting, settings)
     proxy.etag = "ffffffffffffffffffffffffffffffff"
-    take(counting, sent)
+    process(counting, sent)
     with counting.database.connect() as connection:
         assert connection.execute(select(Count.etag)).scalars().all() == [proxy.etag]
 
 
-def test_weak_etag_matches_the_listing(counting: Counting, settings: Settings, behind: Any) -> None:
-    """From an event, there is no listing to go by."""
+def test_weak_etag_matches_the_listing(counting: Counting, settings: Settings, use_proxy: Any) -> None:
+    """An object from an event has no listing to compare with."""
     proxy = Proxy("a.jpg", PHOTO)
     proxy.get = proxy.send(f'W/"{proxy.etag}"')
-    behind(proxy)
-    take(counting, [ObjectCreated(settings.bucket, "a.jpg", LATER)])
+    use_proxy(proxy)
+    process(counting, [ObjectCreated(settings.bucket, "a.jpg", LATER)])
     assert reconcile(counting, settings) == []
 
 
 @pytest.mark.parametrize("key", ["a.jpg", "a.json"])
 def test_forbidden_objects_are_retried_with_growing_intervals(
-    counting: Counting, settings: Settings, behind: Any, key: str
+    counting: Counting, settings: Settings, use_proxy: Any, key: str
 ) -> None:
     proxy = Proxy(key, PHOTO if key == "a.jpg" else METADATA, refuse(403, "AccessDenied"))
-    behind(proxy)
-    take(counting, reconcile(counting, settings))
+    use_proxy(proxy)
+    process(counting, reconcile(counting, settings))
     since = timedelta()
     for _ in range(10):
         wait = min(max(since, timedelta(minutes=10)), timedelta(days=1))
-        turn_back(counting.database, wait * 0.9)
+        age_records(counting.database, wait * 0.9)
         assert reconcile(counting, settings) == []
-        turn_back(counting.database, wait * 0.2)
-        take(counting, reconcile(counting, settings))
+        age_records(counting.database, wait * 0.2)
+        process(counting, reconcile(counting, settings))
         since += wait * 1.1
     assert since > timedelta(days=3)
     assert reasons(counting.database) == {key: ["forbidden"]}
     assert proxy.fetched == 11
     assert [item.key for item in reconcile(counting, settings, retry_all=True)] == [key]
     proxy.get = None
-    turn_back(counting.database, timedelta(days=1))
-    take(counting, reconcile(counting, settings))
+    age_records(counting.database, timedelta(days=1))
+    process(counting, reconcile(counting, settings))
     assert reasons(counting.database)[key][-1] is None
-    turn_back(counting.database, timedelta(days=2))
+    age_records(counting.database, timedelta(days=2))
     assert reconcile(counting, settings) == []
 
 
-def test_new_and_restored_uploads_are_retried_at_once(counting: Counting, settings: Settings, behind: Any) -> None:
+def test_new_and_restored_uploads_are_retried_at_once(counting: Counting, settings: Settings, use_proxy: Any) -> None:
     proxy = Proxy("a.jpg", PHOTO, refuse(403, "InvalidObjectState"))
-    behind(proxy)
-    take(counting, reconcile(counting, settings))
+    use_proxy(proxy)
+    process(counting, reconcile(counting, settings))
     assert reconcile(counting, settings) == []
     day = "<RestoreExpiryDate>2026-12-01T00:00:00.000Z</RestoreExpiryDate>"
     proxy.extra = f"<RestoreStatus><IsRestoreInProgress>false</IsRestoreInProgress>{day}</RestoreStatus>"
@@ -236,9 +236,9 @@ def test_new_and_restored_uploads_are_retried_at_once(counting: Counting, settin
     ids=["500", "400", "page", "another bucket", "metadata"],
 )
 def test_persistent_fetch_failure_is_finally_recorded(
-    counting: Counting, settings: Settings, behind: Any, get: Any, task: Any, key: str
+    counting: Counting, settings: Settings, use_proxy: Any, get: Any, task: Any, key: str
 ) -> None:
-    behind(Proxy(key, PHOTO, get))
+    use_proxy(Proxy(key, PHOTO, get))
     (item,) = reconcile(counting, settings)
     with pytest.raises(Retry):
         run(settings, task(counting, None, 0.01), MAX_RETRIES - 1, item)
@@ -257,7 +257,7 @@ def test_outage_is_not_blamed_on_objects(counting: Counting, settings: Settings,
 
 
 def run(settings: Settings, task: Any, retries: int, item: ObjectCreated) -> None:
-    """The task as a worker runs it at its n-th retry; the next one is not sent."""
+    """Run the task as a worker does at its n-th retry, without sending the next retry."""
     make_app(settings).register_task(task)
     task.retry = lambda **_: Retry()
     task.push_request(retries=retries)
@@ -303,7 +303,7 @@ def test_key_that_a_proxy_would_change_is_not_fetched(counting: Counting, settin
     assert (page.photos, page.metadata) == ([], [])
     assert {reason for reason, _ in page.skipped} == {"dot_segments"}
     assert len(page.skipped) == 4
-    take(counting, [ObjectCreated(s3.bucket, "../x.jpg")])  # a task of the release before
+    process(counting, [ObjectCreated(s3.bucket, "../x.jpg")])  # a task of the previous release
     assert reasons(counting.database) == {"../x.jpg": ["missing"]}
 
 
@@ -324,7 +324,7 @@ def test_content_encoding(
 ) -> None:
     for key, data in (("a.jpg", PHOTO), ("a.json", METADATA)):
         s3.client.put_object(Bucket=s3.bucket, Key=key, Body=squeeze(data), ContentEncoding=encoding)
-    take(counting, reconcile(counting, settings))
+    process(counting, reconcile(counting, settings))
     assert reasons(counting.database) == {"a.jpg": [photo], "a.json": [file]}
     assert reconcile(counting, settings) == []
     if photo is None:
@@ -333,15 +333,15 @@ def test_content_encoding(
 
 
 def test_encoded_photo_is_counted_locally(settings: Settings, s3: S3) -> None:
-    """A transform job is sent the bytes without their header."""
+    """A transform job receives the bytes without the header."""
     s3.client.put_object(Bucket=s3.bucket, Key="a.jpg", Body=gzip.compress(PHOTO), ContentEncoding="gzip")
     objects, folder = Objects(settings), RunPaths(s3.bucket, "nightly/work/", "token")
     answer = Answer(model="m", precision="int8", provider="cpu", reason="not_an_image", detail="x")
     s3.put(folder.output(1, "a.jpg"), answer.to_json())
-    (photo,) = [one for one in objects.list(s3.bucket) if one.key == "a.jpg"]
+    (photo,) = [listed for listed in objects.list(s3.bucket) if listed.key == "a.jpg"]
     assert Results(objects, folder, 1, "m").read_count(photo) is None
     s3.put("a.jpg", b"no photo")
-    (photo,) = [one for one in objects.list(s3.bucket) if one.key == "a.jpg"]
-    found = Results(objects, folder, 1, "m").read_count(photo)
-    assert found is not None
-    assert found.reason == "not_an_image"
+    (photo,) = [listed for listed in objects.list(s3.bucket) if listed.key == "a.jpg"]
+    result = Results(objects, folder, 1, "m").read_count(photo)
+    assert result is not None
+    assert result.reason == "not_an_image"

@@ -1,4 +1,4 @@
-"""Loading ahead and inferring in batches: one result per photo, in order, independent of the other photos."""
+"""Loading ahead and batched inference: one result per photo, in order, independent of other photos."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Item:
 
 
 class PoisonableEngine:
-    """Counts 1 × 1 photos by their red value, and raises if one of them is poison."""
+    """Counts 1 × 1 photos by their red value, and raises if a batch contains poison."""
 
     def __init__(self) -> None:
         self.batches: list[int] = []
@@ -95,7 +95,7 @@ def test_only_the_poison_photo_fails(caplog: pytest.LogCaptureFixture) -> None:
     failed = [n for n, answer in enumerate(answers) if isinstance(answer, PhotoError)]
     assert failed == [2]
     assert str(answers[2]) == "ONNX Runtime failed on this photo: poison"
-    # Halved until it stands alone; then a blank photo shows that the engine is well.
+    # The batch is halved down to the poison photo; then a blank photo shows that the engine works.
     assert engine.batches == [8, 4, 2, 2, 1, 1, 1, 4]
     assert caplog.messages == ["inference failed on one photo"]
 
@@ -110,18 +110,18 @@ def test_results_are_streamed() -> None:
 
     answers = predict(PoisonableEngine(), source(), 3)
     next(answers)
-    assert read == list(range(9))  # one batch is answered, two are being counted
+    assert read == list(range(9))  # one batch is done, two are in progress
 
 
 @pytest.mark.parametrize("ahead", [1, 3, 8])
 def test_load_ahead_is_bounded(ahead: int) -> None:
-    """Each load that may start says so; with all of them waited for, none beyond `ahead` can have been asked for."""
-    asked: list[int] = []
+    """After every started load has reported, no item beyond `ahead` may have been requested."""
+    requested: list[int] = []
     started = [threading.Event() for _ in range(20)]
 
     def source() -> Iterator[int]:
         for number in range(20):
-            asked.append(number)
+            requested.append(number)
             yield number
 
     def load(number: int) -> Item:
@@ -132,9 +132,9 @@ def test_load_ahead_is_bounded(ahead: int) -> None:
         loaded = load_ahead(pool, source(), load, ahead)
         for consumed in range(1, 21):
             assert next(loaded).number == consumed - 1
-            beyond = min(20, consumed + ahead)
-            assert all(event.wait(10) for event in started[:beyond])
-            assert len(asked) == beyond
+            expected = min(20, consumed + ahead)
+            assert all(event.wait(10) for event in started[:expected])
+            assert len(requested) == expected
         assert list(loaded) == []
 
 
@@ -153,7 +153,7 @@ def test_order_is_kept_if_the_first_item_loads_last() -> None:
 
 
 def test_loader_errors_propagate() -> None:
-    """A loader answers for bad photos itself; what it raises is a bug or an outage and must not look like an answer."""
+    """Loaders return results for bad photos; an exception is a bug or an outage and must propagate."""
 
     def load(number: int) -> Item:
         if number == 2:
@@ -183,7 +183,7 @@ def test_probabilities_match_the_model(brightness_bundle: Path) -> None:
 
 
 class OverflowingEngine:
-    """Its answer on a photo of level 3 is not a number."""
+    """Outputs NaN for photos of level 3."""
 
     def infer(self, photos: np.ndarray) -> ModelOutput:
         probabilities = np.eye(7, dtype=np.float32)[photos[:, 0, 0, 0]]

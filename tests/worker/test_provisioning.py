@@ -30,12 +30,12 @@ def on_rabbitmq(settings: Settings, rabbitmq: RabbitMQ) -> Settings:
 def test_queues_on_rabbitmq_with_their_dead_letter_queues(on_rabbitmq: Settings, rabbitmq: RabbitMQ) -> None:
     names = [*("events", "events-dead", "tasks", "tasks-dead")]
     made = ", ".join(f"set-up-{name}" for name in names)
-    given = {
+    overrides = {
         "event_queue": "set-up-events",
         "event_dead_letter_queue": "set-up-events-dead",
         "task_queue": "set-up-tasks",
     }
-    on_rabbitmq = on_rabbitmq.model_copy(update=given)
+    on_rabbitmq = on_rabbitmq.model_copy(update=overrides)
     assert make_queues(on_rabbitmq) == f"created 4 queues: {made}"
     assert make_queues(on_rabbitmq) == "all queues exist already: created none"
     pairs = {
@@ -77,7 +77,7 @@ def test_bucket_is_created_once(on_rabbitmq: Settings, s3: S3) -> None:
 
 
 def _keys(client: Any, url: str) -> list[str]:
-    """Keys of the objects that the event messages in a queue announce."""
+    """Return the object keys in the event messages of a queue."""
     answer = client.receive_message(QueueUrl=url, MaxNumberOfMessages=10, WaitTimeSeconds=1)
     bodies = [json.loads(message["Body"]) for message in answer.get("Messages", [])]
     return [record["s3"]["object"]["key"] for body in bodies for record in body.get("Records", [])]
@@ -103,16 +103,16 @@ def test_existing_configuration_of_bucket_and_queue_stays(settings: Settings, s3
         Bucket=s3.bucket, NotificationConfiguration={"QueueConfigurations": [other]}
     )
     arn = queue_arn(client, url)
-    ours = {"Sid": "Mine", "Effect": "Deny", "Principal": "*", "Action": "sqs:PurgeQueue", "Resource": arn}
-    policy = {"Version": "2012-10-17", "Statement": ours}
+    statement = {"Sid": "Mine", "Effect": "Deny", "Principal": "*", "Action": "sqs:PurgeQueue", "Resource": arn}
+    policy = {"Version": "2012-10-17", "Statement": statement}
     client.set_queue_attributes(QueueUrl=url, Attributes={"Policy": json.dumps(policy)})
     for _ in range(2):
         send_events(settings)
     queues = s3.client.get_bucket_notification_configuration(Bucket=s3.bucket)["QueueConfigurations"]
     assert [queue["QueueArn"] for queue in queues] == [other["QueueArn"], arn]
     text = client.get_queue_attributes(QueueUrl=url, AttributeNames=["Policy"])["Attributes"]["Policy"]
-    mine, added = json.loads(text)["Statement"]
-    assert mine == ours
+    kept, added = json.loads(text)["Statement"]
+    assert kept == statement
     assert (added["Action"], added["Resource"]) == ("sqs:SendMessage", arn)
     assert added["Condition"] == {
         "ArnEquals": {"aws:SourceArn": f"arn:aws:s3:::{s3.bucket}"},

@@ -16,7 +16,7 @@ from worker.uploading import find_uploads, put_folders
 
 @pytest.fixture
 def shelf(tmp_path: Path) -> Path:
-    """Folders as people have them: photos, metadata, and what is neither."""
+    """Write folders with photos, metadata and other files."""
     for name in ("bin-images/aisle 1/00002.JPG", "bin-images/00001.jpg", "metadata/00001.json", "bin-images/notes.txt"):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -30,28 +30,28 @@ def _keys(s3: S3) -> dict[str, bytes]:
 
 
 def test_photos_and_metadata_are_uploaded_under_the_folders_names(settings: Settings, s3: S3, shelf: Path) -> None:
-    said = put_folders(settings, [shelf / "bin-images", shelf / "metadata"])
-    wanted = ("bin-images/00001.jpg", "bin-images/aisle 1/00002.JPG", "metadata/00001.json")
-    assert _keys(s3) == {name: name.encode() for name in wanted}
-    left = "1 with a suffix of neither photos nor metadata ('bin-images/notes.txt')"
-    assert said == f"2 photos and 1 metadata file are in s3://{s3.bucket}/; not uploaded: {left}"
+    summary = put_folders(settings, [shelf / "bin-images", shelf / "metadata"])
+    expected = ("bin-images/00001.jpg", "bin-images/aisle 1/00002.JPG", "metadata/00001.json")
+    assert _keys(s3) == {name: name.encode() for name in expected}
+    skipped = "1 with a suffix of neither photos nor metadata ('bin-images/notes.txt')"
+    assert summary == f"2 photos and 1 metadata file are in s3://{s3.bucket}/; not uploaded: {skipped}"
 
 
 def test_repeated_upload_sends_only_changes(settings: Settings, s3: S3, shelf: Path) -> None:
-    """A metadata file that came again would be news of its bin, and compared again."""
+    """A repeated metadata file would be treated as new and compared again."""
     put_folders(settings, [shelf / "bin-images"])
     for name in ("bin-images/00001.jpg", "bin-images/aisle 1/00002.JPG"):
         s3.client.put_object(Bucket=s3.bucket, Key=name, Body=name.encode(), Metadata={"by": "someone else"})
     (shelf / "bin-images/00001.jpg").write_bytes(b"another photo")
     put_folders(settings, [shelf / "bin-images"])
     assert _keys(s3)["bin-images/00001.jpg"] == b"another photo"
-    same = s3.client.head_object(Bucket=s3.bucket, Key="bin-images/aisle 1/00002.JPG")
-    assert same["Metadata"] == {"by": "someone else"}
+    unchanged = s3.client.head_object(Bucket=s3.bucket, Key="bin-images/aisle 1/00002.JPG")
+    assert unchanged["Metadata"] == {"by": "someone else"}
 
 
 def test_photo_and_metadata_are_uploaded_together(shelf: Path) -> None:
-    found = find_uploads([shelf / "metadata", shelf / "bin-images"], "models/", SkippedTally())
-    assert [upload.key for upload in found] == [
+    result = find_uploads([shelf / "metadata", shelf / "bin-images"], "models/", SkippedTally())
+    assert [upload.key for upload in result] == [
         "bin-images/00001.jpg",
         "metadata/00001.json",
         "bin-images/aisle 1/00002.JPG",
@@ -70,7 +70,7 @@ def test_missing_folder(settings: Settings, shelf: Path) -> None:
 
 def test_folder_without_photos(settings: Settings, s3: S3, shelf: Path) -> None:
     (shelf / "models").mkdir()
-    (shelf / "models" / "current.json").write_text("{}")  # would be taken for a promoted model
+    (shelf / "models" / "current.json").write_text("{}")  # would be read as a promoted model
     with pytest.raises(BinwatchError, match=r"models: no photos \(\.jpg"):
         put_folders(settings, [shelf / "models"])
     assert _keys(s3) == {}

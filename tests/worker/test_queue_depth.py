@@ -1,4 +1,4 @@
-"""Number and age of waiting messages, on SQS, on RabbitMQ, on one of each, and while a broker is down."""
+"""Number and age of waiting messages on SQS, on RabbitMQ, on both, and while a broker is down."""
 
 from __future__ import annotations
 
@@ -26,8 +26,12 @@ PHOTOS = [ObjectCreated("bins", f"{n}.jpg") for n in range(20)]  # three groups 
 
 
 def on_rabbitmq(settings: Settings, rabbitmq: RabbitMQ, events: EventSource) -> Settings:
-    given = {"broker_url": SecretStr(rabbitmq.url), "event_source": events, "task_queue": f"tasks-{uuid.uuid4().hex}"}
-    return settings.model_copy(update=given)
+    overrides = {
+        "broker_url": SecretStr(rabbitmq.url),
+        "event_source": events,
+        "task_queue": f"tasks-{uuid.uuid4().hex}",
+    }
+    return settings.model_copy(update=overrides)
 
 
 def send_event(settings: Settings, rabbitmq: RabbitMQ, times: int) -> None:
@@ -55,22 +59,22 @@ def test_depth_of_each_queue(tasks: str, events: EventSource, settings: Settings
     choose_queues(settings).create()
     if tasks == "rabbitmq":
         settings = on_rabbitmq(settings, rabbitmq, events)
-    choose_queues(settings).dead_letters()[-1].messages()  # on RabbitMQ, this makes the task queues
+    choose_queues(settings).dead_letters()[-1].messages()  # on RabbitMQ, this creates the task queues
     depths = partial(queue_depths, choose_queues(settings))
     send_event(settings, rabbitmq, 4)
     publisher = Publisher(make_app(settings), settings.group_photos)
     publisher.count(PHOTOS)
     publisher.dead_letter("binwatch.count_photos", [], "no reason")
-    wanted = {"events": 4, "events_dead_letters": 0, "tasks": 3, "tasks_dead_letters": 1}
-    wait_until(lambda: depths() == wanted)  # a quorum queue counts with a delay
+    expected = {"events": 4, "events_dead_letters": 0, "tasks": 3, "tasks_dead_letters": 1}
+    wait_until(lambda: depths() == expected)  # a quorum queue updates its count with a delay
 
 
 def test_unknown_depth_clears_the_metric(caplog: pytest.LogCaptureFixture) -> None:
     metrics, answers = WorkerMetrics(), [{"tasks": 5}, ConnectionError("no broker"), {"tasks": 0}]
-    seen: list[float | None] = []
+    values: list[float | None] = []
 
     def depths() -> dict[str, int]:
-        seen.append(sample(metrics, "binwatch_worker_queue_messages", "tasks"))
+        values.append(sample(metrics, "binwatch_worker_queue_messages", "tasks"))
         answer = answers.pop(0) if len(answers) > 1 else answers[0]
         if isinstance(answer, Exception):
             raise answer
@@ -79,9 +83,9 @@ def test_unknown_depth_clears_the_metric(caplog: pytest.LogCaptureFixture) -> No
     metrics.set_oldest_message_age("tasks", 40)
     poller = DepthPoller(depths, metrics.set_queue_depths, interval_s=0.01)
     poller.start()
-    wait_until(lambda: len(seen) >= 4)
+    wait_until(lambda: len(values) >= 4)
     poller.stop()
-    assert seen[:4] == [None, 5, None, 0]
+    assert values[:4] == [None, 5, None, 0]
     assert sample(metrics, "binwatch_worker_queue_oldest_seconds", "tasks") == 0
     assert "the depth of the queues is unknown: no broker" in caplog.text
 

@@ -1,4 +1,4 @@
-"""The SQS queues on moto's server: created once, checked at each start."""
+"""The SQS queues on moto's server: creation, and checks at each start."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def events_of(settings: Settings) -> EventQueue:
 
 
 def check(settings: Settings) -> None:
-    """As a worker does at its start."""
+    """Check the queues as a worker does at its start."""
     events_of(settings).open()
     choose_queues(settings).tasks.prepare(to_consume=True)
 
@@ -49,12 +49,12 @@ def test_attributes_of_created_queues(sqs: Any, settings: Settings) -> None:
         (settings.event_queue, settings.event_dead_letter_queue, EVENT_VISIBILITY_S),
         (settings.task_queue, settings.task_queue + "-dead", TASK_VISIBILITY_S),
     ):
-        found = _attributes(sqs, name)
-        assert found["VisibilityTimeout"] == str(visibility)
-        assert json.loads(found["RedrivePolicy"]) == {
+        result = _attributes(sqs, name)
+        assert result["VisibilityTimeout"] == str(visibility)
+        assert json.loads(result["RedrivePolicy"]) == {
             "deadLetterTargetArn": queue_arn(sqs, queue_url(sqs, dead)),
             "maxReceiveCount": MAX_RECEIVES,
-        } or json.loads(found["RedrivePolicy"])["maxReceiveCount"] == str(MAX_RECEIVES)
+        } or json.loads(result["RedrivePolicy"])["maxReceiveCount"] == str(MAX_RECEIVES)
         assert _attributes(sqs, dead)["MessageRetentionPeriod"] == str(14 * 24 * 3600)
 
 
@@ -84,8 +84,8 @@ def test_setup_adds_a_missing_redrive_policy(sqs: Any, settings: Settings, name:
         sqs.create_queue(QueueName=getattr(settings, other))
     choose_queues(settings).create()
     _set(sqs, getattr(settings, name), RedrivePolicy="")
-    wanted = f"queue '{getattr(settings, name)}' has no redrive policy: .*python -m worker setup"
-    with pytest.raises(QueueError, match=wanted):
+    expected = f"queue '{getattr(settings, name)}' has no redrive policy: .*python -m worker setup"
+    with pytest.raises(QueueError, match=expected):
         check(settings)
     choose_queues(settings).create()
     check(settings)
@@ -109,10 +109,10 @@ def test_sqs_is_unreachable(settings: Settings, closed_url: str, action: Any, mo
 
 @pytest.mark.parametrize("setting", ["event_queue", "event_dead_letter_queue", "task_queue"])
 def test_fifo_queues_are_refused_at_start(settings: Settings, setting: str) -> None:
-    """On SQS, where the name says it. Of RabbitMQ's queues a name says nothing."""
+    """Only on SQS, where the suffix marks FIFO queues; RabbitMQ has no such names."""
     fifo = settings.model_copy(update={setting: "photos.fifo"})
-    wanted = rf"BINWATCH_{setting.upper()}: 'photos\.fifo' is a FIFO queue\..*standard queue"
-    with pytest.raises(SettingsError, match=wanted):
+    expected = rf"BINWATCH_{setting.upper()}: 'photos\.fifo' is a FIFO queue\..*standard queue"
+    with pytest.raises(SettingsError, match=expected):
         choose_queues(fifo)
     amqp = {"event_source": EventSource.RABBITMQ, "broker_url": SecretStr("amqp://guest:guest@127.0.0.1//")}
     choose_queues(fifo.model_copy(update=amqp))

@@ -1,4 +1,4 @@
-"""Objects without a record are found and counted, whatever happened to their events. RabbitMQ and a real worker."""
+"""Objects without a record are found and counted, regardless of their events. With RabbitMQ and a real worker."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ def counting(settings: Settings) -> Iterator[Counting]:
     counting.close()
 
 
-def look(counting: Counting, settings: Settings, **options: object) -> list[UnrecordedPage]:
+def find_unrecorded(counting: Counting, settings: Settings, **options: object) -> list[UnrecordedPage]:
     return list(unrecorded_pages(counting.objects, counting.database, settings, bucket=settings.bucket, **options))
 
 
-def take(counting: Counting, bucket: str) -> None:
-    """Count and read what is there."""
+def process_all(counting: Counting, bucket: str) -> None:
+    """Count the photo and read the metadata file."""
     counting.count([ObjectCreated(bucket, "a.jpg")])
     counting.read_metadata([ObjectCreated(bucket, "a.json")])
 
@@ -70,7 +70,7 @@ def test_only_unrecorded_objects_are_found(counting, settings, s3):
     s3.put("notes.txt", b"x")
     counting.count([ObjectCreated(s3.bucket, "bin-images/a.jpg"), ObjectCreated(s3.bucket, "bin-images/empty.jpg")])
     counting.read_metadata([ObjectCreated(s3.bucket, "metadata/b.json")])
-    pages = look(counting, settings)
+    pages = find_unrecorded(counting, settings)
     assert keys(pages) == ["bin-images/b.jpg", "metadata/a.json"]
     assert sum(page.listed for page in pages) == 5
 
@@ -78,23 +78,23 @@ def test_only_unrecorded_objects_are_found(counting, settings, s3):
 def test_overwritten_photo_is_found_again(counting, settings, s3):
     s3.put("a.jpg", PHOTO)
     counting.count([ObjectCreated(s3.bucket, "a.jpg")])
-    assert keys(look(counting, settings)) == []
+    assert keys(find_unrecorded(counting, settings)) == []
     s3.put("a.jpg", PHOTO + b"\0")
-    assert keys(look(counting, settings)) == ["a.jpg"]
+    assert keys(find_unrecorded(counting, settings)) == ["a.jpg"]
 
 
 def test_restored_earlier_content_is_found(counting, settings, s3, monkeypatch):
-    """A, then B, then A again, of which no event came: by its ETag alone it would pass for recorded."""
+    """Uploads of A, B and A again, the last without an event: by its ETag alone it would look recorded."""
     now = datetime.now(UTC).replace(tzinfo=None) - timedelta(minutes=5)
-    for minute, more in enumerate((b"", b"0", b"")):
+    for minute, suffix in enumerate((b"", b"0", b"")):
         monkeypatch.setattr("moto.s3.models.utcnow", lambda minute=minute: now + timedelta(minutes=minute))
-        s3.put("a.jpg", PHOTO + more)
-        s3.put("a.json", b'{"EXPECTED_QUANTITY": 2%s}' % more)
+        s3.put("a.jpg", PHOTO + suffix)
+        s3.put("a.json", b'{"EXPECTED_QUANTITY": 2%s}' % suffix)
         if minute < 2:
-            take(counting, s3.bucket)
-    assert keys(look(counting, settings)) == ["a.jpg", "a.json"]
-    take(counting, s3.bucket)
-    assert keys(look(counting, settings)) == []
+            process_all(counting, s3.bucket)
+    assert keys(find_unrecorded(counting, settings)) == ["a.jpg", "a.json"]
+    process_all(counting, s3.bucket)
+    assert keys(find_unrecorded(counting, settings)) == []
     with counting.database.connect() as connection:
         latest = select(Count.bytes, Expectation.quantity).select_from(Bin).join(Count).join(Expectation)
         assert connection.execute(latest).all() == [(len(PHOTO), 2)]
@@ -104,22 +104,22 @@ def test_young_photo_is_left_to_its_event_message(counting, settings, s3):
     s3.put("a.jpg", PHOTO)
     s3.put("notes.txt", b"x")
     grace = GracePeriod(3600)
-    assert keys(look(counting, settings, grace=grace)) == []
+    assert keys(find_unrecorded(counting, settings, grace=grace)) == []
     assert grace.young == 1
-    assert keys(look(counting, settings, grace=GracePeriod(0))) == ["a.jpg"]
+    assert keys(find_unrecorded(counting, settings, grace=GracePeriod(0))) == ["a.jpg"]
 
 
 def test_listing_spans_pages(counting, settings, s3):
     for n in range(1003):
         s3.put(f"metadata/{n:04}.json", b'{"EXPECTED_QUANTITY": 1}')
     counting.read_metadata([ObjectCreated(s3.bucket, f"metadata/{n:04}.json") for n in range(500)])
-    pages = look(counting, settings)
+    pages = find_unrecorded(counting, settings)
     assert [page.listed for page in pages] == [1000, 3]
     assert keys(pages) == [f"metadata/{n:04}.json" for n in range(500, 1003)]
 
 
 class Recorder:
-    """Stands in for Publisher: remembers what reconcile sends."""
+    """Replaces Publisher and records what reconcile sends."""
 
     def __init__(self, backlog: int = 0) -> None:
         self.sent: list[str] = []
@@ -135,7 +135,7 @@ class Recorder:
 
 
 def test_reconcile_sends_nothing_during_a_backlog_or_an_outage(counting, settings, s3, monkeypatch):
-    """A broken model lets photos wait for their next try, where no broker counts them."""
+    """With a broken model, photos wait for retries, which brokers do not count."""
 
     def infer(photos):
         raise RuntimeError("the GPU is lost")
@@ -163,7 +163,7 @@ def test_reconcile_sends_nothing_during_a_backlog_or_an_outage(counting, setting
 
 
 def test_reconcile_updates_p_values(counting, settings, s3, caplog):
-    """Of a model whose calibration was recorded after they were compared, as after an update, and of each later one."""
+    """For bins compared before their model's calibration was recorded, and after each later calibration."""
     caplog.set_level("INFO", "worker.tasks")
     s3.put("a.jpg", PHOTO)
     s3.put("a.json", b'{"EXPECTED_QUANTITY": 1}')
@@ -173,8 +173,8 @@ def test_reconcile_updates_p_values(counting, settings, s3, caplog):
     with counting.database.connect() as connection:
         assert connection.execute(select(CurrentComparison.p_value)).scalars().all() == [None]
     for scores, p_value in (((1.0,), 1.0), ((1.0, 0.0), 2 / 3), ((1.0, 1.0, 0.0), 0.75)):
-        every = Calibration(photos=len(scores), split="test", categories=(category(tuple(sorted(scores))),))
-        Store(counting.database).use_model(version, every)
+        calibration = Calibration(photos=len(scores), split="test", categories=(category(tuple(sorted(scores))),))
+        Store(counting.database).use_model(version, calibration)
         for _ in range(2):
             Reconcile(counting, Recorder(), settings).run()
         with counting.database.connect() as connection:
@@ -216,7 +216,7 @@ def rabbit_settings(settings: Settings, rabbitmq: RabbitMQ) -> Settings:
 
 @pytest.fixture
 def worker(rabbit_settings: Settings, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A real worker process on RabbitMQ."""
+    """Run a real worker process on RabbitMQ."""
     environment = process_environment(rabbit_settings) | {
         name: value for name, value in os.environ.items() if name.startswith("AWS_")
     }

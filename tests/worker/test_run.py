@@ -1,4 +1,4 @@
-"""`python -m worker run` as a process, on moto's S3 and SQS: from a photo in the bucket to its record."""
+"""The process `python -m worker run` on moto's S3 and SQS, from photos in the bucket to records."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from worker.brokers.sqs.queues import queue_arn, queue_url, sqs_client
 ROOT = Path(__file__).parent.parent.parent
 WITHIN_S = 60
 VISIBILITY_S = 2
-"""Short, so that what a killed worker had in flight is redelivered soon."""
+"""Short, so that messages of a killed worker are redelivered soon."""
 
 Start = Callable[[], "subprocess.Popen[bytes]"]
 
 
 @pytest.fixture
 def sqs(settings: Settings, s3: S3) -> Any:
-    """Queues, and a bucket that announces its new objects."""
+    """Create queues and a bucket that sends events for new objects."""
     client = sqs_client(settings)
     choose_queues(settings).create()
     for name in (settings.event_queue, settings.task_queue):
@@ -55,7 +55,7 @@ def sqs(settings: Settings, s3: S3) -> Any:
 
 @pytest.fixture
 def start(settings: Settings, sqs: Any, tmp_path: Path) -> Iterator[Start]:
-    """Starts a worker and waits until it is ready. None outlives its test; a test that fails shows their logs."""
+    """Return a function that starts a worker and waits until it is ready; kill workers and print logs at the end."""
     credentials = {name: os.environ[name] for name in os.environ if name.startswith("AWS_")}
     started: list[tuple[subprocess.Popen[bytes], Path]] = []
 
@@ -81,16 +81,16 @@ def start(settings: Settings, sqs: Any, tmp_path: Path) -> Iterator[Start]:
 
 
 @pytest.fixture
-def left(settings: Settings, sqs: Any) -> Callable[[], dict[str, int]]:
-    """Messages in each queue, those in somebody's hand included."""
+def messages_by_queue(settings: Settings, sqs: Any) -> Callable[[], dict[str, int]]:
+    """Return a function that counts the messages of each queue, including those in flight."""
 
     def count() -> dict[str, int]:
-        found = {}
+        result = {}
         for name in (settings.event_queue, settings.task_queue, settings.event_dead_letter_queue):
             names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
             answer = sqs.get_queue_attributes(QueueUrl=queue_url(sqs, name), AttributeNames=names)["Attributes"]
-            found[name] = sum(int(answer[name]) for name in names)
-        return found
+            result[name] = sum(int(answer[name]) for name in names)
+        return result
 
     return count
 
@@ -100,10 +100,10 @@ def wait_until(condition: Callable[[], bool], worker: subprocess.Popen[bytes] | 
     while not condition():
         assert worker is None or worker.poll() is None, "the worker has ended by itself"
         assert time.monotonic() < deadline, f"not within {WITHIN_S} s"
-        time.sleep(0.02)  # between two looks at the condition
+        time.sleep(0.02)  # polling interval
 
 
-def number_of(records: Database, table: Any) -> int:
+def row_count(records: Database, table: Any) -> int:
     with records.connect() as connection:
         return int(connection.scalar(select(func.count()).select_from(table)) or 0)
 
@@ -114,7 +114,7 @@ def stop(worker: subprocess.Popen[bytes]) -> None:
 
 
 def put_bin(s3: S3, number: int) -> None:
-    """A photo and its metadata, in either order: the class is number % 7, the inventory says number % 5."""
+    """Upload a photo of class number % 7 and metadata with quantity number % 5, in alternating order."""
     photo = f"bin-images/{number:05}.jpg", jpeg(brightness_of(number % 7), side=300)
     metadata = f"metadata/{number:05}.json", json.dumps({"EXPECTED_QUANTITY": number % 5}).encode()
     for key, data in (photo, metadata) if number % 2 else (metadata, photo):
@@ -122,7 +122,7 @@ def put_bin(s3: S3, number: int) -> None:
 
 
 def test_photos_become_records_and_comparisons(
-    start: Start, s3: S3, sqlite_records: Database, left: Callable[[], dict[str, int]]
+    start: Start, s3: S3, sqlite_records: Database, messages_by_queue: Callable[[], dict[str, int]]
 ) -> None:
     for number in range(10):
         put_bin(s3, number)
@@ -132,9 +132,9 @@ def test_photos_become_records_and_comparisons(
     s3.put("bin-images/broken.jpg", b"not a photo")
     s3.put("metadata/broken.json", b"not JSON")
     s3.put("notes.txt", b"neither")
-    wait_until(lambda: number_of(sqlite_records, Count) == 21, worker)
-    wait_until(lambda: number_of(sqlite_records, Expectation) == 21, worker)
-    wait_until(lambda: not any(left().values()), worker)
+    wait_until(lambda: row_count(sqlite_records, Count) == 21, worker)
+    wait_until(lambda: row_count(sqlite_records, Expectation) == 21, worker)
+    wait_until(lambda: not any(messages_by_queue().values()), worker)
     stop(worker)
     with sqlite_records.connect() as connection:
         counts = {row.key: row for row in connection.execute(select(Count.__table__))}
@@ -149,20 +149,20 @@ def test_photos_become_records_and_comparisons(
 
 
 def test_repeatedly_killed_worker(
-    start: Start, s3: S3, sqlite_records: Database, left: Callable[[], dict[str, int]]
+    start: Start, s3: S3, sqlite_records: Database, messages_by_queue: Callable[[], dict[str, int]]
 ) -> None:
-    """SIGKILL whenever some more photos are recorded: what was in flight is counted by the next worker, once."""
+    """Workers are killed after every few photos; the next worker counts messages in flight, once."""
     photos = 90
     for number in range(photos):
         s3.put(f"{number:05}.jpg", jpeg(brightness_of(number % 7), side=1200))
     for recorded in (1, photos // 3, photos * 2 // 3):
         worker = start()
-        wait_until(lambda recorded=recorded: number_of(sqlite_records, Count) >= recorded, worker)
+        wait_until(lambda recorded=recorded: row_count(sqlite_records, Count) >= recorded, worker)
         worker.kill()
         worker.wait()
     worker = start()
-    wait_until(lambda: number_of(sqlite_records, Count) >= photos, worker)
-    wait_until(lambda: not any(left().values()), worker)
+    wait_until(lambda: row_count(sqlite_records, Count) >= photos, worker)
+    wait_until(lambda: not any(messages_by_queue().values()), worker)
     stop(worker)
     with sqlite_records.connect() as connection:
         rows = connection.execute(select(Count.key, Count.predicted).order_by(Count.key)).all()
@@ -170,16 +170,16 @@ def test_repeatedly_killed_worker(
 
 
 def test_two_workers_and_one_is_stopped(
-    start: Start, s3: S3, sqlite_records: Database, left: Callable[[], dict[str, int]]
+    start: Start, s3: S3, sqlite_records: Database, messages_by_queue: Callable[[], dict[str, int]]
 ) -> None:
     photos = 60
     first, second = start(), start()
     for number in range(photos):
         s3.put(f"{number:05}.jpg", jpeg(brightness_of(number % 7), side=600))
-    wait_until(lambda: number_of(sqlite_records, Count) > 0)
+    wait_until(lambda: row_count(sqlite_records, Count) > 0)
     stop(first)
-    wait_until(lambda: number_of(sqlite_records, Count) >= photos, second)
-    wait_until(lambda: not any(left().values()), second)
+    wait_until(lambda: row_count(sqlite_records, Count) >= photos, second)
+    wait_until(lambda: not any(messages_by_queue().values()), second)
     stop(second)
     with sqlite_records.connect() as connection:
         rows = connection.execute(select(Count.key, Count.predicted).order_by(Count.key)).all()
@@ -187,57 +187,59 @@ def test_two_workers_and_one_is_stopped(
 
 
 @pytest.fixture
-def in_hand(settings: Settings, sqs: Any) -> Callable[[], int]:
-    """Messages that someone received and has not deleted, of both queues. They stay so for longer than a test lasts."""
+def messages_in_flight(settings: Settings, sqs: Any) -> Callable[[], int]:
+    """Return a function that counts messages in flight in both queues; they stay in flight for the whole test."""
     urls = [queue_url(sqs, name) for name in (settings.event_queue, settings.task_queue)]
     for url in urls:
         sqs.set_queue_attributes(QueueUrl=url, Attributes={"VisibilityTimeout": "300"})
     name = "ApproximateNumberOfMessagesNotVisible"
 
     def count() -> int:
-        found = [sqs.get_queue_attributes(QueueUrl=url, AttributeNames=[name])["Attributes"][name] for url in urls]
-        return sum(map(int, found))
+        result = [sqs.get_queue_attributes(QueueUrl=url, AttributeNames=[name])["Attributes"][name] for url in urls]
+        return sum(map(int, result))
 
     return count
 
 
 def test_tasks_of_a_stopped_worker_are_available_at_once(
-    start: Start, s3: S3, sqlite_records: Database, in_hand: Callable[[], int]
+    start: Start, s3: S3, sqlite_records: Database, messages_in_flight: Callable[[], int]
 ) -> None:
-    """TERM under load, at moments drawn at random: also when the worker has just asked for more tasks."""
+    """SIGTERM under load at random times, including while the worker requests more tasks."""
     photos, chance = 80, random.Random(11)
     for number in range(photos):
         s3.put(f"{number:05}.jpg", jpeg(brightness_of(number % 7), side=600))
     for _ in range(2):
-        worker, before = start(), number_of(sqlite_records, Count)
-        wait_until(lambda before=before: number_of(sqlite_records, Count) > before, worker)
+        worker, before = start(), row_count(sqlite_records, Count)
+        wait_until(lambda before=before: row_count(sqlite_records, Count) > before, worker)
         moment = time.monotonic() + chance.uniform(0, 0.3)
         wait_until(lambda moment=moment: time.monotonic() >= moment, worker)
         stop(worker)
-        wait_until(lambda: in_hand() == 0)
-    assert number_of(sqlite_records, Count) < photos, "there was no load"
+        wait_until(lambda: messages_in_flight() == 0)
+    assert row_count(sqlite_records, Count) < photos, "there was no load"
 
 
 class TestWhileS3Refuses:
     @pytest.fixture
     def settings(self, settings: Settings, s3_proxy: Proxy) -> Settings:
-        """Tasks are held back for half a minute at least before they are tried again."""
+        """Use settings that delay retries by at least half a minute."""
         return settings.model_copy(
             update={"s3_endpoint_url": f"http://127.0.0.1:{s3_proxy.port}", "retry_wait_s": 60.0, "s3_timeout_s": 1.0}
         )
 
-    def test_what_a_stopped_worker_held_back_can_be_had_at_once(
-        self, start: Start, s3: S3, s3_proxy: Proxy, in_hand: Callable[[], int], tmp_path: Path
+    def test_held_tasks_of_a_stopped_worker_are_available_at_once(
+        self, start: Start, s3: S3, s3_proxy: Proxy, messages_in_flight: Callable[[], int], tmp_path: Path
     ) -> None:
         worker = start()
         s3_proxy.refuse()
         for number in range(6):
             s3.put(f"{number:05}.jpg", jpeg(100))
         log = tmp_path / "worker-0.log"
-        wait_until(lambda: log.read_text(errors="replace").count("] received") >= 2, worker)  # the second is the retry
-        assert in_hand() > 0
+        wait_until(
+            lambda: log.read_text(errors="replace").count("] received") >= 2, worker
+        )  # the second line is the retry
+        assert messages_in_flight() > 0
         stop(worker)
-        wait_until(lambda: in_hand() == 0)
+        wait_until(lambda: messages_in_flight() == 0)
 
 
 def test_worker_does_not_start_without_queues(settings: Settings) -> None:
@@ -258,7 +260,7 @@ def test_worker_does_not_start_without_queues(settings: Settings) -> None:
 
 
 def test_migrate_and_setup(settings: Settings, tmp_path: Path) -> None:
-    """The two commands that a new machine needs."""
+    """The two commands to set up a new machine."""
     environment = process_environment(settings) | {
         "BINWATCH_DATABASE_URL": f"sqlite:///{tmp_path / 'new.db'}",
         "BINWATCH_EVENT_QUEUE": f"{settings.event_queue}-new",
@@ -273,9 +275,14 @@ def test_migrate_and_setup(settings: Settings, tmp_path: Path) -> None:
 
 
 def test_all_output_is_json_lines(
-    settings: Settings, s3: S3, sqs: Any, sqlite_records: Database, left: Callable[[], dict[str, int]], tmp_path: Path
+    settings: Settings,
+    s3: S3,
+    sqs: Any,
+    sqlite_records: Database,
+    messages_by_queue: Callable[[], dict[str, int]],
+    tmp_path: Path,
 ) -> None:
-    """Of a worker and of beat, whatever is announced; the longest line is bounded."""
+    """For worker and beat and any announced objects; the length of lines is limited."""
     settings = settings.model_copy(update={"log_format": LogFormat.JSON, "beat_file": tmp_path / "beat"})
     environment = process_environment(settings) | {
         name: value for name, value in os.environ.items() if name.startswith("AWS_")
@@ -299,8 +306,8 @@ def test_all_output_is_json_lines(
     try:
         sqs.send_message(QueueUrl=queue, MessageBody='{"Records": [' + good + ",1" * 240_000 + "]}")
         sqs.send_message(QueueUrl=queue, MessageBody="\n\u009b31m" * 1000)
-        wait_until(lambda: number_of(sqlite_records, Count) == 1, processes[0])
-        wait_until(lambda: left()[settings.event_dead_letter_queue] == 2, processes[0])
+        wait_until(lambda: row_count(sqlite_records, Count) == 1, processes[0])
+        wait_until(lambda: messages_by_queue()[settings.event_dead_letter_queue] == 2, processes[0])
         wait_until(lambda: b"beat: Starting" in log.read_bytes(), processes[1])
     finally:
         for process in processes:

@@ -1,4 +1,4 @@
-"""A model whose output differs from that at export: detected when it is loaded, and not used."""
+"""A model whose output differs from that at export is detected when it is loaded, and not used."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from worker.engine import Engine, SelfCheckResult
 
 
 def _bundle(folder: Path, *precisions: Precision, wrong: tuple[Precision, ...] = ()) -> Bundle:
-    """A brightness model in variants; what is `wrong` sees photos half as bright as its card's self-check says.
+    """Write a brightness model in several variants; `wrong` ones see photos half as bright as in the card's self-check.
 
-    On a machine that computes it wrongly, that is what a file looks like whose SHA-256 is right.
+    They simulate an intact file on a machine that computes it incorrectly.
     """
     write_brightness_bundle(folder)
     source = folder / "model-int8.onnx"
@@ -46,8 +46,8 @@ def _bundle(folder: Path, *precisions: Precision, wrong: tuple[Precision, ...] =
 
 def _assert_right(engine: Engine) -> None:
     photos = np.stack([np.full((224, 224, 3), level, np.uint8) for level in (10, 120, 250)])
-    wanted = [probabilities_of(level) for level in (10, 120, 250)]
-    np.testing.assert_allclose(engine.infer(photos).probabilities, wanted, atol=1e-5)
+    expected = [probabilities_of(level) for level in (10, 120, 250)]
+    np.testing.assert_allclose(engine.infer(photos).probabilities, expected, atol=1e-5)
 
 
 def test_starter_model_passes_its_self_check() -> None:
@@ -83,7 +83,7 @@ def test_failing_model_is_not_used(
 
 
 def test_unloadable_variant_falls_back(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Such as with the option for CPUs without VNNI, which ONNX Runtime refuses for some graphs."""
+    """For example with the option for CPUs without VNNI, which ONNX Runtime refuses for some graphs."""
     bundle = _bundle(tmp_path, Precision.FP32, Precision.INT8)
     (tmp_path / "model-int8.onnx").write_bytes(b"no model")
     variants = bundle.card.variants | {Precision.INT8: make_variant(tmp_path / "model-int8.onnx")}

@@ -38,7 +38,7 @@ WITHIN_S = 30
 
 
 class Service:
-    """An app with a model, and a client for it."""
+    """A serving app with a model and a client."""
 
     def __init__(self, settings: Settings, environment: TransformEnvironment | None = None) -> None:
         self.metrics = WorkerMetrics()
@@ -136,7 +136,7 @@ def test_links(service: Service, s3: S3) -> None:
 def test_json_lines_are_answered_in_order(service: Service, s3: S3) -> None:
     for number in range(40):
         s3.put(f"{number}.jpg", jpeg(brightness_of(number % 7)))
-    links = [f"s3://{s3.bucket}/{number}.jpg" for number in range(41)]  # the last is not there
+    links = [f"s3://{s3.bucket}/{number}.jpg" for number in range(41)]  # the last object is missing
     response = service.links(*links)
     answers = [Answer.model_validate_json(line) for line in response.text.splitlines()]
     assert response.headers["content-type"] == "application/jsonlines"
@@ -186,12 +186,16 @@ def test_only_links_to_allowed_keys_are_followed(settings: Settings, s3: S3) -> 
         s3.put(key, photo)
     steps = ["bin-images/../private/a.jpg", "bin-images/./a.jpg"]
     links = [f"s3://{s3.bucket}/{key}" for key in [*keys, *steps]]
-    others = [f"s3://{s3.bucket}-other/bin-images/a.jpg", "s3://no-such-bucket-at-all/bin-images/a.jpg", "s3://../a"]
+    refused_links = [
+        f"s3://{s3.bucket}-other/bin-images/a.jpg",
+        "s3://no-such-bucket-at-all/bin-images/a.jpg",
+        "s3://../a",
+    ]
     service = Service(settings.model_copy(update={"serve_prefixes": "bin-images/, new/,models/"}))
-    assert reasons(service.links(*links, *others)) == [None, None, *["forbidden"] * 9]
+    assert reasons(service.links(*links, *refused_links)) == [None, None, *["forbidden"] * 9]
     service.counter.close()
-    service = Service(settings)  # by default, all but models and nightly runs
-    assert reasons(service.links(*links, *others)) == [None] * 4 + ["forbidden"] * 7
+    service = Service(settings)  # by default, everything except models and nightly runs
+    assert reasons(service.links(*links, *refused_links)) == [None] * 4 + ["forbidden"] * 7
     assert "private" not in json.loads(service.links(f"s3://{s3.bucket}/models/private").text)["detail"]
     service.counter.close()
 
@@ -233,13 +237,13 @@ def test_object_that_s3_does_not_return_does_not_fail_other_lines(
     s3.put("a.jpg", jpeg(100))
     fetch, fetched = service.counter._objects.fetch, []
 
-    def refused(bucket: str, key: str, **more: Any) -> Any:
+    def refused(bucket: str, key: str, **options: Any) -> Any:
         fetched.append(key)
         if key == "broken.jpg":
             raise ObjectsError("s3://bins/broken.jpg: 500 of 10.0.0.1")
         if key == "odd.jpg":
             raise RuntimeError("nobody thought of this")
-        return fetch(bucket, key, **more)
+        return fetch(bucket, key, **options)
 
     monkeypatch.setattr(service.counter._objects, "fetch", refused)
     a, broken, odd = (f"s3://{s3.bucket}/{name}.jpg" for name in ("a", "broken", "odd"))
@@ -249,13 +253,13 @@ def test_object_that_s3_does_not_return_does_not_fail_other_lines(
     assert "10.0.0.1" in caplog.text
     fetched.clear()
     assert reasons(service.links(a, *[broken] * 100)) == [None, *["unavailable"] * 100]
-    assert len(fetched) == 64  # of the second 32 not one was there, so the others were not asked for
+    assert len(fetched) == 64  # all of the second 32 were missing, so the rest was not requested
     assert service.links(broken, odd).status_code == 503
     assert service.counter._fetched_bytes.free == service.counter._fetched_bytes.total
 
 
 def test_unfinished_bodies_stay_within_memory_budget(settings: Settings) -> None:
-    """Simulates 128 clients that send 19 MB each, and then stop sending."""
+    """Simulate 128 clients that send 19 MB each and then stall."""
     service = Service(settings.model_copy(update={"serve_memory_bytes": 2**20, "max_photo_bytes": 400_000}))
     photo = jpeg(brightness_of(5))
 
@@ -291,11 +295,11 @@ def test_linked_photos_wait_for_memory(settings: Settings, s3: S3, monkeypatch: 
     service = Service(settings.model_copy(update={"serve_memory_bytes": 2_000_000, "max_photo_bytes": 1_000_000}))
     fetch, at_once, lock = service.counter._objects.fetch, [0], threading.Lock()
 
-    def counted(*where: Any, **more: Any) -> Any:
+    def counted(*location: Any, **options: Any) -> Any:
         with lock:
             at_once.append(at_once[-1] + 1)
         try:
-            return fetch(*where, **more)
+            return fetch(*location, **options)
         finally:
             with lock:
                 at_once.append(at_once[-1] - 1)
@@ -379,7 +383,7 @@ def test_concurrent_requests_share_batches(settings: Settings, monkeypatch: pyte
         body = jpeg(brightness_of(4))
         sent = [asyncio.create_task(service.send("POST", "/invocations", content=body)) for _ in range(21)]
         while len(service.counter._batcher._waiting) + sum(batches) < 21:
-            await asyncio.sleep(0.01)  # between two looks at the condition
+            await asyncio.sleep(0.01)  # polling interval
         first_may_end.set()
         return await asyncio.gather(*sent)
 
@@ -387,7 +391,7 @@ def test_concurrent_requests_share_batches(settings: Settings, monkeypatch: pyte
     assert {Answer.model_validate_json(response.content).predicted for response in responses} == {4}
     assert sum(batches) == 21
     assert max(batches[1:]) == 8
-    assert len(batches) <= 5  # two batches are counted at a time: the first two may be of one photo each
+    assert len(batches) <= 5  # two batches run at a time; the first two may have one photo each
     service.counter.close()
 
 
@@ -404,7 +408,7 @@ def test_requests_beyond_queue_limit_are_refused(settings: Settings, monkeypatch
     async def run() -> list[httpx.Response]:
         sent = [asyncio.create_task(service.send("POST", "/invocations", content=jpeg(9))) for _ in range(2)]
         while service.app._requests_in_flight < 2:
-            await asyncio.sleep(0.01)  # between two looks at the condition
+            await asyncio.sleep(0.01)  # polling interval
         refused = await service.send("POST", "/invocations", content=jpeg(9))
         may_end.set()
         return [refused, *await asyncio.gather(*sent), await service.send("POST", "/invocations", content=jpeg(9))]
@@ -452,12 +456,12 @@ def test_transform_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_model_is_the_one_unpacked_by_sagemaker(settings: Settings, brightness_bundle: Path, tmp_path: Path) -> None:
-    given = tmp_path / "ml" / "model"
+    unpacked = tmp_path / "ml" / "model"
     sagemaker = settings.sagemaker.model_copy(update={"folder": tmp_path / "ml"})
     settings = settings.model_copy(update={"sagemaker": sagemaker})
     assert find_bundle(settings).folder == brightness_bundle  # outside of SageMaker
-    given.mkdir(parents=True)
+    unpacked.mkdir(parents=True)
     with pytest.raises(BundleError, match=r"no card\.json here"):
         find_bundle(settings)
-    (given / "inner").symlink_to(brightness_bundle)
-    assert find_bundle(settings).folder == given / "inner"
+    (unpacked / "inner").symlink_to(brightness_bundle)
+    assert find_bundle(settings).folder == unpacked / "inner"

@@ -52,8 +52,8 @@ def test_ignored_events_are_skipped() -> None:
 
 
 def test_many_bad_records_have_a_short_reason() -> None:
-    one = event("1.jpg").removesuffix("]}")
-    routed = route(one + ",1" * 240_000 + "]}", "bins", "models/")
+    prefix = event("1.jpg").removesuffix("]}")
+    routed = route(prefix + ",1" * 240_000 + "]}", "bins", "models/")
     assert [item.key for item in routed.photos] == ["1.jpg"]
     assert "and 239,980 more records that are not S3 events" in str(routed.rejected)
     assert len(str(routed.rejected)) < 2000
@@ -67,11 +67,11 @@ def test_intake_counts_and_logs_skipped_objects(queue: Queue, run: object, caplo
     wait_until(lambda: queue.left() == 0)
     wait_until(lambda: "skipped: " in caplog.text)
     assert published.keys == ["1.jpg"]
-    found = {
+    result = {
         reason: metrics.registry.get_sample_value("binwatch_worker_skipped_objects_total", {"reason": reason})
         for reason in SkipReason
     }
-    assert found == {"no_ending": 1, "other_ending": 1, "other_event": 1, "dot_segments": 0, "not_utf8": 0}
+    assert result == {"no_ending": 1, "other_ending": 1, "other_event": 1, "dot_segments": 0, "not_utf8": 0}
     assert "1 without a suffix ('photo')" in caplog.text
 
 
@@ -119,7 +119,7 @@ def test_command_lists_skipped_objects(
 
 
 def test_count_command_recognizes_photos_by_content(tmp_path: Path, count: object) -> None:  # noqa: F811
-    """Of a file, its first bytes cost next to nothing."""
+    """Reading the first bytes of a file is cheap."""
     for name in ("photo", "a.part", "b.jfif"):
         (tmp_path / name).write_bytes(PHOTO)
     (tmp_path / "BMW.txt").write_text("BMs are no photos")
@@ -128,15 +128,15 @@ def test_count_command_recognizes_photos_by_content(tmp_path: Path, count: objec
     assert result.returncode == 0
     rows = result.stdout.decode().splitlines()[1:]
     assert [Path(row.split(",")[0]).name for row in rows] == ["a.part", "b.jfif", "photo"]
-    counted_by, said = result.stderr.decode().splitlines()
+    counted_by, message = result.stderr.decode().splitlines()
     assert counted_by == "counted by brightness-1"
-    assert said == f"skipped: 1 with a suffix of neither photos nor metadata ('{tmp_path / 'BMW.txt'}')"
+    assert message == f"skipped: 1 with a suffix of neither photos nor metadata ('{tmp_path / 'BMW.txt'}')"
 
 
 def test_put_reports_skipped_files(
     settings: Settings, s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A name in Latin-1 can be no key; the others are uploaded all the same."""
+    """A Latin-1 file name cannot be a key; the other files are still uploaded."""
     folder = tmp_path / "bins"
     folder.mkdir()
     (folder / "a.jpg").write_bytes(PHOTO)
@@ -150,18 +150,18 @@ def test_put_reports_skipped_files(
         monkeypatch.setattr(sys, "argv", ["worker", "put", str(folder)])
         with pytest.raises(SystemExit) as ended:
             main()
-        said = capsys.readouterr()
-        return ended.value.code or 0, said.out, said.err.splitlines()[-1]
+        captured = capsys.readouterr()
+        return ended.value.code or 0, captured.out, captured.err.splitlines()[-1]
 
-    status, said, _ = put()
-    left = "not uploaded: 1 with a suffix of neither photos nor metadata ('bins/notes.txt')"
-    assert (status, said) == (0, f"2 photos and 1 metadata file are in s3://{s3.bucket}/; {left}\n")
+    status, output, _ = put()
+    skipped = "not uploaded: 1 with a suffix of neither photos nor metadata ('bins/notes.txt')"
+    assert (status, output) == (0, f"2 photos and 1 metadata file are in s3://{s3.bucket}/; {skipped}\n")
     Path(os.fsdecode(bytes(folder) + b"/caf\xe9.jpg")).write_bytes(PHOTO)
     status, _, error = put()
     assert status == 1
     assert error.startswith("error: 2 photos and 1 metadata file are in")
     assert "1 with a name that is not UTF-8 ('bins/caf\\udce9.jpg')" in error
-    keys = [one.key for one in Objects(settings).list(s3.bucket)]
+    keys = [item.key for item in Objects(settings).list(s3.bucket)]
     assert keys == ["bins/a.jpg", "bins/a.json", "bins/b.jfif"]
 
 
@@ -172,13 +172,13 @@ def test_cloudtrail_event_is_dead_lettered(queue: Queue, run: object) -> None:  
     run(published)  # type: ignore[operator]
     wait_until(lambda: queue.left() == 0)
     assert published.keys == ["1.jpg"]
-    ((found, reason),) = queue.dead()
-    assert found == body
+    ((result, reason),) = queue.dead()
+    assert result == body
     assert "'AWS API Call via CloudTrail' is not one of S3's; have the rule match 'Object Created'" in reason
 
 
 def test_only_valid_event_etags_are_kept() -> None:
-    for etag, kept in (('\\"abc-2\\"', "abc-2"), ("a" * 500, ""), ("\\ud800", ""), ("\\u0000", "")):
+    for etag, expected in (('\\"abc-2\\"', "abc-2"), ("a" * 500, ""), ("\\ud800", ""), ("\\u0000", "")):
         body = event("1.jpg").replace('"key": "1.jpg"', f'"key": "1.jpg", "eTag": "{etag}"')
         (photo,) = route(body, "bins", "models/").photos
-        assert (photo, photo.etag) == (ObjectCreated("bins", "1.jpg", photo.time), kept)
+        assert (photo, photo.etag) == (ObjectCreated("bins", "1.jpg", photo.time), expected)

@@ -1,4 +1,4 @@
-"""A worker that receives no tasks although some are waiting is unhealthy, and recovers."""
+"""A worker that receives no tasks although some are waiting is unhealthy until it receives one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from worker.starvation import ConsumerStalled, StarvationCheck
 
 
 class Clock:
-    """Goes on when it is told to."""
+    """A manually advanced clock."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -30,45 +30,45 @@ def idle(clock: Clock) -> StarvationCheck:
     return StarvationCheck(limit_s=60)
 
 
-def look_for(idle: StarvationCheck, clock: Clock, seconds: int, **depths: int) -> None:
+def check_for(idle: StarvationCheck, clock: Clock, seconds: int, **depths: int) -> None:
     for _ in range(seconds // 15):
         idle.observe(depths)
         clock.now += 15
 
 
 def test_waiting_tasks_without_delivery_are_starvation(idle: StarvationCheck, clock: Clock) -> None:
-    look_for(idle, clock, 60, tasks=7)
+    check_for(idle, clock, 60, tasks=7)
     idle.check()
-    look_for(idle, clock, 15, tasks=8)
+    check_for(idle, clock, 15, tasks=8)
     with pytest.raises(ConsumerStalled, match="8 tasks wait, and none was received for 75 s; restart the worker"):
         idle.check()
     with idle.track_task():
         idle.check()
-    look_for(idle, clock, 60, tasks=8)
+    check_for(idle, clock, 60, tasks=8)
     idle.check()
 
 
 def test_empty_and_unknown_queues_are_healthy(idle: StarvationCheck, clock: Clock) -> None:
-    look_for(idle, clock, 60, tasks=1)
-    look_for(idle, clock, 600, tasks=0)
+    check_for(idle, clock, 60, tasks=1)
+    check_for(idle, clock, 600, tasks=0)
     idle.check()
-    look_for(idle, clock, 600)
+    check_for(idle, clock, 600)
     idle.check()
-    look_for(idle, clock, 600, events=5)
+    check_for(idle, clock, 600, events=5)
     idle.check()
 
 
 def test_long_task_is_not_starvation(idle: StarvationCheck, clock: Clock) -> None:
     with idle.track_task():
-        look_for(idle, clock, 600, tasks=9)
+        check_for(idle, clock, 600, tasks=9)
         idle.check()
-    look_for(idle, clock, 60, tasks=9)
+    check_for(idle, clock, 60, tasks=9)
     idle.check()
 
 
 def test_occasional_tasks_are_enough(idle: StarvationCheck, clock: Clock) -> None:
     for _ in range(10):
-        look_for(idle, clock, 45, tasks=9)
+        check_for(idle, clock, 45, tasks=9)
         with idle.track_task():
             pass
         idle.check()

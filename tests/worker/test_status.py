@@ -39,13 +39,13 @@ def counting(settings: Settings) -> Iterator[Counting]:
 
 @pytest.fixture
 def parts() -> dict[str, Exception | None]:
-    """Part → what it raises when probed."""
+    """Return part → the exception that its probe raises."""
     return {"records": None, "objects": None}
 
 
 @pytest.fixture
 def status(counting: Counting, parts: dict[str, Exception | None]) -> Iterator[str]:
-    """Address of a status server whose parts can be broken."""
+    """Run a status server with breakable parts; return its address."""
 
     def probe(name: str) -> None:
         error = parts[name]
@@ -77,8 +77,8 @@ def samples(status: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
     }
 
 
-def labels(**given: str) -> frozenset[tuple[str, str]]:
-    return frozenset(given.items())
+def labels(**values: str) -> frozenset[tuple[str, str]]:
+    return frozenset(values.items())
 
 
 def test_metrics_after_processing(counting: Counting, s3: S3, status: str) -> None:
@@ -90,41 +90,43 @@ def test_metrics_after_processing(counting: Counting, s3: S3, status: str) -> No
     s3.put("b.json", b"{")
     counting.count([ObjectCreated(s3.bucket, key) for key in ("a.jpg", "empty.jpg", "b.jpg", "c.jpg", "gone.jpg")])
     counting.read_metadata([ObjectCreated(s3.bucket, "a.json"), ObjectCreated(s3.bucket, "b.json")])
-    found = samples(status)
-    assert found["binwatch_worker_photos_total", labels(outcome="counted", reason="")] == 3
-    assert found["binwatch_worker_photos_total", labels(outcome="failed", reason="empty")] == 1
-    assert found["binwatch_worker_photos_total", labels(outcome="failed", reason="missing")] == 1
-    assert found["binwatch_worker_metadata_files_total", labels(reason="")] == 1
-    assert found["binwatch_worker_metadata_files_total", labels(reason="not_json")] == 1
-    assert found["binwatch_worker_batch_photos_count", frozenset()] == 1
-    assert found["binwatch_worker_batch_photos_sum", frozenset()] == 3
-    assert found["binwatch_worker_stage_seconds_count", labels(stage="fetch")] == 5
-    assert found["binwatch_worker_stage_seconds_count", labels(stage="decode")] == 4
-    assert found["binwatch_worker_stage_seconds_count", labels(stage="infer")] == 1
-    assert found["binwatch_worker_stage_seconds_count", labels(stage="record")] == 2
-    assert found["binwatch_worker_photo_age_seconds_count", frozenset()] == 4  # no one knows it of the missing one
+    result = samples(status)
+    assert result["binwatch_worker_photos_total", labels(outcome="counted", reason="")] == 3
+    assert result["binwatch_worker_photos_total", labels(outcome="failed", reason="empty")] == 1
+    assert result["binwatch_worker_photos_total", labels(outcome="failed", reason="missing")] == 1
+    assert result["binwatch_worker_metadata_files_total", labels(reason="")] == 1
+    assert result["binwatch_worker_metadata_files_total", labels(reason="not_json")] == 1
+    assert result["binwatch_worker_batch_photos_count", frozenset()] == 1
+    assert result["binwatch_worker_batch_photos_sum", frozenset()] == 3
+    assert result["binwatch_worker_stage_seconds_count", labels(stage="fetch")] == 5
+    assert result["binwatch_worker_stage_seconds_count", labels(stage="decode")] == 4
+    assert result["binwatch_worker_stage_seconds_count", labels(stage="infer")] == 1
+    assert result["binwatch_worker_stage_seconds_count", labels(stage="record")] == 2
+    assert (
+        result["binwatch_worker_photo_age_seconds_count", frozenset()] == 4
+    )  # the age of the missing photo is unknown
     model = labels(version="brightness-1", precision="int8", provider="CPUExecutionProvider", self_check="absent")
-    assert found["binwatch_worker_model_info", model] == 1
-    assert found["binwatch_build_info", labels(version=version())] == 1
+    assert result["binwatch_worker_model_info", model] == 1
+    assert result["binwatch_build_info", labels(version=version())] == 1
 
 
 def test_all_series_exist_at_start(status: str) -> None:
-    """A counter that appears with its first increase misses it in Prometheus' increase()."""
-    found = samples(status)
-    assert found["binwatch_worker_photos_total", labels(outcome="counted", reason="")] == 0
+    """Prometheus' increase() misses the first increase of a counter that did not exist before."""
+    result = samples(status)
+    assert result["binwatch_worker_photos_total", labels(outcome="counted", reason="")] == 0
     for reason in Reason:
-        assert found["binwatch_worker_photos_total", labels(outcome="failed", reason=reason)] == 0
+        assert result["binwatch_worker_photos_total", labels(outcome="failed", reason=reason)] == 0
     for why in ("", *MetadataReason):
-        assert found["binwatch_worker_metadata_files_total", labels(reason=why)] == 0
+        assert result["binwatch_worker_metadata_files_total", labels(reason=why)] == 0
     for outcome in ("published", "rejected"):
-        assert found["binwatch_worker_event_messages_total", labels(outcome=outcome)] == 0
-    names = {name for name, _ in found if re.fullmatch(r"binwatch_\w+_total", name)}
+        assert result["binwatch_worker_event_messages_total", labels(outcome=outcome)] == 0
+    names = {name for name, _ in result if re.fullmatch(r"binwatch_\w+_total", name)}
     documented = set(
         re.findall(r"^\| `(binwatch_worker_\w+_total)`", METRICS.read_text(encoding="utf-8"), re.MULTILINE)
     )
     assert names == documented
     model = labels(version="brightness-1", precision="int8", provider="CPUExecutionProvider", self_check="absent")
-    assert found["binwatch_worker_model_info", model] == 1
+    assert result["binwatch_worker_model_info", model] == 1
 
 
 def test_labels_have_no_bins_or_keys(counting: Counting, s3: S3, status: str) -> None:

@@ -1,4 +1,4 @@
-"""The tasks in a real Celery worker, on moto's SQS: objects affected by an outage are retried, and no others."""
+"""The tasks in a real Celery worker on moto's SQS: only objects affected by an outage are retried."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ PHOTOS = [ObjectCreated("bins", f"{n} ü+%.jpg", WHEN if n else None) for n in r
 
 
 class Scripted:
-    """Stands in for Counting: each call takes the next answer, which keeps some photos back or raises."""
+    """Replaces Counting: each call uses the next answer, which returns some photos as outages or raises."""
 
     def __init__(self, *answers: Callable[[Sequence[ObjectCreated]], list[Outage]]) -> None:
         self.calls: list[list[ObjectCreated]] = []
@@ -100,7 +100,7 @@ def running(settings: Settings, counting: Any) -> Iterator[Celery]:
     level, handlers = logging.root.level, logging.root.handlers[:]
     with start_worker(app, pool="threads", concurrency=2, perform_ping_check=False):
         yield app
-    # Celery sets logging up for a process of its own; other tests listen to warnings.
+    # Celery configures logging for its own process; restore it for other tests.
     logging.root.setLevel(level)
     logging.root.handlers[:] = handlers
 
@@ -111,24 +111,24 @@ def send(app: Celery, name: str = CountPhotos.name) -> None:
 
 @pytest.fixture
 def broker(settings: Settings) -> Callable[[], int]:
-    """Makes the queues; gives a function that counts the messages left in Celery's."""
+    """Create the queues; return a function that counts the messages left in the task queue."""
     sqs = sqs_client(settings)
     choose_queues(settings).create()
     url = queue_url(sqs, settings.task_queue)
     names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
 
-    def left() -> int:
-        found = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
-        return sum(int(found[name]) for name in names)
+    def count_messages() -> int:
+        result = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
+        return sum(int(result[name]) for name in names)
 
-    return left
+    return count_messages
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + WITHIN_S
     while not condition():
         assert time.monotonic() < deadline, f"not within {WITHIN_S} s"
-        time.sleep(0.02)  # between two looks at the condition
+        time.sleep(0.02)  # polling interval
 
 
 @pytest.mark.parametrize("name", [CountPhotos.name, ReadMetadata.name])
@@ -178,7 +178,7 @@ def test_only_the_failing_object_is_dead_lettered(
 
 
 class Poisoned:
-    """Stands in for Counting: one key makes it raise, whatever else is in the group."""
+    """Replaces Counting: raises if the group contains a certain key."""
 
     def __init__(self, key: str, error: Exception) -> None:
         self.done: list[str] = []
@@ -205,7 +205,7 @@ def dead_tasks(settings: Settings) -> list[DeadLetter]:
 
 
 class Recorder:
-    """Stands in for Publisher: remembers what a task sends."""
+    """Replaces Publisher and records what a task sends."""
 
     def __init__(self) -> None:
         self.resent: list[tuple[list[str], bool]] = []
@@ -219,12 +219,12 @@ class Recorder:
 
 
 class WorkerDiesError(BaseException):
-    """Stands in for the death of the process: no handler of a task catches it, and nothing is noted after it."""
+    """Simulates the death of the process: no handler of a task catches it."""
 
 
 @pytest.fixture
 def run_delivered(sqlite_records: Database) -> Callable[..., tuple[Recorder, Scripted]]:
-    """Runs a task that is redelivered, by RabbitMQ or by SQS."""
+    """Return a function that runs a task redelivered by RabbitMQ or SQS."""
 
     def run(
         photos: Sequence[ObjectCreated],
@@ -264,7 +264,7 @@ FROM_A_BROKER: dict[str, Any] = {"id": "an-id", "retries": 0, "called_directly":
 
 
 def die(monkeypatch: pytest.MonkeyPatch, run: Callable[[], object]) -> None:
-    """Run a task whose process dies of it."""
+    """Run a task that kills its process."""
     with monkeypatch.context() as patch:
         patch.setattr(CrashCounts, "end", lambda *_: None)
         with pytest.raises(WorkerDiesError):
@@ -285,7 +285,7 @@ def test_first_delivery_is_processed(run_delivered: Any, redelivered: bool) -> N
 
 
 def test_frequently_redelivered_photo_is_processed(run_delivered: Any) -> None:
-    """Prefetched or held back by workers that were stopped, and finished or put off by others: no one died of it."""
+    """Stopped workers had prefetched or delayed it, without crashing."""
     for _ in range(3 * MAX_CRASHES):
         publisher, counting = run_delivered(PHOTOS[:1])
         assert (publisher.resent, publisher.dead, counting.calls) == ([], [], [PHOTOS[:1]])
@@ -299,13 +299,13 @@ def test_crashing_photo_is_finally_dead_lettered(run_delivered: Any, monkeypatch
     assert publisher.dead == [([PHOTOS[0].key], why)]
     assert counting.crashed == [(PHOTOS[0].key, why)]
     assert counting.calls == []
-    # Put back by a person, it starts anew.
+    # When redriven by an operator, its crash count restarts.
     publisher, counting = run_delivered(PHOTOS[:1], request=RECEIVED_ONCE)
     assert (publisher.dead, counting.calls) == ([], [PHOTOS[:1]])
 
 
 def test_further_messages_of_a_crashed_photo_crash_no_worker(run_delivered: Any) -> None:
-    """An event that came twice, or a reconcile, may have announced it once more before it had its record."""
+    """A duplicate event or a reconcile may have sent it again before it was recorded."""
     crashed = [(PHOTOS[1].key, "earlier")]
     publisher, counting = run_delivered([PHOTOS[1]], crashed=crashed)
     assert (publisher.dead, counting.calls) == ([], [])
@@ -313,11 +313,11 @@ def test_further_messages_of_a_crashed_photo_crash_no_worker(run_delivered: Any)
     publisher, counting = run_delivered(PHOTOS, request=RECEIVED_ONCE, redelivered=True, crashed=crashed)
     assert (publisher.dead, counting.calls) == ([], [[PHOTOS[0], PHOTOS[2]]])
     publisher, counting = run_delivered(PHOTOS, request=RECEIVED_ONCE, crashed=crashed)
-    assert counting.calls == [PHOTOS], "what nothing is held against is done, as a person may have put it back"
+    assert counting.calls == [PHOTOS], "objects not on trial are processed, since an operator may have redriven them"
 
 
 def test_redriven_photo_is_processed(run_delivered: Any) -> None:
-    """Also if RabbitMQ says that its message was delivered before, as it does of one that a worker only took ahead."""
+    """Even if RabbitMQ marks its message as redelivered, as it does after a prefetch."""
     redriven = REDELIVERED | {"reason": "10 workers crashed while processing only this"}
     publisher, counting = run_delivered(PHOTOS[:1], request=redriven, crashed=[(PHOTOS[0].key, "earlier")])
     assert (publisher.dead, counting.calls) == ([], [PHOTOS[:1]])
@@ -338,19 +338,21 @@ def test_unrecorded_photo_stays_on_trial(run_delivered: Any, monkeypatch: pytest
 
 def test_outages_do_not_count_as_crashes(run_delivered: Any) -> None:
     for error in DATABASE_OUTAGES * MAX_CRASHES:
-        with pytest.raises(Retry) as again:
+        with pytest.raises(Retry) as retry:
             run_delivered(PHOTOS[:1], fail(error), request=REDELIVERED | FROM_A_BROKER)
-        assert again.value.sig.kwargs == {}, "what a worker has survived is no part of a redelivered group any more"
+        assert retry.value.sig.kwargs == {}, "the retry is sent as a new group, not as a redelivered one"
     assert run_delivered(PHOTOS[:1])[0].dead == []
 
 
 RECEIVED_ANEW: dict[str, Any] = {"delivery_info": {"redelivered": False}}
 
 
-@pytest.mark.parametrize(("came", "requeue"), [(RECEIVED_ANEW, True), (RECEIVED_ONCE, False)], ids=["rabbitmq", "sqs"])
+@pytest.mark.parametrize(
+    ("delivery", "requeue"), [(RECEIVED_ANEW, True), (RECEIVED_ONCE, False)], ids=["rabbitmq", "sqs"]
+)
 @pytest.mark.parametrize("answer", [keep_back(1), fail(ZeroDivisionError("a bug"))], ids=["next try", "halves"])
 def test_task_is_redelivered_if_the_broker_refuses_replacements(
-    run_delivered: Any, monkeypatch: pytest.MonkeyPatch, came: dict[str, Any], requeue: bool, answer: Any
+    run_delivered: Any, monkeypatch: pytest.MonkeyPatch, delivery: dict[str, Any], requeue: bool, answer: Any
 ) -> None:
     """On SQS, a message that is neither deleted nor requeued is redelivered by itself."""
     monkeypatch.setattr("worker.brokers.rabbitmq.tasks.REQUEUE_DELAY_S", 0)
@@ -360,14 +362,14 @@ def test_task_is_redelivered_if_the_broker_refuses_replacements(
 
     monkeypatch.setattr(Recorder, "resend", refuse)
     monkeypatch.setattr("celery.canvas.Signature.apply_async", refuse)
-    with pytest.raises(Reject) as kept:
-        run_delivered(PHOTOS, answer, request=came | FROM_A_BROKER)
-    assert kept.value.requeue is requeue
+    with pytest.raises(Reject) as rejected:
+        run_delivered(PHOTOS, answer, request=delivery | FROM_A_BROKER)
+    assert rejected.value.requeue is requeue
 
 
 @pytest.fixture
 def task(settings: Settings) -> CountPhotos:
-    """With a broker in memory that no one reads."""
+    """Return the task on an in-memory broker without consumers."""
     app = Celery("test", broker="memory://", set_as_current=False)
     app.queues = Queues(RABBITMQ, None)
     counting = Scripted(*[keep_back(1)] * 100)
@@ -375,7 +377,7 @@ def task(settings: Settings) -> CountPhotos:
 
 
 def test_invalid_task_is_not_retried(task: CountPhotos) -> None:
-    """It must not be redelivered for ever, as one is that cannot be replaced."""
+    """It must not be redelivered for ever."""
     task.push_request(**FROM_A_BROKER)
     with pytest.raises(TypeError):
         task.run(None)  # type: ignore[arg-type]
@@ -385,12 +387,12 @@ def test_invalid_task_is_not_retried(task: CountPhotos) -> None:
 def _wait_after(task: CountPhotos, retries: int) -> float:
     task.push_request(**(FROM_A_BROKER | {"retries": retries, "args": [[]], "kwargs": {}}))
     try:
-        with pytest.raises(Retry) as again:
+        with pytest.raises(Retry) as retry:
             task.run([as_json(photo) for photo in PHOTOS])
     finally:
         task.pop_request()
-    assert again.value.sig.args == ([as_json(PHOTOS[1])],)
-    return float(again.value.when)
+    assert retry.value.sig.args == ([as_json(PHOTOS[1])],)
+    return float(retry.value.when)
 
 
 @pytest.mark.parametrize(
@@ -400,7 +402,7 @@ def _wait_after(task: CountPhotos, retries: int) -> float:
 def test_backoff_grows_up_to_a_limit(
     task: CountPhotos, retries: int, longest: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Spread over their last half, so that tasks that failed together do not come back together."""
+    """Waits are random within their upper half, so that tasks that failed together are not retried together."""
     for share in (0.5, 1.0):
         with monkeypatch.context() as patch:
             patch.setattr("random.uniform", lambda low, high, share=share: {0.5: low, 1.0: high}[share])

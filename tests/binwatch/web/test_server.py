@@ -1,4 +1,4 @@
-"""Clients that say nothing, say it slowly, or do not listen: they are cut off, and others are answered meanwhile."""
+"""Idle, slow and non-reading clients are disconnected, and others are answered in the meantime."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PATIENT = ConnectionLimits(CONNECTIONS, head_s=60, silence_s=60, body_s=60, answ
 
 
 class App:
-    """Reads the body and says how long it was; /held answers once it may, /large with more than a kernel takes."""
+    """Responds with the body's size; /held waits for `may_answer`, /large exceeds the kernel's send buffer."""
 
     def __init__(self) -> None:
         self.may_answer = threading.Event()
@@ -49,7 +49,7 @@ class App:
                 return
             size, more = size + len(message["body"]), message["more_body"]
         while path == "/held" and not self.may_answer.is_set():
-            await asyncio.sleep(0.01)  # between two looks at the condition
+            await asyncio.sleep(0.01)  # polling interval
         body = bytes(50_000_000) if path == "/large" else str(size).encode()
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
         await send({"type": "http.response.body", "body": body})
@@ -65,7 +65,7 @@ def app() -> App:
 
 @pytest.fixture
 def serve(app: App) -> Iterator[Serve]:
-    """Serves `app` on a free port with four requests in flight at most, and gives the port."""
+    """Return a function that serves `app` with at most four concurrent requests and returns the port."""
     with contextlib.ExitStack() as stack:
         yield lambda limits: stack.enter_context(_serving(app, limits))
         app.may_answer.set()
@@ -92,17 +92,17 @@ def wait_until(condition: Callable[[], Any]) -> None:
     deadline = time.monotonic() + WITHIN_S
     while not condition():
         assert time.monotonic() < deadline, f"not within {WITHIN_S} s"
-        time.sleep(0.01)  # between two looks at the condition
+        time.sleep(0.01)  # polling interval
 
 
-def opened(port: int, text: bytes = b"") -> socket.socket:
+def connect_and_send(port: int, text: bytes = b"") -> socket.socket:
     client = socket.create_connection(("127.0.0.1", port), WITHIN_S)
     client.sendall(text)
     return client
 
 
-def rest_of(client: socket.socket) -> bytes:
-    """All that the server sends until it closes the connection."""
+def read_to_end(client: socket.socket) -> bytes:
+    """Return everything that the server sends until it closes the connection."""
     with client:
         parts = []
         with contextlib.suppress(ConnectionResetError):
@@ -122,7 +122,7 @@ def get(port: int, path: str = "/", body: bytes | None = None) -> tuple[int, byt
 
 
 @pytest.mark.parametrize(
-    ("said", "status"),
+    ("request_", "status"),
     [
         (b"", b""),
         (b"GET / HTTP/1.1\r\nHost: h\r\n", b"HTTP/1.1 408 "),
@@ -132,9 +132,9 @@ def get(port: int, path: str = "/", body: bytes | None = None) -> tuple[int, byt
     ],
     ids=["nothing", "half a head", "half a body", "a chunk", "half a second head"],
 )
-def test_who_says_no_more_is_cut_off(serve: Serve, app: App, said: bytes, status: bytes) -> None:
+def test_a_stalled_request_is_disconnected(serve: Serve, app: App, request_: bytes, status: bytes) -> None:
     port = serve(QUICK)
-    answer = rest_of(opened(port, said))
+    answer = read_to_end(connect_and_send(port, request_))
     assert answer.startswith(status)
     assert (b"\r\nconnection: close\r\n" in answer.lower()) == (b" 408 " in answer)
     wait_until(lambda: app.at_work == 0)
@@ -144,53 +144,53 @@ def test_who_says_no_more_is_cut_off(serve: Serve, app: App, said: bytes, status
 @pytest.mark.parametrize(
     "head", [b"", b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000\r\n\r\n"], ids=["head", "body"]
 )
-def test_who_says_it_byte_by_byte_is_cut_off(serve: Serve, head: bytes) -> None:
-    client = opened(serve(QUICK), head)
+def test_a_slow_request_is_disconnected(serve: Serve, head: bytes) -> None:
+    client = connect_and_send(serve(QUICK), head)
     deadline = time.monotonic() + WITHIN_S
     with contextlib.suppress(ConnectionResetError, BrokenPipeError):
         while time.monotonic() < deadline:
             client.sendall(b"G")
-            time.sleep(0.05)  # slow is what this client is
+            time.sleep(0.05)  # a slow client
         pytest.fail("still connected")
     client.close()
 
 
-def test_who_takes_no_answer_is_cut_off(serve: Serve, app: App) -> None:
-    client = opened(serve(QUICK), b"GET /large HTTP/1.1\r\nHost: h\r\n\r\n")
+def test_a_client_that_reads_no_response_is_disconnected(serve: Serve, app: App) -> None:
+    client = connect_and_send(serve(QUICK), b"GET /large HTTP/1.1\r\nHost: h\r\n\r\n")
     assert client.recv(15) == b"HTTP/1.1 200 OK"
     wait_until(lambda: not app.connections())
     client.close()
 
 
-def test_silent_connections_make_room_for_others(serve: Serve) -> None:
+def test_idle_connections_are_closed_for_new_ones(serve: Serve) -> None:
     port = serve(PATIENT)
-    silent = [opened(port, b"G" * (number % 2)) for number in range(3 * CONNECTIONS)]
+    silent = [connect_and_send(port, b"G" * (number % 2)) for number in range(3 * CONNECTIONS)]
     assert get(port, body=b"12345") == (200, b"5")
-    assert rest_of(silent[0]) == b""  # the first to come is the first to go
+    assert read_to_end(silent[0]) == b""  # the oldest connection is closed first
     for client in silent:
         client.close()
 
 
-def test_requests_in_flight_leave_a_way_in_for_probes(serve: Serve, app: App) -> None:
+def test_probes_are_answered_while_the_request_limit_is_reached(serve: Serve, app: App) -> None:
     port = serve(PATIENT)
-    busy = [opened(port, b"GET /held HTTP/1.1\r\nHost: h\r\n\r\n") for _ in range(4)]
+    busy = [connect_and_send(port, b"GET /held HTTP/1.1\r\nHost: h\r\n\r\n") for _ in range(4)]
     wait_until(lambda: app.at_work == 4)
     assert get(port)[0] == 503
     assert get(port, "/healthz") == (200, b"0")
-    silent = [opened(port) for _ in range(3 * CONNECTIONS)]
-    assert get(port, "/healthz") == (200, b"0")  # and who is at work is not sent away for those
+    silent = [connect_and_send(port) for _ in range(3 * CONNECTIONS)]
+    assert get(port, "/healthz") == (200, b"0")  # connections with a request in progress are not closed
     app.may_answer.set()
     for client in busy:
         client.sendall(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
-        assert rest_of(client).count(b"HTTP/1.1 200 ") == 2
+        assert read_to_end(client).count(b"HTTP/1.1 200 ") == 2
     for client in silent:
         client.close()
 
 
-def test_probes_have_an_end_too(serve: Serve, app: App) -> None:
+def test_probes_are_limited_too(serve: Serve, app: App) -> None:
     port = serve(PATIENT)
     head = b"POST /healthz HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\n"
-    clients = [opened(port, head) for _ in range(MAX_REQUESTS_PER_PROBE)]
+    clients = [connect_and_send(port, head) for _ in range(MAX_REQUESTS_PER_PROBE)]
     wait_until(lambda: app.at_work == MAX_REQUESTS_PER_PROBE)
     assert get(port, "/healthz")[0] == 503
     assert get(port)[0] == 200
@@ -199,9 +199,9 @@ def test_probes_have_an_end_too(serve: Serve, app: App) -> None:
     wait_until(lambda: get(port, "/healthz")[0] == 200)
 
 
-def test_a_refused_body_is_read_to_its_end_and_the_connection_is_kept(serve: Serve, app: App) -> None:
+def test_a_refused_body_is_read_and_the_connection_kept_alive(serve: Serve, app: App) -> None:
     port = serve(PATIENT)
-    busy = [opened(port, b"GET /held HTTP/1.1\r\nHost: h\r\n\r\n") for _ in range(4)]
+    busy = [connect_and_send(port, b"GET /held HTTP/1.1\r\nHost: h\r\n\r\n") for _ in range(4)]
     wait_until(lambda: app.at_work == 4)
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=WITHIN_S)
     for _ in range(2):

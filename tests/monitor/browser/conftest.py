@@ -1,4 +1,4 @@
-"""A running monitor with real photos, real counts of them, and a browser in front of it."""
+"""Fixtures: a running monitor with real photos and counts, and a browser."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TOKEN = "a secret of the tests"
 def warehouse(
     tmp_path_factory: pytest.TempPathFactory, _migrated_file: Path, moto_url: str, _moto_client: Any
 ) -> Warehouse:
-    """All sample photos, counted once for all tests. Tests write to copies of its records."""
+    """Count all sample photos once for all tests, which write to copies of the records."""
     s3 = S3(moto_url, "warehouse", _moto_client)
     _moto_client.create_bucket(Bucket=s3.bucket)
     records = shutil.copy(_migrated_file, tmp_path_factory.mktemp("warehouse") / "records.db")
@@ -36,7 +36,7 @@ def warehouse(
 
 @pytest.fixture
 def counted(warehouse: Warehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
-    """A monitor of that warehouse, with records of this test's own."""
+    """Run a monitor of the warehouse on this test's copy of the records."""
     records = shutil.copy(warehouse.records, tmp_path / "records.db")
     settings = warehouse.settings.model_copy(update={"database_url": f"sqlite:///{records}", "monitor_token": TOKEN})
     for name, value in process_environment(settings).items():

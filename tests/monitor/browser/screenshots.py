@@ -1,6 +1,6 @@
-"""The pictures of the README and docs/monitoring.md: `make screenshots` writes them to docs/images/.
+"""Takes the screenshots of README.md and docs/monitoring.md: `make screenshots` writes them to docs/images/.
 
-Not collected with the tests, but made by their fixtures: the same monitor, the same browser.
+It is not collected with the tests but uses their fixtures.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from binwatch.settings import process_environment
 from testing.services.s3 import S3
 from tests.monitor.browser.conftest import TOKEN
 from tests.monitor.browser.surfing import Window, window
-from tests.monitor.browser.week import live_through
+from tests.monitor.browser.week import count_week
 from tests.monitor.conftest import Running, running_monitor
 
 IMAGES = Path(__file__).parents[3] / "docs" / "images"
@@ -29,8 +29,8 @@ COLOURS = 256
 
 @pytest.fixture
 def week(tmp_path: Path, _migrated_file: Path, s3: S3, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
-    """A monitor after a week of photos."""
-    warehouse = live_through(s3, shutil.copy(_migrated_file, tmp_path / "records.db"), tmp_path)
+    """Run a monitor after a week of photos."""
+    warehouse = count_week(s3, shutil.copy(_migrated_file, tmp_path / "records.db"), tmp_path)
     for name, value in process_environment(warehouse.settings.model_copy(update={"monitor_token": TOKEN})).items():
         if name.startswith("BINWATCH_"):
             monkeypatch.setenv(name, value)
@@ -64,7 +64,7 @@ def _sign_in(one: Window) -> None:
 
 
 def _audit(one: Window, found: dict[str, int]) -> None:
-    """Sign in and enter what is in some bins."""
+    """Sign in and audit some bins."""
     _sign_in(one)
     page = one.page
     for bin_id, quantity in found.items():
@@ -78,13 +78,13 @@ def _shoot(one: Window, path: str, name: str, height: int = 1000) -> None:
     width = one.page.viewport_size["width"] if one.page.viewport_size else 1200
     one.page.set_viewport_size({"width": width, "height": height})
     one.open(path)
-    one.shift()  # waits for the photos
-    assert one.faults() == [], f"{path} is not fit to be shown"
+    one.shift()  # wait for the photos
+    assert one.faults() == [], f"{path} is not suitable as a screenshot"
     _write(one.page.screenshot(), IMAGES / f"{name}.png")
 
 
 def _write(png: bytes, path: Path) -> None:
-    """With a palette: photos in true colours would make a megabyte of it."""
+    """Write the picture with a palette; with true colours it would have a megabyte."""
     path.parent.mkdir(exist_ok=True)
     small: Any = Image.open(io.BytesIO(png)).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
     small.save(path, optimize=True)

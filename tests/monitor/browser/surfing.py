@@ -1,4 +1,4 @@
-"""A browser window that notes what a page must not do: ask another host, move under the reader, break the policy."""
+"""A browser window that records faults of a page: requests to other hosts, layout shifts and policy violations."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _SETTLED = "() => new Promise((done) => requestAnimationFrame(() => requestAnima
 
 @dataclass
 class Window:
-    """One window, and what happened in it."""
+    """A browser window and the recorded faults."""
 
     page: Page
     address: str
@@ -38,25 +38,25 @@ class Window:
     """Errors that the browser logged: a policy that was broken, a file that is not there."""
 
     def open(self, path: str) -> Page:
-        """Go to a page of the monitor, and wait until its photos are there."""
+        """Open a page of the monitor and wait until its photos are loaded."""
         self.page.goto(self.address + path)
         return self.page
 
     def faults(self) -> list[str]:
-        """What is wrong with the page for those who cannot see, use no mouse, or hold a phone."""
-        self.page.wait_for_load_state("load")  # with its style, which decides how large things are
-        found: list[str] = self.page.evaluate(CHECKS)
-        return found
+        """Return accessibility faults for screen readers, keyboards and phones."""
+        self.page.wait_for_load_state("load")  # with its styles, which determine sizes
+        result: list[str] = self.page.evaluate(CHECKS)
+        return result
 
     def shift(self) -> float:
-        """How far the page moved by itself, from its first paint until all photos are there (CLS)."""
+        """Return the layout shift (CLS) from the first paint until all photos are loaded."""
         self.page.wait_for_function(_ALL_PHOTOS_ARE_THERE)
         self.page.evaluate(_SETTLED)
         moved: float = self.page.evaluate("() => window.shifts.reduce((sum, each) => sum + each, 0)")
         return moved
 
     def strangers(self) -> list[str]:
-        """What was asked of any other host."""
+        """Return the requests to other hosts."""
         own = urlsplit(self.address).netloc
         return [url for url in self.asked if urlsplit(url).netloc != own]
 
@@ -65,13 +65,13 @@ class Window:
 def window(
     browser: Browser, address: str, *, width: int = 1280, height: int = 900, dark: bool = False, script: bool = True
 ) -> Iterator[Window]:
-    """A window with a profile of its own, until the block ends."""
+    """Open a window with a new profile until the block ends."""
     context = browser.new_context(
         viewport={"width": width, "height": height},
         color_scheme="dark" if dark else "light",
         java_script_enabled=script,
         locale="en-GB",
-        timezone_id="America/New_York",  # none that the pages may show
+        timezone_id="America/New_York",  # no dialogs are expected
     )
     context.set_default_timeout(10_000)
     if script:

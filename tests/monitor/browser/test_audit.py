@@ -1,4 +1,4 @@
-"""From signing in to an audited bin, as somebody would who has never seen the pages."""
+"""The workflow of an auditor in the browser, from signing in to an audited bin."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from tests.monitor.browser.warehouse import MISTAKES, contents
 from tests.monitor.conftest import Running
 
 WORST, TRUTH = "113968", "7"
-"""A mistake of the inventory, and what its photo shows: more than 5."""
+"""A bin with a wrong inventory; its photo shows more than 5 items."""
 
 
 @pytest.fixture
 def reader(counted: Running, chromium: Browser) -> Iterator[Window]:
-    """A window for somebody who has not signed in."""
+    """Open a window without signing in."""
     with window(chromium, str(counted.client.base_url)) as one:
         yield one
 
 
 def _press(page: Page, key: str) -> None:
-    """Press a key once the page is there and its script listens."""
+    """Press a key once the page and its script are loaded."""
     page.wait_for_load_state("load")
     page.keyboard.press(key)
 
 
 def _type(page: Page, text: str) -> None:
-    """Type into the field that has the focus, once one has it."""
+    """Type into the focused field, once a field has the focus."""
     expect(page.locator("input:focus")).to_be_visible()
     page.keyboard.type(text)
 
@@ -49,7 +49,7 @@ def _tile(page: Page, name: str) -> str:
 
 
 @pytest.mark.parametrize("width", [1280, 375])
-def test_the_worst_bin_is_audited_by_keyboard_alone_and_blind(counted: Running, chromium: Browser, width: int) -> None:
+def test_the_worst_bin_can_be_audited_blind_by_keyboard_only(counted: Running, chromium: Browser, width: int) -> None:
     assert WORST in MISTAKES
     with window(chromium, str(counted.client.base_url), width=width) as one:
         page = one.open("/login")
@@ -65,7 +65,7 @@ def test_the_worst_bin_is_audited_by_keyboard_alone_and_blind(counted: Running, 
         page.keyboard.press("Enter")
         expect(page.get_by_role("status")).to_contain_text(f"Saved: bin {WORST} holds {TRUTH}")
         expect(page.get_by_role("status")).to_contain_text("the inventory said 1, the model more than 5")
-        expect(page.locator("h1")).to_have_text("Bin 125")  # the next worst
+        expect(page.locator("h1")).to_have_text("Bin 125")  # the second worst bin
         assert one.complaints == []
         assert one.strangers() == []
         one.open("/")
@@ -80,16 +80,18 @@ def test_the_worst_bin_is_audited_by_keyboard_alone_and_blind(counted: Running, 
 
 
 def _has_no_numbers(page: Page) -> None:
-    """No count and no expected quantity in words, and no colour of an outcome."""
-    found = r"(?:expects?|expected|counts?|counted) (?:<b>)?\d|more than|fewer|flagged|\b(?:under|over|exact)\b"
-    assert re.findall(found, _main(page)) == []
+    """Check that the page has no count, no expected quantity and no outcome colour."""
+    number_pattern = (
+        r"(?:expects?|expected|counts?|counted) (?:<b>)?\d|more than|fewer|flagged|\b(?:under|over|exact)\b"
+    )
+    assert re.findall(number_pattern, _main(page)) == []
 
 
 def _main(page: Page) -> str:
     return re.sub(r"\s+", " ", page.locator("main").inner_html())
 
 
-def test_keys_lead_through_the_flagged_bins(reader: Window, counted: Running) -> None:
+def test_shortcuts_navigate_the_flagged_bins(reader: Window, counted: Running) -> None:
     page = reader.open("/login?next=/audit?flagged=true")
     _sign_in(page)
     heading = page.locator("h1")
@@ -98,7 +100,7 @@ def test_keys_lead_through_the_flagged_bins(reader: Window, counted: Running) ->
     for key, bin_id in (("n", "125"), ("j", "06544"), ("k", "125"), ("p", WORST)):
         _press(page, key)
         expect(heading).to_have_text(f"Bin {bin_id}")
-    _press(page, "Shift+Tab")  # away from the field: digits still find it
+    _press(page, "Shift+Tab")  # move the focus away: digits still go to the field
     page.keyboard.type("12")
     expect(page.get_by_label("Items")).to_have_value("12")
     page.keyboard.press("c")
@@ -116,7 +118,7 @@ def test_keys_lead_through_the_flagged_bins(reader: Window, counted: Running) ->
     assert answers == [("125", "at_least", True), (WORST, "cannot_tell", True)]
 
 
-def test_without_script_forms_and_links_do_the_same(counted: Running, chromium: Browser) -> None:
+def test_forms_and_links_work_without_scripts(counted: Running, chromium: Browser) -> None:
     with window(chromium, str(counted.client.base_url), script=False) as one:
         page = one.open(f"/bin?id={WORST}")
         page.get_by_role("main").get_by_role("link", name="Sign in").click()
@@ -157,7 +159,7 @@ def test_without_script_forms_and_links_do_the_same(counted: Running, chromium: 
     assert found == [(8, False), (4, True)], "both are kept"
 
 
-def test_flagged_bins_come_first_and_then_the_others(reader: Window, counted: Running) -> None:
+def test_flagged_bins_come_before_the_others(reader: Window, counted: Running) -> None:
     flagged = counted.get("/api/level").json()["flagged"]
     page = reader.open("/login?next=/audit")
     _sign_in(page)
@@ -169,7 +171,7 @@ def test_flagged_bins_come_first_and_then_the_others(reader: Window, counted: Ru
     expect(page.locator(".call")).to_contain_text("No flagged bin is left to look at")
 
 
-def test_after_the_last_bin_of_a_filter_nothing_is_left(reader: Window, counted: Running) -> None:
+def test_the_list_is_empty_after_the_last_bin_of_a_filter(reader: Window, counted: Running) -> None:
     page = reader.open(f"/login?next=/audit?prefix={WORST[:4]}")
     _sign_in(page)
     bins = [Path(key).stem for key in contents("bin-images") if Path(key).stem.startswith(WORST[:4])]
@@ -188,7 +190,7 @@ def _save_and_next(page: Page, number: str) -> None:
         page.keyboard.press("Enter")
 
 
-def test_pages_of_an_auditor_are_for_everybody(counted: Running, chromium: Browser) -> None:
+def test_auditor_pages_are_accessible(counted: Running, chromium: Browser) -> None:
     with window(chromium, str(counted.client.base_url), width=375) as one:
         page = one.open("/login")
         _sign_in(page)
@@ -209,7 +211,7 @@ def test_pages_of_an_auditor_are_for_everybody(counted: Running, chromium: Brows
 
 
 @pytest.mark.parametrize("width", [1280, 375])
-def test_the_next_random_bin_is_opened_from_the_overview(counted: Running, chromium: Browser, width: int) -> None:
+def test_the_overview_opens_the_next_random_bin(counted: Running, chromium: Browser, width: int) -> None:
     with window(chromium, str(counted.client.base_url), width=width) as one:
         _sign_in(one.open("/login"))
         expect(one.page.locator("h1")).to_have_text("Which bins need a look?")
@@ -221,16 +223,16 @@ def test_the_next_random_bin_is_opened_from_the_overview(counted: Running, chrom
         _type(page, "3")
         page.keyboard.press("Enter")
         expect(page.get_by_role("status")).to_contain_text("Saved: bin")
-        assert "random=1" in page.url, "the next one is drawn, too"
+        assert "random=1" in page.url, "the next one is random too"
         drawn = page.locator("h1").inner_text()
         _press(page, "j")
         expect(page.locator("h1")).not_to_have_text(drawn)
-        assert "random=1" in page.url, "and so is the one after a bin that was skipped"
+        assert "random=1" in page.url, "so is the one after a skipped bin"
         assert one.faults() == []
         assert one.complaints == []
 
 
-def test_a_filter_is_kept_on_the_way_through_bins(reader: Window) -> None:
+def test_navigation_between_bins_keeps_the_filter(reader: Window) -> None:
     page = reader.open("/discrepancies")
     page.get_by_text("Filter and level").click()
     page.get_by_label("The bin holds").select_option("missing")
@@ -252,11 +254,11 @@ def test_a_filter_is_kept_on_the_way_through_bins(reader: Window) -> None:
     assert [line.split(",")[0] for line in lines[1:]] == [text.splitlines()[0].removeprefix("Bin ") for text in texts]
 
 
-def test_any_bin_is_opened_by_its_name(reader: Window) -> None:
+def test_any_bin_can_be_opened_by_name(reader: Window) -> None:
     page = reader.open("/discrepancies")
     page.get_by_label("Any bin").fill("126")
     page.keyboard.press("Enter")
     expect(page.locator("h1")).to_have_text("Bin 126")
     page = reader.open("/")
     page.locator(".photo a").first.click()
-    expect(page.locator("h1")).to_have_text("Bin 126")  # the photo that was recorded last
+    expect(page.locator("h1")).to_have_text("Bin 126")  # the latest photo

@@ -1,4 +1,4 @@
-"""The checks find what they look for: else a page without faults would prove nothing."""
+"""The accessibility checks detect faults."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ GOOD = """<!doctype html><html lang="en">
 
 @pytest.fixture(scope="module")
 def blank(chromium: Browser) -> Iterator[Window]:
-    """A window that is nowhere yet."""
+    """Open an empty window."""
     with window(chromium, "http://127.0.0.1", width=375) as one:
         one.page.goto("about:blank")
         yield one
@@ -44,14 +44,14 @@ def blank(chromium: Browser) -> Iterator[Window]:
         ("<p style='width: 2000px; background: inherit'>wide</p>", "px sideways"),
     ],
 )
-def test_each_fault_is_found(blank: Window, html: str, fault: str | None) -> None:
+def test_each_fault_is_detected(blank: Window, html: str, fault: str | None) -> None:
     blank.page.set_content(GOOD % html)
-    found = blank.faults()
-    assert len(found) == (fault is not None), found
-    assert all(str(fault) in each for each in found)
+    faults = blank.faults()
+    assert len(faults) == (fault is not None), faults
+    assert all(str(fault) in each for each in faults)
 
 
-def test_a_page_that_moves_is_found(blank: Window) -> None:
+def test_layout_shift_is_detected(blank: Window) -> None:
     blank.page.set_content("<div id=late></div><p style='height: 300px; background: red'>moves</p>")
     blank.page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
     blank.page.evaluate("() => { document.getElementById('late').style.height = '400px' }")

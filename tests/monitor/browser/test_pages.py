@@ -1,4 +1,4 @@
-"""Every page in a real browser: light and dark, on a phone, with and without script."""
+"""Every page in a real browser: light and dark, desktop and phone, with and without scripts."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ PAGES = [
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [375, 1280])
-def test_pages_are_for_everybody(counted: Running, chromium: Browser, dark: bool, width: int) -> None:
+def test_pages_are_accessible(counted: Running, chromium: Browser, dark: bool, width: int) -> None:
     with window(chromium, str(counted.client.base_url), width=width, dark=dark) as one:
         for path in PAGES:
             one.open(path)
@@ -54,7 +54,7 @@ _RING = """
 """
 
 
-def test_the_focus_can_be_seen_wherever_tab_leads(counted: Running, chromium: Browser) -> None:
+def test_the_focus_is_always_visible(counted: Running, chromium: Browser) -> None:
     with window(chromium, str(counted.client.base_url)) as one:
         for path in ("/", "/discrepancies", "/bin?id=00184", "/drift", "/login"):
             page = one.open(path)
@@ -62,7 +62,7 @@ def test_the_focus_can_be_seen_wherever_tab_leads(counted: Running, chromium: Br
             for _ in range(20):
                 page.keyboard.press("Tab")
                 if page.evaluate("() => document.activeElement === document.body"):
-                    break  # once around
+                    break  # once through the page
                 name = page.evaluate("() => document.activeElement.outerHTML.slice(0, 80)")
                 assert page.evaluate(_RING), f"{path}: {name}"
 
@@ -79,7 +79,7 @@ def test_the_first_link_skips_to_the_content(counted: Running, chromium: Browser
 
 
 @pytest.mark.parametrize("width", [375, 1280])
-def test_the_page_of_approvers_is_for_everybody_who_is_one(
+def test_the_approvers_page_is_accessible(
     recorder: Recorder, chromium: Browser, monkeypatch: pytest.MonkeyPatch, width: int
 ) -> None:
     recorder.pair("a", 3, 4)

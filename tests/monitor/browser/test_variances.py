@@ -1,4 +1,4 @@
-"""A second look: from one person's audit to another's recount, and to the approved number."""
+"""The workflow of a variance in the browser: one person's audit, another's recount, and the approval."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from tests.monitor.conftest import Running
 
 APPROVERS = "another secret of the tests"
 BIN, FOUND = "113968", "61"
-"""A number that no page has of itself."""
+"""A number that no page contains otherwise."""
 
 
 @pytest.fixture
 def approvers(monkeypatch: pytest.MonkeyPatch) -> str:
-    """The approvers' token, in the settings."""
+    """Configure the approvers' token and return it."""
     monkeypatch.setenv("BINWATCH_MONITOR_APPROVER_TOKEN", APPROVERS)
     return APPROVERS
 
@@ -32,7 +32,7 @@ def _sign_in(page: Page, name: str, token: str = TOKEN) -> None:
 
 
 def _count(page: Page) -> None:
-    """Enter the number by keyboard, on the page of the bin."""
+    """Enter the number by keyboard on the page of the bin."""
     expect(page.locator("h1")).to_have_text(f"Bin {BIN}")
     expect(page.locator("input:focus")).to_be_visible()
     page.keyboard.type(FOUND)
@@ -41,7 +41,7 @@ def _count(page: Page) -> None:
 
 
 @pytest.mark.parametrize(("width", "script"), [(1280, True), (375, True), (375, False)])
-def test_another_person_counts_again_and_an_approver_approves(
+def test_variance_is_recounted_by_another_person_and_approved(
     approvers: str, counted: Running, chromium: Browser, width: int, script: bool
 ) -> None:
     assert MISTAKES[BIN] == 1
@@ -56,8 +56,8 @@ def test_another_person_counts_again_and_an_approver_approves(
         page = one.open("/login")
         _sign_in(page, "Ben")
         assert one.faults() == []
-        again = page.get_by_role("link", name="Count them again one by one")
-        again.focus()
+        recount_link = page.get_by_role("link", name="Count them again one by one")
+        recount_link.focus()
         page.keyboard.press("Enter")
         expect(page.locator("h1")).to_have_text(f"Bin {BIN}")
         shown = page.locator("main").inner_text()
@@ -75,7 +75,7 @@ def test_another_person_counts_again_and_an_approver_approves(
         page.get_by_role("link", name=BIN).click()
         assert one.faults() == []
         page.get_by_role("button", name="Reject").click()
-        expect(page.get_by_label("Why not")).to_be_focused()  # which is required
+        expect(page.get_by_label("Why not")).to_be_focused()  # required
         page.get_by_role("region", name="Variance to be approved").get_by_label("Note").fill("as in the photo")
         page.keyboard.press("Enter")
         expect(page.get_by_role("region", name="Variance approved")).to_contain_text("Eve approved 61 as in the photo")

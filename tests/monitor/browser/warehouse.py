@@ -21,13 +21,13 @@ from testing.services.s3 import S3
 from worker.counting import Counting
 
 MISTAKES = {"125": 4, "113968": 1, "113871": 2, "113873": 3, "112273": 12}
-"""Bin → what the inventory is made to expect. The model counts all of them right."""
+"""Bin → wrong expected quantity. The model counts all of these bins correctly."""
 SAMPLES = Path(__file__).parents[3] / "samples"
 
 
 @dataclass(frozen=True)
 class Warehouse:
-    """Records and photos, as the worker left them."""
+    """Records and photos after the worker has processed them."""
 
     records: Path
     settings: Settings
@@ -44,7 +44,7 @@ def fill(s3: S3, records: Path) -> Warehouse:
 
 
 def settings_of(s3: S3, records: Path) -> Settings:
-    """A worker on that bucket, on two cores."""
+    """Return the settings of a worker on this bucket with two cores."""
     return Settings(
         bucket=s3.bucket,
         s3_endpoint_url=s3.endpoint_url,
@@ -56,12 +56,12 @@ def settings_of(s3: S3, records: Path) -> Settings:
 
 
 def contents(folder: str) -> dict[str, bytes]:
-    """Key → bytes of the sample files in a folder, with the mistakes that are to be found."""
+    """Return key → bytes of the sample files in a folder, with the inventory mistakes applied."""
     return {f"{folder}/{file.name}": _as_recorded(file) for file in sorted((SAMPLES / folder).iterdir())}
 
 
 def upload(s3: S3, objects: dict[str, bytes]) -> list[ObjectCreated]:
-    """Put objects into the bucket; what S3 would announce."""
+    """Put objects into the bucket and return the events that S3 would send."""
     for key, data in objects.items():
         s3.put(key, data)
     return [ObjectCreated(s3.bucket, key) for key in objects]
@@ -69,13 +69,13 @@ def upload(s3: S3, objects: dict[str, bytes]) -> list[ObjectCreated]:
 
 @contextmanager
 def counting(settings: Settings) -> Iterator[Counting]:
-    """A worker's counting, until the block ends."""
+    """Run a worker's Counting until the block ends."""
     one = Counting(settings)
     try:
         yield one
     finally:
         one.close()
-        one.database.dispose()  # the last connection moves what SQLite's log holds into the file
+        one.database.dispose()  # closing the last connection checkpoints SQLite's write-ahead log
 
 
 def _as_recorded(file: Path) -> bytes:

@@ -24,12 +24,12 @@ from tests.monitor.browser.warehouse import Warehouse, contents, counting, setti
 
 DAYS = 7
 PROMOTED = 4
-"""Day that the model of the samples begins to count; before, it does so as `EARLIER`."""
+"""Day on which the sample model is promoted; before, the same model counts under the name EARLIER."""
 EARLIER = "starter-0"
 
 
-def live_through(s3: S3, records: Path, folder: Path) -> Warehouse:
-    """Count a week of photos into `records`, which is empty and migrated; `folder` takes the earlier model."""
+def count_week(s3: S3, records: Path, folder: Path) -> Warehouse:
+    """Count a week of photos into the empty, migrated `records`; the earlier model is written to `folder`."""
     earlier = _renamed(folder)
     settings = settings_of(s3, records)
     today = datetime.now(UTC).replace(minute=20, second=0, microsecond=0)
@@ -45,7 +45,7 @@ def live_through(s3: S3, records: Path, folder: Path) -> Warehouse:
 
 
 def _renamed(folder: Path) -> Path:
-    """The model of the samples, under the name of an earlier one."""
+    """Copy the sample model under the name of an earlier one."""
     bundle = folder / EARLIER
     shutil.copytree(DEFAULT_MODEL, bundle)
     card = json.loads((bundle / CARD_FILE).read_text(encoding="utf-8"))
@@ -54,7 +54,7 @@ def _renamed(folder: Path) -> Path:
 
 
 def _as_of(photo: bytes, day: int) -> bytes:
-    """Another upload: mirrored on every other day, brighter on the last."""
+    """Return another upload of a photo: mirrored on every other day, brighter on the last."""
     with Image.open(io.BytesIO(photo)) as image:
         shown = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if (DAYS - day) % 2 else image.copy()
     if day == DAYS:
@@ -66,7 +66,7 @@ def _as_of(photo: bytes, day: int) -> bytes:
 
 @contextmanager
 def _clock(now: datetime) -> Iterator[None]:
-    """What the bucket and the records take for the time."""
+    """Set the clock of the bucket and the records."""
     clock = mock.Mock(wraps=datetime)
     clock.now = lambda zone: now.astimezone(zone)
     bucket = mock.patch("moto.s3.models.utcnow", return_value=now.replace(tzinfo=None))

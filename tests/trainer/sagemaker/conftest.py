@@ -32,7 +32,7 @@ def _as_strict_as_aws(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def prepared(data: Data, tmp_path: Path) -> Path:
-    """A folder as `prepare` leaves it: manifest.csv and photos."""
+    """Write a folder like that of `prepare`: manifest.csv and photos."""
     folder = tmp_path / "prepared"
     folder.mkdir()
     (folder / PHOTOS).symlink_to(data.photos)
@@ -43,7 +43,7 @@ def prepared(data: Data, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def container(prepared: Path, tmp_path: Path) -> Container:
-    """A machine whose data channel holds the drawn photos."""
+    """Return a machine whose data channel holds the drawn photos."""
     root = tmp_path / "ml"
     (root / "input" / "data").mkdir(parents=True)
     (root / "input" / "data" / "data").symlink_to(prepared)
@@ -52,6 +52,6 @@ def container(prepared: Path, tmp_path: Path) -> Container:
 
 @pytest.fixture
 def aws(moto_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Every client of AWS speaks to moto."""
+    """Direct every AWS client to moto."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", moto_url)
     return moto_url

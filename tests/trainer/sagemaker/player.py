@@ -27,7 +27,7 @@ OPT_ML = "/opt/ml"
 
 @dataclass
 class Ended:
-    """A container that ended."""
+    """The result of a container."""
 
     status: int
     said: str
@@ -36,13 +36,13 @@ class Ended:
 
 @dataclass
 class Container:
-    """One machine of a job: its /opt/ml and how its process is started."""
+    """One machine of a job, with its /opt/ml and its process."""
 
     root: Path
     environment: dict[str, str] = field(default_factory=dict)
 
     def start(self, command: list[str]) -> subprocess.Popen[str]:
-        """Start a command as the container's first process; it speaks through one pipe."""
+        """Start a command as the container's first process, with output and errors in one pipe."""
         own = [part.replace(OPT_ML, str(self.root)) for part in command]
         own = [sys.executable if part == "python" else part for part in own]
         return subprocess.Popen(
@@ -57,12 +57,12 @@ class Container:
     def run(self, command: list[str]) -> Ended:
         """Run a command to its end."""
         process = self.start(command)
-        said, _ = process.communicate(timeout=240)
+        output, _ = process.communicate(timeout=240)
         failure = self.root / "output" / "failure"
-        return Ended(process.returncode, said, failure.read_text() if failure.exists() else "")
+        return Ended(process.returncode, output, failure.read_text() if failure.exists() else "")
 
     def run_here(self, command: list[str]) -> None:
-        """Run a command of `python -m trainer` in this process, which spares it the start. It must end well."""
+        """Run a command of `python -m trainer` in this process, which is faster. It must succeed."""
         assert command[:3] == ["python", "-m", "trainer"]
         with pytest.MonkeyPatch.context() as patch:
             for name, value in self.environment.items():
@@ -74,7 +74,7 @@ class Container:
                     raise
 
     def configure(self, hyperparameters: dict[str, str], resources: dict[str, Any] | None = None) -> None:
-        """Write what SageMaker writes before the start."""
+        """Write the configuration that SageMaker provides before the start."""
         folder = self.root / "input" / "config"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "hyperparameters.json").write_text(json.dumps(hyperparameters))
@@ -83,11 +83,11 @@ class Container:
 
 
 TRAIN = ["python", "-m", "trainer", "sagemaker", "container", "--root", OPT_ML]
-"""What the image runs when it is started with `train`."""
+"""The image's command for `train`."""
 
 
 class Player:
-    """Plays the definition of a pipeline, step by step, on the objects of a bucket."""
+    """Executes the definition of a pipeline, step by step, on the objects of a bucket."""
 
     def __init__(
         self, definition: dict[str, Any], s3: S3, work: Path, cached: dict[str, Any] | None = None
@@ -105,8 +105,10 @@ class Player:
 
     def _steps(self, steps: list[dict[str, Any]]) -> None:
         for step in steps:
-            wanted = [part.split(".")[1] for part in _references(step["Arguments"]) if part.startswith("Steps.")]
-            assert {*wanted, *step.get("DependsOn", [])} <= set(self.done), f"{step['Name']} runs before what it needs"
+            expected = [part.split(".")[1] for part in _references(step["Arguments"]) if part.startswith("Steps.")]
+            assert {*expected, *step.get("DependsOn", [])} <= set(self.done), (
+                f"{step['Name']} runs before its dependencies"
+            )
             if step["Type"] == "Condition":
                 self._condition(step["Arguments"])
             elif step["Name"] not in self.found["Steps"]:
@@ -165,10 +167,10 @@ class Player:
         if not isinstance(value, dict):
             return value
         if "Get" in value:
-            found: Any = self.found
+            result: Any = self.found
             for part in re.findall(r"\['([^']+)'\]|([^.\[\]]+)", value["Get"]):
-                found = found[part[0] or part[1]]
-            return found
+                result = result[part[0] or part[1]]
+            return result
         if "Std:Join" in value:
             return value["Std:Join"]["On"].join(map(str, self._resolved(value["Std:Join"]["Values"])))
         if "Std:JsonGet" in value:
@@ -176,10 +178,10 @@ class Player:
         return {key: self._resolved(each) for key, each in value.items()}
 
     def _download(self, uri: str, folder: Path) -> None:
-        """What S3Prefix brings: the files below the prefix, or the one object of that name."""
+        """Download an S3Prefix input: the files below the prefix, or the single object of that name."""
         bucket, _, prefix = uri.removeprefix("s3://").partition("/")
-        found = self._s3.client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
-        keys = [each["Key"] for page in found for each in page.get("Contents", ())]
+        result = self._s3.client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+        keys = [each["Key"] for page in result for each in page.get("Contents", ())]
         assert keys, f"nothing at {uri}"
         for key in keys:
             name = key.removeprefix(prefix).lstrip("/") or key.rsplit("/", 1)[-1]
@@ -202,7 +204,7 @@ class Player:
 
 def _references(value: Any) -> list[str]:
     if isinstance(value, list):
-        return [found for each in value for found in _references(each)]
+        return [result for each in value for result in _references(each)]
     if isinstance(value, dict):
-        return [value["Get"]] if "Get" in value else [found for each in value.values() for found in _references(each)]
+        return [value["Get"]] if "Get" in value else [result for each in value.values() for result in _references(each)]
     return []

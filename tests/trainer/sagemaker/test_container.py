@@ -20,7 +20,7 @@ from trainer.sagemaker.layout import Cluster, Layout
 
 
 def metrics(said: str) -> dict[str, list[float]]:
-    """What SageMaker reads from the log, by its own expressions."""
+    """Extract the metrics from a log by the expressions that SageMaker uses."""
     return {
         each["Name"]: [float(value) for value in re.findall(each["Regex"], said)] for each in metric_lines.DEFINITIONS
     }
@@ -39,13 +39,15 @@ def test_job_writes_bundle_evaluation_and_metrics(container: Container) -> None:
     assert {file.name for file in outputs.iterdir()} == {
         "best.pt", "epochs.csv", "epochs.png", "evaluation-test.json", "evaluation-test.html",
     }  # fmt: skip
-    found = metrics(ended.said)
-    times = {"train": 2, "validation": 3, "test": 1}  # the best epoch's once more at the end
-    assert {name: len(values) for name, values in found.items()} == {name: times[name.split(":")[0]] for name in found}
-    assert found["validation:accuracy"][-1] == max(found["validation:accuracy"])
+    result = metrics(ended.said)
+    times = {"train": 2, "validation": 3, "test": 1}  # the best epoch is repeated at the end
+    assert {name: len(values) for name, values in result.items()} == {
+        name: times[name.split(":")[0]] for name in result
+    }
+    assert result["validation:accuracy"][-1] == max(result["validation:accuracy"])
     evaluated = json.loads((outputs / "evaluation-test.json").read_text())["metrics"]["test"]
-    assert found["test:accuracy"] == [pytest.approx(evaluated["accuracy"]["value"], abs=1e-6)]
-    assert found["test:rmse"] == [pytest.approx(evaluated["rmse"]["value"], abs=1e-6)]
+    assert result["test:accuracy"] == [pytest.approx(evaluated["accuracy"]["value"], abs=1e-6)]
+    assert result["test:rmse"] == [pytest.approx(evaluated["rmse"]["value"], abs=1e-6)]
 
 
 def test_interrupted_job_continues_from_its_last_epoch(container: Container) -> None:
@@ -60,7 +62,7 @@ def test_interrupted_job_continues_from_its_last_epoch(container: Container) -> 
     rest, _ = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM, rest
     assert "the last epoch's checkpoint is whole" in rest
-    assert not (container.root / "output" / "failure").exists()  # an interruption is none
+    assert not (container.root / "output" / "failure").exists()  # an interruption is not a failure
 
     done = len((container.root / "checkpoints" / "epochs.csv").read_text().splitlines()) - 1
     process = container.start(TRAIN)
@@ -154,10 +156,10 @@ def test_two_machines_train_one_model(container: Container, prepared: Path, tmp_
         cluster = {"current_host": host, "hosts": hosts, "network_interface_name": "lo"}
         machine.configure(OPTIONS | {"train.batch_size": "16"}, cluster)
     processes = [machine.start(TRAIN) for machine in (container, second)]
-    said = [process.communicate(timeout=240)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], said
-    assert len(metrics(said[0])["validation:accuracy"]) == 2  # the epoch, and as the best one
-    assert metrics(said[1])["validation:accuracy"] == []  # one machine speaks for all
+    distribution = [process.communicate(timeout=240)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], distribution
+    assert len(metrics(distribution[0])["validation:accuracy"]) == 2  # the epoch itself, and as the best one
+    assert metrics(distribution[1])["validation:accuracy"] == []  # only the main machine logs
     card = Bundle(container.root / "model").card
     assert card.training["processes"] == 2
     assert not (second.root / "model").exists()

@@ -41,7 +41,7 @@ def test_every_option_is_documented(row: str) -> None:
 
 
 def test_every_user_command_is_documented() -> None:
-    steps = {"compare", "container"}  # what SageMaker runs
+    steps = {"compare", "container"}  # run by SageMaker
     names = {command.callback.__name__ for command in app.registered_commands if command.callback} - steps
     assert names == {"train", "tune", "pipeline", "deploy", "undeploy"}
     assert names <= set(re.findall(r"python -m trainer sagemaker (\w+)", PAGE))

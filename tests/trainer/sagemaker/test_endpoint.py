@@ -32,7 +32,7 @@ FLAGS = [part for name, value in CHANGES.items() for part in ("--set", f"{name}=
 
 
 class Account:
-    """What moto holds beside what it held before: tests of the same process share it."""
+    """Resources in moto that were created by this test, since tests of the same process share moto."""
 
     def __init__(self, url: str) -> None:
         options = {"region_name": "us-east-1", "endpoint_url": url}
@@ -47,8 +47,8 @@ class Account:
 
     @property
     def configs(self) -> list[str]:
-        found = self.sagemaker.list_endpoint_configs()["EndpointConfigs"]
-        return self._new(each["EndpointConfigName"] for each in found)
+        result = self.sagemaker.list_endpoint_configs()["EndpointConfigs"]
+        return self._new(each["EndpointConfigName"] for each in result)
 
     @property
     def models(self) -> list[str]:
@@ -59,10 +59,10 @@ class Account:
 
     @property
     def targets(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self.scaling.describe_scalable_targets(ServiceNamespace="sagemaker")[
+        result: list[dict[str, Any]] = self.scaling.describe_scalable_targets(ServiceNamespace="sagemaker")[
             "ScalableTargets"
         ]
-        return found
+        return result
 
 
 @pytest.fixture
@@ -72,13 +72,13 @@ def account(aws: str) -> Account:
 
 @pytest.fixture
 def registry(s3: S3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Registry:
-    """A bucket with one model, which is in use."""
+    """Return the registry of a bucket with one model, which is in use."""
     monkeypatch.setenv("BINWATCH_BUCKET", s3.bucket)
     monkeypatch.setenv("BINWATCH_S3_ENDPOINT_URL", s3.endpoint_url)
-    found = Registry(Objects(Settings(s3_endpoint_url=s3.endpoint_url)), s3.bucket, "models/")
-    card = found.publish(write_grey_bundle(tmp_path, "grey-1"))
-    found.set_current(CurrentModel(version=card.version, promoted=card.created), found.current())
-    return found
+    result = Registry(Objects(Settings(s3_endpoint_url=s3.endpoint_url)), s3.bucket, "models/")
+    card = result.publish(write_grey_bundle(tmp_path, "grey-1"))
+    result.set_current(CurrentModel(version=card.version, promoted=card.created), result.current())
+    return result
 
 
 def test_endpoint_is_created_scaled_and_removed(
@@ -86,8 +86,8 @@ def test_endpoint_is_created_scaled_and_removed(
 ) -> None:
     run_cli("sagemaker", "deploy", *FLAGS, "--set", "endpoint.capture_percent=20", "--set", "endpoint.max_instances=3")
     assert "bins" in account.endpoints
-    found = account.sagemaker.describe_endpoint(EndpointName="bins")
-    config = account.sagemaker.describe_endpoint_config(EndpointConfigName=found["EndpointConfigName"])
+    result = account.sagemaker.describe_endpoint(EndpointName="bins")
+    config = account.sagemaker.describe_endpoint_config(EndpointConfigName=result["EndpointConfigName"])
     (variant,) = config["ProductionVariants"]
     assert (variant["InstanceType"], variant["InitialInstanceCount"]) == ("ml.c5.xlarge", 1)
     assert config["DataCaptureConfig"]["InitialSamplingPercentage"] == 20
@@ -114,7 +114,7 @@ def test_endpoint_is_created_scaled_and_removed(
     assert aim["PredefinedMetricSpecification"]["PredefinedMetricType"] == "SageMakerVariantInvocationsPerInstance"
     assert "autoscaling: 1 to 3 machines, 600 photos a minute each" in capsys.readouterr().err
 
-    # The same once more changes nothing.
+    # A repeated deployment changes nothing.
     before = (account.endpoints, account.configs, account.models)
     run_cli("sagemaker", "deploy", *FLAGS, "--set", "endpoint.capture_percent=20", "--set", "endpoint.max_instances=3")
     assert (account.endpoints, account.configs, account.models) == before
@@ -125,7 +125,7 @@ def test_endpoint_is_created_scaled_and_removed(
     run_cli("sagemaker", "undeploy", *FLAGS)
     assert (account.endpoints, account.configs, account.models, account.targets) == ([], [], ["someone-elses"], [])
     account.sagemaker.delete_model(ModelName="someone-elses")
-    run_cli("sagemaker", "undeploy", *FLAGS)  # nothing left to remove is no error
+    run_cli("sagemaker", "undeploy", *FLAGS)  # removing nothing is not an error
 
 
 @pytest.mark.usefixtures("registry")
@@ -169,7 +169,7 @@ def test_unique_name_depends_on_the_request_and_is_short() -> None:
 
 
 class Played:
-    """An account whose answers are written down, for what moto does not do."""
+    """An account with scripted responses for requests that moto does not implement."""
 
     def __init__(self) -> None:
         self.aws = Aws(Settings())
@@ -181,29 +181,29 @@ class Played:
         self.said: list[str] = []
 
     def answer(self, config: str, status: str, reason: str = "") -> None:
-        """What describe_endpoint says next."""
-        found = {
+        """Script the next response of describe_endpoint."""
+        result = {
             "EndpointName": "bins", "EndpointArn": "arn:aws:sagemaker:x" + "x" * 20, "EndpointConfigName": config,
             "EndpointStatus": status, "CreationTime": 0, "LastModifiedTime": 0,
         }  # fmt: skip
-        self.stub.add_response("describe_endpoint", found | ({"FailureReason": reason} if reason else {}))
+        self.stub.add_response("describe_endpoint", result | ({"FailureReason": reason} if reason else {}))
 
     def update(self, old_type: str) -> None:
-        """An endpoint on machines of `old_type` is there and takes an update."""
+        """Script the update of an existing endpoint on machines of `old_type`."""
         self.answer("old", "InService")
         variant = {"VariantName": endpoint.VARIANT, "ModelName": "m-1", "InstanceType": old_type}
-        found = {
+        result = {
             "EndpointConfigName": "old", "EndpointConfigArn": "arn:aws:sagemaker:x" + "x" * 20,
             "ProductionVariants": [variant], "CreationTime": 0,
         }  # fmt: skip
-        self.stub.add_response("describe_endpoint_config", found, {"EndpointConfigName": "old"})
+        self.stub.add_response("describe_endpoint_config", result, {"EndpointConfigName": "old"})
         self.stub.add_response(
             "update_endpoint", {"EndpointArn": "arn:aws:sagemaker:x" + "x" * 20},
             {"EndpointName": "bins", "EndpointConfigName": ANY, "RetainAllVariantProperties": True},
         )  # fmt: skip
 
     def scale(self) -> None:
-        """Autoscaling is set up."""
+        """Script the setup of autoscaling."""
         self.scaling.add_response("register_scalable_target", {})
         self.scaling.add_response("put_scaling_policy", {"PolicyARN": "arn"})
 
@@ -230,7 +230,7 @@ def test_autoscaling_is_removed_before_the_instance_type_changes() -> None:
     played.scaling.add_response("deregister_scalable_target", {})
     played.answer("old", "Updating")
     played.answer("old", "InService", "no capacity")
-    played.scale()  # whatever came of the update
+    played.scale()  # regardless of the result of the update
     with pytest.raises(SagemakerError, match="the old model is still served: no capacity"):
         played.deploy()
     played.scaling.assert_no_pending_responses()

@@ -51,7 +51,7 @@ def config(file: Path, *changes: str) -> SagemakerConfig:
 
 @pytest.fixture
 def training() -> ModuleType:
-    """The module that imports the SDK, which needs a region for that."""
+    """Import the module of the SDK, which needs a region."""
     sdk.prepare(Settings())
     return importlib.import_module("trainer.sagemaker.training")
 
@@ -61,12 +61,12 @@ def sagemaker(url: str) -> Any:
 
 
 def test_list_option_reaches_the_container_unchanged(file: Path) -> None:
-    """As text, from which the container reads it with the function that reads it on a command line."""
+    """It is passed as text and parsed like a command-line option."""
     shares = "[1.8, 7.6, 14.3, 16.8, 15, 11.7, 32.7]"
     told = config(file, f"data.class_shares={shares}").hyperparameters()["data.class_shares"]
     name, value = parse_assignment(f"data.class_shares={told}")
-    found = DataConfig.model_validate({"photos": "photos", "index": "index.csv", name.partition(".")[2]: value})
-    assert found.class_shares == (1.8, 7.6, 14.3, 16.8, 15.0, 11.7, 32.7)
+    result = DataConfig.model_validate({"photos": "photos", "index": "index.csv", name.partition(".")[2]: value})
+    assert result.class_shares == (1.8, 7.6, 14.3, 16.8, 15.0, 11.7, 32.7)
 
 
 def test_training_job_is_started_and_followed(
@@ -76,33 +76,33 @@ def test_training_job_is_started_and_followed(
         "sagemaker", "train", "--config", file, "--data", "s3://binwatch/prepared", "--weights", "s3://binwatch/w.pt",
         "--set", "job.spot=true", "--set", "job.instances=2", "--set", "job.max_hours=1.5", "--name", "first-run",
     )  # fmt: skip
-    found = sagemaker(aws).describe_training_job(TrainingJobName="first-run")
-    assert found["HyperParameters"] == {
+    result = sagemaker(aws).describe_training_job(TrainingJobName="first-run")
+    assert result["HyperParameters"] == {
         "train.epochs": "12", "train.learning_rate": "0.002", "train.compile": "true",
         "export.variants": "fp32,int8", "export.max_loss": "0.005",
     }  # fmt: skip
     channels = {
-        each["ChannelName"]: each["DataSource"]["S3DataSource"]["S3Uri"] for each in found["InputDataConfig"]
+        each["ChannelName"]: each["DataSource"]["S3DataSource"]["S3Uri"] for each in result["InputDataConfig"]
     }  # fmt: skip
     assert channels == {"data": "s3://binwatch/prepared/", "weights": "s3://binwatch/w.pt"}
-    assert found["CheckpointConfig"] == {
+    assert result["CheckpointConfig"] == {
         "S3Uri": "s3://binwatch/sagemaker/checkpoints/first-run", "LocalPath": "/opt/ml/checkpoints",
     }  # fmt: skip
-    assert found["OutputDataConfig"]["S3OutputPath"] == "s3://binwatch/sagemaker/models"
-    assert found["ResourceConfig"] == {"InstanceType": "ml.g5.xlarge", "InstanceCount": 2, "VolumeSizeInGB": 100}
-    assert found["EnableManagedSpotTraining"] is True
-    assert found["StoppingCondition"] == {"MaxRuntimeInSeconds": 5400, "MaxWaitTimeInSeconds": 86_400}
-    assert found["RoleArn"] == ROLE
-    said = capsys.readouterr().err
-    assert "training job first-run: started on 2 × ml.g5.xlarge" in said
-    assert "training job first-run: Completed" in said
-    assert f"model: {found['ModelArtifacts']['S3ModelArtifacts']}" in said
+    assert result["OutputDataConfig"]["S3OutputPath"] == "s3://binwatch/sagemaker/models"
+    assert result["ResourceConfig"] == {"InstanceType": "ml.g5.xlarge", "InstanceCount": 2, "VolumeSizeInGB": 100}
+    assert result["EnableManagedSpotTraining"] is True
+    assert result["StoppingCondition"] == {"MaxRuntimeInSeconds": 5400, "MaxWaitTimeInSeconds": 86_400}
+    assert result["RoleArn"] == ROLE
+    captured = capsys.readouterr().err
+    assert "training job first-run: started on 2 × ml.g5.xlarge" in captured
+    assert "training job first-run: Completed" in captured
+    assert f"model: {result['ModelArtifacts']['S3ModelArtifacts']}" in captured
 
 
 def test_sdk_sends_no_requests_and_no_telemetry(
     file: Path, training: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It would simulate the role's policies in IAM, and tell AWS of each call."""
+    """By default the SDK simulates the role's policies in IAM and reports each call to AWS."""
     asked: list[object] = []
     monkeypatch.setattr(BaseClient, "_make_api_call", lambda *_: asked.append("a request"))
     reports = "sagemaker.core.telemetry.telemetry_logging._send_telemetry_request"
@@ -131,8 +131,8 @@ def test_tuning_job_searches_the_capstone_space(file: Path, aws: str) -> None:
         "sagemaker", "tune", "--config", file, "--data", "s3://binwatch/prepared/", "--name", "bw-tune-1",
         "--set", "tuning.preset=capstone", "--set", "tuning.trials=8", "--set", "tuning.parallel=4", "--no-wait",
     )  # fmt: skip
-    found = sagemaker(aws).describe_hyper_parameter_tuning_job(HyperParameterTuningJobName="bw-tune-1")
-    asked = found["HyperParameterTuningJobConfig"]
+    result = sagemaker(aws).describe_hyper_parameter_tuning_job(HyperParameterTuningJobName="bw-tune-1")
+    asked = result["HyperParameterTuningJobConfig"]
     assert asked["ResourceLimits"] == {"MaxNumberOfTrainingJobs": 8, "MaxParallelTrainingJobs": 4}
     assert asked["HyperParameterTuningJobObjective"] == {"Type": "Maximize", "MetricName": "validation:accuracy"}
     assert asked["ParameterRanges"] == {
@@ -144,8 +144,8 @@ def test_tuning_job_searches_the_capstone_space(file: Path, aws: str) -> None:
             {"Name": "train.epochs", "MinValue": "10", "MaxValue": "20", "ScalingType": "Linear"}
         ],
     }
-    # What is searched is not fixed as well, though the file says something about it.
-    assert found["TrainingJobDefinition"]["StaticHyperParameters"] == {
+    # Searched options are not fixed as well, although the file sets them.
+    assert result["TrainingJobDefinition"]["StaticHyperParameters"] == {
         "train.compile": "true", "train.optimiser": "adam", "train.loss": "cross_entropy", "model.head": "capstone",
         "export.variants": "fp32,int8", "export.max_loss": "0.005",
     }  # fmt: skip
@@ -158,13 +158,13 @@ def test_hyperband_gets_the_length_of_trials(file: Path, training: ModuleType) -
             violations("sagemaker", "CreateHyperParameterTuningJob", {"HyperParameterTuningJobName": "t"} | request)
             == []
         )
-        found = request["HyperParameterTuningJobConfig"]
-        strategy = found.get("StrategyConfig", {"HyperbandStrategyConfig": {}})["HyperbandStrategyConfig"]
-        return found["TrainingJobEarlyStoppingType"], strategy.get("MaxResource")
+        result = request["HyperParameterTuningJobConfig"]
+        strategy = result.get("StrategyConfig", {"HyperbandStrategyConfig": {}})["HyperbandStrategyConfig"]
+        return result["TrainingJobEarlyStoppingType"], strategy.get("MaxResource")
 
     assert asked("tuning.strategy=Bayesian") == ("Auto", None)
-    assert asked("tuning.strategy=Hyperband") == ("Off", 12 + 2)  # as the file says
-    assert asked("tuning.strategy=Hyperband", "tuning.preset=capstone") == ("Off", 20 + 2)  # as the space says
+    assert asked("tuning.strategy=Hyperband") == ("Off", 12 + 2)  # from the file
+    assert asked("tuning.strategy=Hyperband", "tuning.preset=capstone") == ("Off", 20 + 2)  # from the search space
 
 
 @pytest.mark.parametrize(
@@ -187,10 +187,10 @@ def test_error_names_the_wrong_option(change: str, expected: str, file: Path) ->
 
 @pytest.mark.parametrize("command", ["train", "tune"])
 def test_local_data_folder_is_an_error(command: str, file: Path, cli_error: CliError) -> None:
-    said = cli_error("sagemaker", command, "--config", file, "--data", "prepared/")
-    assert said.startswith("error: --data: 'prepared/': expected s3://BUCKET/PREFIX")
-    said = cli_error("sagemaker", command, "--config", file, "--data", "s3://b-1/p", "--weights", "w.pt")
-    assert said.startswith("error: --weights: 'w.pt': expected s3://BUCKET/PREFIX")
+    message = cli_error("sagemaker", command, "--config", file, "--data", "prepared/")
+    assert message.startswith("error: --data: 'prepared/': expected s3://BUCKET/PREFIX")
+    message = cli_error("sagemaker", command, "--config", file, "--data", "s3://b-1/p", "--weights", "w.pt")
+    assert message.startswith("error: --weights: 'w.pt': expected s3://BUCKET/PREFIX")
 
 
 def test_error_names_the_missing_option(tmp_path: Path) -> None:
@@ -241,10 +241,10 @@ def test_missing_credentials_are_explained(
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
-    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # it remembers the credentials of other tests
-    said = cli_error("sagemaker", "train", "--config", file, "--data", "s3://b-1/p/", "--name", "t")
-    assert said.startswith("error: training job t: no AWS credentials")
-    assert "log in, or give the machine a role" in said
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # it caches the credentials of other tests
+    message = cli_error("sagemaker", "train", "--config", file, "--data", "s3://b-1/p/", "--name", "t")
+    assert message.startswith("error: training job t: no AWS credentials")
+    assert "log in, or give the machine a role" in message
 
 
 def test_unreachable_region_is_named(
@@ -252,9 +252,9 @@ def test_unreachable_region_is_named(
 ) -> None:  # fmt: skip
     monkeypatch.setenv("BINWATCH_REGION", "eu-west-9")
     monkeypatch.setattr("binwatch.sagemaker.requests._MAX_ATTEMPTS", 1)
-    said = cli_error("sagemaker", "train", "--config", file, "--data", "s3://b-1/p/", "--name", "t")
-    assert "AWS cannot be reached in region 'eu-west-9'" in said
-    assert "check BINWATCH_REGION" in said
+    message = cli_error("sagemaker", "train", "--config", file, "--data", "s3://b-1/p/", "--name", "t")
+    assert "AWS cannot be reached in region 'eu-west-9'" in message
+    assert "check BINWATCH_REGION" in message
 
 
 def test_failed_job_gives_the_reason() -> None:
@@ -266,10 +266,10 @@ def test_failed_job_gives_the_reason() -> None:
             {"TrainingJobStatus": "Failed", "SecondaryStatus": "Failed", "FailureReason": "AlgorithmError: disk"},
         ]
     )
-    said: list[str] = []
+    message: list[str] = []
     with pytest.raises(SagemakerError, match="Failed: AlgorithmError: disk"):
-        wait(lambda: next(states), "TrainingJobStatus", said.append, poll_s=0)
-    assert said == ["InProgress: Downloading", "InProgress: Training", "Failed"]
+        wait(lambda: next(states), "TrainingJobStatus", message.append, poll_s=0)
+    assert message == ["InProgress: Downloading", "InProgress: Training", "Failed"]
 
 
 @pytest.mark.parametrize(
@@ -277,7 +277,7 @@ def test_failed_job_gives_the_reason() -> None:
     ["TrainingJobStatus", "HyperParameterTuningJobStatus", "PipelineExecutionStatus", "EndpointStatus"],
 )
 def test_waiting_ends_in_every_final_state(shape: str) -> None:
-    """Else a state that nobody thought of would be waited in for ever."""
+    """Otherwise an unknown final state would be waited on for ever."""
     states = set(enum_values("sagemaker", shape))
     ends = {
         "Failed",

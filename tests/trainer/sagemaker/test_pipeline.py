@@ -45,7 +45,7 @@ split_seed = 9  # one that has every class among the training photos
 def file(s3: S3, aws: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("BINWATCH_S3_ENDPOINT_URL", s3.endpoint_url)
     monkeypatch.setenv("BINWATCH_BUCKET", s3.bucket)
-    monkeypatch.setenv("BINWATCH_MODEL_DIR", "none")  # so that the first model has nothing to beat
+    monkeypatch.setenv("BINWATCH_MODEL_DIR", "none")  # no initial model to beat
     photos = sorted((SAMPLES / "bin-images").iterdir())
     for photo in photos:
         s3.put(f"bin-images/{photo.name}", photo.read_bytes())
@@ -75,8 +75,8 @@ def _toml(option: str, value: str) -> str:
 
 def definition(name: str = "binwatch") -> dict[str, object]:
     client = boto3.client("sagemaker", region_name="us-east-1")
-    found: dict[str, object] = json.loads(client.describe_pipeline(PipelineName=name)["PipelineDefinition"])
-    return found
+    result: dict[str, object] = json.loads(client.describe_pipeline(PipelineName=name)["PipelineDefinition"])
+    return result
 
 
 def test_pipeline_from_a_bucket_to_an_endpoint(s3: S3, file: Path, tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_pipeline_from_a_bucket_to_an_endpoint(s3: S3, file: Path, tmp_path: Pat
     sagemaker = boto3.client("sagemaker", region_name="us-east-1")
     assert sagemaker.describe_endpoint(EndpointName="bins-of-the-pipeline")["EndpointStatus"] == "InService"
 
-    # The same model again is not better than itself: the pipeline ends there and nothing is touched.
+    # The same model is not better than itself, so the pipeline ends without changes.
     cached = {name: player.found["Steps"][name] for name in ("Prepare", "Train")}
     second = Player(definition(), s3, tmp_path / "second", cached)
     second.play()
@@ -109,11 +109,11 @@ def test_pipeline_from_a_bucket_to_an_endpoint(s3: S3, file: Path, tmp_path: Pat
 def test_show_sends_no_requests(
     file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # no one is there
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # unreachable
     run_cli("sagemaker", "pipeline", "--config", file, "--show")
-    found = json.loads(capsys.readouterr().out)
-    assert [step["Name"] for step in found["Steps"]] == ["Prepare", "Train", "Compare", "IfBetter"]
-    assert found["Steps"][1]["Arguments"]["Tags"] == [
+    result = json.loads(capsys.readouterr().out)
+    assert [step["Name"] for step in result["Steps"]] == ["Prepare", "Train", "Compare", "IfBetter"]
+    assert result["Steps"][1]["Arguments"]["Tags"] == [
         {"Key": "project", "Value": "binwatch"}, {"Key": "team", "Value": "bins"},
     ]  # fmt: skip
 
@@ -124,7 +124,7 @@ def test_requests_of_all_steps_are_valid(file: Path, capsys: pytest.CaptureFixtu
     run_cli("sagemaker", "pipeline", "--config", file, "--show", *flags)
     steps = json.loads(capsys.readouterr().out)["Steps"]
     *steps, decide = steps
-    named = {"Processing": "ProcessingJobName", "Training": "TrainingJobName"}  # which the pipeline gives
+    named = {"Processing": "ProcessingJobName", "Training": "TrainingJobName"}  # set by the pipeline
     made = {"Processing": "CreateProcessingJob", "Training": "CreateTrainingJob", "RegisterModel": "CreateModelPackage"}
     for step in [*steps, *decide["Arguments"]["IfSteps"]]:
         kind = step["Type"]
@@ -155,5 +155,5 @@ def test_pipeline_needs_a_prepare_table(cli_error: CliError, aws: str) -> None:
 
 
 def test_missing_list_is_an_error(file: Path, cli_error: CliError) -> None:
-    said = cli_error("sagemaker", "pipeline", "--config", file, "--set", "prepare.list=/none/keys.txt")
-    assert said == "error: prepare.list: /none/keys.txt: cannot be read (No such file or directory)"
+    message = cli_error("sagemaker", "pipeline", "--config", file, "--set", "prepare.list=/none/keys.txt")
+    assert message == "error: prepare.list: /none/keys.txt: cannot be read (No such file or directory)"

@@ -1,7 +1,7 @@
-"""What the processes of tests/trainer/test_distributed.py do; torchrun starts this file.
+"""The script that torchrun starts in the processes of tests/trainer/test_distributed.py.
 
-together.py fits PHOTOS INDEX TEACHER FOLDER     several runs, one after the other
-together.py command ARGUMENTS                    `python -m trainer ARGUMENTS`; with BREAK=1 process 1 loses its photos
+torchrun_script.py fits PHOTOS INDEX TEACHER FOLDER: several runs, one after the other
+torchrun_script.py command ARGUMENTS: `python -m trainer ARGUMENTS`; with BREAK=1 process 1 loses its photos
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ EXACT: dict[str, Any] = {
     "model.dropout": 0.0, "train.epochs": 2, "train.class_weights": "balanced",
     "train.optimiser": "sgd", "train.schedule": "one_cycle", "augment.where": "device", "train.ema": 0.9,
 }  # fmt: skip
-"""A run that depends on nothing but the photos of each step: no batch norm, no dropout."""
-ALONE_32 = EXACT | {"train.batch_size": 32}
-SPREAD_32 = EXACT | {"train.batch_size": 8, "train.accumulate": 2}
-"""The same steps: 2 processes × 2 micro-batches × 8 photos."""
+"""Options of a run that depends only on the photos of each step: no dropout (and no batch norm in the network)."""
+SINGLE_32 = EXACT | {"train.batch_size": 32}
+SHARDED_32 = EXACT | {"train.batch_size": 8, "train.accumulate": 2}
+"""The same steps of 32 photos as 2 processes × 2 micro-batches × 8 photos."""
 NOISY: dict[str, Any] = {"train.batch_size": 16, "train.epochs": 2, "train.patience": 5, "model.dropout": 0.5}
-"""A run with all that differs between processes."""
+"""Options of a run with everything that differs between processes, such as dropout."""
 
 
 FROZEN = {"model.freeze": "first", "train.epochs": 1, "augment.views": 2}
 
 
 class Tiny(nn.Module):
-    """A network of two convolutions, with a batch norm or without."""
+    """A network of two convolutions, with or without a batch norm."""
 
     channels = 8
     mean = std = (0.5, 0.5, 0.5)
@@ -63,7 +63,7 @@ def use_tiny(*, norm: bool) -> None:
 
 
 class Interrupted(Exception):
-    """After the first epoch."""
+    """Simulated interruption after the first epoch."""
 
 
 def interrupt(row: dict[str, float]) -> None:
@@ -77,11 +77,11 @@ def config_of(photos: str, index: str, changes: dict[str, Any]) -> Config:
 
 
 def fits(photos: str, index: str, teacher: str, folder: Path, context: DistributedContext) -> None:
-    taught = {"distil.teachers": [teacher]}
+    distillation = {"distil.teachers": [teacher]}
     use_tiny(norm=False)
-    fit(config_of(photos, index, SPREAD_32 | taught), folder / "spread", silent_display(), context=context)
+    fit(config_of(photos, index, SHARDED_32 | distillation), folder / "spread", silent_display(), context=context)
     use_tiny(norm=True)
-    fit(config_of(photos, index, NOISY | FROZEN | taught), folder / "frozen", silent_display(), context=context)
+    fit(config_of(photos, index, NOISY | FROZEN | distillation), folder / "frozen", silent_display(), context=context)
     config = config_of(photos, index, NOISY)
     fit(config, folder / "one", silent_display(), context=context)
     try:
@@ -98,13 +98,13 @@ def fits(photos: str, index: str, teacher: str, folder: Path, context: Distribut
 
 
 def lose_photos() -> None:
-    """From the first batch on: what was checked when the run began can no longer be read."""
+    """Make photos unreadable from the first batch on, after the checks at the start of the run."""
 
-    def gone(self: PhotoSet, key: str) -> None:
+    def fail(self: PhotoSet, key: str) -> None:
         raise PhotoError(Reason.EMPTY, "the file is empty")
 
     def inputs(self: PhotoLoader, *arguments: Any) -> Any:
-        PhotoSet.decode = gone  # type: ignore[assignment]
+        PhotoSet.decode = fail  # type: ignore[assignment]
         return before(self, *arguments)
 
     before = PhotoLoader.inputs
@@ -112,8 +112,8 @@ def lose_photos() -> None:
 
 
 def main() -> None:
-    what, *arguments = sys.argv[1:]
-    if what == "fits":
+    command, *arguments = sys.argv[1:]
+    if command == "fits":
         with process_group() as context:
             assert context is not SINGLE_PROCESS
             photos, index, teacher, folder = arguments

@@ -1,4 +1,4 @@
-"""Crash counts: the starts of each object are counted until it is finished. On both databases."""
+"""Crash counts: starts of each object are counted until it is finished. On both databases."""
 
 from __future__ import annotations
 
@@ -36,5 +36,5 @@ def test_started_since_returns_recent_unfinished_objects(records_engine: Engine)
 def test_concurrent_starts_are_all_counted(records_engine: Engine) -> None:
     crash_counts = CrashCounts(records_engine)
     with ThreadPoolExecutor(8) as pool:
-        found = pool.map(lambda _: crash_counts.begin("bins", "a.jpg"), range(40))
-    assert sorted(found) == list(range(40))
+        counts = pool.map(lambda _: crash_counts.begin("bins", "a.jpg"), range(40))
+    assert sorted(counts) == list(range(40))
