@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from binwatch.errors import BinwatchError, quote_value
-from binwatch.keys import normalize_bin_id
+from binwatch.keys import normalise_bin_id
 from binwatch.metadata import MAX_QUANTITY
 from binwatch.moments import to_utc
 from binwatch.numbers import parse_float, parse_int
@@ -61,7 +61,7 @@ class AuditFileRow:
     @property
     def bin_id(self) -> str:
         """Id of the bin. Raises CellError if it is empty."""
-        bin_id = normalize_bin_id(self.cells["bin"])
+        bin_id = normalise_bin_id(self.cells["bin"])
         if not bin_id:
             raise self.cell_error("bin", "the id of a bin")
         return bin_id

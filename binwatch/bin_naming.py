@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from unicodedata import normalize
 
 from binwatch.errors import BinwatchError, SettingsError
-from binwatch.keys import bin_of_key, normalize_bin_id
+from binwatch.keys import bin_of_key, normalise_bin_id
 
 BIN_GROUP = "bin"
 """Name of the pattern's group that matches the bin's id."""
@@ -31,7 +31,7 @@ class BinNaming:
         if listed:
             return listed
         match = self.pattern.search(key) if self.pattern else None
-        return (match and normalize_bin_id(match[BIN_GROUP] or "")) or bin_of_key(key)
+        return (match and normalise_bin_id(match[BIN_GROUP] or "")) or bin_of_key(key)
 
 
 BY_FILE_NAME = BinNaming()
@@ -75,7 +75,7 @@ def read_bin_list(file: Path) -> dict[str, str]:
         raise SettingsError(f"{error}; the list needs a row for each photo: photo,bin") from error
     bins: dict[str, str] = {}
     for row in rows:
-        photo, bin_id = normalize("NFC", cell_text(row.quantity).strip()), normalize_bin_id(row.bin)
+        photo, bin_id = normalize("NFC", cell_text(row.quantity).strip()), normalise_bin_id(row.bin)
         if not photo or not bin_id:
             raise SettingsError(f"{file}, row {row.row}: photo or bin is empty")
         if bins.setdefault(photo, bin_id) != bin_id:

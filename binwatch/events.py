@@ -168,7 +168,7 @@ def _parse_record(record: object) -> tuple[str, ObjectCreated | None]:
     if source == _MINIO_SOURCE or (source == _AWS_SOURCE and full_name == name):
         key = _decode_key(key)
     elif source == _AWS_SOURCE:
-        key = _normalize_key(key)
+        key = _normalise_key(key)
     return name, _make_created(bucket, key, _event_time(record, "eventTime"), s3_object.get("eTag"))
 
 
@@ -232,7 +232,7 @@ def _decode_key(key: str) -> str:
         raise _MalformedRecord(f"key {key[:40]!r} does not decode to UTF-8") from error
 
 
-def _normalize_key(key: str) -> str:
+def _normalise_key(key: str) -> str:
     """Normalise a versitygw key: its events have the key as sent, its listings the file's path, `a/b` for `/a//b`."""
     path = normpath("/" + key).lstrip("/")
     return path + "/" if key.endswith("/") else path

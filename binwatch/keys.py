@@ -82,13 +82,13 @@ def bin_of_key(key: str) -> str:
     """
     name = _file_name(key)
     if name.suffix.lower() not in _SUFFIXES:
-        return normalize_bin_id(name.stem)
+        return normalise_bin_id(name.stem)
     while name.suffix.lower() in _SUFFIXES:
         name = PurePosixPath(name.stem)
-    return normalize_bin_id(name.name)
+    return normalise_bin_id(name.name)
 
 
-def normalize_bin_id(text: str) -> str:
+def normalise_bin_id(text: str) -> str:
     """Normalise a bin's id to Unicode form NFC, without surrounding space.
 
     Unicode has two encodings of "é", and macOS uses the other one (NFD) for file names. Otherwise, two different ids

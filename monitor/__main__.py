@@ -23,7 +23,7 @@ from binwatch.errors import BinwatchError
 from binwatch.inventory.columns import ColumnNames
 from binwatch.inventory.importing import import_file
 from binwatch.inventory.known_answers import load_known_answers
-from binwatch.keys import normalize_bin_id
+from binwatch.keys import normalise_bin_id
 from binwatch.listening import is_loopback, listen
 from binwatch.metadata import MAX_QUANTITY
 from binwatch.records.audits import AuditAnswer, AuditReason, add_audit, check_answer, clean_name, clean_note
@@ -264,7 +264,7 @@ def next_command(
     Unlike the page, it gives no bin to test the auditor.
     """
     settings = load_settings()
-    skipped = None if skip is None else (bucket or settings.bucket, normalize_bin_id(skip))
+    skipped = None if skip is None else (bucket or settings.bucket, normalise_bin_id(skip))
     with writable(settings) as database:
         drawn = draw(database, auditor, by_doubt=by_doubt, skipped=skipped)
         key = photo_key(database, drawn)

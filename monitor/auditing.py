@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from sqlalchemy import Connection, select
 
 from binwatch.counts import Outcome
-from binwatch.keys import normalize_bin_id
+from binwatch.keys import normalise_bin_id
 from binwatch.metadata import MAX_QUANTITY
 from binwatch.records.audits import (
     MAX_NAME_LENGTH,
@@ -166,7 +166,7 @@ class SavedDecision(BaseModel):
 
 def was_blind(request: Request, authenticator: Authenticator, writer: Writer, audit: NewAudit, bucket: str) -> bool:
     """Return whether an audit that is being entered is blind. Raises ForeignForm for the token of another view."""
-    bin_id = normalize_bin_id(audit.bin)
+    bin_id = normalise_bin_id(audit.bin)
     return authenticator.was_blind(request, writer, audit.view, audit.bucket or bucket, bin_id, audit.photo)
 
 

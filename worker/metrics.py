@@ -102,9 +102,9 @@ class WorkerMetrics:
         Info("binwatch_build", "Release of Binwatch", registry=self.registry).info({"version": version()})
         self.event_messages = 0
         """Number of event messages that this worker has processed."""
-        self._initialize_series()
+        self._initialise_series()
 
-    def _initialize_series(self) -> None:
+    def _initialise_series(self) -> None:
         """Create all series of the counters at 0: `increase()` misses the first increase of a new series."""
         for stage in PhotoStage:
             self._stages.labels(stage)

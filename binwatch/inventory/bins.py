@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 
-from binwatch.keys import PHOTO_SUFFIXES, bin_of_key, normalize_bin_id
+from binwatch.keys import PHOTO_SUFFIXES, bin_of_key, normalise_bin_id
 
 _ZERO_DECIMALS = re.compile(r"(\d+)\.0+")
 
@@ -42,8 +42,8 @@ class BinIndex:
 
 def bin_in_cell(text: str) -> str:
     """Return the bin's id in a cell, which may contain the path of a photo instead."""
-    name = normalize_bin_id(text).replace("\\", "/")
-    return bin_of_key(name) if PurePosixPath(name).suffix.lower() in PHOTO_SUFFIXES else normalize_bin_id(text)
+    name = normalise_bin_id(text).replace("\\", "/")
+    return bin_of_key(name) if PurePosixPath(name).suffix.lower() in PHOTO_SUFFIXES else normalise_bin_id(text)
 
 
 def _as_number(name: str) -> str:

@@ -17,7 +17,7 @@ from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, and_, sele
 from binwatch.confusion import INVENTORY, TruthSource
 from binwatch.counts import Outcome, class_of, outcome_of, outcome_of_difference
 from binwatch.errors import BinwatchError
-from binwatch.keys import normalize_bin_id
+from binwatch.keys import normalise_bin_id
 from binwatch.records.engine import for_writing, is_storable
 from binwatch.records.settle_variances import update_variance
 from binwatch.records.settlement import Row
@@ -185,7 +185,7 @@ def add_audit(
     or an invalid note.
     """
     check_answer(answer, quantity)
-    bin_id = normalize_bin_id(bin_id)
+    bin_id = normalise_bin_id(bin_id)
     now = datetime.now(UTC)
     with for_writing(engine).begin() as connection:
         latest = lock_bin(connection, bucket, bin_id)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, Literal
 from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import AfterValidator, AwareDatetime, BaseModel, Field
 
-from binwatch.keys import normalize_bin_id
+from binwatch.keys import normalise_bin_id
 from binwatch.records.audits import MAX_NAME_LENGTH, AuditAnswer, clean_name
 from binwatch.records.repeats import next_bin_to_audit
 from binwatch.records.variances import VarianceState
@@ -175,7 +175,7 @@ def draw_next(
     repeats = 0.0 if access.sighted or access.sight is Sight.SHOWN else services.settings.audit_repeats
     name, skipped = writer.name or auditor, None
     if skip is not None:
-        skipped = (bucket or services.settings.bucket, normalize_bin_id(skip))
+        skipped = (bucket or services.settings.bucket, normalise_bin_id(skip))
     bin_ = services.writable.write(
         lambda engine: next_bin_to_audit(engine, name, repeats, by_doubt=by_doubt, skipped=skipped)
     )

@@ -18,7 +18,7 @@ from binwatch.counts import (
     estimate_large_count,
     outcome_of_difference,
 )
-from binwatch.keys import normalize_bin_id
+from binwatch.keys import normalise_bin_id
 from binwatch.metadata import MAX_ARTICLES
 from binwatch.records.audits import AuditAnswer, AuditReason, UnknownBin, verdict_on_count, verdict_on_quantity
 from binwatch.records.engine import is_storable
@@ -219,7 +219,7 @@ def read_bin(
     connection: Connection, bucket: str, bin_id: str, alpha: float, direction: Suspicion = Suspicion.EITHER
 ) -> BinDetail:
     """Return one bin. Raises UnknownBin."""
-    bin_id = normalize_bin_id(bin_id)
+    bin_id = normalise_bin_id(bin_id)
     select_bin = select(Bin.__table__).where(Bin.bucket == bucket, Bin.bin_id == bin_id)
     state = _read_one(connection, select_bin) if is_storable(bucket, bin_id) else None
     if state is None:

@@ -27,7 +27,7 @@ from binwatch.counts import (
     item_difference,
     outcome_of_difference,
 )
-from binwatch.keys import normalize_bin_id
+from binwatch.keys import normalise_bin_id
 from binwatch.records.audits import AuditAnswer, AuditReason, verdict_on_quantity
 from binwatch.records.draws import first_audit_of
 from binwatch.records.engine import is_storable
@@ -253,7 +253,7 @@ def read_discrepancies(
 
 def read_neighbours(connection: Connection, filters: Filters, alpha: float, bucket: str, bin_id: str) -> Neighbours:
     """Return the bins before and after a bin in the filtered ranking; the bin itself need not pass the filters."""
-    bin_id = normalize_bin_id(bin_id)
+    bin_id = normalise_bin_id(bin_id)
     where = (CurrentComparison.bucket == bucket, CurrentComparison.bin_id == bin_id)
     rank = _rank_columns(filters.direction)
     row = connection.execute(select(*rank).where(*where)).one_or_none() if is_storable(bucket, bin_id) else None

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from binwatch.keys import ObjectKind, SkipReason, bin_of_key, kind_of, normalize_bin_id, skip_reason
+from binwatch.keys import ObjectKind, SkipReason, bin_of_key, kind_of, normalise_bin_id, skip_reason
 
 
 @pytest.mark.parametrize(
@@ -97,9 +97,9 @@ def test_other_keys_have_a_skip_reason(key: str, why: SkipReason | None) -> None
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_bin_ids_are_normalised(text: str) -> None:
     assert (
-        normalize_bin_id(normalize_bin_id(text))
-        == normalize_bin_id(normalize("NFD", text))
-        == normalize_bin_id(f" {text}\n")
+        normalise_bin_id(normalise_bin_id(text))
+        == normalise_bin_id(normalize("NFD", text))
+        == normalise_bin_id(f" {text}\n")
     )
 
 
@@ -107,4 +107,4 @@ def test_bin_ids_are_normalised(text: str) -> None:
 def test_every_key_is_classified(key: str) -> None:
     looked_at = kind_of(key) is not ObjectKind.OTHER
     assert looked_at == (skip_reason(key, "models/") is None) or key.rstrip().endswith("/") or key.startswith("models/")
-    assert bin_of_key(key) == normalize_bin_id(bin_of_key(key))
+    assert bin_of_key(key) == normalise_bin_id(bin_of_key(key))

@@ -6,7 +6,7 @@ import json
 from pathlib import Path, PurePosixPath
 
 from binwatch.errors import quote_value
-from binwatch.keys import ObjectKind, bin_of_key, kind_of, normalize_bin_id
+from binwatch.keys import ObjectKind, bin_of_key, kind_of, normalise_bin_id
 from binwatch.numbers import parse_int
 from trainer.errors import DataError
 
@@ -38,4 +38,4 @@ def read_class_list(file: Path) -> dict[str, int]:
 
 def key_of(name: str) -> str:
     """Return the key of a photo or metadata file. Any other name, including its dots, is taken as a key."""
-    return bin_of_key(name) if kind_of(name) is not ObjectKind.OTHER else normalize_bin_id(PurePosixPath(name).name)
+    return bin_of_key(name) if kind_of(name) is not ObjectKind.OTHER else normalise_bin_id(PurePosixPath(name).name)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from binwatch.counts import MORE_THAN_5
 from binwatch.errors import quote_value
-from binwatch.keys import normalize_bin_id
+from binwatch.keys import normalise_bin_id
 from binwatch.numbers import parse_int
 from binwatch.safe_csv import unescape_formula
 from trainer.config import GROUP_COLUMN, DataConfig
@@ -169,7 +169,7 @@ def _check_columns(config: DataConfig, columns: Sequence[str]) -> None:
 
 
 def _parse_row(config: DataConfig, line: int, record: dict[str, str | None]) -> Row:
-    key = normalize_bin_id(unescape_formula(record[config.key_column] or ""))
+    key = normalise_bin_id(unescape_formula(record[config.key_column] or ""))
     label = record[config.label_column]
     grouped = config.group_column and config.group_column in record
     group = unescape_formula(record[config.group_column] or "") if grouped else key

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Protocol, TypeVar
 
-from binwatch.keys import PHOTO_SUFFIXES, PHOTO_SUFFIXES_TEXT, normalize_bin_id
+from binwatch.keys import PHOTO_SUFFIXES, PHOTO_SUFFIXES_TEXT, normalise_bin_id
 from trainer.errors import DataError
 
 PREPARED_FILE = "prepared.json"
@@ -35,7 +35,7 @@ class FolderSource:
 
     def __init__(self, folder: Path) -> None:
         files = (path for path in sorted(folder.rglob("*")) if path.suffix.lower() in PHOTO_SUFFIXES and path.is_file())
-        self._files = _index_by_key(folder, ((normalize_bin_id(path.stem), path, path) for path in files))
+        self._files = _index_by_key(folder, ((normalise_bin_id(path.stem), path, path) for path in files))
         self._folder = folder
 
     def sizes(self) -> dict[str, int]:
@@ -59,7 +59,7 @@ class TarSource:
             raise DataError(f"{file}: is not an uncompressed tar ({error}); unpack it and give the folder") from error
         names = ((PurePosixPath(member.name), member) for member in members)
         photos = (
-            (normalize_bin_id(name.stem), name, member)
+            (normalise_bin_id(name.stem), name, member)
             for name, member in names
             if name.suffix.lower() in PHOTO_SUFFIXES
         )
