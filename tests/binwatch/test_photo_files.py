@@ -361,11 +361,11 @@ def test_large_photo_is_not_starved() -> None:
         first = threading.Thread(target=large)
         first.start()
         arrived.wait(60)
-        while not budget._line:  # until it is waiting
+        while not budget._queue:  # until it is waiting
             arrived.wait(0.001)
         second = threading.Thread(target=small)
         second.start()
-        while len(budget._line) < 2:
+        while len(budget._queue) < 2:
             arrived.wait(0.001)
     first.join(60)
     second.join(60)
