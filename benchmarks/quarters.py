@@ -321,12 +321,14 @@ def _jensen_shannon_by_size(counts: tuple[int, ...], reference_size: int) -> Flo
 def threshold_growth(level: float) -> float:
     """Return a categorical signal's threshold at a small level, relative to that at MIN_SIMULATED_LEVEL."""
     degrees = len(CLASSES) - 1
-    return quantiles.chi_squared(level, degrees) / quantiles.chi_squared(thresholds.MIN_SIMULATED_LEVEL, degrees)
+    return quantiles.chi_squared_quantile(level, degrees) / quantiles.chi_squared_quantile(
+        thresholds.MIN_SIMULATED_LEVEL, degrees
+    )
 
 
 @lru_cache(maxsize=100_000)
 def _kolmogorov(level: float) -> float:
-    return quantiles.kolmogorov(level)
+    return quantiles.kolmogorov_quantile(level)
 
 
 @lru_cache(maxsize=100_000)

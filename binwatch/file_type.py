@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-MAGIC_BYTES = 32
+SIGNATURE_LENGTH = 32
 """Number of first bytes that `is_photo` needs."""
 
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  ")

@@ -253,7 +253,7 @@ class Objects:
             raise _translate_error(error, bucket, "") from error
         return True
 
-    def send_events(self, bucket: str, queue_arn: str) -> bool:
+    def enable_event_notifications(self, bucket: str, queue_arn: str) -> bool:
         """Have the bucket send its events to an SQS queue; returns whether its configuration was changed.
 
         Other targets are kept. Nothing changes if the bucket already sends events to this queue, even if only for some

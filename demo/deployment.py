@@ -19,7 +19,7 @@ from binwatch.errors import BinwatchError
 from binwatch.objects import Objects
 from binwatch.settings import EventSource, Settings, adopt_environment, process_environment
 from demo.folder import database_url
-from worker.provisioning import make_bucket, make_queues, migrate_records, send_events
+from worker.provisioning import enable_event_notifications, make_bucket, make_queues, migrate_records
 
 _ROOT = Path(__file__).parent.parent
 _POLL_S = 0.05
@@ -98,7 +98,7 @@ def running_deployment(settings: Settings, folder: Path) -> Iterator[Deployment]
         host, port = server.get_host_and_port()
         settings = _local_settings(settings, f"http://{host}:{port}", folder)
         adopt_environment(process_environment(settings) | _CREDENTIALS | _NO_PROXY)
-        for provision in (migrate_records, make_queues, make_bucket, send_events):
+        for provision in (migrate_records, make_queues, make_bucket, enable_event_notifications):
             provision(settings)
         worker = stack.enter_context(_running_process("worker", ["run"], folder))
         port_file = folder / "monitor.port"

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel
 
-from monitor.quantiles import fisher
+from monitor.quantiles import f_quantile
 from monitor.summary import Interval
 
 MIN_AUDITS = 30
@@ -106,5 +106,5 @@ def _lower_bound(yes: float, no: float) -> float:
     """Return the share at which at least `yes` positive answers have a probability of 2.5 %."""
     if yes < _EPSILON:
         return 0.0
-    odds = yes * fisher(1 - _LEVEL / 2, 2 * yes, 2 * (no + 1)) / (no + 1)
+    odds = yes * f_quantile(1 - _LEVEL / 2, 2 * yes, 2 * (no + 1)) / (no + 1)
     return odds / (1 + odds)

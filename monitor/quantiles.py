@@ -11,7 +11,7 @@ _MAX_TERMS = 10_000
 _MAX_BISECTIONS = 200
 
 
-def kolmogorov(level: float) -> float:
+def kolmogorov_quantile(level: float) -> float:
     """Return the value that the Kolmogorov distribution, the limit of √n times the distance, exceeds at this level."""
 
     def tail(x: float) -> float:
@@ -23,17 +23,17 @@ def kolmogorov(level: float) -> float:
     return _root(lambda x: level - tail(x))
 
 
-def fisher(level: float, d1: float, d2: float) -> float:
+def f_quantile(level: float, d1: float, d2: float) -> float:
     """Return the value that the F distribution with d1 and d2 degrees of freedom exceeds with probability `level`."""
 
-    def excess(x: float) -> float:
+    def level_minus_tail(x: float) -> float:
         total = d1 * x + d2
         return level - _incomplete_beta(d2 / 2, d1 / 2, d2 / total, d1 * x / total)
 
-    return _root(excess)
+    return _root(level_minus_tail)
 
 
-def chi_squared(level: float, degrees: int) -> float:
+def chi_squared_quantile(level: float, degrees: int) -> float:
     """Return the value that the chi-squared distribution exceeds with this probability. `degrees` must be even."""
     return _root(lambda x: level - exp(-x / 2) * sum((x / 2) ** k / factorial(k) for k in range(degrees // 2)))
 

@@ -15,7 +15,7 @@ from binwatch.counts import class_of
 from binwatch.records.draws import (
     LATEST_DRAW_FIRST,
     first_blind_audit_of,
-    first_blind_count_of,
+    first_blind_exact_audit_of,
     sample_counted_bins,
 )
 from binwatch.records.tables import Audit, AuditDraw, Count, Expectation
@@ -26,8 +26,9 @@ from monitor.totals import read_model_in_use
 Draw = Row[*tuple[Any, ...]]
 MAX_DRAWS = 2_000
 """Maximum number of draws used, the latest ones. More would add little, and describe the distant past."""
-_SAMPLE_SHAPE = (4_096,)
-"""Number of bins whose predictions represent those of all bins. The sampling error is part of the intervals."""
+_IDS_PER_QUERY = (4_096,)
+"""Number of random count ids to look up. The predictions of their bins represent those of all bins, and the sampling
+error is part of the intervals."""
 
 
 class RandomAudits(BaseModel):
@@ -71,7 +72,7 @@ def read_random_audits(connection: Connection) -> RandomAudits:
         .add_columns(Audit.quantity, Expectation.quantity.label("expected"))
         .add_columns(first_blind_audit_of(AuditDraw.count_id).label("answered"))
         .join(Count, Count.id == AuditDraw.count_id)
-        .outerjoin(Audit, Audit.id == first_blind_count_of(AuditDraw.count_id))
+        .outerjoin(Audit, Audit.id == first_blind_exact_audit_of(AuditDraw.count_id))
         .outerjoin(Expectation, Expectation.id == AuditDraw.expectation_id)
         .order_by(*LATEST_DRAW_FIRST)
         .limit(MAX_DRAWS)
@@ -86,7 +87,7 @@ def read_random_audits(connection: Connection) -> RandomAudits:
     has_enough = max(_answered(right_counts), _answered(right_records)) >= MIN_AUDITS
     # A fixed seed, so that figures do not fluctuate from scrape to scrape.
     generator = random.Random(0)  # noqa: S311 (not used for security)
-    sample = list(sample_counted_bins(connection, generator, _SAMPLE_SHAPE)) if has_enough else []
+    sample = list(sample_counted_bins(connection, generator, _IDS_PER_QUERY)) if has_enough else []
     accuracy = _estimate(
         right_counts,
         counts,

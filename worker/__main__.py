@@ -63,14 +63,14 @@ def setup(
     ] = False,
 ) -> None:
     """Create the event queue and the task queue on SQS or RabbitMQ, each with its dead-letter queue."""
-    from worker.provisioning import make_bucket, make_queues, send_events
+    from worker.provisioning import enable_event_notifications, make_bucket, make_queues
 
     settings = load_settings()
     remark(make_queues(settings))
     if bucket:
         remark(make_bucket(settings))
     if events:
-        remark(send_events(settings))
+        remark(enable_event_notifications(settings))
 
 
 @cli.command()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from binwatch.bundle import Card
 from binwatch.errors import BinwatchError, PhotoError, Reason
-from binwatch.file_type import MAGIC_BYTES, is_photo
+from binwatch.file_type import SIGNATURE_LENGTH, is_photo
 from binwatch.image import ImageLimits, Photo
 from binwatch.keys import PHOTO_SUFFIXES_TEXT, ObjectKind, kind_of, skip_reason
 from binwatch.settings import Settings
@@ -97,7 +97,7 @@ def has_photo(file: Path) -> bool:
     """Return whether the content of the file is a photo, whatever its name."""
     try:
         with file.open("rb") as stream:
-            return is_photo(stream.read(MAGIC_BYTES))
+            return is_photo(stream.read(SIGNATURE_LENGTH))
     except OSError:
         return False
 

@@ -42,7 +42,7 @@ def make_bucket(settings: Settings) -> str:
     return f"created the bucket {settings.bucket!r}" if created else f"the bucket {settings.bucket!r} exists already"
 
 
-def send_events(settings: Settings) -> str:
+def enable_event_notifications(settings: Settings) -> str:
     """Have the bucket send its events to the event queue; return a message for the user.
 
     Raises SettingsError if the bucket's events cannot be configured with S3's API.
@@ -51,6 +51,6 @@ def send_events(settings: Settings) -> str:
     if events is None:
         raise SettingsError("--events is for BINWATCH_EVENT_SOURCE=sqs; without an event source, leave it out")
     arn = events.allow_bucket(settings.bucket)  # before the bucket, since S3 then sends a test message
-    changed = Objects(settings).send_events(settings.bucket, arn)
+    changed = Objects(settings).enable_event_notifications(settings.bucket, arn)
     when = "now" if changed else "already"
     return f"bucket {settings.bucket!r} {when} sends its events to queue {settings.event_queue!r}"

@@ -41,7 +41,7 @@ _ISOLATION_LOCK = threading.Lock()
 Groups do not wait for the lock: after a crash of the broker, all groups in flight may be redelivered, and must be
 processed quickly. A group with a poison object is halved at most eight times, which is less than MAX_CRASHES.
 """
-MAX_RETRIES = 10
+MAX_FETCH_RETRIES = 10
 """Maximum number of retries, over about six minutes, of an object that cannot be fetched although S3 answers. After
 that, it is recorded as failed."""
 _MAX_DOUBLINGS = 20  # of the backoff: in an outage of days, a larger exponent would overflow a float
@@ -135,7 +135,7 @@ class _ObjectsTask(Task):  # type: ignore[misc]  # Celery has no types
             logger.exception("%s failed on %s", self.name, count_noun(len(objects), "object"))
             self._isolate(objects, describe_error(error))
             return
-        if outages and self.request.retries >= MAX_RETRIES:
+        if outages and self.request.retries >= MAX_FETCH_RETRIES:
             outages = self.record_not_fetched(outages)
         if outages:
             raise self._retry_later([outage.item for outage in outages], outages[0].error)
@@ -159,15 +159,15 @@ class _ObjectsTask(Task):  # type: ignore[misc]  # Celery has no types
             try:
                 return self.process(objects)
             finally:
-                self._end_trial(item)
+                self._forget_start(item)
         reason = f"{crashes} workers crashed while processing only this"
         outages = self.record_crashed(objects, reason)  # otherwise each reconcile would send it again
         if not outages:
             self._publisher.dead_letter(self.name, objects, reason)
-            self._end_trial(item)
+            self._forget_start(item)
         return outages
 
-    def _end_trial(self, item: ObjectCreated) -> None:
+    def _forget_start(self, item: ObjectCreated) -> None:
         try:
             self._counting.crash_counts.end(item.bucket, item.key)
         except Exception as error:  # harmless: only many remaining notes dead-letter an object

@@ -103,7 +103,7 @@ def draw(
         for drawn, likelihood in _new_draws(connection, rng, by_doubt=by_doubt):
             row = asdict(drawn) | {"likelihood": likelihood, "drawn_at": datetime.now(UTC)}
             connection.execute(insert_into(connection, AuditDraw).values(**row))
-            numbers = select(first_blind_count_of(Count.id), _first_number_by(Count.id, auditor))
+            numbers = select(first_blind_exact_audit_of(Count.id), _first_number_by(Count.id, auditor))
             is_open = not any(connection.execute(numbers.where(Count.id == drawn.count_id)).one())
             if is_open and (drawn.bucket, drawn.bin_id) != skipped:
                 return drawn
@@ -214,7 +214,7 @@ def _counted_bin(row: Row[*tuple[object, ...]]) -> CountedBin:
     )
 
 
-def first_blind_count_of(count_id: InstrumentedAttribute[Any]) -> ColumnElement[int | None]:
+def first_blind_exact_audit_of(count_id: InstrumentedAttribute[Any]) -> ColumnElement[int | None]:
     """Return the id of the first blind audit with an exact number of a count's photo; NULL if there is none.
 
     Later audits do not count: only some photos get a second one, for example because the first answer looked wrong, so

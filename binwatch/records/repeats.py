@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Connection, Engine, Row, Select, and_, fun
 from sqlalchemy.orm import aliased
 
 from binwatch.records.audits import AuditAnswer
-from binwatch.records.draws import REASSIGN_AFTER, DrawnBin, draw, first_audit_of, first_blind_count_of
+from binwatch.records.draws import REASSIGN_AFTER, DrawnBin, draw, first_audit_of, first_blind_exact_audit_of
 from binwatch.records.engine import for_writing
 from binwatch.records.settle_bins import BinKey
 from binwatch.records.tables import Audit, AuditRepeat, Bin, Count, KnownAnswer
@@ -113,7 +113,7 @@ def _audited_by_others(auditor: str) -> Select[*tuple[object, ...]]:
         .outerjoin(KnownAnswer, _HAS_KNOWN_ANSWER)
         .where(
             _first_audit.auditor != auditor,
-            _first_audit.id == first_blind_count_of(_first_audit.count_id),
+            _first_audit.id == first_blind_exact_audit_of(_first_audit.count_id),
             _latest_count.predicted.is_not(None),
             KnownAnswer.key.is_(None),
             _not_audited_by(auditor),

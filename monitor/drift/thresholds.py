@@ -34,7 +34,11 @@ def jensen_shannon_threshold(reference_counts: tuple[int, ...], reference_size: 
     if level >= MIN_SIMULATED_LEVEL:
         return threshold
     degrees = len(reference_counts) - 1
-    return threshold * quantiles.chi_squared(level, degrees) / quantiles.chi_squared(MIN_SIMULATED_LEVEL, degrees)
+    return (
+        threshold
+        * quantiles.chi_squared_quantile(level, degrees)
+        / quantiles.chi_squared_quantile(MIN_SIMULATED_LEVEL, degrees)
+    )
 
 
 def round_down(size: int) -> int:
@@ -70,7 +74,7 @@ def kolmogorov_smirnov_threshold(reference_size: int, size: int, level: float) -
     Closed form for any distribution, with Stephens' correction for small samples (1970, JRSS B 32, 115).
     """
     root = np.sqrt(_effective_size(reference_size, size))
-    return float(quantiles.kolmogorov(level) / (root + 0.12 + 0.11 / root))
+    return float(quantiles.kolmogorov_quantile(level) / (root + 0.12 + 0.11 / root))
 
 
 def mean_shift_threshold(reference_size: int, size: int, axes: int, level: float) -> float:
@@ -80,7 +84,7 @@ def mean_shift_threshold(reference_size: int, size: int, axes: int, level: float
     normal for it (benchmarks/drift.py measures its false alarms).
     """
     degrees = reference_size - axes
-    t_squared = axes * (reference_size - 1) / degrees * quantiles.fisher(level, axes, degrees)
+    t_squared = axes * (reference_size - 1) / degrees * quantiles.f_quantile(level, axes, degrees)
     return float(np.sqrt(t_squared / _effective_size(reference_size, size)))
 
 

@@ -15,7 +15,7 @@ from binwatch.inventory.columns import ColumnNames
 from binwatch.inventory.known_answers import load_known_answers
 from binwatch.records.audits import AuditAnswer
 from binwatch.records.audits import add_audit as record
-from binwatch.records.draws import NothingToDraw, first_blind_count_of
+from binwatch.records.draws import NothingToDraw, first_blind_exact_audit_of
 from binwatch.records.repeats import next_bin_to_audit
 from binwatch.records.store import NewCount, Store
 from binwatch.records.tables import Audit, AuditDraw, AuditRepeat, Count, KnownAnswer
@@ -118,7 +118,9 @@ def test_estimates_keep_the_first_blind_count(engine: Engine) -> None:
     add_audit(engine, "bins", "a", 5, "Ben")
     with engine.connect() as connection:
         kept_ids = (
-            connection.execute(select(Audit.id).where(Audit.id == first_blind_count_of(Audit.count_id))).scalars().all()
+            connection.execute(select(Audit.id).where(Audit.id == first_blind_exact_audit_of(Audit.count_id)))
+            .scalars()
+            .all()
         )
     assert kept_ids == [first.id]
 

@@ -95,10 +95,10 @@ def test_optimisers_and_the_momentum_of_one_cycle(name: str, kind: str) -> None:
     chosen = create_optimiser(model, ["conv1.weight"], config)
     assert type(chosen).__name__ == kind
     scheduler = LrScheduler(chosen, config, 100)
-    scheduler.set(9)  # the peak
+    scheduler.set_learning_rates(9)  # the peak
     slow, fast = sorted({group["lr"] for group in chosen.param_groups})
     assert (slow, fast) == pytest.approx((0.1, 0.5))
     group = chosen.param_groups[0]
     assert (group["momentum"] if name == "sgd" else group["betas"][0]) == pytest.approx(0.85)
-    scheduler.set(100)
+    scheduler.set_learning_rates(100)
     assert (group["momentum"] if name == "sgd" else group["betas"][0]) == pytest.approx(0.9, abs=1e-4)

@@ -27,7 +27,7 @@ from worker.reconcile import unrecorded_pages
 from worker.sagemaker.nightly.results import Results
 from worker.sagemaker.nightly.run_paths import RunPaths
 from worker.sagemaker.serving.answers import Answer
-from worker.tasks import MAX_RETRIES, CountPhotos, ReadMetadata, as_json, parse_object
+from worker.tasks import MAX_FETCH_RETRIES, CountPhotos, ReadMetadata, as_json, parse_object
 
 PHOTO = jpeg(brightness_of(4))
 METADATA = b'{"EXPECTED_QUANTITY": 4}'
@@ -241,9 +241,9 @@ def test_persistent_fetch_failure_is_finally_recorded(
     use_proxy(Proxy(key, PHOTO, get))
     (item,) = reconcile(counting, settings)
     with pytest.raises(Retry):
-        run(settings, task(counting, None, 0.01), MAX_RETRIES - 1, item)
+        run(settings, task(counting, None, 0.01), MAX_FETCH_RETRIES - 1, item)
     assert reasons(counting.database) == {}
-    run(settings, task(counting, None, 0.01), MAX_RETRIES, item)
+    run(settings, task(counting, None, 0.01), MAX_FETCH_RETRIES, item)
     assert reasons(counting.database) == {key: ["fetch_failed"]}
     assert reconcile(counting, settings) == []
 

@@ -17,7 +17,7 @@ from testing.services.s3 import S3
 from worker.brokers.base import QueueError
 from worker.brokers.choice import choose_queues
 from worker.brokers.sqs.queues import queue_arn, queue_url, sqs_client
-from worker.provisioning import make_bucket, make_queues, migrate_records, send_events
+from worker.provisioning import enable_event_notifications, make_bucket, make_queues, migrate_records
 
 
 @pytest.fixture
@@ -86,10 +86,16 @@ def _keys(client: Any, url: str) -> list[str]:
 def test_bucket_sends_its_events(settings: Settings, s3: S3) -> None:
     client = sqs_client(settings)
     choose_queues(settings).create()
-    assert send_events(settings) == f"bucket {s3.bucket!r} now sends its events to queue {settings.event_queue!r}"
+    assert (
+        enable_event_notifications(settings)
+        == f"bucket {s3.bucket!r} now sends its events to queue {settings.event_queue!r}"
+    )
     s3.put("a.jpg", b"a")
     assert _keys(client, queue_url(client, settings.event_queue)) == ["a.jpg"]
-    assert send_events(settings) == f"bucket {s3.bucket!r} already sends its events to queue {settings.event_queue!r}"
+    assert (
+        enable_event_notifications(settings)
+        == f"bucket {s3.bucket!r} already sends its events to queue {settings.event_queue!r}"
+    )
     (queue,) = s3.client.get_bucket_notification_configuration(Bucket=s3.bucket)["QueueConfigurations"]
     assert queue["Events"] == ["s3:ObjectCreated:*", "s3:ObjectRestore:Completed"]
 
@@ -107,7 +113,7 @@ def test_existing_configuration_of_bucket_and_queue_stays(settings: Settings, s3
     policy = {"Version": "2012-10-17", "Statement": statement}
     client.set_queue_attributes(QueueUrl=url, Attributes={"Policy": json.dumps(policy)})
     for _ in range(2):
-        send_events(settings)
+        enable_event_notifications(settings)
     queues = s3.client.get_bucket_notification_configuration(Bucket=s3.bucket)["QueueConfigurations"]
     assert [queue["QueueArn"] for queue in queues] == [other["QueueArn"], arn]
     text = client.get_queue_attributes(QueueUrl=url, AttributeNames=["Policy"])["Attributes"]["Policy"]
@@ -122,12 +128,12 @@ def test_existing_configuration_of_bucket_and_queue_stays(settings: Settings, s3
 
 def test_events_need_a_queue_on_sqs_and_a_bucket(settings: Settings) -> None:
     with pytest.raises(QueueError, match="does not exist; create it with: python -m worker setup"):
-        send_events(settings)
+        enable_event_notifications(settings)
     choose_queues(settings).create()
     with pytest.raises(ObjectsError, match="bucket 'nowhere-at-all' does not exist"):
-        send_events(settings.model_copy(update={"bucket": "nowhere-at-all"}))
+        enable_event_notifications(settings.model_copy(update={"bucket": "nowhere-at-all"}))
     with pytest.raises(SettingsError, match=r"for BINWATCH_EVENT_SOURCE=sqs.*docs/servers\.md"):
-        send_events(
+        enable_event_notifications(
             settings.model_copy(update={"event_source": EventSource.RABBITMQ, "broker_url": SecretStr("amqp://")})
         )
 

@@ -23,7 +23,7 @@ class LrScheduler:
         self._config = config
         self._steps = steps
 
-    def set(self, step: int) -> None:
+    def set_learning_rates(self, step: int) -> None:
         """Set the learning rate of every group for `step`, and with one-cycle the momentum."""
         config = self._config
         factor = lr_factor(step, self._steps, config.warmup, config.schedule)

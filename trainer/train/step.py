@@ -63,7 +63,7 @@ class TrainStep:
         The step's loss is the mean over the photos of all micro-batches and processes. A process's loss is the sum over
         its own photos, divided by the number of all photos, so the processes' losses add up to the step's loss.
         """
-        self.scheduler.set(step)
+        self.scheduler.set_learning_rates(step)
         total = torch.zeros((), device=self._config.device)
         for micro_step, batch in enumerate(micro_batches, start=1):
             with self.timer(Stage.TRANSFER):
