@@ -64,7 +64,7 @@ def fit(
 
     `saved` is the checkpoint to resume (see `load_run`). `cache` is the folder of stored features, which several runs
     may share; by default it is in `folder`. `on_epoch_end` is called with each epoch's row of the log, and may end the
-    run by an exception. With several processes (`context`), each calls `fit`, and the main one writes the files.
+    run by raising an exception. With several processes (`context`), each calls `fit`, and the main one writes the files.
     """
     if context is SINGLE_PROCESS and (size := from_environment().world_size) > 1:
         raise ConfigError(f"torchrun started {size} processes, and this command runs in one; fit can run in several")
