@@ -110,7 +110,7 @@ class Container:
 
 
 class Containers:
-    """Running containers by model archive and environment. Jobs share them, while SageMaker starts some for each job."""
+    """Running containers by model archive and environment. Jobs share them; SageMaker starts its own for each job."""
 
     def __init__(self, root: Path) -> None:
         self._root = root

@@ -16,9 +16,9 @@ SPLIT_FOLDERS = {
     "validation": Split.VALIDATION,
     "test": Split.TEST,
 }
-"""Names of split folders, in any case."""
+"""Names of split folders, in lower case. Upper and lower case are not distinguished."""
 MAX_QUANTITY_DIGITS = 6
-"""Maximum number of digits of a quantity folder: eight digits are rather a date."""
+"""Maximum number of digits of a quantity folder: eight digits are more likely a date."""
 
 
 @dataclass(frozen=True, slots=True)

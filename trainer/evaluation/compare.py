@@ -91,7 +91,7 @@ def compare(
 def compare_files(
     candidate: Path, current: Path, changes: dict[str, Any], display: Display, split: Split | None = Split.TEST
 ) -> ModelComparison:
-    """Compare two bundles or checkpoints. They are named by their paths, because all runs use the same checkpoint names.
+    """Compare two bundles or checkpoints. Their paths are their names, because all runs use the same checkpoint names.
 
     `changes` replace options of the candidate's data set ("photos", …).
     """

@@ -299,7 +299,7 @@ def _data_config(path: Path, saved: dict[str, Any], changes: dict[str, Any]) -> 
 
 
 def _without_lost_index(saved: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """Return `changes`; they also unset the index if that of `saved` is lost and the new photos are in quantity folders."""
+    """Return `changes`, without an index if that of `saved` is lost and the new photos are in quantity folders."""
     index = saved.get("index")
     index_lost = "photos" in changes and "index" not in changes and not (index and Path(index).exists())
     if index_lost and folders.has_quantity_folders(Path(changes["photos"])):

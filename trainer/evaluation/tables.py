@@ -71,7 +71,7 @@ def _format_items(estimate: Estimate | None) -> str:
 
 
 def model_table(cards: list[Card], current: CurrentModel | None) -> Table:
-    """Show one row per model; the current one is marked. Versions are never truncated, because other commands need them."""
+    """Show one row per model; the current one is marked. Versions are never cut short: other commands need them."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in ("", "version", "created", "architecture", "variants", "accuracy on test, %"):
         table.add_column(heading, no_wrap=heading in ("version", "created"), overflow="fold")

@@ -20,7 +20,7 @@ Floats = npt.NDArray[np.floating]
 
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
 PRIOR_WEIGHT = 10.0
-"""Weight of the prior for T = 1, in photos. Without it, the loss has no minimum if a few photos are all counted right."""
+"""Weight of the prior for T = 1, in photos. Without it, the loss has no minimum if all photos are counted right."""
 MIN_RELIABLE_PHOTOS = 100
 """Minimum number of photos for a reliable temperature. With fewer, the card gets a note."""
 SEARCH_STEPS = 60

@@ -64,7 +64,7 @@ def add_self_check(folder: Path) -> Card:
 
 
 def outputs_of(bundle: Bundle, photos: Path, index: Path | None, split: Split | None, display: Display) -> ModelOutputs:
-    """Run a bundle's first variant on the photos of `split`; None means all photos. Raises DataError if there are none."""
+    """Run a bundle's first variant on the photos of `split` (None: all photos). Raises DataError if there are none."""
     config = bundle_data(bundle, {"photos": photos} | ({"index": index} if index else {}))
     if split is None:
         config = config.model_copy(update={"split_column": ""})

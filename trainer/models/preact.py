@@ -52,7 +52,7 @@ class Block(nn.Module):
 
 
 def stochastic_depth(branch: Tensor, drop: float) -> Tensor:
-    """Set a residual branch, (batch, channels, h, w), to 0 for each photo with probability `drop`, and scale up the rest."""
+    """Set a residual branch, (batch, channels, h, w), to 0 for each photo with probability `drop`; scale up others."""
     keep = torch.rand(branch.shape[0], 1, 1, 1, device=branch.device) >= drop
     return branch * (keep / (1.0 - drop)).to(branch.dtype)
 

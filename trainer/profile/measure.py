@@ -111,9 +111,9 @@ class Profile:
 def profile(
     config: Config, display: Display, *, seconds: float = 15.0, context: DistributedContext = SINGLE_PROCESS
 ) -> Profile:
-    """Measure reading alone, the network alone, and training, for about `seconds` each (half for each number of readers).
+    """Measure reading alone, the network alone, and training, for about `seconds` each.
 
-    Keeps no files. Raises the same errors as `fit`.
+    Reading is measured for half as long, with each number of readers. Keeps no files. Raises the same errors as `fit`.
     """
     config = config.model_copy(update={"train": devices.resolve(config.train, display, context)})
     devices.set_up(config.train, context)

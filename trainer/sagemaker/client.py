@@ -22,7 +22,7 @@ class Aws:
         self.serving_environment = container_environment(
             settings, "region", "bucket", "models_prefix", "nightly_prefix", "serve_prefixes"
         )
-        """Environment variables of a serving container: the region, the bucket, and the S3 prefixes that it may read."""
+        """Environment variables of a serving container: region, bucket, and the S3 prefixes from which it may read."""
         self._sagemaker_url = settings.sagemaker.endpoint_url
 
     @cached_property

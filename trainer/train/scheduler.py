@@ -1,4 +1,4 @@
-"""Schedules of the learning rate and of one-cycle's momentum. They depend only on the step, so resuming needs no state."""
+"""Schedules of the learning rate and of one-cycle's momentum. They depend only on the step: resuming needs no state."""
 
 from __future__ import annotations
 
