@@ -1,4 +1,4 @@
-"""`pipeline`: prepare → fit → evaluate → export → compare and promote. Continues an interrupted run at the same step."""
+"""`pipeline`: prepare → fit → evaluate → export → compare and promote. Resumes an interrupted run at the same step."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from trainer.distributed.context import SINGLE_PROCESS, DistributedContext
 from trainer.errors import DataError
 
 MAX_KEYS_IN_ERROR = 5
-"""Maximum number of keys that an error message lists. For the others, it gives their number."""
+"""Maximum number of keys that an error message lists. It gives only the number of the rest."""
 DIGEST_LENGTH = 32
 """Number of hexadecimal digits of a file's digest that are kept."""
 MIN_CLASSES = 2

@@ -16,7 +16,7 @@ SPLIT_FOLDERS = {
     "validation": Split.VALIDATION,
     "test": Split.TEST,
 }
-"""Names of split folders, in lower case. Upper and lower case are not distinguished."""
+"""Names of split folders, in lower case. Case is ignored."""
 MAX_QUANTITY_DIGITS = 6
 """Maximum number of digits of a quantity folder: eight digits are more likely a date."""
 

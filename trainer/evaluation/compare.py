@@ -31,7 +31,7 @@ class ModelComparison:
     difference: dict[str, Estimate]
     """Metric's name → the candidate's value minus the current model's."""
     untested: tuple[int, ...] = ()
-    """Classes that only the current model can predict and that no photo shows, so that losing them is not measured."""
+    """Classes that only the current model can predict and that no photo shows, so errors on them are not measured."""
     photos: str = "test photos"
     identical: bool = False
     """Whether both models give every photo the same probabilities."""

@@ -100,7 +100,7 @@ class Exporter:
         logits = torch_logits(self.model, validation, config, display)
         self.scaling = fit_scaling(saved, logits, validation.labels)
         self.expected = softmax(logits, self.scaling.temperature, self.scaling.shift)
-        """The network's distributions for the validation photos. Those of each file must match them."""
+        """The network's distributions for the validation photos, with which those of each file are compared."""
 
     def write(self, folder: Path, precisions: Sequence[Precision]) -> dict[Precision, Path]:
         """Write unchecked ONNX files into `folder`. fp32 is always written, because the others are made from it."""

@@ -1,7 +1,7 @@
 """The calibration of p-values: a model's probabilities of the true counts, on photos that nothing was fitted to.
 
-Test photos are used. Epoch and temperature were chosen with the validation photos, so on these the model
-looks a little better than it is.
+Test photos are used. Epoch and temperature were chosen with the validation photos, so on these the model looks a
+little better than it is.
 """
 
 from __future__ import annotations

@@ -42,9 +42,9 @@ def promote(
 ) -> Decision:
     """Promote `model` (a bundle's folder, or a published version) if it is better than the model in use.
 
-    `initial` is the folder of the model that workers use until one is promoted. The first promoted model must beat it.
-    It is then published, too, so that `rollback` can return to it. Without `initial`, the first model has nothing to
-    beat. `force` promotes even a model that is not better, with a note in its card. `show` is called with the
+    `initial` is the folder of the model that workers use until one is promoted. The first promoted model must beat
+    that model, which is then published, too, so that `rollback` can return to it. Without `initial`, the first promoted
+    model has nothing to beat. `force` promotes even a model that is not better, with a note in its card. `show` is called with the
     comparison. Raises PromotionError if the model is not better or cannot be promoted, and PromotionConflictError if
     another model was promoted in the meantime.
     """
@@ -124,7 +124,7 @@ def _put_in_use(candidate: Bundle, registry: Registry, before: CurrentModel | No
         version=decision.version, promoted=_now(), previous=decision.replaced, forced=decision.forced
     )
     registry.set_current(current, before)
-    if decision.forced and decision.comparison:  # only after the promotion, which may have failed
+    if decision.forced and decision.comparison:  # noted only after the promotion, which may fail
         registry.annotate(
             decision.version, f"Promoted by --force on {_now():%Y-%m-%d}: {decision.comparison.verdict()}."
         )

@@ -77,7 +77,7 @@ class Layout:
             raise ConfigError(f"resourceconfig.json: {error.errors()[0]['msg']}: {content}") from error
 
     def changes(self) -> dict[str, Any]:
-        """Read the hyperparameters as changes of the configuration ("train.epochs" → 3), from values that are text.
+        """Read the hyperparameters as changes of the configuration ("train.epochs" → 3). In the file, they are text.
 
         SageMaker's own, such as a tuning job's objective, start with an underscore or `sagemaker_` and are ignored.
         """

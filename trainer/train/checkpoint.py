@@ -1,4 +1,4 @@
-"""Checkpoints: weights and the whole configuration, written atomically and read without pickle."""
+"""Checkpoints: weights and the whole configuration, written atomically. Reading them cannot run pickled code."""
 
 from __future__ import annotations
 

@@ -130,7 +130,7 @@ class TrainingRun:
         logits = class_logits(self.context.all_gather_rows(shard_logits))
         labels = classes_of(self.context.all_gather_rows(self.validation.quantities))
         error = (logits.argmax(dim=1) - labels).float()
-        # The loss of a class that the model cannot predict is not meaningful (see MASKED_LOGIT), so it is left out.
+        # The loss of a class that the model cannot predict is meaningless (see MASKED_LOGIT), so it is left out.
         learned = torch.isin(labels, torch.tensor(self.model.class_mask.classes))
         return {
             "val_loss": float(functional.cross_entropy(logits[learned], labels[learned])),

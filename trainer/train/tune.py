@@ -34,7 +34,7 @@ CONFIG_ATTR = "config"
 DATA_ATTR, OPTIONS_ATTR = "data", "options"
 """Attributes of a study: digests of its photos and labels, and the options that all trials have in common."""
 IGNORED_OPTIONS: Any = {"data": {"photos", "index"}, "train": {"device", "threads", "readers", "tensorboard"}}
-"""Options that may change during a study: they do not affect accuracy. Of photos and index, the contents count."""
+"""Options that may change during a study: they do not affect accuracy. Photos and index may move, but not change."""
 FINISHED_STATES = (TrialState.COMPLETE, TrialState.PRUNED)
 """States of the trials that count towards the number of trials."""
 
