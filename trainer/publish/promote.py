@@ -44,9 +44,9 @@ def promote(
 
     `initial` is the folder of the model that workers use until one is promoted. The first promoted model must beat
     that model, which is then published, too, so that `rollback` can return to it. Without `initial`, the first promoted
-    model has nothing to beat. `force` promotes even a model that is not better, with a note in its card. `show` is called with the
-    comparison. Raises PromotionError if the model is not better or cannot be promoted, and PromotionConflictError if
-    another model was promoted in the meantime.
+    model has nothing to beat. `force` promotes even a model that is not better, with a note in its card. `show` is
+    called with the comparison. Raises PromotionError if the model is not better or cannot be promoted, and
+    PromotionConflictError if another model was promoted in the meantime.
     """
     with TemporaryDirectory(prefix="binwatch-models-") as temporary:
         cache = Path(temporary)
