@@ -1,1 +1,1 @@
-"""Real servers and inputs that tests and benchmarks share, so that they need not import each other."""
+"""Servers and inputs that tests and benchmarks share, so that they need not import each other."""

@@ -107,7 +107,7 @@ def brightness_of(predicted: int, highest: int = MAX_EXACT_COUNT) -> int:
 
 
 def probabilities_of(brightness: float, highest: int = MAX_EXACT_COUNT) -> list[float]:
-    """The probabilities that the model must give to a photo of this mean brightness."""
+    """The probabilities that the model must give for a photo of this mean brightness."""
     num_classes = highest + 2
     logits = -8.0 * (brightness * num_classes / 256 - np.arange(num_classes) - 0.5) ** 2
     weights = np.exp(logits - logits.max())

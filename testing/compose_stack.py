@@ -50,14 +50,14 @@ class Stack:
             "DATA_GID": str(os.getgid() or 1000),
             "BINWATCH_VERSION": "test",
             "BINWATCH_SAGEMAKER_ROLE": "arn:aws:iam::123456789012:role/tests",
-            # Reconcile finds photos whose events were lost in an outage within seconds instead of minutes.
+            # Within seconds instead of minutes, reconcile then finds photos whose events were lost in an outage.
             "BINWATCH_RECONCILE_MINUTES": "0.1",
             "BINWATCH_RECONCILE_GRACE_S": "5",
         } | {name: str(port) for name, port in ports.items()}
         (folder / ".env").write_text("".join(f"{name}={value}\n" for name, value in self.settings.items()))
 
     def compose(self, *arguments: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
-        """Run Docker Compose and capture its output, which is shown if `check` is set and it fails."""
+        """Run Docker Compose and capture its output. With `check`, a failure raises AssertionError with the output."""
         options = ["-p", self.name, "--env-file", str(self.folder / ".env")]
         return run([str(ROOT / "deploy/compose/compose"), *options, *arguments], check=check, **environment)
 
@@ -138,7 +138,7 @@ class Stack:
         return samples
 
     def crash(self, service: str) -> None:
-        """Kill all processes from inside the container: after `docker kill` it would not be restarted."""
+        """Kill all processes from inside the container, because Docker does not restart it after `docker kill`."""
         run(["docker", "exec", self.container(service)["Id"], "sh", "-c", "kill -9 -1"], check=False)
 
 

@@ -3,7 +3,7 @@
 As in SageMaker, the model archive is unpacked, the process gets SageMaker's environment, and /ping must succeed before
 a deadline, with a time-out of two seconds for each attempt. Each photo of the manifest is one request, with a size
 limit and retries, and MaxConcurrentTransforms are in flight. Each answer becomes a `.out` object. If a photo gets no
-answer, the job is marked as Failed, but the other photos are still sent.
+successful answer, the job is marked as Failed, but the other photos are still sent.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Faults:
 
     before_photo: Callable[[str], object] = lambda key: None
     max_requests: int | None = None
-    """The job fails after this number of requests."""
+    """After this number of requests, all other photos fail, as if the instance were gone."""
     truncated: frozenset[str] = frozenset()
     """Keys for which only half of the answer is written."""
     status: str | None = None
@@ -110,7 +110,7 @@ class Container:
 
 
 class Containers:
-    """Running containers by model archive and environment, which jobs share, although SageMaker starts one for each."""
+    """Running containers by model archive and environment. Jobs share them; SageMaker starts its own for each job."""
 
     def __init__(self, root: Path) -> None:
         self._root = root

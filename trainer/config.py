@@ -158,7 +158,8 @@ class TrainConfig(Section):
     channels_last: bool = Field(False, description="memory layout that convolutions on GPUs prefer")
     compile: bool = Field(False, description="use torch.compile: slow start, needs a C++ compiler; see profile")
     tensorboard: bool = Field(False, description="also write TensorBoard files into the run's folder")
-    # Not auto: only CPU runs are reproducible bit for bit, and a GPU needs another precision and batch size.
+    # The default is not auto: only CPU runs are reproducible bit for bit, and a GPU needs another precision and batch
+    # size.
     device: str = Field(
         "cpu",
         pattern=r"^(auto|cpu|cuda(:\d+)?)$",
@@ -213,11 +214,11 @@ class Mistake:
     text: str
     """The error message."""
     option: str
-    """Name of the option. For an unknown option, the existing option with the closest name."""
+    """Name of the option. For an unknown option, the existing option with the closest name, if one is close."""
 
 
 def first_mistake(error: ValidationError, schema: type[BaseModel]) -> Mistake:
-    """Describe the first error. For an unknown option, suggest the closest option of `schema`."""
+    """Describe the first error. For an unknown option, suggest the closest option of `schema`, if any."""
     first = error.errors(include_url=False)[0]
     name = ".".join(str(part) for part in first["loc"])
     if first["type"] != "extra_forbidden":
@@ -231,13 +232,13 @@ def first_mistake(error: ValidationError, schema: type[BaseModel]) -> Mistake:
 
 
 class IntLiteral(int):
-    """An integer that keeps its source `text`, because `1_0` is not 10 as the value of a string option."""
+    """An integer that keeps its source `text`, because the value `1_0` of a string option is not `10`."""
 
     text: str
 
 
 class FloatLiteral(float):
-    """A float that keeps its source `text`, because `1.10` is not 1.1 as a version."""
+    """A float that keeps its source `text`, because the version `1.10` is not `1.1`."""
 
     text: str
 
@@ -257,7 +258,7 @@ def _parse_value(text: str) -> Any:
         return text
     if isinstance(value, bool | str | list | dict):
         return value
-    if not isinstance(value, int | float):  # for example a date: no option has this type, but a version may look so
+    if not isinstance(value, int | float):  # such as a date: no option is one, but a version may look like one
         return text.strip()
     literal = FloatLiteral(value) if isinstance(value, float) else IntLiteral(value)
     literal.text = text.strip()
@@ -265,14 +266,14 @@ def _parse_value(text: str) -> Any:
 
 
 def source_text(value: Any) -> str:
-    """The text from which `parse_assignment` parsed `value`."""
+    """Return the source text of a number from `parse_assignment`, or any other value as a string."""
     return str(getattr(value, "text", value))
 
 
 def apply_changes(tables: dict[str, Any], changes: dict[str, Any], schema: type[BaseModel]) -> dict[str, Any]:
     """Apply `changes` to the tables of a file, in place: "train.epochs" → 3 sets `epochs` in the table `train`.
 
-    Returns `tables`. `schema` decides whether an option is a string, which gets the source text of a number.
+    Returns `tables`. If an option is a string or a path in `schema`, a number becomes its source text again.
     """
     for name, value in changes.items():
         section, _, option = name.partition(".")

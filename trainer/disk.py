@@ -1,4 +1,4 @@
-"""Atomic file writes, locks of folders, and checks of the free disk space before long work."""
+"""Atomic file writes, folder locks, and checks of free disk space before long work."""
 
 from __future__ import annotations
 

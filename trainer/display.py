@@ -33,7 +33,7 @@ class Display:
     def track(
         self, items: Iterable[Item], photos: int, what: str, size: Callable[[Item], int] = lambda _: 1
     ) -> Iterator[Item]:
-        """Yield `items` and show a progress bar up to `photos`; `size` returns the number of photos of an item."""
+        """Yield `items` and show a progress bar of `photos` in total; `size` returns the photos in an item."""
         with self._progress() as progress:
             task = progress.add_task(what, total=photos)
             for item in items:
@@ -45,7 +45,7 @@ class Display:
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def warn(self, text: str) -> None:
-        """Print a warning, once. Steps of a pipeline and trials of a study would repeat warnings about photos."""
+        """Print a warning only once: steps of a pipeline and trials of a study would repeat those about photos."""
         if text in self._warned:
             return
         self._warned.add(text)
@@ -63,5 +63,5 @@ class Display:
 
 
 def silent_display() -> Display:
-    """Create a display without output, for all processes of a run except the main one."""
+    """Create a display without output, for parallel trials and for the processes of a run other than the main one."""
     return Display(Console(stderr=True, quiet=True))

@@ -14,7 +14,7 @@ class DataError(BinwatchError):
 
 
 class PrepareError(BinwatchError):
-    """Photos cannot be fetched or written. Stored photos are complete; running the same command again continues."""
+    """Photos cannot be fetched or written. Stored photos are complete; the same command continues."""
 
 
 class DiskError(BinwatchError):
@@ -26,7 +26,7 @@ class WeightsError(BinwatchError):
 
 
 class CheckpointError(BinwatchError):
-    """A checkpoint is missing, damaged or of another configuration."""
+    """A checkpoint is missing, damaged, cannot be written, or does not belong to this run."""
 
 
 class DivergedError(BinwatchError):
@@ -38,7 +38,7 @@ class RankError(BinwatchError):
 
 
 class TuneError(BinwatchError):
-    """A hyperparameter search was interrupted. Finished trials are stored; running the same command again continues."""
+    """A hyperparameter search was interrupted. Finished trials are stored; the same command continues."""
 
 
 class ExportError(BinwatchError):
@@ -46,4 +46,4 @@ class ExportError(BinwatchError):
 
 
 class PromotionError(BinwatchError):
-    """A model cannot be promoted: it is not better than the model in use, or a rollback has no previous model."""
+    """A model cannot be promoted, for example because it is not better, or there is nothing to roll back to."""

@@ -1,4 +1,4 @@
-"""`pipeline`: prepare → fit → evaluate → export → compare and promote. Continues an interrupted run at its step."""
+"""`pipeline`: prepare → fit → evaluate → export → compare and promote. Resumes an interrupted run at the same step."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ class Pipeline:
                 " --again"
             )
         run.run_once("fit", lambda: self._fit(run.folder), self._display)
-        shutil.rmtree(run.folder / FEATURES_FOLDER, ignore_errors=True)  # gigabytes, which the next run cannot use
+        shutil.rmtree(run.folder / FEATURES_FOLDER, ignore_errors=True)  # gigabytes that the next run cannot use
         run.run_once("evaluate", lambda: self._evaluate(run.folder), self._display)
         run.run_once("export", lambda: self._export(run.folder), self._display)
         outcome = self._promote(run.folder)
@@ -187,7 +187,7 @@ class Pipeline:
         export(folder / BEST_CHECKPOINT, folder / BUNDLE, options, {}, self._display)
 
     def _promote(self, folder: Path) -> PipelineOutcome:
-        """Promote the model if it is better. A worse model is not an error, so that cron does not send a mail."""
+        """Promote the model if it is better. A worse model is not an error, so cron sends no mail."""
         version = f"{self._config.model.architecture}-{folder.name}"
         current = self._registry.current()
         if current and current.version == version:  # the run was interrupted after the promotion
@@ -210,7 +210,7 @@ class Pipeline:
 
 
 def read_pipeline(file: Path) -> PipelineConfig:
-    """Read the configuration of all steps. Raises ConfigError, which names the wrong option."""
+    """Read the configuration of all steps. Raises ConfigError, which names the invalid option."""
     try:
         return PipelineConfig.model_validate(read_toml(file))
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""Validates requests against the AWS service model, limits included, which neither botocore nor moto does.
+"""Validates requests against the AWS service model, including its limits, which botocore and moto do not check.
 
 botocore rejects unknown and missing members. Only AWS itself rejects a name that is too long, a number that is out of
 range, or a value that is not in the enumeration.

@@ -28,11 +28,11 @@ class FaultyS3(LoopbackServer):
         self.answer(handler)
 
     def hang(self, _: BaseHTTPRequestHandler) -> None:
-        """Send nothing until the test is over."""
+        """Send nothing until the test is over, or for 30 seconds."""
         self.ended.wait(30)
 
     def hang_within_the_body(self, handler: BaseHTTPRequestHandler) -> None:
-        """Promise 1,000 bytes, send 10, and then nothing until the test is over."""
+        """Promise 1,000 bytes, send 10, and then hang."""
         send_headers(handler, 1000)
         handler.wfile.write(b"x" * 10)
         handler.wfile.flush()

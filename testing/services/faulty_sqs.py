@@ -54,7 +54,7 @@ class FaultySqs(LoopbackServer):
 
     @property
     def remaining_faults(self) -> int:
-        """Number of faults that are not used up."""
+        """Number of faults that are still to come."""
         with self._lock:
             return len(self._faults)
 

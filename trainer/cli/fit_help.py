@@ -27,7 +27,7 @@ def options() -> Iterator[tuple[str, FieldInfo]]:
 
 
 def format_default(value: object) -> str:
-    """Format a default as TOML, or as "empty", "none" or "required" if it has no value."""
+    """Format a default as --set accepts it, or as "empty", "none" or "required" if there is none."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int | float | str):

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 Command = TypeVar("Command", bound=Callable[..., None])
 
 BOUNDS = (("min", "ge"), ("max", "le"))
-"""Pairs of typer's and pydantic's name of a bound. With these, typer checks the bounds itself."""
+"""Names of each bound in typer and in pydantic, so that typer checks the bounds itself."""
 
 
 def with_options_of(table: type[BaseModel], flags: Mapping[str, str]) -> Callable[[Command], Command]:

@@ -14,7 +14,7 @@ from trainer.config import AugmentConfig
 
 @dataclass(frozen=True, slots=True)
 class AugmentParams:
-    """Random augmentation parameters of a batch. They are drawn on the CPU: a seed gives the same on any device."""
+    """Random augmentation parameters of a batch, drawn on the CPU, so that a seed gives the same ones on any device."""
 
     affine: Tensor
     """Affine map from output to input positions, both in -1 to 1, float (photos, 2, 3)."""
@@ -37,7 +37,7 @@ def augments_on_device(config: AugmentConfig, device: str) -> bool:
 
 
 def sample_params(count: int, config: AugmentConfig, random: torch.Generator) -> AugmentParams:
-    """Draw parameters for `count` photos. Zoom only shrinks photos, so that items stay in the frame."""
+    """Draw parameters for `count` photos. Zoom only shrinks photos, because enlarging them would cut off items."""
     return AugmentParams(
         affine=_affine(count, config, random),
         brightness=1 + config.brightness * _uniform(count, random),
@@ -58,7 +58,7 @@ def augment(photos: Tensor, params: AugmentParams) -> Tensor:
 
 
 def _affine(count: int, config: AugmentConfig, random: torch.Generator) -> Tensor:
-    scale = 1 + config.zoom * torch.rand(count, 2, generator=random)  # above 1 samples beyond the frame: shrinks
+    scale = 1 + config.zoom * torch.rand(count, 2, generator=random)  # above 1 shrinks: samples beyond the frame
     angle = math.radians(config.rotate) * _uniform(count, random)
     shift = 2 * config.shift * _uniform(count, random, 2)
     mirror = 1 - 2 * (torch.rand(count, generator=random) < 0.5).float() * config.flip

@@ -14,7 +14,7 @@ SUFFIX = ".json"
 
 
 def read_class_list(file: Path) -> dict[str, int]:
-    """Read key → quantity, in the order of the list. Raises DataError, also if a key is listed with two quantities."""
+    """Read key → quantity, in the order of the list. Raises DataError, for example if a key has two quantities."""
     try:
         names_by_quantity = json.loads(file.read_text(encoding="utf-8-sig"))
         pairs = [(key_of(name), quantity) for quantity, names in names_by_quantity.items() for name in names]
@@ -37,5 +37,5 @@ def read_class_list(file: Path) -> dict[str, int]:
 
 
 def key_of(name: str) -> str:
-    """Return the key of a photo or metadata file. Any other name, including its dots, is taken as a key."""
+    """Return the key of a photo or metadata file. For any other path, it is the last part, dots included."""
     return bin_of_key(name) if kind_of(name) is not ObjectKind.OTHER else normalise_bin_id(PurePosixPath(name).name)

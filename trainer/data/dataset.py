@@ -21,7 +21,7 @@ from trainer.distributed.context import SINGLE_PROCESS, DistributedContext
 from trainer.errors import DataError
 
 MAX_KEYS_IN_ERROR = 5
-"""Maximum number of keys that an error message lists; it gives the number of the others."""
+"""Maximum number of keys that an error message lists. It gives only the number of the rest."""
 DIGEST_LENGTH = 32
 """Number of hexadecimal digits of a file's digest that are kept."""
 MIN_CLASSES = 2
@@ -37,7 +37,7 @@ class PhotoSet:
     size: int = image.INPUT_SIZE
     """Side of a decoded photo, in pixels."""
     jpeg_quality: int | None = None
-    """See DataConfig."""
+    """See DataConfig; None for original photos."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -71,7 +71,7 @@ class PhotoSet:
         for key in (self.rows[position].key for position in positions):
             try:
                 decoded.append(self.decode(key))
-            except (PhotoError, OSError) as error:  # the check before training decoded it
+            except (PhotoError, OSError) as error:  # it could be decoded when all photos were checked
                 raise DataError(f"photo {key} can no longer be read: {error}") from error
         return np.stack(decoded)
 
@@ -141,8 +141,8 @@ def load_dataset(
 ) -> DataSet:
     """Read the index and the photos, leave out photos that cannot be decoded, and split the others.
 
-    Each process decodes its shard of the photos. Raises DataError if no photo is left, if the training photos show only
-    one class, or if the processes have different photos.
+    Each process decodes its shard of the photos. Raises DataError if a split has no photos, if the training photos show
+    only one class, or if the processes have different photos.
     """
     photos, missing = find_photos(config, context)
     _check_classes(config, _split_photos(photos))  # before decoding, which takes minutes

@@ -16,9 +16,9 @@ SPLIT_FOLDERS = {
     "validation": Split.VALIDATION,
     "test": Split.TEST,
 }
-"""Names of split folders; upper and lower case are the same."""
+"""Names of split folders, in lower case. Case is ignored."""
 MAX_QUANTITY_DIGITS = 6
-"""Maximum number of digits of a quantity folder: eight digits are a date."""
+"""Maximum number of digits of a quantity folder: eight digits are more likely a date."""
 
 
 @dataclass(frozen=True, slots=True)

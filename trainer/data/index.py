@@ -23,7 +23,7 @@ from trainer.errors import DataError
 MAX_COLUMNS_IN_ERROR = 20
 """Maximum number of columns that an error message lists."""
 MAX_QUANTITY = 1_000_000
-"""Maximum number of items in a label: a number of twelve digits is an article number in the wrong column."""
+"""Maximum number of items in a label: twelve digits are more likely an article number in the wrong column."""
 
 
 @dataclass(frozen=True, slots=True)

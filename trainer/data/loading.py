@@ -1,4 +1,4 @@
-"""Reading of a data set, with a progress bar and with warnings about flaws in the data."""
+"""Reads a data set with a progress bar, and warns about flaws in the data."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def warn_about_absent_classes(config: DataConfig, data: DataSet, display: Displa
 def report_left_out(
     config: DataConfig, missing: Sequence[str], unreadable: Mapping[str, str], display: Display
 ) -> None:
-    """Print which photos of the index are left out, and why."""
+    """Print which photos cannot be decoded, and why, and how many photos of the index are missing."""
     for key, reason in unreadable.items():
         display.say(f"left out: {key}: {reason}")
     if missing:

@@ -20,8 +20,8 @@ class Sampler:
     """Divides the photos of an epoch evenly into steps, each step into micro-batches, and each of these into shards.
 
     All photos are used. Sizes differ by at most one photo and are at least MIN_BATCH_SIZE if there are enough photos;
-    for this, a batch size of two or three may result in up to four photos. The photos of a step depend only on the
-    maximum number of photos per step, not on how a step is divided into micro-batches and shards.
+    for this, a batch may have up to four photos even if `batch_size` is two or three. The photos of a step depend only
+    on the maximum number of photos per step, not on how a step is divided into micro-batches and shards.
     """
 
     photos: int

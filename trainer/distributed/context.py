@@ -31,7 +31,7 @@ RENDEZVOUS_TIMEOUT = timedelta(minutes=10)
 """Time limit for all processes to connect: the machines of a cluster may boot at different times."""
 COLLECTIVE_TIMEOUT = timedelta(hours=12)
 """Time limit of a collective operation. It is long because one process may compute features for hours while the others
-wait. A process that ends is detected without it."""
+wait. The end of a process is detected without waiting for it."""
 FIRST_FAILURE_KEY = "failed"
 """Store key for the rank of the first process that fails, so that only this process prints an error."""
 NEVER_SET_KEY = "never"
@@ -128,7 +128,7 @@ SINGLE_PROCESS = DistributedContext()
 
 
 def from_environment() -> DistributedContext:
-    """Return the context from the environment variables. Raises ConfigError if some of them are missing."""
+    """Return the context from the environment variables. Raises ConfigError if some are missing or not numbers."""
     return DistributedContext(*environment.ranks()) if environment.is_distributed() else SINGLE_PROCESS
 
 
@@ -136,7 +136,7 @@ def from_environment() -> DistributedContext:
 def process_group() -> Iterator[DistributedContext]:
     """Connect to the other processes, if there are any. The first error in any process ends all of them.
 
-    The process that failed first raises its error together with its name. The others exit with status 1, silently.
+    The process that failed first raises its error, which names the process. The others exit silently, with status 1.
     """
     context = from_environment()
     if context.world_size == 1:
@@ -171,7 +171,7 @@ def _exception_to_raise(error: Exception, context: DistributedContext, store: St
     try:
         failed_rank = store.compare_set(FIRST_FAILURE_KEY, "", str(context.rank)).decode()
         if failed_rank != str(context.rank):
-            # torchrun ends all processes when one has ended, which should be the one that prints an error.
+            # torchrun ends all processes once one has ended. Let that be the one that prints an error.
             store.wait([NEVER_SET_KEY], TERMINATION_GRACE)
     except RuntimeError:  # the wait is over, or the process with the store has ended with its own message
         return SystemExit(1)

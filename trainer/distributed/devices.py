@@ -16,7 +16,7 @@ from trainer.errors import ConfigError
 
 
 def resolve(config: TrainConfig, display: Display, context: DistributedContext = SINGLE_PROCESS) -> TrainConfig:
-    """Return the configuration with the device that train.device=auto selects. Checkpoints store it.
+    """Return the configuration with the device that train.device=auto selects here. Checkpoints store this device.
 
     Either all processes use a GPU or none does: a machine without a GPU would take far longer for its shard.
     """
@@ -71,7 +71,7 @@ def autocast(config: TrainConfig) -> torch.autocast:
 
 
 def describe_hardware(config: TrainConfig) -> str:
-    """Describe the hardware of the training, for the model's card."""
+    """Describe the hardware that the network computes on, for reports and the model's card."""
     if torch.device(config.device).type == "cuda":
         return f"{torch.cuda.get_device_name(config.device)}, {_cpu_name()}"
     return f"{_cpu_name()}, {count_noun(torch.get_num_threads(), 'thread')}, no GPU"

@@ -17,7 +17,7 @@ from trainer.evaluation.evaluate import EvaluatedModel, open_bundle, open_model,
 from trainer.evaluation.metrics import counts_of, measure, paired_difference
 
 VARIANT_PREFERENCE = (Precision.INT8, Precision.FP32, Precision.FP16)
-"""Order of preference of a bundle's variants for the comparison, as for workers on a CPU."""
+"""Order of preference of a bundle's variants for the comparison, the same as that of workers on a CPU."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class ModelComparison:
     difference: dict[str, Estimate]
     """Metric's name → the candidate's value minus the current model's."""
     untested: tuple[int, ...] = ()
-    """Classes that only the current model can predict and that no photo shows: their loss would not be measured."""
+    """Classes that only the current model can predict and that no photo shows, so errors on them are not measured."""
     photos: str = "test photos"
     identical: bool = False
     """Whether both models give every photo the same probabilities."""
@@ -41,8 +41,8 @@ class ModelComparison:
         """Whether the candidate's accuracy is significantly higher, and its RMSE is not significantly larger.
 
         A model that is exact a little more often but has larger errors is no progress. If the candidate cannot predict
-        classes that the current model can, the photos must show these classes: without them its task is easier, and its
-        errors on such photos are not measured.
+        classes that the current model can, the photos must show these classes: without them, its task is easier, and
+        its errors on such photos are not measured.
         """
         return self.difference["accuracy"].low > 0 and self.difference["rmse"].low <= 0 and not self.untested
 
@@ -71,7 +71,7 @@ def compare(
 ) -> ModelComparison:
     """Compare models on a split of the candidate's data set, or on all photos of its index if `split` is None.
 
-    The candidate's count rule is used for both, so that networks are compared and not rules.
+    Both use the candidate's count rule, so that the networks are compared and not the rules.
     """
     sample = read_sample(candidate.data(), split, display)
     photos = sample.photos
@@ -91,7 +91,7 @@ def compare(
 def compare_files(
     candidate: Path, current: Path, changes: dict[str, Any], display: Display, split: Split | None = Split.TEST
 ) -> ModelComparison:
-    """Compare two bundles or checkpoints. They are named by their paths, because runs name all checkpoints the same.
+    """Compare two bundles or checkpoints. Their paths are their names, because all runs use the same checkpoint names.
 
     `changes` replace options of the candidate's data set ("photos", …).
     """
@@ -107,5 +107,5 @@ def compare_files(
 
 
 def open_current(bundle: Bundle, changes: dict[str, Any], display: Display) -> EvaluatedModel:
-    """Open a bundle's variant that workers on a CPU use, named by the bundle's version."""
+    """Open the variant of a bundle that workers on a CPU use, and name it by the bundle's version."""
     return replace(open_bundle(bundle, VARIANT_PREFERENCE, changes, display), name=bundle.card.version)

@@ -87,7 +87,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class MajorityClasses:
-    """The most common classes of the training photos, which are the predictions of a baseline model."""
+    """The most common classes of the training photos, which a baseline model would always predict."""
 
     overall: int
     """Most common class of all photos."""
@@ -119,7 +119,7 @@ class EvaluatedModel:
     predict: Callable[[PhotoSet], Probabilities]
     """Photos → distributions, float (photos, quantities), with the preprocessing that workers use."""
     train: TrainConfig
-    """The device and the precision of its computation."""
+    """Configuration of the device and the precision with which it computes."""
 
 
 def open_model(
@@ -188,7 +188,7 @@ def evaluate(
 
 
 def read_sample(config: DataConfig, split: Split | None, display: Display) -> Sample:
-    """Read a split of the data set, or all photos of its index, which may be too few to train with."""
+    """Read a split of the data set, or all photos of its index, even if they are too few to train with."""
     if split is not None:
         data = read_data(config, display)
         return Sample(split.value, data[split], majority_classes(data[Split.TRAIN]), data.facts())
@@ -198,7 +198,7 @@ def read_sample(config: DataConfig, split: Split | None, display: Display) -> Sa
 
 
 def bundle_data(bundle: Bundle, changes: dict[str, Any]) -> DataConfig:
-    """Return the data set that the bundle's card names, with `changes`. Raises ConfigError if the card is incomplete.
+    """Return the data set that the bundle's card names, with `changes`. Raises ConfigError if it is not known.
 
     The card contains the names of photos and index without their folders, so they are expected in the current folder.
     """
@@ -283,7 +283,7 @@ def _quantity_errors(
 
 
 def report_file(model: Path, photos: str, variant: Precision | None) -> Path:
-    """Return the default path of the JSON file: in a folder beside the model, with a name that is unique there."""
+    """Return the default path of the JSON file, in a folder beside the model. Its name says what was evaluated."""
     resolved = model.resolve()
     model_name = "" if resolved.name == BEST_CHECKPOINT else resolved.name if resolved.is_dir() else resolved.stem
     return model.parent / "evaluation" / f"{'-'.join(filter(None, [photos, model_name, variant]))}.json"
@@ -299,7 +299,7 @@ def _data_config(path: Path, saved: dict[str, Any], changes: dict[str, Any]) -> 
 
 
 def _without_lost_index(saved: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """Set no index in `changes` if the index of `saved` is lost and the new photos are in quantity folders."""
+    """Return `changes`, without an index if that of `saved` is lost and the new photos are in quantity folders."""
     index = saved.get("index")
     index_lost = "photos" in changes and "index" not in changes and not (index and Path(index).exists())
     if index_lost and folders.has_quantity_folders(Path(changes["photos"])):

@@ -20,7 +20,7 @@ between a bin's mean confidence and its accuracy."""
 RESAMPLES = 2000
 """Number of bootstrap resamples. The ends of a 95 % interval then differ by less than 0.1 points between seeds."""
 RESAMPLES_PER_CHUNK = 50
-"""Resamples in memory at a time. All together take 8 GB for the half million photos of the whole data set."""
+"""Resamples in memory at a time. All of them would take 8 GB for the half million photos of the whole data set."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,7 @@ class ReliabilityBin:
 
 
 def reliability(confidence: np.ndarray, correct: np.ndarray, bins: int = ECE_BINS) -> list[ReliabilityBin]:
-    """Divide photos into equally wide intervals of confidence, without empty ones.
+    """Divide photos into equally wide intervals of confidence, and leave out empty intervals.
 
     `confidence` is float (photos,), `correct` is bool (photos,).
     """
@@ -64,7 +64,7 @@ def reliability(confidence: np.ndarray, correct: np.ndarray, bins: int = ECE_BIN
 def worst_photos(
     probabilities: Probabilities, labels: Ints, limit: int = MAX_WORST_PHOTOS, rule: CountRule = CountRule.MODE
 ) -> list[int]:
-    """Return the positions of wrongly counted photos, the one with the least likely label first."""
+    """Return the positions of up to `limit` wrongly counted photos, the one with the least likely label first."""
     likelihoods = probabilities[np.arange(len(labels)), labels]
     wrong = np.flatnonzero(predict_counts(rule, probabilities) != labels)
     return [int(position) for position in wrong[np.argsort(likelihoods[wrong], kind="stable")][:limit]]
@@ -195,6 +195,6 @@ def _format_share(estimate: Estimate) -> str:
 
 
 def _format_items(estimate: Estimate | None) -> str:
-    if estimate is None:  # bundles of earlier versions lack some metrics
+    if estimate is None:  # not measured on this photo set
         return ""
     return f"{estimate.value:.2f} <small>({estimate.low:.2f}–{estimate.high:.2f})</small>"

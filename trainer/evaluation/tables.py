@@ -14,7 +14,7 @@ from binwatch.registry import CurrentModel
 UNDEFINED = "–"
 """Shown for a recall or precision that is undefined."""
 
-if TYPE_CHECKING:  # listing models does not load torch
+if TYPE_CHECKING:  # so that listing models does not load torch
     from trainer.evaluation.compare import ModelComparison
 
 
@@ -52,7 +52,7 @@ def class_table(metrics: Metrics, title: str) -> Table:
 
 
 def recall_and_precision(metrics: Metrics, label: str) -> tuple[str, str]:
-    """Format recall and precision of a class in percent; a dash if no photo shows it, or if it is never predicted."""
+    """Format recall (a dash if no photo shows the class) and precision (a dash if it is never predicted) in percent."""
     index = CLASSES.index(label)
     scores = metrics.per_class[label]
     predicted = any(row[index] for row in metrics.confusion)
@@ -65,13 +65,13 @@ def _format_percent(estimate: Estimate) -> str:
 
 
 def _format_items(estimate: Estimate | None) -> str:
-    if estimate is None:  # bundles of earlier versions lack some metrics
+    if estimate is None:  # not measured on this photo set, or by an earlier version
         return ""
     return f"{estimate.value:.2f} ({estimate.low:.2f}–{estimate.high:.2f})"
 
 
 def model_table(cards: list[Card], current: CurrentModel | None) -> Table:
-    """Show one row per model; the current one is marked. Versions are never cut, because other commands need them."""
+    """Show one row per model; the current one is marked. Versions are never cut short: other commands need them."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in ("", "version", "created", "architecture", "variants", "accuracy on test, %"):
         table.add_column(heading, no_wrap=heading in ("version", "created"), overflow="fold")

@@ -1,6 +1,6 @@
 """Calibration of probabilities: temperature scaling and prior shift.
 
-The temperature divides all logits, so that a probability equals the accuracy at this confidence (Guo et al. 2017, arXiv
+The temperature divides all logits, so that a confidence matches the share of right counts (Guo et al. 2017, arXiv
 1706.04599). The prior shift adjusts probabilities from the classes' shares among the training photos to their shares
 among the bins that will be counted (Saerens et al. 2002, Neural Computation 14).
 """
@@ -20,7 +20,7 @@ Floats = npt.NDArray[np.floating]
 
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
 PRIOR_WEIGHT = 10.0
-"""Weight of the prior for T = 1, in photos. Without it, the loss of a few photos that are all right has no minimum."""
+"""Weight of the prior for T = 1, in photos. Without it, the loss has no minimum if all photos are counted right."""
 MIN_RELIABLE_PHOTOS = 100
 """Minimum number of photos for a reliable temperature. With fewer, the card gets a note."""
 SEARCH_STEPS = 60

@@ -38,9 +38,9 @@ from trainer.train.distillation import TEACHERS_FACT
 MAX_INT8_PHOTOS = 128
 """Maximum number of training photos from which int8 quantisation takes the ranges of activations."""
 SPEED_PHOTOS = 32
-"""Photos with which a file's speed is measured."""
+"""Maximum number of photos with which a file's speed is measured."""
 BATCH_CHECK_PHOTOS = 8
-"""Photos with which the independence from the batch size is checked."""
+"""Maximum number of photos for checking that outputs do not depend on the batch size."""
 
 Floats = npt.NDArray[np.float32]
 
@@ -100,7 +100,7 @@ class Exporter:
         logits = torch_logits(self.model, validation, config, display)
         self.scaling = fit_scaling(saved, logits, validation.labels)
         self.expected = softmax(logits, self.scaling.temperature, self.scaling.shift)
-        """The network's distribution for the validation photos, which that of each file must match."""
+        """The network's distributions for the validation photos, with which those of each file are compared."""
 
     def write(self, folder: Path, precisions: Sequence[Precision]) -> dict[Precision, Path]:
         """Write unchecked ONNX files into `folder`. fp32 is always written, because the others are made from it."""
@@ -150,7 +150,7 @@ class Exporter:
         """Create the card, with the requested variants only."""
         model = self.saved.config.model
         created = datetime.now(UTC).replace(microsecond=0)
-        # The calibration and the drift reference follow from the first requested variant.
+        # The first requested variant, in the order of Precision, gives the calibration and the drift reference.
         first = next(checked[precision] for precision in Precision if precision in options.variants)
         reference = reference_of(first.on_validation)
         return Card(

@@ -23,8 +23,8 @@ from trainer.export.reference import reference_of
 BUILDERS = {CardPart.CALIBRATION: calibration_of, CardPart.REFERENCE: reference_of}
 """The function that makes each part from a model's outputs."""
 DEFAULT_SPLITS = {CardPart.CALIBRATION: Split.TEST, CardPart.REFERENCE: Split.VALIDATION}
-"""The split that `export` uses for each part, too. P-values need photos that nothing was fitted to, and epoch and
-temperature were chosen with the validation photos."""
+"""The split from which each part is made by default, here and by `export`. P-values need photos that nothing was fitted
+to, and epoch and temperature were chosen with the validation photos."""
 
 
 def update_card(
@@ -64,7 +64,7 @@ def add_self_check(folder: Path) -> Card:
 
 
 def outputs_of(bundle: Bundle, photos: Path, index: Path | None, split: Split | None, display: Display) -> ModelOutputs:
-    """Run a bundle's first variant on the photos of `split`; None means all photos. Raises DataError if it has none."""
+    """Run a bundle's first variant on the photos of `split` (None: all photos). Raises DataError if there are none."""
     config = bundle_data(bundle, {"photos": photos} | ({"index": index} if index else {}))
     if split is None:
         config = config.model_copy(update={"split_column": ""})

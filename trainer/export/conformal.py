@@ -1,7 +1,7 @@
 """The calibration of p-values: a model's probabilities of the true counts, on photos that nothing was fitted to.
 
-Test photos are used. Epoch and temperature were chosen with the validation photos, so on these the model's
-probabilities look a little better than they are.
+Test photos are used. Epoch and temperature were chosen with the validation photos, so on these the model looks a
+little better than it is.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ def calibration_of(outputs: ModelOutputs) -> Calibration:
     photos, classes = outputs.photos, outputs.classes
     kept = np.arange(len(photos))
     if outputs.distribution.shape[1] > len(CLASSES):
-        # A photo labelled "n or more" would look more plausible than it is. And if the model distinguishes numbers
-        # above 5, no other class can stand in for "more than 5".
+        # The model distinguishes quantities above 5. A photo labelled "n or more" would look more plausible than it is,
+        # so only exact labels are kept. If none is above 5, no other class can stand in for "more than 5".
         kept = np.flatnonzero(photos.targets >= 0)
         classes = tuple(index for index in classes if index != MORE_THAN_5 or MORE_THAN_5 in photos.labels[kept])
     if not np.isin(photos.labels[kept], classes).any():

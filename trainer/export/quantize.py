@@ -87,8 +87,8 @@ def write_int8(fp32: Path, int8: Path, pixels: Pixels, track: Track = lambda bat
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.Percentile,
-            # Despite its name, every calibration method uses the stride. Without it, the activations of all photos are
-            # in memory at once, 50 to 200 MB per photo.
+            # Despite its name, CalibStridedMinMax applies to every calibration method. Without it, the activations
+            # of all photos are in memory at once, 50 to 200 MB per photo.
             extra_options={"CalibPercentile": PERCENTILE, "CalibStridedMinMax": 1},
         )
 

@@ -1,4 +1,4 @@
-"""The drift reference, with which the monitor compares later photos. It is made of photos not used for training."""
+"""The drift reference, with which the monitor compares later photos. It is made from photos not used for training."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trainer.export.model_outputs import ModelOutputs
 def reference_of(outputs: ModelOutputs) -> Reference:
     """Make the drift reference from a model's outputs and its photos.
 
-    It has no shapes and sizes of files, because training photos are often squashed copies. For copies
+    It leaves out image shape and file size, because training photos are often squashed copies. For copies
     (PhotoSet.jpeg_quality), it has no sharpness either: when 122 originals were squashed and stored in the same way,
     brightness, contrast and embedding stayed the same, but sharpness did not (KS distance 0.28).
     """

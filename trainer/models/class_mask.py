@@ -12,7 +12,7 @@ from trainer.models.targets import expand_to_quantities
 
 MASKED_LOGIT = -1e4
 """Logit of a class that the model cannot predict. Its probability is 0 at any temperature, also in half precision.
-Unlike infinity, it never makes the loss 0 × infinity."""
+Unlike infinity, it cannot make the loss NaN (0 × infinity)."""
 
 
 class ClassMask(nn.Module):

@@ -20,7 +20,7 @@ class Backbone(Protocol):
     channels: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    """Mean and standard deviation of RGB in 0 to 1, by which input is normalised for the network's ImageNet weights."""
+    """Mean and standard deviation of RGB in 0 to 1, for normalising input as the ImageNet weights expect."""
 
     def units(self) -> dict[str, nn.Module]:
         """Return name → unit, in the order of computation."""

@@ -52,7 +52,10 @@ class Block(nn.Module):
 
 
 def stochastic_depth(branch: Tensor, drop: float) -> Tensor:
-    """Set a residual branch, (batch, channels, h, w), to 0 for each photo with probability `drop`; its mean is kept."""
+    """Set a residual branch, (batch, channels, h, w), to 0 for each photo with probability `drop`.
+
+    Branches that are kept are scaled up, so that the mean stays the same.
+    """
     keep = torch.rand(branch.shape[0], 1, 1, 1, device=branch.device) >= drop
     return branch * (keep / (1.0 - drop)).to(branch.dtype)
 

@@ -13,7 +13,7 @@ from torch.nn import functional
 from binwatch.counts import CLASSES, MAX_EXACT_COUNT, MORE_THAN_5
 
 MAX_EXCESS = 35
-"""Maximum distance of a quantity above `highest`. Larger quantities are clamped: all of their weight is on "more"."""
+"""Maximum excess of a quantity over `highest`. Larger ones are clamped: their weight is all on "more" in any case."""
 BELL_MARGIN = 10
 """Number of quantities beyond MAX_EXCESS, so that the bell is complete."""
 

@@ -40,7 +40,7 @@ STATE_DICT_KEYS = (
 WRAPPER_PREFIXES = ("module.", "_orig_mod.", "model.", "network.", "net.")
 """Prefixes that DistributedDataParallel, torch.compile and wrapper classes add to each name."""
 BACKBONE_PREFIX = "backbone."
-"""Prefix of the backbone in Binwatch's own checkpoints, whose head is not used."""
+"""Prefix of the backbone's parameters in Binwatch's own checkpoints. Their heads are not loaded."""
 AVERAGED_COUNTER = "n_averaged"
 """Entry that torch's AveragedModel adds to its weights: the number of averaged models."""
 
@@ -152,7 +152,7 @@ def _read_torch_file(path: Path) -> dict[str, Tensor]:
         raise WeightsError(
             f"{path}: is not a file of weights only{what}, or is damaged; save the model's state_dict() and give that"
         ) from error
-    except Exception as error:  # torch raises zip, key and runtime errors, by the kind of damage
+    except Exception as error:  # torch raises zip, key and runtime errors, depending on the damage
         raise WeightsError(
             f"{path}: is not a file of weights, or is damaged; give a checkpoint, a saved state_dict or an .npz"
         ) from error

@@ -88,7 +88,7 @@ class Fetcher:
     def fetch_photo(self, bin_: BinMetadata, expected_sha256: str = "") -> FetchedPhoto | SkippedBin:
         """Fetch and store a bin's photo, and store its metadata.
 
-        A photo that is already stored is used if it has the expected SHA-256, or without one, if it can be decoded.
+        A stored photo is used if it has the expected SHA-256 or, if none is expected, if it can be decoded.
         """
         key = bin_.key
         stored = self._read_stored(key, expected_sha256)

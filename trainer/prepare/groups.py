@@ -1,4 +1,4 @@
-"""Bin groups: sets of photos that may show the same bin. The heuristic prefers too large groups to too small ones.
+"""Bin groups: sets of photos that may show the same bin. If in doubt, the heuristic makes groups too large.
 
 Photos were numbered in the order in which they were taken, and a bin is often photographed again after one item was
 moved. So photos with consecutive keys that share a product are in one group. So are byte-identical photos.
@@ -11,7 +11,7 @@ from itertools import pairwise
 
 
 def sort_key(key: str) -> tuple[int, int, str]:
-    """Sort key that puts numeric photo keys first, by value, then other names.
+    """Return a sort key that puts numeric photo keys first, by value, and then other names.
 
     Keys with leading zeros are a separate series: 00121 and 121 are different photos.
     """
@@ -44,7 +44,7 @@ def identical_photos(hashes: Mapping[str, str]) -> list[list[str]]:
 
 
 def merge_overlapping(lists: Iterable[Sequence[str]]) -> list[list[str]]:
-    """Merge all lists that have a key in common."""
+    """Merge lists that have a key in common, also through other lists."""
     merged_of: dict[str, list[str]] = {}
     for keys in lists:
         merged = merged_of.get(keys[0], [keys[0]])

@@ -17,7 +17,7 @@ from trainer.errors import DataError
 
 
 class LabelOmission(StrEnum):
-    """Why an audit that gives a number cannot label the photo in the bucket."""
+    """Why an audit is not used as the label of the photo in the bucket."""
 
     SIGHTED = "made with the numbers in sight; --sighted-audits uses these, too"
     CORRECTED = "corrected by a later audit"
@@ -114,7 +114,7 @@ def _decisive_audit(audits: Sequence[AuditFileRow]) -> AuditFileRow:
 
 
 def _why_no_number(row: AuditFileRow) -> str | None:
-    """Return why an answer is not the number of all items; None if it is."""
+    """Return why an answer gives no exact number; None if it gives one."""
     answer = row.choice("answer", AuditAnswer) if row.text("answer") else AuditAnswer.COUNT
     return None if answer is AuditAnswer.COUNT else f"the answer is {answer}, which is not a number of all items"
 

@@ -81,7 +81,7 @@ def read_manifest(folder: Path) -> list[Entry]:
 
 
 def write(folder: Path, report: Report) -> None:
-    """Write all files, and last the manifest, because training reads it."""
+    """Write all files, the manifest last, because training reads it."""
     rows = [(label, *(report.photos(index, split) for split in Split)) for index, label in enumerate(CLASSES)]
     write_csv(folder / "histogram.csv", [("label", *Split), *rows])
     _draw_histogram(folder / "histogram.png", rows)

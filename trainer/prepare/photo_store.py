@@ -31,7 +31,7 @@ _MD5 = re.compile(r"^[0-9a-f]{32}$")
 
 
 class MissingFileError(Exception):
-    """A photo or metadata file does not exist or access to it is denied. A retry will not help."""
+    """A photo or metadata file does not exist, cannot be fetched, or is one of several. A retry will not help."""
 
 
 class DamagedFileError(Exception):

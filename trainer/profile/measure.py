@@ -34,10 +34,10 @@ from trainer.train.network import check_compiler
 from trainer.train.step_timer import Stage, Stopwatch, untimed
 
 MAX_TRAIN_PHOTOS, MAX_TRAIN_PHOTOS_FROZEN = 2048, 256
-"""Maximum number of training photos in the sample, and the smaller one if features of frozen layers must be computed.
-A sample always has enough photos for one step."""
+"""Maximum number of training photos in the sample, and the smaller maximum if features of frozen layers must be
+computed. If a step has more photos than that, its number of photos is the maximum."""
 TIMED_FEATURE_PHOTOS = 64
-"""Photos for which the computation of features is timed. A multiple of its batch size."""
+"""Photos for which the computation of features is timed. A multiple of FEATURE_BATCH_SIZE."""
 MAX_VALIDATION_PHOTOS = 256
 """Maximum number of validation photos in the sample."""
 WARM_UP_STEPS = 3
@@ -84,7 +84,7 @@ class Profile:
     saving_seconds: float = 0.0
     """Duration of writing an epoch's checkpoints."""
     usage: Usage = field(default_factory=Usage)
-    """Usage of the machine by all processes and by this one, during training."""
+    """Usage of the machine during training, by all programs and by this process."""
 
     @property
     def epoch_seconds(self) -> float:
@@ -113,7 +113,7 @@ def profile(
 ) -> Profile:
     """Measure reading alone, the network alone, and training, for about `seconds` each.
 
-    Stores nothing. Raises the same errors as `fit`.
+    Reading is measured for half as long, with each number of readers. Keeps no files. Raises the same errors as `fit`.
     """
     config = config.model_copy(update={"train": devices.resolve(config.train, display, context)})
     devices.set_up(config.train, context)
@@ -148,7 +148,7 @@ class _Profiler:
     def measure(self) -> None:
         result = self._result
         configured = self._train.readers
-        # Also measure other numbers of readers, because only those that were faster are recommended.
+        # Also measure other numbers of readers: one is recommended only if it was measured to be faster.
         candidates = {configured}
         if not self._run.train.features:
             candidates |= {max(configured // 2, 1), configured * 2, configured * 4}
@@ -158,7 +158,7 @@ class _Profiler:
         self._measure_scoring_and_saving()
 
     def _measure_reading(self, readers: int) -> float:
-        """Measure the photos per second that `readers` threads read, as the mean of all processes."""
+        """Measure the photos per second that all processes read with `readers` threads each."""
         self._say(f"reading alone, {count_noun(readers, 'thread')}")
         with closing(endless(self._reading_loader(readers))) as source:
             for _ in range(
@@ -202,7 +202,7 @@ class _Profiler:
                 result.training = self._time_steps(islice(source, result.steps * run.train.accumulation_steps))
             result.usage = watch.usage
             result.wait = self._stopwatch.seconds[Stage.WAIT] / result.usage.seconds
-            if self._on_gpu:  # measure the stages separately, because timing them waits for the GPU after each
+            if self._on_gpu:  # time the stages separately, because this waits for the GPU after each of them
                 run.step.timer = self._stopwatch = Stopwatch(self._train.device)
                 self._time_steps(islice(source, result.steps * run.train.accumulation_steps))
         run.step.timer = untimed
@@ -262,7 +262,7 @@ def endless(batches: Loader) -> Generator[Batch]:
 def _check_sample(
     config: Config, photos: PhotoSet, result: Profile, display: Display, context: DistributedContext
 ) -> DataSet:
-    """Select a sample of the photos, and measure their check: `fit` decodes every photo once before training."""
+    """Select a sample of the photos, and time their check: `fit` decodes every photo once before training."""
     step = _photos_per_step(config, context)
     max_train = max(MAX_TRAIN_PHOTOS_FROZEN if config.model.freeze else MAX_TRAIN_PHOTOS, step)
     train = _evenly_spaced(photos.select(Split.TRAIN), max_train)

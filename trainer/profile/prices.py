@@ -54,7 +54,7 @@ def costs(profile: Profile, prices: list[Price]) -> list[Cost]:
 
 
 def read_prices(file: Path) -> tuple[list[Price], str]:
-    """Read the prices in a CSV file, and its comments (lines that start with #) joined to one text.
+    """Read the prices in a CSV file, and its comments (lines that start with #) joined into one text.
 
     Columns: machine, usd_per_hour, and optionally speed. Raises ConfigError, which names the line.
     """

@@ -63,7 +63,7 @@ class UsageWatch:
     def __init__(self, device: str) -> None:
         self.usage = Usage()
         self._cuda = _is_cuda(device)
-        self._gpu_index = torch.cuda.current_device() if self._cuda else 0  # the current device differs by thread
+        self._gpu_index = torch.cuda.current_device() if self._cuda else 0  # each thread has its own current device
         self._process = psutil.Process()
         self._core_samples: list[list[float]] = []
         """For each sample, the percentage of each core."""

@@ -31,7 +31,7 @@ def verdict(profile: Profile) -> list[str]:
 
 
 def format_speed(photos_per_second: float) -> str:
-    """Format a speed with significant digits only."""
+    """Format a speed as a whole number, or with one decimal below 20."""
     return f"{photos_per_second:,.0f}" if photos_per_second >= 20 else f"{photos_per_second:.1f}"
 
 

@@ -42,10 +42,11 @@ def promote(
 ) -> Decision:
     """Promote `model` (a bundle's folder, or a published version) if it is better than the model in use.
 
-    `initial` is the folder of the model that workers use until one is promoted. The first promoted model must beat it,
-    and `promote` then publishes it, so that `rollback` can return to it. Without `initial`, the first model has nothing
-    to beat. `force` promotes in any case, with a note in the card. `show` is called with the comparison. Raises
-    PromotionError if the model is not better, and PromotionConflictError if another model was promoted in the meantime.
+    `initial` is the folder of the model that workers use until one is promoted. The first promoted model must beat
+    that model, which is then published, too, so that `rollback` can return to it. Without `initial`, the first promoted
+    model has nothing to beat. `force` promotes even a model that is not better, with a note in its card. `show` is
+    called with the comparison. Raises PromotionError if the model is not better or cannot be promoted, and
+    PromotionConflictError if another model was promoted in the meantime.
     """
     with TemporaryDirectory(prefix="binwatch-models-") as temporary:
         cache = Path(temporary)
@@ -123,7 +124,7 @@ def _put_in_use(candidate: Bundle, registry: Registry, before: CurrentModel | No
         version=decision.version, promoted=_now(), previous=decision.replaced, forced=decision.forced
     )
     registry.set_current(current, before)
-    if decision.forced and decision.comparison:  # after the promotion, or the note might be wrong
+    if decision.forced and decision.comparison:  # noted only after the promotion, which may fail
         registry.annotate(
             decision.version, f"Promoted by --force on {_now():%Y-%m-%d}: {decision.comparison.verdict()}."
         )

@@ -1,4 +1,4 @@
-"""AWS clients for one region, and requests that may be repeated."""
+"""AWS clients for one region, and a guard for requests that may be repeated."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from binwatch.settings import Settings
 
 
 class Aws:
-    """AWS clients of one region. They send no request before the first call."""
+    """AWS clients of one region, each created when it is first used."""
 
     def __init__(self, settings: Settings) -> None:
         self.region = settings.region
         self.serving_environment = container_environment(
             settings, "region", "bucket", "models_prefix", "nightly_prefix", "serve_prefixes"
         )
-        """Environment variables of a serving container: the prefixes in S3 from which it may read."""
+        """Environment variables of a serving container: region, bucket, and the S3 prefixes from which it may read."""
         self._sagemaker_url = settings.sagemaker.endpoint_url
 
     @cached_property
@@ -43,7 +43,10 @@ def container_environment(settings: Settings, *names: str) -> dict[str, str]:
 
 @contextmanager
 def ignore_existing() -> Iterator[None]:
-    """Ignore the error that a resource exists. Its name follows from its content (`models.unique_name`)."""
+    """Ignore the error that a resource already exists.
+
+    It is the intended one, because its name is fixed or derived from its content (`models.unique_name`).
+    """
     try:
         yield
     except ClientError as error:

@@ -201,7 +201,7 @@ def _read(file: Path | None, changes: list[str] | None) -> SagemakerConfig:
 
 
 def _check_uris(data: str, weights: str | None) -> tuple[str, str | None]:
-    """Check the S3 URIs of --data and --weights."""
+    """Check and return the S3 URIs of --data, with a final slash, and --weights."""
     from trainer.sagemaker.options import check_s3_uri
 
     # Without the final slash, the prefix would also match folders whose names start with this folder's name.

@@ -24,7 +24,7 @@ RESULT_FILE = "comparison.json"
 
 
 class ComparisonResult(BaseModel):
-    """The property file that the pipeline's condition reads."""
+    """The content of the property file that the pipeline's condition reads."""
 
     better: bool
     version: str
@@ -34,7 +34,7 @@ class ComparisonResult(BaseModel):
 def compare(
     model: Path, data: Path, registry: Registry, initial: Path, display: Display, *, promote_better: bool = False
 ) -> ComparisonResult:
-    """Compare the bundle in `model` (or in its model.tar.gz) with the model in use, on its test photos in `data`.
+    """Compare the bundle in `model` (or in its model.tar.gz) with the model in use, on the test photos in `data`.
 
     `initial` is the folder of the model that workers use until one is promoted. With `promote_better`, promote the
     bundle if it is better, and raise PromotionError if it is not. Raises SagemakerError if there is no bundle.
@@ -69,7 +69,7 @@ def _unpack(model: Path, work: Path) -> Path:
             for member in tar:
                 content = tar.extractfile(member) if member.isfile() else None
                 if content is not None:
-                    # By its base name only, so that no file lands outside `work`. Python 3.11.2 has no `filter`.
+                    # Only the base name, so that no file lands outside `work`: Python 3.11.2 has no `filter` for this.
                     with (work / Path(member.name).name).open("wb") as file:
                         shutil.copyfileobj(content, file)
         model = work

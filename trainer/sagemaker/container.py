@@ -51,7 +51,7 @@ def train(layout: Layout) -> int:
 
 def launch_command(layout: Layout, cluster: Cluster, gpus: int) -> list[str]:
     """Return the torchrun command for one machine, with a process for each GPU, or one process if it has no GPU."""
-    # gloo and NCCL are told the interface to the other machines, because they may choose another one.
+    # Name the interface to the other machines, because gloo and NCCL may otherwise choose the wrong one.
     interface = cluster.network_interface_name
     return [
         "env", f"NCCL_SOCKET_IFNAME={interface}", f"GLOO_SOCKET_IFNAME={interface}",

@@ -22,7 +22,7 @@ VARIANT = "AllTraffic"
 SCALABLE_DIMENSION = "sagemaker:variant:DesiredInstanceCount"
 SCALING_POLICY = "binwatch-photos-per-machine"
 SCALE_OUT_COOLDOWN_S, SCALE_IN_COOLDOWN_S = 60, 300
-"""Minimum seconds between two changes of the number of machines. It grows faster than it shrinks."""
+"""Minimum seconds between two additions and between two removals of machines. Removals are slower."""
 
 Say = Callable[[str], None]
 
@@ -30,7 +30,7 @@ Say = Callable[[str], None]
 def deploy(aws: Aws, config: SagemakerConfig, source: ModelSource, say: Say, *, poll_s: float = jobs.POLL_S) -> None:
     """Make the endpoint serve `source`: create it, or update only what differs.
 
-    If an update fails, the endpoint serves the old model, because SageMaker removes the old machines last.
+    If an update fails, the endpoint keeps serving the old model, because SageMaker removes the old machines last.
     """
     name = _name(config)
     model = models.ensure_model(aws, config, source)
@@ -130,7 +130,7 @@ def _update(aws: Aws, config: SagemakerConfig, old_config: str, new_config: str)
     with translate_errors(f"endpoint {name}", aws.region):
         variants = aws.sagemaker.describe_endpoint_config(EndpointConfigName=old_config)["ProductionVariants"]
         if any(variant.get("InstanceType") != config.endpoint.instance_type for variant in variants):
-            # AWS refuses a new instance type while autoscaling is registered. It is set up again after the update.
+            # AWS refuses a new instance type while autoscaling is registered. `deploy` registers it again later.
             _unless_missing(lambda: aws.scaling.deregister_scalable_target(**_target(name)))
         aws.sagemaker.update_endpoint(
             EndpointName=name,

@@ -6,4 +6,4 @@ from binwatch.errors import BinwatchError
 
 
 class SagemakerError(BinwatchError):
-    """A job or an endpoint failed in AWS. The message names what is still running."""
+    """A job or an endpoint failed, or its result cannot be used. The message says if something is still running."""

@@ -87,7 +87,7 @@ def export_options(layout: Layout) -> ExportOptions:
 
 def _finish(layout: Layout, best: Path, options: ExportOptions, display: Display) -> None:
     """Write the bundle (for model.tar.gz), and the checkpoint, log and evaluation (for output.tar.gz)."""
-    # SageMaker judges a trial by the last value in the log. The best epoch is exported, which may not be the last one.
+    # SageMaker judges a trial by the last value in the log, so log the best epoch again, which is the exported one.
     _log_metrics({name: value for name, value in load(best).history[-1].items() if name.startswith("val_")})
     evaluation = evaluate(best, Split.TEST, {}, display)
     main = evaluation.main

@@ -22,7 +22,7 @@ MAX_REASON_CHARS = 1024
 
 
 class Cluster(BaseModel):
-    """The machines of the job, from input/config/resourceconfig.json. New releases of SageMaker add fields."""
+    """The machines of the job, from input/config/resourceconfig.json. SageMaker may add fields to it."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -77,10 +77,9 @@ class Layout:
             raise ConfigError(f"resourceconfig.json: {error.errors()[0]['msg']}: {content}") from error
 
     def changes(self) -> dict[str, Any]:
-        """Read the hyperparameters as changes of the configuration ("train.epochs" → 3). Their values are text.
+        """Read the hyperparameters as changes of the configuration ("train.epochs" → 3). In the file, they are text.
 
-        Those of SageMaker itself, such as a tuning job's objective, start with an underscore or `sagemaker_`, and are
-        ignored.
+        SageMaker's own, such as a tuning job's objective, start with an underscore or `sagemaker_` and are ignored.
         """
         hyperparameters = self._read("hyperparameters.json")
         own = {name: text for name, text in hyperparameters.items() if not name.startswith(("_", "sagemaker_"))}

@@ -18,9 +18,9 @@ from trainer.sagemaker.jobs import tags
 from trainer.sagemaker.options import SagemakerConfig
 
 NAME_PREFIX = "binwatch-"
-"""Prefix of the names of all resources that Binwatch creates. A resource without it is never removed."""
+"""Prefix of the names of models and endpoint configurations that Binwatch creates. It removes no others."""
 DIGEST_LENGTH = 8
-"""Number of hexadecimal digits at the end of a name."""
+"""Number of hexadecimal digits at the end of these names."""
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,7 @@ class SagemakerConfig(_OptionTable):
     export: ExportConfig = ExportConfig()
 
     def hyperparameters(self) -> dict[str, str]:
-        """Return the hyperparameters of a training job: every option that is set, as text."""
+        """Return the hyperparameters of a training job as text: every option that is set, and those of [export]."""
         sections = {name: getattr(self, name) for name in ("data", "model", "augment", "train")}
         set_options = {
             f"{section}.{option}": _text(value)
@@ -114,7 +114,7 @@ class SagemakerConfig(_OptionTable):
 def read_config(file: Path | None, changes: dict[str, Any]) -> SagemakerConfig:
     """Read the configuration in `file` and apply `changes` ("job.role" → …).
 
-    Raises ConfigError, which names the wrong option.
+    Raises ConfigError, which names the invalid option.
     """
     # The table [job] always exists, so that the error for a missing option names the option.
     tables = {"job": {}} | apply_changes(read_toml(file) if file else {}, changes, SagemakerConfig)

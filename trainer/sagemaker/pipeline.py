@@ -1,6 +1,6 @@
 """The SageMaker pipeline: prepare → train → compare → if better: register, promote, deploy.
 
-Every step runs one of the trainer's commands in the trainer's image, so it does the same as the command elsewhere.
+Except for registering the model, every step runs a command of the trainer in the trainer's image.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ PACKAGE_GROUP = "binwatch"
 MAX_PROCESSING_S = 9 * 24 * jobs.SECONDS_PER_HOUR
 """SageMaker's limit for the duration of a processing job. A training job may take longer."""
 FILE_OPTIONS = ("list", "audits", "challenge_val")
-"""Options of `prepare` that are files, which are uploaded as inputs of the step."""
+"""Options of `prepare` that name files. These are uploaded as inputs of the step."""
 
 
 class RegisterStep(Step):  # type: ignore[misc]

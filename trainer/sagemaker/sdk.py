@@ -1,6 +1,6 @@
 """Prepares the import of SageMaker's SDK, and creates its sessions.
 
-The SDK is in the extra `sagemaker`, for those who start jobs. The trainer's image has none of its 90 packages. So the
+The SDK is in the extra `sagemaker`, for those who start jobs. The trainer's image has none of its 90 packages, so the
 modules that import it (`training`, `space`, `pipeline`) are imported only by the commands `train`, `tune` and
 `pipeline`, after `prepare`.
 """
@@ -27,7 +27,7 @@ _SDK_CONFIG = {
 
 def prepare(settings: Settings) -> None:
     """Import the SDK without its warnings and log lines. Raises ModuleNotFoundError if it is not installed."""
-    # The SDK creates clients of the default session, the first one on import, and these need a region.
+    # The SDK creates clients of the default session, the first one when it is imported, and they need a region.
     os.environ.setdefault("AWS_DEFAULT_REGION", settings.region)
     # The SDK would simulate the role's policies before each job, which needs IAM permissions. SageMaker checks the role
     # anyway, and its error names the missing permission.
@@ -44,7 +44,7 @@ def prepare(settings: Settings) -> None:
 def session(bucket: str | None = None, client: Any = None) -> PipelineSession:
     """Create a session in which `train`, `tune` and `run` do not send their request, but return it for a step.
 
-    `client` sends the pipeline itself.
+    The pipeline itself is sent with `client`.
     """
     from sagemaker.core.workflow.pipeline_context import PipelineSession
 

@@ -113,7 +113,7 @@ def _trial_stopping(config: SagemakerConfig, ranges: dict[str, ParameterRange]) 
     epochs = ranges.get("train.epochs")
     max_epochs = epochs.max_value if isinstance(epochs, IntegerParameter) else config.train.epochs
     # Hyperband stops trials itself and refuses other early stopping. It also stops a trial that has reported its metric
-    # `max_resource` times. A trial reports it after each epoch and once more, and then exports, which must not be cut.
+    # `max_resource` times. A trial reports it after each epoch and once more, and must then have time to export.
     resources = HyperbandStrategyConfig(max_resource=max_epochs + 2)
     return {
         "early_stopping_type": "Off",

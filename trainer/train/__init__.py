@@ -1,1 +1,1 @@
-"""Photos and labels → checkpoints."""
+"""Training: turns photos and labels into checkpoints."""

@@ -1,4 +1,4 @@
-"""Checkpoints: weights and the whole configuration, written atomically and read without pickle."""
+"""Checkpoints: weights and the whole configuration, written atomically. Reading them cannot run pickled code."""
 
 from __future__ import annotations
 
@@ -113,6 +113,6 @@ def load(file: Path, context: DistributedContext = SINGLE_PROCESS) -> Checkpoint
         facts=json.loads(content["facts"]),
         classes=tuple(
             content.get("classes", CLASS_INDEXES)
-        ),  # checkpoints of earlier versions lack it, and can predict all
+        ),  # earlier versions did not store it, and their models can predict all
         training=content["training"],
     )

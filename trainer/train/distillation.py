@@ -70,7 +70,7 @@ class Teachers:
         """Return the mean probabilities of all teachers for `photos`, float32 (photos, quantities).
 
         With `mirrored`, they are also the mean over each photo and its mirror image. Logits are stored in `cache`, so
-        that another share or temperature costs no time.
+        that trying another share or temperature costs no time.
         """
         views = slice(None) if mirrored else slice(1)
         logits = [np.array(self._logits(teacher, photos, cache)[:, views]) for teacher in self._teachers]
@@ -126,7 +126,7 @@ def load(
 
 
 def checkpoint_name(path: Path) -> str:
-    """Return the name of a checkpoint with its folder, because runs give their checkpoints the same names."""
+    """Return the name of a checkpoint with its folder, because all runs use the same checkpoint names."""
     return "/".join(path.parts[-2:])
 
 

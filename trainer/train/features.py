@@ -2,7 +2,7 @@
 
 There is one file per view of the photos (the first view is unchanged, the others are augmented), with one row per
 photo. The file name contains a digest of everything that the content depends on, so an outdated file is never used.
-A file gets this name when it is complete.
+A file gets this name only when it is complete.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class FeatureCache:
         return [np.load(file, mmap_mode="r", allow_pickle=False) for file in files]
 
     def _compute_missing(self, extractor: FeatureExtractor, photos: PhotoSet, files: list[Path]) -> None:
-        for partial in self._folder.glob("*.partial"):  # of killed runs: this run has the lock
+        for partial in self._folder.glob("*.partial"):  # left by killed runs, because this run has the lock
             partial.unlink()
         missing = [view for view, file in enumerate(files) if not file.exists()]
         blank = torch.zeros(1, photos.size, photos.size, 3, dtype=torch.uint8, device=self._train.device)

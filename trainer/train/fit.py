@@ -64,7 +64,8 @@ def fit(
 
     `saved` is the checkpoint to resume (see `load_run`). `cache` is the folder of stored features, which several runs
     may share; by default it is in `folder`. `on_epoch_end` is called with each epoch's row of the log, and may end the
-    run by an exception. With several processes (`context`), each calls `fit`, and the main one writes the files.
+    run by raising an exception. With several processes (`context`), each calls `fit`, and only the main one writes
+    files.
     """
     if context is SINGLE_PROCESS and (size := from_environment().world_size) > 1:
         raise ConfigError(f"torchrun started {size} processes, and this command runs in one; fit can run in several")
@@ -95,7 +96,7 @@ def fit(
     data = read_data(config.data, display, context)
     warn_about_absent_classes(config.data, data, display)
     run = create_run(config, data, folder, cache or folder / FEATURES_FOLDER, display, context, network, teachers)
-    del teachers  # their outputs are computed; this frees their memory
+    del teachers  # their outputs have been computed; this frees their memory
     if saved:
         resume_run(run, saved, display)
         display.say(f"resumed after epoch {run.epoch}")

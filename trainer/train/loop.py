@@ -31,7 +31,7 @@ from trainer.train.run_files import BEST_CHECKPOINT, LAST_CHECKPOINT, LOG_FILE
 from trainer.train.step import TrainStep
 
 KEPT_FROM_FACT = "kept_from_epoch"
-"""Key in the facts of a run whose best.pt was lost: since then, the best epoch is chosen from this one on."""
+"""Key in a run's facts, set if its best.pt was lost: the first of the epochs among which the best is then chosen."""
 
 Progress = Callable[[Iterator[Batch], int, str], Iterator[Batch]]
 """Wraps an epoch's batches in a progress bar: (batches, photos, description)."""
@@ -84,7 +84,7 @@ class TrainingRun:
         self.epoch = saved.epoch
 
     def finished(self) -> bool:
-        """Return whether all epochs are done, or the last `train.patience` epochs were not better than the best one."""
+        """Return whether all epochs are done, or `train.patience` epochs have passed without a better one."""
         patience = self.config.train.patience
         epochs_since_best = self.epoch - self.best_epoch()
         out_of_patience = patience > 0 and self.epoch > 0 and epochs_since_best >= patience
@@ -114,7 +114,7 @@ class TrainingRun:
         return self.history[-1]
 
     def train_steps(self, batches: Iterable[Batch], first: int) -> Tensor:
-        """Train on `batches`, from step number `first`. Return the sum of this process's losses of the steps."""
+        """Train on `batches`, from step number `first`. Return the sum of this process's step losses."""
         self.model.train()
         total = torch.zeros((), device=self.config.train.device)
         accumulation_steps = self.train.accumulation_steps
@@ -130,7 +130,7 @@ class TrainingRun:
         logits = class_logits(self.context.all_gather_rows(shard_logits))
         labels = classes_of(self.context.all_gather_rows(self.validation.quantities))
         error = (logits.argmax(dim=1) - labels).float()
-        # The loss of a class that the model cannot predict would be infinite.
+        # The loss of a class that the model cannot predict is meaningless (see MASKED_LOGIT), so it is left out.
         learned = torch.isin(labels, torch.tensor(self.model.class_mask.classes))
         return {
             "val_loss": float(functional.cross_entropy(logits[learned], labels[learned])),

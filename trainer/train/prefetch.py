@@ -14,7 +14,7 @@ from trainer.data.read_ahead import read_ahead
 from trainer.train.step_timer import Clock, Stage, time_waits, untimed
 
 StartCopy = Callable[[Batch], Callable[[], Batch]]
-"""Starts to copy a batch. The function that it returns waits for the copy and returns it."""
+"""Starts copying a batch. Returns a function that waits for the copy and returns it."""
 
 
 def prefetch(batches: Iterable[Batch], device: str, clock: Clock = untimed) -> Iterator[Batch]:

@@ -1,4 +1,4 @@
-"""Schedules of the learning rate and of one-cycle's momentum. They depend on the step only: resuming needs no state."""
+"""Schedules of the learning rate and of one-cycle's momentum. They depend only on the step: resuming needs no state."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ class LrScheduler:
 def lr_factor(step: int, steps: int, warmup: float, schedule: str = "cosine") -> float:
     """Return the learning rate at `step` of `steps`, as a factor of the peak.
 
-    It rises linearly, or with one-cycle by half a cosine. It then falls by half a cosine to zero, or stays constant.
+    It rises linearly, or with one-cycle along half a cosine. It then falls along half a cosine to zero (one-cycle:
+    FINAL_FACTOR), or stays constant.
     """
     warmup_steps = max(int(steps * warmup), 1)
     progress = max(step - warmup_steps, 0) / max(steps - warmup_steps, 1)
@@ -54,5 +55,5 @@ def lr_factor(step: int, steps: int, warmup: float, schedule: str = "cosine") ->
 
 
 def _half_cosine(start: float, end: float, progress: float) -> float:
-    """Interpolate from `start` to `end` by half a cosine; `progress` is in 0 to 1."""
+    """Interpolate from `start` to `end` along half a cosine; `progress` is in 0 to 1."""
     return end + (start - end) * 0.5 * (1 + math.cos(math.pi * progress))

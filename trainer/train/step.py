@@ -22,8 +22,8 @@ from trainer.train.scheduler import LrScheduler
 from trainer.train.step_timer import Clock, Stage, untimed
 
 EMA_WARMUP = 9.0
-"""Warm-up of the EMA: its decay after n steps is (1 + n) / (10 + n), up to `train.ema`, so that the first weights are
-soon forgotten."""
+"""Warm-up of the EMA: its decay after n steps is (1 + n) / (10 + n), up to `train.ema`, so that the initial weights
+are soon forgotten."""
 
 
 class TrainStep:

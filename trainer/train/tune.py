@@ -34,7 +34,7 @@ CONFIG_ATTR = "config"
 DATA_ATTR, OPTIONS_ATTR = "data", "options"
 """Attributes of a study: digests of its photos and labels, and the options that all trials have in common."""
 IGNORED_OPTIONS: Any = {"data": {"photos", "index"}, "train": {"device", "threads", "readers", "tensorboard"}}
-"""Options that may differ between trials because they do not affect accuracy."""
+"""Options that may change during a study: they do not affect accuracy. Photos and index may move, but not change."""
 FINISHED_STATES = (TrialState.COMPLETE, TrialState.PRUNED)
 """States of the trials that count towards the number of trials."""
 
@@ -43,7 +43,7 @@ Space = Callable[[Trial], dict[str, Any]]
 
 
 def default_space(trial: Trial) -> dict[str, Any]:
-    """The options that affect the fine-tuning of a pretrained network most, around their defaults."""
+    """The options that matter most when a pretrained network is fine-tuned, around their defaults."""
     return {
         "train.learning_rate": trial.suggest_float("learning_rate", 1e-4, 5e-3, log=True),
         "train.pretrained_factor": trial.suggest_float("pretrained_factor", 0.05, 1.0, log=True),
@@ -87,7 +87,7 @@ def tune(tuning: Tuning, display: Display) -> FrozenTrial:
     A trial that was killed in an earlier run is repeated. Raises TuneError if a trial is killed in this run.
     """
     config = read_config(tuning.config, tuning.changes)  # report mistakes before the first trial
-    # With one command at a time, a trial in the state RUNNING at the start is one that was killed.
+    # Only one command runs at a time, so a trial that is RUNNING at the start was killed.
     with exclusive_lock(tuning.folder, "another tune is running here; wait for it, or use its --jobs"):
         study = _open_study(tuning.folder, create=True)
         space = study.user_attrs.get("space", tuning.space)
