@@ -73,7 +73,7 @@ class Ingest:
         self._store.use_model(run.model, card_of(self._objects, self._settings, run.model).calibration)
 
     def read(self, run: NightlyRun, part: RunPart, until: float) -> bool:
-        """Read at least one chunk of a part, until time.monotonic() reaches `until`. Returns whether the part is done.
+        """Read chunks of a part until time.monotonic() reaches `until`, but at least one. Returns whether it is done.
 
         Raises RunEnded or ObjectRefused if another process has ended the run.
         """
