@@ -129,7 +129,7 @@ def _beat_schedule(settings: Settings) -> dict[str, Any]:
 def _expect_periodic_tasks(metrics: WorkerMetrics, settings: Settings) -> None:
     """Set the deadlines of periodic tasks.
 
-    For reconcile, it is three intervals after the last run. For a nightly run, it is half a day after the due time.
+    Reconcile is late three intervals after its last run, and a nightly run half a day after it was due.
     """
     grace_s = {"reconcile": 2 * settings.reconcile_minutes * 60, "nightly": EXPIRES_S}
     for name, entry in _beat_schedule(settings).items():

@@ -172,7 +172,7 @@ class Engine:
 
 
 def _providers(choice: Provider) -> list[str]:
-    """Return the providers to try, in order. The model is loaded anew for each, since each prefers another variant."""
+    """Return the providers to try, in order. Each loads the model separately, since each prefers another variant."""
     has_cuda = CUDA in ort.get_available_providers()
     if choice is Provider.CUDA and not has_cuda:
         raise ProviderError(

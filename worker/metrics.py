@@ -167,7 +167,7 @@ class WorkerMetrics:
             self.set_oldest_message_age("tasks", 0)
 
     def expect_periodic_task(self, task: str, next_deadline: Callable[[], float]) -> None:
-        """Register a periodic task; `next_deadline` returns when it should run again at the latest, in Unix time."""
+        """Register a periodic task; `next_deadline` returns the Unix time by which it should run again."""
         self._next_deadline[task] = next_deadline
         for step in PeriodicStep:
             self._deadlines.labels(task, step).set(next_deadline())

@@ -39,7 +39,7 @@ _ISOLATION_LOCK = threading.Lock()
 """Held while a process handles an isolated redelivered object, so that no object is blamed for another's crash.
 
 Groups do not wait for the lock: after a crash of the broker, all groups in flight may be redelivered, and must be
-processed quickly. A group with a poison object is halved at most eight times. So even if each of its crashes is blamed
+processed quickly. A group with a poison object is halved at most eight times. So even if all its crashes are blamed
 on the same isolated object, that object stays below MAX_CRASHES.
 """
 MAX_RETRIES = 10
@@ -149,7 +149,7 @@ class _ObjectsTask(Task):  # type: ignore[misc]  # Celery has no types
     def _process_isolated(self, objects: list[ObjectCreated]) -> list[Outage]:
         """Process one object, unless too many workers have started but not finished it.
 
-        An object that is recorded as crashed is not processed, since each further message about it would crash as many
+        An object that is recorded as crashed is not processed, since each further message about it could crash as many
         workers again. A redriven task is an exception.
         """
         (item,) = objects

@@ -256,7 +256,7 @@ class _RowStore:
     def remove_refused_bins(self) -> Iterator[tuple[Cells, Refusal]]:
         """Remove bins that are incomplete or whose sum is too large, and yield their rows with the reason.
 
-        Call it once all rows are stored. It also makes each matching bin the match of only one name in the file.
+        Call it once all rows are stored. It also leaves each bin with a photo matched to only one name of the file.
         """
         too_large = "SELECT name FROM rows GROUP BY name HAVING sum(quantity) > ?"
         for names, reason, parameters in (

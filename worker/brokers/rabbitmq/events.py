@@ -149,8 +149,8 @@ class RabbitEventQueue(RabbitQueue, EventQueue):
     def _return_due(self) -> None:
         """Send due messages to the back of the queue. If they were rejected, RabbitMQ would redeliver them first.
 
-        At most half of the prefetched messages may wait, since otherwise no others might be received. The rest of the
-        waiting ones are sent early.
+        At most half of the prefetched messages may wait, since otherwise no others might be received. Any surplus
+        is sent early.
         """
         self._returning.sort(key=lambda item: item[0])
         now = time.monotonic()

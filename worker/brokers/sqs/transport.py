@@ -1,7 +1,7 @@
 """Celery's transport for SQS with boto3 only, without kombu's own HTTP client.
 
 kombu polls SQS on Celery's event loop with its own HTTP client (pycurl). One failed ReceiveMessage then stops the
-worker, or leaves it running without polling. The client also reads other certificate and proxy settings than boto3.
+worker, or leaves it running without polling. The client also reads different certificate and proxy settings.
 kombu can poll with boto3 instead, on Celery's loop for brokers without an event loop. This module uses that loop, and
 handles each failed request.
 """
