@@ -244,9 +244,9 @@ def dead_letters(
 
 
 def _delete_letters(queues: list[DeadLetterQueue], ids: Collection[str], *, delete_all: bool) -> int:
-    """Delete messages, and print each at once, so that the output is complete even if a later deletion fails.
+    """Delete messages, and print each once it is deleted: the output is complete even if a later deletion fails.
 
-    Returns the number of deleted messages. Raises BinwatchError if there is no message for one of the `ids`.
+    Returns the number of deleted messages. Raises BinwatchError if no message has one of the `ids`.
     """
     out, missing, n_deleted = printable_stdout(), set(ids), 0
     for queue in queues:

@@ -45,8 +45,9 @@ class BackgroundService(Protocol):
 class TaskMessages(AMQP):  # type: ignore[misc]  # Celery has no types
     """Celery's messages, without a time to live at the broker.
 
-    RabbitMQ moves expired messages to the dead-letter queue: after an hour without workers, each reconcile of that hour
-    would be there, and BinwatchDeadLetters would fire. Instead, workers drop expired tasks by their header.
+    RabbitMQ moves expired messages to the dead-letter queue. After an hour without workers, every reconcile task of
+    that hour would be there, and the alert BinwatchDeadLetters would fire. Instead, workers drop expired tasks, which
+    they recognise by a header.
     """
 
     @cached_property
@@ -84,7 +85,7 @@ class ServicesStep(bootsteps.StartStopStep):  # type: ignore[misc]
 def make_app(settings: Settings, queues: Queues | None = None) -> WorkerApp:
     """Create a Celery application that can send tasks; `make_worker` makes it process them.
 
-    `queues` override those of the settings.
+    `queues` replaces the queues that the settings name.
     """
     app = WorkerApp("binwatch", broker=settings.broker_url.get_secret_value(), set_as_current=False)
     app.queues = queues or choose_queues(settings)
@@ -101,9 +102,9 @@ def make_app(settings: Settings, queues: Queues | None = None) -> WorkerApp:
         worker_hijack_root_logger=False,
         broker_connection_retry_on_startup=True,
         broker_heartbeat=20,
-        # After a reconnect, Celery would lower the prefetch count by the tasks in flight, and may never raise it again.
+        # After a reconnect, Celery would lower the prefetch count by the number of tasks in flight, perhaps for good.
         worker_enable_prefetch_count_reduction=False,
-        broker_connection_max_retries=None,  # by default, Celery gives up and exits after 100
+        broker_connection_max_retries=None,  # by default, Celery gives up and exits after 100 attempts
         beat_schedule=_beat_schedule(settings),
         beat_scheduler=SCHEDULER,
         beat_schedule_filename=str(settings.beat_file),
@@ -126,7 +127,10 @@ def _beat_schedule(settings: Settings) -> dict[str, Any]:
 
 
 def _expect_periodic_tasks(metrics: WorkerMetrics, settings: Settings) -> None:
-    """Set the deadlines of periodic tasks: three intervals for reconcile, half a day for a nightly run."""
+    """Set the deadlines of periodic tasks.
+
+    Reconcile is late three intervals after its last run, and a nightly run half a day after it was due.
+    """
     grace_s = {"reconcile": 2 * settings.reconcile_minutes * 60, "nightly": EXPIRES_S}
     for name, entry in _beat_schedule(settings).items():
         if name in grace_s:
@@ -135,7 +139,7 @@ def _expect_periodic_tasks(metrics: WorkerMetrics, settings: Settings) -> None:
 
 
 def _next_deadline(schedule: Any, grace_s: float) -> float:
-    """Return when a task that starts or succeeds now should have run again, in seconds since 1970."""
+    """Return the time by which a task that starts or succeeds now should run again, in seconds since 1970."""
     now = schedule.now()
     due: datetime = now + schedule.remaining_estimate(now)
     return due.timestamp() + grace_s
@@ -162,7 +166,7 @@ def make_beat(settings: Settings) -> Any:
 def make_worker(app: WorkerApp, settings: Settings) -> Worker:
     """Create a worker that counts photos and, with an event source, receives event messages.
 
-    Raises before the worker receives any message.
+    If a part that the worker needs cannot be used, this raises before any message is received.
     """
     metrics = WorkerMetrics()
     counting = Counting(settings, metrics)
@@ -199,7 +203,7 @@ def make_worker(app: WorkerApp, settings: Settings) -> Worker:
         without_mingle=True,
         without_heartbeat=True,
         loglevel="INFO",
-        quiet=True,  # no banner, since it is not a log line; Celery also logs its broker and that it is ready
+        quiet=True,  # no banner, since it is not a log line; Celery still logs its broker and that it is ready
     )
 
 

@@ -1,4 +1,4 @@
-"""Count the objects that are already in a bucket: send tasks a little ahead of the workers, and poll the records."""
+"""Process the objects that are already in a bucket: send tasks a little ahead of the workers, and poll the records."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ from worker.reconcile import GracePeriod, unrecorded_pages
 from worker.skipped import SkippedTally
 
 _MAX_PENDING = 2000
-"""Maximum number of objects sent but not yet recorded, so that new photos never wait behind a whole bucket."""
+"""Above this number of objects sent but not yet recorded, no further page is sent, so that new photos never wait behind
+a whole bucket."""
 _POLL_INTERVAL_S = 0.5
 
 
@@ -109,9 +110,9 @@ class _PendingObjects:
         self._last_change = time.monotonic()
 
     def poll(self) -> dict[str, bool]:
-        """Return the objects recorded since the last call: key → whether it was counted or read. Wait a little if none.
+        """Return the objects recorded since the last call: key → whether it was counted or read.
 
-        Raises BinwatchError if nothing was recorded for `patience_s` seconds.
+        Waits briefly if there are none. Raises BinwatchError if nothing was recorded for `patience_s` seconds.
         """
         with self._database.connect() as connection:
             recorded = recorded_keys(connection, self._bucket, self._objects.values(), self._model, self._naming)

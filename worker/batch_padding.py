@@ -1,6 +1,6 @@
 """The few batch sizes that a GPU sees: a smaller batch is padded, a larger one is split.
 
-On CUDA, each new shape delays counting: convolutions are planned and memory is allocated for it. A CPU has no such
+On CUDA, each new shape delays counting, while convolutions are planned and memory is allocated. A CPU has no such
 cost, and each row of padding takes as long as a photo, so there a batch is never padded.
 """
 
@@ -18,7 +18,7 @@ Pixels = npt.NDArray[np.uint8]
 
 
 def bucket_sizes(max_size: int) -> tuple[int, ...]:
-    """Return the batch sizes from 1 to `max_size`, ascending."""
+    """Return the batch sizes to use, ascending: the powers of _BUCKET_FACTOR below `max_size`, then `max_size`."""
     sizes = []
     size = 1
     while size < max_size:

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 SCHEDULER = "worker.beat:Scheduler"
 """Value of Celery's setting `beat_scheduler`."""
 _CLOCK_TOLERANCE = timedelta(seconds=5)
-"""Maximum time that the clock may have been ahead without a warning."""
+"""Maximum time by which a last start may be in the future without being corrected."""
 
 
 class Scheduler(PersistentScheduler):  # type: ignore[misc]  # Celery has no types
@@ -43,7 +43,7 @@ class Scheduler(PersistentScheduler):  # type: ignore[misc]  # Celery has no typ
         try:
             self.apply_async(entry, producer=producer, advance=False)
         except Exception as error:  # of any kind: the other tasks must still be sent
-            reason = error.__context__  # the error that Celery's SchedulingError reports
+            reason = error.__context__  # the error that Celery wraps in a SchedulingError
             logger.error(  # noqa: TRY400 (the traceback only on DEBUG)
                 "beat: %s could not be sent to %s (%s); if this lasts, check BINWATCH_BROKER_URL and the broker. It is"
                 " sent again when it is next due",

@@ -134,7 +134,7 @@ class Counting:
         return outages
 
     def record_fetch_failed_photos(self, outages: Sequence[Outage]) -> list[Outage]:
-        """Record photos that cannot be fetched as failed. If a bucket does not answer, return all of them instead."""
+        """Record as failed the photos that cannot be fetched. If a bucket does not answer, return them all instead."""
         if not self._buckets_answer(outages):
             return list(outages)
         engine = self.models.engine
@@ -197,14 +197,14 @@ class Counting:
         return keys
 
     def _has_etag(self, item: ObjectCreated, etag: str) -> bool:
-        """Return whether the object has this ETag, in the event or in the bucket. False if the bucket fails."""
+        """Return whether the object has this ETag, in the event or in the bucket. False if it cannot be looked up."""
         try:
             return etag in (item.etag, self.objects.head(item.bucket, item.key).etag)
         except BinwatchError:
             return False
 
     def _crashed_upload(self, item: ObjectCreated, reason: str) -> LoadedPhoto | Outage:
-        """Identify the upload that crashed, without fetching its bytes."""
+        """Identify the upload that crashed workers or tasks, without fetching its bytes."""
         error = PhotoError(Reason.CRASHED, f"{reason}; keep a copy, report it, and upload the photo again")
         try:
             head = self.objects.head(item.bucket, item.key)
@@ -225,7 +225,7 @@ class Counting:
         return True
 
     def probes(self) -> dict[str, Callable[[], object]]:
-        """Health checks of the parts that counting needs: name → function that raises if the part does not work."""
+        """Return health checks of the parts that counting needs: name → function that raises if the part fails."""
         return {
             "records": self._check_records,
             "objects": lambda: self.objects.check(self._settings.bucket),
@@ -280,7 +280,7 @@ class Counting:
             return LoadedPhoto(item, etag=error.etag or item.etag, modified=error.modified, error=failure)
         except ObjectsError as error:
             return LoadedPhoto(item, error=error)
-        # Without the bytes: otherwise a waiting group would hold all its photos twice.
+        # Without the bytes: otherwise a waiting group would hold each photo twice, encoded and decoded.
         loaded = LoadedPhoto(
             item,
             etag=_etag(item, fetched),
@@ -303,22 +303,23 @@ class Counting:
         return first_counts
 
     def _first_counts(self, counts: Sequence[NewCount]) -> list[NewCount]:
-        """Return the counts of photos that were stored since Binwatch has been counting, and have no record yet.
+        """Return the counts of photos that were stored after Binwatch started counting, and have no record yet.
 
-        Only their age is the time that they waited to be counted. That excludes photos that existed before Binwatch,
-        photos that another model has counted, photos that could not be fetched before, and redelivered ones. Without
-        an event source, a schedule determines when photos are counted, so none are returned.
+        Only for these is the age the time that they waited to be counted. That excludes photos that existed before
+        Binwatch, photos that another model has counted, photos that could not be fetched before, and redelivered ones.
+        Records are looked up only for photos older than LATENCY_TARGET_S. Without an event source, a schedule
+        determines when photos are counted, so none are returned.
         """
         if self._settings.event_source is EventSource.NONE:
             return []
-        since = self._store.first_model_used_at().replace(microsecond=0)  # S3 has whole seconds, too
+        since = self._store.first_model_used_at().replace(microsecond=0)  # S3's times are whole seconds
         new = [count for count in counts if count.modified_at >= since]
         late_before = datetime.now(UTC) - timedelta(seconds=LATENCY_TARGET_S)
         recorded = self._recorded([count for count in new if count.modified_at < late_before])
         return [count for count in new if (count.bucket, count.key) not in recorded]
 
     def _recorded(self, counts: Sequence[NewCount]) -> set[tuple[str, str]]:
-        """Return bucket and key of the photos that have a record of any model."""
+        """Return bucket and key of the photos that have a record by any model."""
         recorded: set[tuple[str, str]] = set()
         for bucket in {count.bucket for count in counts}:
             photos = [ObjectCreated(bucket, item.key, item.modified_at) for item in counts if item.bucket == bucket]
@@ -375,7 +376,7 @@ class Counting:
 
 
 def open_records(settings: Settings) -> Database:
-    """Connect to the database of the settings, and check its schema. Raises BinwatchError if it cannot be reached."""
+    """Connect to the database of the settings, and check its schema. Raises BinwatchError if either fails."""
     database = connect(settings.database_url.get_secret_value())
     if database.dialect.name == "postgresql":
 
@@ -411,5 +412,5 @@ def _permanent_error(outage: Outage) -> PhotoError:
 
 
 def _etag(item: ObjectCreated, fetched: FetchedObject) -> str:
-    """Return the fetched ETag, or the listed one if a proxy has extended it: "abc-gzip" instead of "abc"."""
+    """Return the fetched ETag, or the item's if a proxy has extended that one: "abc-gzip" instead of "abc"."""
     return item.etag if item.etag and fetched.etag.startswith(item.etag) else fetched.etag

@@ -39,7 +39,7 @@ class ProviderError(BinwatchError):
 
 
 class SelfCheckResult(StrEnum):
-    """Result of the card's self-check: whether the model's output is the same as at export. A metric label."""
+    """Result of the card's self-check: whether the model's output matches the one at export. A metric label."""
 
     PASSED = "passed"
     ABSENT = "absent"
@@ -49,7 +49,7 @@ class SelfCheckResult(StrEnum):
 
 
 class Engine:
-    """One loaded model. Thread-safe: calls from several threads queue, since each call uses the whole machine."""
+    """One loaded model. Thread-safe: concurrent calls share the cores of the CPU, or queue for the GPU."""
 
     def __init__(
         self,
@@ -172,7 +172,7 @@ class Engine:
 
 
 def _providers(choice: Provider) -> list[str]:
-    """Return the providers to try, in order. Each loads the model separately, since each has a preferred variant."""
+    """Return the providers to try, in order. Each loads the model separately, since each prefers another variant."""
     has_cuda = CUDA in ort.get_available_providers()
     if choice is Provider.CUDA and not has_cuda:
         raise ProviderError(

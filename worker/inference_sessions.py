@@ -92,7 +92,7 @@ class CpuModel:
     """A model on the CPU. Divides the photos of a call among threads, each of which runs the model separately.
 
     ONNX Runtime's own threads share each operator and wait for each other after it, which costs time
-    (benchmarks/engine_threads.py). With two concurrent calls, cores that have finished one start with the next.
+    (benchmarks/engine_threads.py). With two concurrent calls, cores that have finished one start on the next.
     """
 
     provider = CPU_PROVIDER

@@ -98,7 +98,7 @@ class WorkerMetrics:
         )
         self._next_deadline: dict[str, Callable[[], float]] = {}
         self._model = Info("binwatch_worker_model", "Model in use", registry=self.registry)
-        ProcessCollector(registry=self.registry)  # start time for restarts, memory for out-of-memory kills
+        ProcessCollector(registry=self.registry)  # the start time shows restarts, the memory out-of-memory kills
         Info("binwatch_build", "Release of Binwatch", registry=self.registry).info({"version": version()})
         self.event_messages = 0
         """Number of event messages that this worker has processed."""
@@ -155,11 +155,11 @@ class WorkerMetrics:
             self._skipped.labels(reason).inc(count)
 
     def set_oldest_message_age(self, queue: str, age_s: float) -> None:
-        """Set the age of the oldest message received last from the queue "events" or "tasks"."""
+        """Set the age of the oldest of the messages last received from the queue "events" or "tasks"."""
         self._oldest.labels(queue).set(max(0.0, age_s))
 
     def set_queue_depths(self, depths: Mapping[str, int]) -> None:
-        """Set the number of waiting messages by queue. A missing queue means that its number is unknown."""
+        """Set the number of waiting messages by queue. The number of a queue that is not in `depths` is unknown."""
         self._depths.clear()
         for queue, messages in depths.items():
             self._depths.labels(queue).set(messages)
@@ -167,7 +167,7 @@ class WorkerMetrics:
             self.set_oldest_message_age("tasks", 0)
 
     def expect_periodic_task(self, task: str, next_deadline: Callable[[], float]) -> None:
-        """Register a periodic task; `next_deadline` returns when it should have run again, in seconds since 1970."""
+        """Register a periodic task; `next_deadline` returns the Unix time by which it should run again."""
         self._next_deadline[task] = next_deadline
         for step in PeriodicStep:
             self._deadlines.labels(task, step).set(next_deadline())

@@ -97,7 +97,7 @@ def predict(
 
 
 def _split_into_batches(loaded: Iterable[AnyLoaded], batch_size: int) -> Iterator[list[AnyLoaded]]:
-    """Yield batches of `batch_size` photos. Items without a photo stay in their places, and are not counted."""
+    """Yield batches of `batch_size` photos. Items without a photo keep their places, and do not add to the size."""
     batch: list[AnyLoaded] = []
     n_photos = 0
     for item in loaded:
@@ -112,7 +112,7 @@ def _split_into_batches(loaded: Iterable[AnyLoaded], batch_size: int) -> Iterato
 def infer_photos(engine: SupportsInfer, pixels: Sequence[npt.NDArray[np.uint8]]) -> list[Prediction | PhotoError]:
     """Infer all photos in one call. If it raises, the batch is halved until the photo that causes it is isolated.
 
-    Each of `pixels` is uint8 (size, size, 3). Raises EngineBroken if the model fails on any photo.
+    Each of `pixels` is uint8 (size, size, 3). Raises EngineBroken if the model also fails on a blank photo.
     """
     if not pixels:
         return []

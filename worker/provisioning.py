@@ -50,7 +50,7 @@ def enable_event_notifications(settings: Settings) -> str:
     events = choose_queues(settings).events
     if events is None:
         raise SettingsError("--events is for BINWATCH_EVENT_SOURCE=sqs; without an event source, leave it out")
-    arn = events.allow_bucket(settings.bucket)  # before the bucket, since S3 then sends a test message
+    arn = events.allow_bucket(settings.bucket)  # first, since S3 sends a test message when the bucket is set up
     changed = Objects(settings).enable_event_notifications(settings.bucket, arn)
     when = "now" if changed else "already"
     return f"bucket {settings.bucket!r} {when} sends its events to queue {settings.event_queue!r}"

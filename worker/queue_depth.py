@@ -58,7 +58,7 @@ class DepthPoller:
         while not self._stopping.is_set():
             try:
                 depths: Mapping[str, int] = self._get_depths()
-            except Exception as error:  # a broker is down; no number is better than an outdated one
+            except Exception as error:  # a broker is down: report nothing rather than stale depths
                 logger.warning("the depth of the queues is unknown: %s", error)
                 depths = {}
             for observe in self._observers:

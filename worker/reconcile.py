@@ -26,7 +26,7 @@ _TRIAL_PERIOD = timedelta(hours=1)
 
 @dataclass(slots=True)
 class GracePeriod:
-    """Leaves objects stored in the last `seconds` to their event messages, during one pass of a bucket."""
+    """Leaves objects stored in the last `seconds` to their event messages, during one pass over a bucket."""
 
     seconds: float
     young: int = 0
@@ -48,7 +48,7 @@ class UnrecordedPage:
     """Objects without a record in one page of a listing."""
 
     listed: int
-    """Number of photos and metadata files in the page, with or without a record."""
+    """Number of photos and metadata files in the page, recorded or not, apart from those in the grace period."""
     photos: list[ObjectCreated]
     metadata: list[ObjectCreated]
     skipped: list[tuple[SkipReason, str]]
@@ -57,7 +57,7 @@ class UnrecordedPage:
 
 @dataclass(slots=True)
 class ReconcileResult:
-    """Result of one pass of the bucket."""
+    """Result of one pass over the bucket."""
 
     objects: int = 0
     """Number of photos and metadata files without a record that were sent to the workers."""

@@ -1,4 +1,4 @@
-"""Output of the command `count`: a table, JSON or CSV. Each line of JSON or CSV is written at once."""
+"""Output of the command `count`: a table, JSON or CSV. Each line of JSON or CSV is written as soon as it is ready."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def write_results(lines: Iterable[ResultLine], output_format: Format, out: TextI
             writer.add(line)
     except BaseException:
         if counted or failed:
-            writer.close()  # after an outage, still print the counts so far, and close the JSON array
+            writer.close()  # after any interruption, print the counts so far, and close the JSON array
         raise
     writer.close()
     return counted, failed

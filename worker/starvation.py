@@ -41,7 +41,7 @@ class StarvationCheck:
                 self._n_in_flight -= 1
 
     def observe(self, depths: Mapping[str, int]) -> None:
-        """Update the number of waiting messages by queue. A missing queue means that its number is unknown."""
+        """Update the number of waiting tasks. If it is unknown, because "tasks" is not in `depths`, it counts as 0."""
         with self._lock:
             self._n_waiting = depths.get("tasks", 0)
             if not self._n_waiting or self._n_in_flight:

@@ -39,7 +39,8 @@ _ISOLATION_LOCK = threading.Lock()
 """Held while a process handles an isolated redelivered object, so that no object is blamed for another's crash.
 
 Groups do not wait for the lock: after a crash of the broker, all groups in flight may be redelivered, and must be
-processed quickly. A group with a poison object is halved at most eight times, which is less than MAX_CRASHES.
+processed quickly. A group with a poison object is halved at most eight times. So even if all its crashes are blamed
+on the same isolated object, that object stays below MAX_CRASHES.
 """
 MAX_FETCH_RETRIES = 10
 """Maximum number of retries, over about six minutes, of an object that cannot be fetched although S3 answers. After
@@ -53,7 +54,7 @@ _Process = Callable[[list[ObjectCreated]], list[Outage]]
 
 RECONCILE = "binwatch.reconcile"
 _MAX_BACKLOG = 50
-"""Maximum number of waiting tasks for reconcile to run. With more, it would mostly find the objects of these tasks."""
+"""With more waiting tasks than this, reconcile sends nothing: it would mostly find the objects of these tasks."""
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +67,7 @@ class _ObjectsTask(Task):  # type: ignore[misc]  # Celery has no types
 
     A redelivery does not prove a crash: when a worker is stopped or loses its connection, brokers also redeliver the
     tasks that it had only prefetched, or was delaying for a retry. So an isolated redelivered object is noted in the
-    records before it is processed, and only a note that remains counts as a crash.
+    records before it is processed, and only a note that is left behind counts as a crash.
     """
 
     acks_late = True
@@ -108,7 +109,7 @@ class _ObjectsTask(Task):  # type: ignore[misc]  # Celery has no types
     def run(self, objects: _JsonObjects, redelivered: bool = False) -> None:
         """Celery's entry point. `redelivered`: the objects come from a group whose message was redelivered."""
         sent_at = self.request.get(SENT_AT)
-        if isinstance(sent_at, int | float) and not self.request.retries:  # the age of a retry includes the outage
+        if isinstance(sent_at, int | float) and not self.request.retries:  # the age of a retry would include the outage
             self._counting.metrics.set_oldest_message_age("tasks", time.time() - sent_at)
         with self._counting.starvation.track_task():
             self._run_delivery([parse_object(item) for item in objects], redelivered)
@@ -141,19 +142,19 @@ class _ObjectsTask(Task):  # type: ignore[misc]  # Celery has no types
             raise self._retry_later([outage.item for outage in outages], outages[0].error)
 
     def _process_half(self, objects: list[ObjectCreated]) -> list[Outage]:
-        """Process a half of a redelivered group, without the objects that were recorded as crashed meanwhile."""
+        """Process a half of a redelivered group, without the objects that have since been recorded as crashed."""
         crashed = self.crashed_keys(objects)
         return self.process([item for item in objects if item.key not in crashed])
 
     def _process_isolated(self, objects: list[ObjectCreated]) -> list[Outage]:
-        """Process one object, unless too many workers have started and not finished it.
+        """Process one object, unless too many workers have started but not finished it.
 
-        If other messages announce the same object, it must not crash as many workers again. A redriven task
-        is processed again.
+        An object that is recorded as crashed is not processed, since each further message about it could crash as many
+        workers again. A redriven task is an exception.
         """
         (item,) = objects
         if not self.request.get(REASON) and self.crashed_keys(objects):
-            return self.record_crashed(objects, "workers crashed on it before")  # recorded for this model, too
+            return self.record_crashed(objects, "workers crashed on it before")  # for the model in use, too
         crashes = self._counting.crash_counts.begin(item.bucket, item.key)
         if crashes < MAX_CRASHES:
             try:
@@ -200,7 +201,7 @@ class _ObjectsTask(Task):  # type: ignore[misc]  # Celery has no types
     def _replace_message(self) -> Iterator[None]:
         """Wraps a block that sends messages to replace the current one.
 
-        If the broker refuses them, the current message is redelivered; Celery would dead-letter it.
+        If the broker refuses them, the current message is redelivered; Celery by itself would dead-letter it.
         """
         try:
             yield
@@ -226,8 +227,8 @@ class _ObjectsTask(Task):  # type: ignore[misc]  # Celery has no types
 def _is_outage(error: Exception) -> bool:
     """Return whether an error is an outage, not the fault of an object.
 
-    In an outage, databases raise many kinds of errors: after a failover, for example, one may be read-only. Only data
-    that the database cannot store may be the fault of an object.
+    In an outage, databases raise many kinds of errors: after a failover, for example, a database may be read-only. Only
+    data that the database cannot store may be the fault of an object.
     """
     if isinstance(error, DataError | IntegrityError):
         return False
@@ -298,10 +299,10 @@ class Reconcile(Task):  # type: ignore[misc]  # Celery has no types
                 "reconcile: %d tasks are waiting, which may be those of objects without a record; none are sent now",
                 backlog,
             )
-            metrics.note_periodic_step(self.name, PeriodicStep.SUCCESS)  # not late: another alert is for waiting tasks
+            metrics.note_periodic_step(self.name, PeriodicStep.SUCCESS)  # not late: waiting tasks have their own alert
             return
         # In an outage, tasks wait for their retries, and brokers do not report those as waiting messages. If each
-        # reconcile sent their objects again, the objects would finally be counted many times.
+        # reconcile sent their objects again, the objects would end up being counted many times.
         problems = HealthChecks(self._counting.probes()).problems()
         if problems:
             logger.warning("reconcile: no photo can be counted now (%s)", "; ".join(problems.values()))
@@ -323,6 +324,6 @@ class Reconcile(Task):  # type: ignore[misc]  # Celery has no types
 
 
 def parse_object(item: dict[str, Any]) -> ObjectCreated:
-    """Parse an object from the argument of a task, as `as_json` makes it. May raise anything."""
+    """Parse an object from the argument of a task, as `as_json` makes it. An invalid argument may raise any error."""
     event_time = datetime.fromisoformat(item["time"]) if item["time"] else None
     return ObjectCreated(item["bucket"], item["key"], event_time, item.get("etag", ""))  # earlier releases sent no ETag

@@ -24,7 +24,7 @@ _THOUSANDS = {
     mark: re.compile(rf"[+-]?[1-9]\d{{0,2}}({re.escape(mark)}\d{{3}})+({re.escape(other)}\d*)?")
     for mark, other in ((".", ","), (",", "."))
 }
-"""Thousands separator → numbers in which it cannot be the decimal mark, except for ambiguous ones."""
+"""Thousands separator → numbers in which it separates thousands, or may do so: ambiguous ones match, too."""
 
 
 class DecimalMark(StrEnum):
@@ -58,7 +58,8 @@ def detect_decimal_mark(quantities: Iterable[str | float]) -> DecimalMark:
     if len(ambiguous) != 1 or certain:
         return DecimalMark.UNKNOWN
     mark = ambiguous.pop()
-    # Decimals appear in all quantities of a column ("5,000", "12,000": SAP's three), but thousands only in large ones.
+    # Decimals appear in all quantities of a column ("5,000", "12,000": SAP writes three), but thousands separators only
+    # in large ones.
     if has_plain:
         return DecimalMark.COMMA if mark == "." else DecimalMark.POINT
     return DecimalMark(mark) if all_zeros else DecimalMark.UNKNOWN
@@ -83,7 +84,7 @@ def parse_quantity(text: str, mark: DecimalMark) -> float | None:
 
 
 def _possible_marks(text: str) -> set[str]:
-    """Return the decimal marks with which the text is a number."""
+    """Return the decimal marks with which the text is a number; none if it has no separators."""
     other = {".": ",", ",": "."}
     marks = {mark for mark, pattern in _DECIMAL.items() if pattern.fullmatch(text)}
     return marks | {other[separator] for separator, pattern in _THOUSANDS.items() if pattern.fullmatch(text)}

@@ -235,7 +235,10 @@ class _RowStore:
         )
 
     def add(self, cells: Cells, name: str, matched_bin: str | None, quantity: int) -> None:
-        """Store a row; `matched_bin` has a photo. Raises _RowRefused if the file has bin and article twice."""
+        """Store a row; `matched_bin` is the matching bin with a photo.
+
+        Raises _RowRefused if there is a row with the same bin and article.
+        """
         article = clean_text(cells.article)
         kept = json.dumps([clean_text(text)[:_MAX_KEPT_CHARACTERS] for text in cells.kept])
         cell_texts = _cut(cells.bin), _cut(cell_text(cells.quantity))
@@ -251,7 +254,10 @@ class _RowStore:
         self._database.execute("INSERT INTO incomplete VALUES (?) ON CONFLICT DO NOTHING", (name,))
 
     def remove_refused_bins(self) -> Iterator[tuple[Cells, Refusal]]:
-        """Remove incomplete and too large bins once all rows are stored, and yield their rows with the reason."""
+        """Remove bins that are incomplete or whose sum is too large, and yield their rows with the reason.
+
+        Call it once all rows are stored. It also leaves each bin with a photo matched to only one name of the file.
+        """
         too_large = "SELECT name FROM rows GROUP BY name HAVING sum(quantity) > ?"
         for names, reason, parameters in (
             ("SELECT name FROM incomplete", Refusal.INCOMPLETE, ()),
@@ -261,7 +267,7 @@ class _RowStore:
             for row in self._database.execute(f"SELECT row, bin_cell, quantity_cell, article {refused}", parameters):
                 yield Cells(*row), reason
             self._database.execute(f"DELETE {refused}", parameters)
-        # If the file has both 00184 and 184, these are two bins, and only one of them can match the photo's bin.
+        # If the file has both 00184 and 184, these are two bins, and only one of them can be the photo's bin.
         self._database.execute("CREATE INDEX rows_by_matched_bin ON rows (matched_bin)")
         best_match = (
             "SELECT name FROM rows r WHERE r.matched_bin = rows.matched_bin"

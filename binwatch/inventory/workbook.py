@@ -28,7 +28,7 @@ class _Sheet(NamedTuple):
 
 
 class _UnpackedWorkbook:
-    """A temporary folder with the sheets of a workbook. It is removed with this object."""
+    """A temporary folder with the sheets of a workbook, deleted along with this object."""
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="binwatch-"))

@@ -1,7 +1,7 @@
-"""Reads BMP files without compression.
+"""Reads BMP files that are not compressed.
 
-Run-length coding is refused: cameras do not write it, and Pillow decodes it in Python, which takes a minute for a photo
-of a few megabytes.
+Run-length encoding is refused: cameras do not write it, and Pillow decodes it in Python, which takes a minute for a
+photo of a few megabytes.
 """
 
 from __future__ import annotations

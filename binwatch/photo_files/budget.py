@@ -45,5 +45,5 @@ class MemoryBudget:
 
 @cache
 def shared_budget(total: int) -> MemoryBudget:
-    """Return this process's only budget of `total` bytes."""
+    """Return the one budget of `total` bytes that all threads of this process share."""
     return MemoryBudget(total)

@@ -19,7 +19,7 @@ def open_image(data: bytes, name: str) -> Image.Image:
 
 
 def decode(data: bytes, name: str, side: int) -> Image.Image:
-    """Decode the first picture of a file. Raises PhotoError. `side` is ignored: these formats cannot be scaled."""
+    """Decode the first picture of a file. Raises PhotoError. `side` is ignored: Pillow cannot scale these formats."""
     image = open_image(data, name)
     try:
         image.load()

@@ -32,7 +32,7 @@ class _Gif:
     def to_bytes(self, transparent: int | None = None) -> bytes:
         """Return a GIF file with these parts.
 
-        `transparent` replaces the transparent colour, which pixels without data have.
+        `transparent` replaces the index of the transparent colour, which pixels without data get.
         """
         control = self.control if transparent is None else bytes([_HAS_TRANSPARENCY, 0, 0, transparent])
         block = bytes([_EXTENSION, _CONTROL, len(control)]) + control + b"\0" if control else b""
@@ -56,9 +56,9 @@ def read(data: bytes) -> ParsedImage:
 
 
 def _decode(gif: _Gif, side: int) -> Image.Image:
-    """Decode the picture, also with two different background colours.
+    """Decode the picture, and twice more with different transparent colours.
 
-    If these two results differ, the data ends early, and the missing pixels have the background colour.
+    If these two results differ, the data ends early, and the missing pixels have the transparent colour.
     """
     image = by_pillow.decode(gif.to_bytes(), "GIF", side)
     first, second = (by_pillow.decode(gif.to_bytes(colour), "GIF", side).crop(gif.box) for colour in (0, 1))

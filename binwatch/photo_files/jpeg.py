@@ -1,8 +1,8 @@
 """Reads JPEG files with libjpeg-turbo, and treats its warnings as errors.
 
 libjpeg fills missing parts with grey and emits a warning, which Pillow discards. A photo without its lower half would
-then be counted as if it were complete. simplejpeg is a thin wrapper of the same library that reports the warnings. Its
-pixels are identical to Pillow's.
+then be counted as if it were complete. simplejpeg is a thin wrapper around the same library, and reports the warnings.
+Its pixels are identical to Pillow's.
 """
 
 from __future__ import annotations
@@ -115,7 +115,10 @@ def _read_scan(file: _JpegFile, body: bytes, scan: bytes) -> None:
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, bytes, bytes]]:
-    """Yield marker, segment (with marker and length) and scan data (or empty) of all segments up to the end marker."""
+    """Yield each segment up to and including the end marker: marker, segment, and the scan data after it.
+
+    The segment includes its marker and length. The scan data is empty except after the header of a scan.
+    """
     offset = 2
     for _ in range(MAX_SEGMENTS):
         while data[offset : offset + 2] == b"\xff\xff":  # fill bytes
@@ -158,7 +161,7 @@ def _scan_end(data: bytes, offset: int) -> int:
 
 
 def _memory(frame: Frame, scans: int, side: int) -> int:
-    """Return the bytes for the decoded pixels as array and image, and with several scans for all coefficients."""
+    """Return the bytes that the pixels take as array and image and, with several scans, those of all coefficients."""
     scale = _scale(frame, side)
     pixels = -(-frame.width // scale) * -(-frame.height // scale)
     return 7 * pixels + (2 * frame.coefficients if frame.progressive or scans > 1 else 0)

@@ -23,7 +23,7 @@ def orientation(exif: bytes = b"", xmp: bytes = b"") -> int:
 def _exif_orientation(exif: bytes) -> int | None:
     """Return the orientation tag of the first directory.
 
-    Pillow is not used, since it keeps every tag and warns of each damaged one, and a photo may have thousands.
+    Pillow is not used, since it keeps every tag and warns about each damaged one, and a photo may have thousands.
     """
     order = _BYTE_ORDERS.get(exif[:4])
     if order is None or len(exif) < 8:

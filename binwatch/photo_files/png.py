@@ -55,8 +55,8 @@ def read(data: bytes) -> ParsedImage:
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bool | None]]:
     """Yield name, contents and integrity of the chunks up to the end chunk.
 
-    Integrity is whether the checksum is right, or None if the file ends before it. A chunk with a wrong length is
-    followed by the next intact chunk that the pixels need.
+    Integrity is whether the checksum is right, or None if the file ends before it. If a chunk that the pixels do not
+    need has a wrong length, it is not yielded, and reading resumes at the next intact chunk that they need.
     """
     offset = len(_SIGNATURE)
     for _ in range(MAX_SEGMENTS):
@@ -98,7 +98,7 @@ def _chunk(name: bytes, body: bytes) -> bytes:
 
 
 def _text_metadata(name: bytes, body: bytes, exif: bytes, xmp: bytes) -> tuple[bytes, bytes]:
-    """Return EXIF and XMP, read from a text chunk unless they are not empty."""
+    """Return EXIF and XMP. Either is read from the text chunk if it is still empty and the chunk has it."""
     keyword, _, rest = body.partition(b"\0")
     if keyword == b"XML:com.adobe.xmp" and name == b"iTXt" and len(rest) > 2:
         compressed, (_, _, text) = rest[0], rest[2:].split(b"\0", 2) if rest[2:].count(b"\0") > 1 else (b"", b"", b"")

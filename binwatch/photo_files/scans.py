@@ -108,7 +108,7 @@ def _canonical_code(lengths: Sequence[int], index: int) -> str:
 
 
 def missing_scans(frame: Frame, scans: Sequence[Scan]) -> str | None:
-    """Return which scans are missing as text, or None.
+    """Return a text that says which scans are missing, or None if the picture is complete.
 
     A progressive photo without its last scans looks complete but blurred.
     """
@@ -125,8 +125,8 @@ def missing_scans(frame: Frame, scans: Sequence[Scan]) -> str | None:
 def has_constant_run(scan: bytes, flat_unit: str | None) -> bool:
     """Return whether the scan has a long run of equal bytes: a lost sector or page that a file system has filled.
 
-    Detail is never coded as equal bytes. A flat area may be, if `flat_unit`, the bits of its units, repeats with each
-    byte.
+    Detail is never coded as equal bytes. A flat area may be, if the bits of its units (`flat_unit`) repeat with every
+    byte. The result is then False, as it is without a `flat_unit`.
     """
     if flat_unit is None or (flat_unit * 8)[8:] == (flat_unit * 8)[:-8]:
         return False

@@ -14,7 +14,7 @@ from celery.exceptions import Reject
 from binwatch.errors import OutageError, SettingsError
 
 TASK_VISIBILITY_S = 300
-"""Longer than a group takes, including its backoff. After a crash, SQS redelivers a task after this time."""
+"""Longer than processing a group takes, including backoff. After a crash, SQS redelivers a task after this time."""
 
 
 class QueueError(OutageError):
@@ -74,14 +74,14 @@ class BrokerQueue(Protocol):
     """A queue and its dead-letter queue. Constructing it opens no connection."""
 
     def create(self) -> list[str]:
-        """Create the missing queues of the two; return the names of the created ones. Raises QueueError."""
+        """Create whichever of the two queues is missing; return the names of those created. Raises QueueError."""
 
     def unchecked_queues(self) -> list[str]:
-        """Return the names of the queues whose properties were not checked, since the user may not declare them."""
+        """Return the names of the queues whose properties could not be checked, for lack of permission."""
         return []
 
     def depths(self) -> tuple[int, int]:
-        """Return the numbers of messages waiting in the queue and in its dead-letter queue, without those in flight.
+        """Return the numbers of messages waiting in the queue and in its dead-letter queue, excluding those in flight.
 
         Raises if the broker does not answer.
         """
@@ -103,7 +103,7 @@ class EventQueue(BrokerQueue, Protocol):
         """Delete processed messages. A message that cannot be deleted is redelivered, which is harmless."""
 
     def requeue(self, messages: Sequence[EventMessage], after_s: float = 0.0) -> None:
-        """Have messages redelivered, not before `after_s` seconds."""
+        """Have messages redelivered, if possible not before `after_s` seconds have passed."""
 
     def dead_letter(self, message: EventMessage, reason: str) -> None:
         """Copy a message to the dead-letter queue, with the reason. The original stays in the queue."""
@@ -133,7 +133,7 @@ class TaskQueue(BrokerQueue, Protocol):
         """The dead-letter queue, as an argument of `Celery.send_task`."""
 
     def check_accepts_messages(self, app: Celery) -> None:
-        """Raise unless the broker accepts messages. By default, a broker that answers does."""
+        """Raise unless the broker accepts messages. The default never raises: a broker that answers accepts them."""
         return
 
     def probes(self) -> Mapping[str, Callable[[], object]]:

@@ -60,7 +60,7 @@ def count_and_compare(
 ) -> CheckResult:
     """Record the counts, compare them with the expected quantities, and write the ranked lists.
 
-    `running` is a count of all photos if there are no records yet, else None.
+    `running` is a count of all photos that has already started, or None if there are records.
     """
     with open_records(options.database) as database:
         card, store = bundle.card, Store(database, settings.bin_naming, settings.slicing)

@@ -1,4 +1,7 @@
-"""Counts the photos of a folder without the database, whose libraries take as long to load as a few batches."""
+"""Counts the photos of a folder without the database.
+
+Loading the database's libraries takes as long as counting a few batches.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +50,7 @@ class RunningCount(NamedTuple):
 
 
 def start_counting(settings: Settings, bundle: Bundle, photos: Sequence[PhotoFile]) -> RunningCount:
-    """Load the model, and count until the first batch is done."""
+    """Load the model and start counting; return once the first batch is done."""
     engine = Engine.from_settings(bundle, settings)
     results = _count_photos(settings, engine, photos)
     return RunningCount(engine, chain(list(islice(results, 1)), results))

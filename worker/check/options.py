@@ -45,7 +45,7 @@ class CheckOptions:
                 raise BinwatchError(f"{file}: would be overwritten; name another list with --out")
 
     def is_own_file(self, file: Path) -> bool:
-        """Return whether `file` is read or written by the check itself, although it is in the folder of photos."""
+        """Return whether `file` is read or written by the check itself, even if it is in the folder of photos."""
         path = file.resolve()
         # A list, or a file that is written beside it.
         is_list = any(

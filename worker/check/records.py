@@ -85,7 +85,7 @@ def open_records(file: Path) -> Iterator[Database]:
 
 
 def uncounted_photos(database: Database, bucket: str, card: Card, photos: Iterable[PhotoFile]) -> list[PhotoFile]:
-    """Return the photos that this model has not counted, including failed ones: a newer release may count those."""
+    """Return the photos that this model has not counted, including failed ones, which a newer release may count."""
     counted = {photo for photo, count in read_counts(database, bucket, card).items() if count.reason is None}
     return [photo for photo in photos if (photo.key, photo.etag) not in counted]
 

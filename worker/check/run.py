@@ -33,7 +33,7 @@ def run_check(options: CheckOptions, settings: Settings, print_line: Callable[[s
     expected = _read_inventory(options, folder, print_line)
     bundle = Bundle(settings.model_dir)
     # Without records, every photo must be counted. Counting then starts while the database's libraries load, which
-    # takes as long as a few batches.
+    # takes as long as counting a few batches.
     running = None if options.database.exists() else start_counting(settings, bundle, folder.photos)
     from worker.check.compare import count_and_compare
 

@@ -18,12 +18,12 @@ from worker.metrics import WorkerMetrics
 logger = logging.getLogger(__name__)
 
 MAX_IDLE_WAIT_S = 1
-"""Maximum wait for a message while the group is empty. A stop takes as long."""
+"""Maximum wait for a message while the group is empty. A stop may take as long."""
 _MAX_BACKOFF_S = 30.0
 REDELIVERY_DELAY_S = 30.0
 """Delay before the redelivery of a message that the dead-letter queue has refused."""
 _POLL_INTERVAL_S = 0.05
-"""Interval of polls for more messages while a group fills up."""
+"""Interval between polls for more messages while a group fills up."""
 STOP_TIMEOUT_S = 5.0
 """Maximum wait for the intake's thread, whose queue may not answer. Far less than the worker's grace period."""
 
@@ -69,7 +69,10 @@ class IntakeLoop:
             raise self._problem
 
     def stop(self, timeout_s: float | None = STOP_TIMEOUT_S) -> None:
-        """Stop receiving, and wait until the group is sent as tasks. If that fails, its messages are redelivered."""
+        """Stop receiving, and wait up to `timeout_s` until the group is sent as tasks.
+
+        If it cannot be sent, its messages are redelivered.
+        """
         self._stopping.set()
         self._thread.join(timeout_s)
 

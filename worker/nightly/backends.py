@@ -28,7 +28,7 @@ class Backend(Protocol):
     """
 
     def start(self) -> bool:
-        """Start this night's run, or continue an unfinished one. A run without photos is finished at once."""
+        """Start this night's run, or continue an unfinished one. A run without photos is finished immediately."""
 
     def poll(self) -> bool:
         """Continue an unfinished run, if there is one."""

@@ -15,7 +15,10 @@ _PATIENCE_S = 300.0
 
 
 def nightly(settings: Settings, backend: NightlyBackend, prefix: str, *, again: bool, dry_run: bool) -> None:
-    """Count the photos that the model in use has not counted, and print the progress. Raises BinwatchError."""
+    """Count the photos that the model in use has not counted, and print the progress. Raises BinwatchError.
+
+    With `again`, photos that have a record are counted, too. With `dry_run`, only the plan is printed.
+    """
     if dry_run:
         _show_plan(settings, backend, Selection(_version(settings), prefix, again))
     elif backend is NightlyBackend.SAGEMAKER:

@@ -1,9 +1,9 @@
 """Connections to RabbitMQ on which publishing has a time limit.
 
 A broker that is low on disk or memory stops reading from publishing connections, and sends "connection.blocked". kombu
-and Celery ignore that and wait for a confirmation without a time limit, as does closing such a connection. With these
-connections, a blocked publish fails at once, and an unconfirmed one after PUBLISH_TIMEOUT_S. The connection is then
-dropped, so that the next attempt uses a new one.
+and Celery ignore that, and wait for a confirmation without a time limit. Closing such a connection also waits. With
+these connections, a blocked publish fails at once, and an unconfirmed one after PUBLISH_TIMEOUT_S. The connection is
+then dropped, so that the next attempt uses a new one.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from binwatch.errors import OutageError
 from worker.brokers.internals import replace_transport
 
 PUBLISH_TIMEOUT_S = 20.0
-"""Maximum wait for the confirmation of a message. A quorum queue needs far less to write it to its disks."""
+"""Maximum wait for the confirmation of a message. A quorum queue needs far less time to write it to disk."""
 PROBE_ROUTING_KEY = "binwatch-probe"
 """Routing key without a queue: RabbitMQ confirms such messages, and drops them."""
 
 
 class BrokerBlocked(OutageError):
-    """The broker currently accepts no messages. Not a connection error, since Celery would retry that at once."""
+    """The broker currently accepts no messages. Not a connection error, after which Celery would retry at once."""
 
 
 def make_connection(url: str, **options: Any) -> Connection:
@@ -51,10 +51,10 @@ def check_accepts_messages(connection: Connection) -> None:
 
 
 class _Channel(pyamqp.Channel):
-    """A channel that confirms every message: an event message must not be deleted before its task is stored."""
+    """A channel on which RabbitMQ confirms every message: an event message is deleted only once its task is stored."""
 
     def probe(self) -> None:
-        """Send a message that RabbitMQ drops. Raises BrokerBlocked."""
+        """Send a message that RabbitMQ drops. Raises BrokerBlocked if RabbitMQ does not accept it."""
         self._publish(Message(b"", delivery_mode=1), routing_key=PROBE_ROUTING_KEY)
 
     def basic_publish_confirm(self, *args: Any, **options: Any) -> Any:

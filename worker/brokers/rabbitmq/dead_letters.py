@@ -19,7 +19,7 @@ from worker.brokers.rabbitmq.connections import BrokerBlocked, make_connection
 logger = logging.getLogger(__name__)
 
 READY_TIMEOUT_S = 30.0
-"""Maximum time from the broker's answer until the queue can be read."""
+"""How long to retry until the queue can be read, in seconds."""
 _RETRY_INTERVAL_S = 0.5
 _DEATH_REASONS = {"delivery_limit": "delivered too often", "rejected": "rejected by the worker"}
 _CONNECTION_ERRORS = (AMQPError, MessageNacked, OSError, BrokerBlocked)
@@ -55,7 +55,7 @@ class RabbitDeadLetters(DeadLetterQueue):
 
     @contextmanager
     def _receive_all(self) -> Iterator[tuple[Any, list[Any]]]:
-        """Receive all messages; yield their channel and the messages. Those not acknowledged in the block stay."""
+        """Receive all messages; yield their channel and the messages. Those not acknowledged in the block are kept."""
         connection, channel, messages = self._receive_patiently()
         try:
             yield channel, messages
@@ -72,7 +72,7 @@ class RabbitDeadLetters(DeadLetterQueue):
     def _receive_patiently(self) -> tuple[Connection, Any, list[Any]]:
         """Receive all messages.
 
-        Retries, since a broker that has just started may answer before its quorum queues, which first elect leaders.
+        Retries, since a broker that has just started may answer before its quorum queues have elected leaders.
         """
         deadline = time.monotonic() + READY_TIMEOUT_S
         while True:
@@ -96,7 +96,7 @@ class RabbitDeadLetters(DeadLetterQueue):
 
     def _to_dead_letter(self, message: Any) -> DeadLetter:
         headers = message.headers or {}
-        # The header that RabbitMQ adds to a message that it has moved:
+        # RabbitMQ adds this header to each message that it dead-letters:
         death = str((headers.get("x-death") or [{}])[0].get("reason", "unknown"))
         reason = headers.get("reason") or _DEATH_REASONS.get(death, death)
         body = message.body

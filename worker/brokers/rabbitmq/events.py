@@ -27,7 +27,7 @@ _HEARTBEAT_S = 20
 _PREFETCHED_GROUPS = 4
 """Maximum number of event messages in flight, in groups of `group_photos` messages."""
 _SURPLUS_INTERVAL_S = 0.5
-"""Interval between early returns of messages, so that circulating refused messages do not keep a core busy."""
+"""Minimum interval between early returns of messages, without which circulating messages would keep a core busy."""
 
 
 class RabbitEventQueue(RabbitQueue, EventQueue):
@@ -61,7 +61,7 @@ class RabbitEventQueue(RabbitQueue, EventQueue):
         )
 
     def open(self) -> None:
-        """Declare both queues. Raises QueueError, also if a permission is missing."""
+        """Declare both queues. Raises QueueError if that fails or a permission is missing."""
         self._declare(self._connection)
         check_permissions(self._connection, self._queue)
 
@@ -89,7 +89,10 @@ class RabbitEventQueue(RabbitQueue, EventQueue):
             self.close()
 
     def requeue(self, messages: Sequence[EventMessage], after_s: float = 0.0) -> None:
-        """Have messages redelivered by `receive` or `close`, not before `after_s` seconds."""
+        """Have messages redelivered after `after_s` seconds, by a call of `receive`.
+
+        `close` has them redelivered at once, and `receive` does so earlier if too many wait.
+        """
         due = time.monotonic() + after_s
         self._returning += [(due, message) for message in messages if self._is_current(message)]
 
@@ -144,9 +147,10 @@ class RabbitEventQueue(RabbitQueue, EventQueue):
                 timeout = 0.001
 
     def _return_due(self) -> None:
-        """Send due messages to the back of the queue: RabbitMQ would redeliver rejected ones before all others.
+        """Send due messages to the back of the queue. If they were rejected, RabbitMQ would redeliver them first.
 
-        At most half of the prefetched messages may wait, or no other messages would be received.
+        At most half of the prefetched messages may wait, since otherwise no others might be received. Any surplus
+        is sent early.
         """
         self._returning.sort(key=lambda item: item[0])
         now = time.monotonic()

@@ -152,7 +152,7 @@ def declare(connection: Connection, queues: Sequence[Queue]) -> None:
 
 
 def _exists(connection: Connection, queue: Queue) -> bool:
-    """Return whether the queue exists, with any properties. Needs no permissions. Raises as `declare` does."""
+    """Return whether the queue exists, whatever its properties. Needs no permissions. Raises as `declare` does."""
     try:
         with connection.channel() as channel:
             channel.queue_declare(queue.name, passive=True)
@@ -170,7 +170,7 @@ def _declaration_failed(queue: Queue, error: Exception) -> QueueError:
 
 
 def _unreachable(connection: Connection, error: Exception) -> BrokerUnreachable:
-    """Return an error with the broker's URL, without password, since the settings may name two brokers."""
+    """Return an error that names the broker by its URL without the password, since the settings may name two."""
     return BrokerUnreachable(
         f"RabbitMQ at {connection.as_uri()} cannot be reached ({error}); check BINWATCH_BROKER_URL (or"
         " BINWATCH_EVENT_BROKER_URL) and the broker"

@@ -18,7 +18,7 @@ from worker.brokers.rabbitmq.connections import check_accepts_messages, make_con
 from worker.brokers.rabbitmq.queues import RabbitQueue, check_permissions, dead_letter_queue, publish, task_queue
 
 REQUEUE_DELAY_S = 5.0
-"""Wait before a task is requeued, because RabbitMQ refuses the messages that would replace it."""
+"""Wait before a task is requeued if RabbitMQ has refused the messages that were to replace it."""
 
 
 class RabbitTaskQueue(RabbitQueue, TaskQueue):
@@ -53,7 +53,10 @@ class RabbitTaskQueue(RabbitQueue, TaskQueue):
         return bool((request.delivery_info or {}).get("redelivered"))
 
     def rejection(self, error: Exception) -> Reject:
-        """Requeue the message (RabbitMQ would dead-letter it), after a wait, since it is redelivered at once."""
+        """Requeue the message, since RabbitMQ would dead-letter it otherwise.
+
+        Waits first, since RabbitMQ redelivers a requeued message at once.
+        """
         time.sleep(REQUEUE_DELAY_S)
         return Reject(error, requeue=True)
 

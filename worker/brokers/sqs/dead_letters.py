@@ -59,7 +59,7 @@ class SqsDeadLetters(DeadLetterQueue):
             MessageAttributeNames=["All"],
             AttributeNames=["ApproximateReceiveCount"],
         )
-        # Until none is new, not until none is left: in a very long queue, the first messages reappear meanwhile.
+        # Until no message is new, not until none is left: in a very long queue, the first ones reappear meanwhile.
         while new := {m["MessageId"]: m for m in receive().get("Messages", []) if m["MessageId"] not in received}:
             received |= new
         messages = list(received.values())
@@ -81,7 +81,7 @@ class SqsDeadLetters(DeadLetterQueue):
 
 
 def _decode_task(body: str) -> tuple[str | None, str]:
-    """Return reason and content of a Celery task, which kombu encodes as base64; other bodies stay unchanged."""
+    """Return reason and content of a Celery task, which kombu encodes as base64; other bodies are unchanged."""
     try:
         envelope = json.loads(body if body.startswith("{") else base64.b64decode(body, validate=True))
         content = base64.b64decode(envelope["body"]).decode()

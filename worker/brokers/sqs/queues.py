@@ -78,7 +78,7 @@ class SqsQueue(BrokerQueue):
     """A queue of SQS and its dead-letter queue."""
 
     def __init__(self, settings: Settings, visibility_s: int, **names: str) -> None:
-        """`names`: setting → name, first of the queue, then of its dead-letter queue. Raises SettingsError."""
+        """`names` maps settings to names: first the queue's, then its dead-letter queue's. Raises SettingsError."""
         for setting, name in names.items():
             if name.endswith(".fifo"):
                 raise SettingsError(
@@ -107,7 +107,7 @@ class SqsQueue(BrokerQueue):
         return [name for name, new in ((self._name, is_new), (self._dead_letter_name, dead_is_new)) if new]
 
     def check(self) -> None:
-        """Raise QueueError unless the queue exists and messages end in a dead-letter queue."""
+        """Raise QueueError unless the queue exists and has a redrive policy, which names a dead-letter queue."""
         if not attribute(self._client, self._url, "RedrivePolicy"):
             raise QueueError(
                 f"queue {self._name!r} has no redrive policy: a message that cannot be processed would be deleted, or"
@@ -136,7 +136,10 @@ class SqsQueue(BrokerQueue):
 
 
 def _get_or_create(client: Any, name: str, attributes: dict[str, str]) -> tuple[str, bool]:
-    """Return the URL of the queue, and whether it was created. Creating one that exists with other attributes fails."""
+    """Return the URL of the queue, and whether it was created.
+
+    The queue is looked up first, since creating one that exists with other attributes fails.
+    """
     try:
         return str(client.get_queue_url(QueueName=name)["QueueUrl"]), False
     except client.exceptions.QueueDoesNotExist:

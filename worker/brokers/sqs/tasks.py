@@ -53,7 +53,10 @@ class SqsTaskQueue(SqsQueue, TaskQueue):
         return int(message.get("Attributes", {}).get("ApproximateReceiveCount", 1)) > 1
 
     def rejection(self, error: Exception) -> Reject:
-        """Do not requeue, which would send a second message: the first is redelivered after its visibility timeout."""
+        """Leave the message in the queue, which redelivers it after its visibility timeout.
+
+        Requeuing it would send a second message.
+        """
         return Reject(error, requeue=False)
 
     def dead_letter(self, app: Celery, message: Any, reason: str) -> None:

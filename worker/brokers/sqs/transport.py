@@ -1,8 +1,8 @@
 """Celery's transport for SQS with boto3 only, without kombu's own HTTP client.
 
 kombu polls SQS on Celery's event loop with its own HTTP client (pycurl). One failed ReceiveMessage then stops the
-worker, or leaves it running without polling; and the client reads other certificate and proxy settings than boto3.
-kombu can also poll with boto3, on Celery's loop for brokers without an event loop. This file uses that loop, and
+worker, or leaves it running without polling. The client also reads different certificate and proxy settings.
+kombu can poll with boto3 instead, on Celery's loop for brokers without an event loop. This module uses that loop, and
 handles each failed request.
 """
 
@@ -87,7 +87,7 @@ class TaskChannel(SqsChannel):
         return client
 
     def drain_events(self, timeout: float | None = None, callback: Any = None, **kwargs: Any) -> None:
-        """Deliver some tasks. Raises Empty if there are none."""
+        """Deliver some tasks. Raises Empty if there are none, or TimeoutError if the worker is stopping."""
         if state.should_stop is not None or state.should_terminate is not None:
             raise TimeoutError  # after TERM, Celery runs the loop once more, and must not receive tasks then
         super().drain_events(timeout, callback, **kwargs)  # type: ignore[no-untyped-call]
@@ -159,11 +159,11 @@ class TaskChannel(SqsChannel):
         self._try_delete(url, receipt)
 
     def basic_reject(self, delivery_tag: str, requeue: bool = False) -> None:
-        """Leave the message to SQS, which redelivers it later and finally moves it to the dead-letter queue."""
+        """Without `requeue`, leave the message to SQS, which redelivers it later and eventually dead-letters it."""
         self.qos.reject(delivery_tag, requeue=requeue)
 
     def requeue(self, message: Any) -> None:
-        """Have a message redelivered at once. A stopping worker does so with all tasks that it was delaying."""
+        """Have a message redelivered at once. A stopping worker does this for all tasks that it was delaying."""
         if self._cannot_requeue:
             return
         try:
@@ -186,7 +186,7 @@ class TaskChannel(SqsChannel):
 
 
 class SqsTransport(SQS.Transport):
-    """kombu's transport for SQS, on Celery's loop without an event loop."""
+    """kombu's transport for SQS, on Celery's loop for brokers without an event loop."""
 
     Channel = TaskChannel
     implements = SQS.Transport.implements.extend(asynchronous=False)

@@ -52,7 +52,7 @@ class TransformBackend:
 
     @cached_property
     def _nightly(self) -> Nightly:
-        """The runs. They are opened for the first run, so that a missing setting stops that run and not the worker."""
+        """The runs. Created on first use, so that a missing setting fails the run and not the start of the worker."""
         counting = self._counting
         return Nightly(
             self._settings, counting.objects, counting.database, self._publisher.count, metrics=counting.metrics

@@ -52,7 +52,7 @@ class CostEstimate:
         self._local_photos += len(photos) - suitable
 
     def text(self) -> str:
-        """Return photos, duration and cost as text, by the speed of the last run, which is read from the bucket."""
+        """Return photos, duration and cost as text. The speed of the last run is read from the bucket."""
         last = RunStore(Objects(self._settings), self._settings).latest()
         rate = cost.photos_per_second(self._settings, last)
         return cost.estimate_text(self._settings, self._sagemaker_photos, self._local_photos, rate)

@@ -16,7 +16,8 @@ _MIN_MEASURED_PHOTOS = 1000
 def photos_per_second(settings: Settings, last: NightlyRun | None) -> float:
     """Return the photos that one instance counts per second.
 
-    The speed is measured in the last run if it used the same instance type, else it is the setting's.
+    It is the measured speed of the last run if that was long enough and used the same instance type, else the
+    setting's.
     """
     if last is not None and last.outcome is not None and last.instance_type == settings.sagemaker.instance_type:
         outcome = last.outcome

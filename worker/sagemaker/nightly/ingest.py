@@ -73,9 +73,9 @@ class Ingest:
         self._store.use_model(run.model, card_of(self._objects, self._settings, run.model).calibration)
 
     def read(self, run: NightlyRun, part: RunPart, until: float) -> bool:
-        """Read at least one chunk of a part, until time.monotonic() reaches `until`. Returns whether the part is done.
+        """Read chunks of a part until time.monotonic() reaches `until`, but at least one.
 
-        Raises RunEnded or ObjectRefused if another process has ended the run.
+        Returns whether the part is done. Raises RunEnded or ObjectRefused if another process has ended the run.
         """
         paths = paths_of(self._settings, run)
         progress = self.progress(paths, part)

@@ -1,6 +1,6 @@
 """Requests for SageMaker's models and transform jobs, with boto3.
 
-A job is started with one request, while the SDK's Transformer would upload the photos and wait. All names are
+A job is started with one request, whereas the SDK's Transformer would upload the photos and wait. All names are
 determined by the run, so each request can be repeated: an existing model or job is not created again.
 """
 
@@ -39,7 +39,7 @@ class JobState:
 
     @property
     def seconds(self) -> float:
-        """Seconds billed for each instance."""
+        """Seconds billed for each instance; 0 until the job has ended."""
         return (self.ended - self.started).total_seconds() if self.started and self.ended else 0.0
 
 

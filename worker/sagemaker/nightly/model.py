@@ -19,13 +19,13 @@ _GZIP_LEVEL = 1  # higher levels hardly compress weights further
 
 
 def card_of(objects: Objects, settings: Settings, version: str) -> Card:
-    """Return the card of a version that is published in the bucket, else that of the settings' bundle."""
+    """Return the card of a version if it is published in the bucket, else the card of the settings' bundle."""
     registry = Registry(objects, settings.bucket, settings.models_prefix)
     return registry.card(version) if version in registry.versions() else Bundle(settings.model_dir).card
 
 
 def model_name(settings: Settings, version: str) -> str:
-    """Return SageMaker's name for a version. It depends on the bucket, the image, the role and the limits."""
+    """Return SageMaker's name for a version. It also depends on the bucket, the role, the image and `environment`."""
     readable = re.sub(r"[^A-Za-z0-9]+", "-", version)[:30].strip("-")
     identity = [settings.bucket, settings.nightly_prefix, version, *role_and_image(settings), environment(settings)]
     return f"binwatch-{readable}-{hashlib.sha256(repr(identity).encode()).hexdigest()[:12]}"

@@ -25,7 +25,7 @@ _PLAIN_KEY = re.compile(r"[A-Za-z0-9!_.*'()-]+(/[A-Za-z0-9!_.*'()-]+)*")
 def write_plan(
     pages: Iterator[list[ListedObject]], objects: Objects, settings: Settings, paths: RunPaths
 ) -> list[RunPart]:
-    """Divide the photos into parts, and write the plan and the manifest of each.
+    """Divide the photos into parts, and write the plan of each, and the manifest of each part for SageMaker.
 
     At most two parts are in memory, one for SageMaker and one for local workers.
     """

@@ -1,4 +1,7 @@
-"""Counts the photos of a nightly run that SageMaker does not count in this process, since no worker may be running."""
+"""Counts the photos of a nightly run that SageMaker does not count.
+
+They are counted in this process, since there may be no running worker.
+"""
 
 from __future__ import annotations
 

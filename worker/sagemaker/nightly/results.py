@@ -54,7 +54,10 @@ class Results:
         return _new_count(self._paths.bucket, photo.key, upload, answer)
 
     def check_keys(self, photos: Sequence[ListedObject]) -> None:
-        """Raise BinwatchError if all answers have unexpected keys, so that they are not treated as missing."""
+        """Raise BinwatchError if none of the first answers has an expected key.
+
+        Otherwise, all answers would be treated as missing.
+        """
         expected = {self._paths.output(self._part, photo.key) for photo in photos}
         listing = self._objects.list(self._paths.bucket, self._paths.outputs(self._part))
         keys = [listed.key for listed in islice(listing, _MAX_CHECKED_KEYS)]

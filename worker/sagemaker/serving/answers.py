@@ -1,4 +1,4 @@
-"""The answer for one photo as JSON: all fields of a record except the photo's key and ETag, which only S3 knows."""
+"""The answer for one photo as JSON: all fields of a record except those that only S3 knows, such as the ETag."""
 
 from __future__ import annotations
 

@@ -1,9 +1,12 @@
 """The routes that SageMaker calls, as a plain ASGI app, since a framework would take most of a request's time.
 
-A photo that cannot be counted is answered with 200 and the reason, since a single other status marks a whole transform
-job as failed. Other statuses concern the service, or requests that a transform job of photos never sends:
+A photo that cannot be counted is answered with 200 and the reason, since a single response with another status marks a
+whole transform job as failed. Other statuses concern the service, or requests that a transform job of photos never
+sends:
 
-- 503 while the model is being loaded, after it broke, with too many requests in flight, and in an outage of S3;
+- 503 while the model is being loaded, with too many requests in flight or too many bytes held, in an outage of S3, and
+  from /ping if the model is broken;
+- 500 if the model breaks, or after an unexpected error;
 - 400 for a request for links without any valid link (except in a transform job);
 - 404, 405, 406, 408 and 413 with their usual meaning.
 """
@@ -197,8 +200,8 @@ def _parse_links(body: Body, kind: BodyKind) -> list[Link | InvalidLink]:
 async def _count_links(counter: PhotoCounter, links: Sequence[Link | InvalidLink]) -> list[Answer]:
     """Return one answer for each link, in the same order.
 
-    Raises EngineBroken, or the first error if all valid links failed. If S3 returns none of _CONCURRENT_LINKS photos,
-    no further photos are requested.
+    Raises EngineBroken, or the first error if all valid links failed. If S3 fails for all of
+    _CONCURRENT_LINKS consecutive links, no further photos are requested.
     """
     results: list[Answer | FailedLink] = []
     outage: Exception | None = None
@@ -225,7 +228,7 @@ async def _count_link(counter: PhotoCounter, link: Link | InvalidLink, outage: E
         return await counter.count_link(link)
     except EngineBroken:
         raise
-    except Exception as error:  # any error of one link must not lose the answers to the others
+    except Exception as error:  # an error of one link must not lose the answers to the others
         return FailedLink(link, error)
 
 

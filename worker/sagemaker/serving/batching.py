@@ -36,7 +36,7 @@ class Batcher:
     """Counts photos on its own threads, from construction to `close`. Thread-safe.
 
     `calls` is the number of batches that are counted concurrently. On a CPU, two keep all cores busy: cores that have
-    finished their part of one batch start with the next.
+    finished their part of one batch start on the next.
     """
 
     def __init__(self, engine: SupportsInfer, batch_size: int, wait_s: float, calls: int = 1) -> None:

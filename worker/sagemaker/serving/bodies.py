@@ -28,7 +28,7 @@ class BodyKind(StrEnum):
 
 
 class BodyTooLarge(Exception):
-    """The body has more than MAX_BODY_BYTES, and its rest is not read."""
+    """The body has more than MAX_BODY_BYTES. The rest of it is not read."""
 
 
 class ClientGone(Exception):
@@ -63,7 +63,7 @@ def accepts(header: str, media_type: str) -> bool:
 
 
 async def read_body(receive: Receive, headers: Mapping[str, str], max_bytes: int, share: Share) -> Body:
-    """Read the body, and discard its data if it has more than `max_bytes`. `share` is resized to the held bytes.
+    """Read the body, and discard its data if it has more than `max_bytes`. `share` is resized to the bytes held.
 
     Raises BodyTooLarge, ClientGone or OverBudget.
     """

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 _LOOPBACK, _ALL_INTERFACES = "127.0.0.1", "0.0.0.0"  # noqa: S104 (SageMaker requires it)
 
 _EXTRA_REQUESTS = 32
-"""Number of requests in flight beyond the app's limit, such as those that it refuses."""
+"""Number of requests allowed in flight beyond the app's limit, such as those that it is refusing."""
 _GRACE_S = 25
 """Seconds for requests to finish after SIGTERM. SageMaker kills the container after 30 s."""
 
@@ -43,7 +43,7 @@ class Server(uvicorn.Server):
         self._metrics = metrics
 
     def load(self) -> None:
-        """Load the model, or stop the server if that fails, since the container can never count."""
+        """Load the model, or stop the server if that fails, since the container could then never count."""
         try:
             self._app.counter = PhotoCounter(load_engine(self._settings), self._settings, self._metrics)
         except Exception as error:  # raised by `serve` once the server has stopped
@@ -63,10 +63,11 @@ class Server(uvicorn.Server):
 
 
 def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT. Raises BinwatchError if there is no port or no model."""
+    """Serve until SIGTERM or SIGINT. Raises BinwatchError if the port or the model cannot be used."""
     environment = TransformEnvironment()
     is_outside_sagemaker = not in_sagemaker(settings, environment)
-    # SageMaker connects from outside the container. Elsewhere, anyone who can reach the port can have photos read.
+    # SageMaker connects from outside the container. Elsewhere, anyone who can reach the port can have photos counted,
+    # including the bucket's.
     host = settings.serve_host or (_LOOPBACK if is_outside_sagemaker else _ALL_INTERFACES)
     listener = listen(host, settings.serve_port, "set BINWATCH_SERVE_HOST and BINWATCH_SERVE_PORT")
     logger.info("listening on %s port %d", *listener.getsockname()[:2])
