@@ -57,7 +57,7 @@ class DriftCheck:
 
     @property
     def can_judge(self) -> bool:
-        """Whether batches can be judged: always with the same hours, else once the bundle's reference is large enough."""
+        """Whether batches can be judged: with the same hours always, else once the reference is large enough."""
         if self.baseline is DriftReference.SAME_HOURS:
             return True
         return self.reference is not None and effective_sample_size(self.reference) >= MIN_REFERENCE_BINS
