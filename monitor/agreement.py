@@ -1,7 +1,7 @@
 """Estimates of each auditor's accuracy, from second answers to the same photos and from known quantities.
 
 Agreement with others depends on who the others are: beside two people who are often wrong, a good auditor looks bad. So
-all accuracies are estimated at once from all answers, by the model of Dawid and Skene (1979, Applied Statistics 28, 20)
+all accuracies are estimated jointly from all answers, by the model of Dawid and Skene (1979, Applied Statistics 28, 20)
 with one parameter per source of answers: its probability of being right. The sources are the auditors and the
 inventory, which auditors have not seen; known quantities are a source that is never wrong. Which of two different
 answers is right then follows from the accuracy of their sources, and from the inventory.
@@ -23,7 +23,7 @@ _ERROR_DECAY = 0.1
 _PRIOR_RIGHT, _PRIOR_ANSWERS = 1.6, 2.0
 """Prior of every source: two answers, 80 % of them right. Without it, a few right answers would leave no doubt."""
 _MAX_ERROR = 20
-"""Errors above this number of items are as probable as this one, so that an answer that is off by thousands does not
+"""Larger errors, in items, are taken to be as probable as this one, so that an answer that is off by thousands does not
 have likelihood 0."""
 _KNOWN_ACCURACY = 1 - 1e-9
 _MAX_ITERATIONS = 500
@@ -45,7 +45,7 @@ class Source(Enum):
 
 
 Photo = Mapping[str | Source, int]
-"""Quantities that answer one photo, by the auditor's name or another source."""
+"""The answers to one photo: quantities by the auditor's name or another source."""
 
 
 class AnswerAgreement(BaseModel):
@@ -61,7 +61,7 @@ class AuditorAgreement(BaseModel):
 
     auditor: str
     others: AnswerAgreement | None
-    """With other auditors, on photos that were given twice."""
+    """With other auditors, on photos that were given to two of them."""
     known: AnswerAgreement | None
     """With known quantities."""
     accuracy: ShareEstimate
@@ -69,7 +69,7 @@ class AuditorAgreement(BaseModel):
 
 
 def agreements(photos: Sequence[Photo]) -> list[AuditorAgreement]:
-    """Compute each auditor's agreement, the highest accuracy first. Each photo has answers of one or two auditors."""
+    """Compute each auditor's agreement, the highest accuracy first. Each photo has answers by one or two auditors."""
     differences_to_others: dict[str, list[int]] = {}
     differences_to_known: dict[str, list[int]] = {}
     for photo in photos:
@@ -101,10 +101,10 @@ def _agreement(differences: list[int] | None) -> AnswerAgreement | None:
 
 
 def accuracies(photos: Sequence[Photo]) -> dict[str | Source, ShareEstimate]:
-    """Estimate the accuracy of each source by expectation maximisation; known quantities have 1.
+    """Estimate the accuracy of each source by expectation maximisation; that of known quantities is fixed.
 
-    The interval is that of Clopper and Pearson, for as many answers to known quantities as have the same variance. The
-    variance follows from the observed information (Louis 1982, J. R. Statist. Soc. B 44, 226).
+    The interval is that of Clopper and Pearson, for the number of answers to known quantities that would give the same
+    variance. The variance follows from the observed information (Louis 1982, J. R. Statist. Soc. B 44, 226).
     """
     names = list(dict.fromkeys(source for photo in photos for source in photo))
     if not names:
@@ -127,7 +127,7 @@ def accuracies(photos: Sequence[Photo]) -> dict[str | Source, ShareEstimate]:
             break
     complete = np.diag(n_answers / (shares * (1 - shares)))
     variances = np.diag(np.linalg.pinv(complete - _missing_information(shares, sources, quantities, right)))
-    # At most the number of answers, and at least the prior, if nothing else distinguishes two sources.
+    # At most the number of answers, prior included, and at least the prior: the answers may not tell two sources apart.
     equivalents = np.where(variances > 0, shares * (1 - shares) / np.maximum(variances, 1e-12), 0)
     equivalents = equivalents.clip(_PRIOR_ANSWERS, n_answers)
     return {

@@ -72,7 +72,7 @@ async def _handle_error(request: Request, error: Exception) -> Response:
 
 
 def _without_trailing_slash(request: Request) -> str | None:
-    """Return the path without its trailing slash, if there is such a page.
+    """Return the path without its trailing slash; None if there is no slash or no such page.
 
     Starlette's own redirect contains the scheme and host, which differ from the browser's behind a proxy.
     """

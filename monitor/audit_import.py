@@ -1,4 +1,4 @@
-"""Import of audits, and everything that belongs to them, from a file of `audits export`."""
+"""Import of audits, and everything that belongs to them, from a file that `audits export` wrote."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _MAX_LISTED_ERRORS = 10
 _REQUIRED_COLUMNS = tuple(name for name in AUDIT_FILE_COLUMNS if name not in ("belongs_to", "step", "source"))
 """Files of earlier releases, without repeats, variances and known quantities, lack the other columns."""
 _IMPORT_ORDER = {PastAudit: 0, PastDraw: 0, PastRepeat: 1, PastVariance: 2, PastKnownAnswer: 3}
-"""Audits are imported before what belongs to them."""
+"""Audits are imported before the events that refer to them."""
 Rows = list[AuditFileRow]
 
 
@@ -54,10 +54,11 @@ class ImportReport:
 
 
 def import_audits(file: Path, database: Engine, refused: Path | None = None) -> ImportReport:
-    """Import all rows in the order of their times, each in its own transaction. An interrupted import can be repeated.
+    """Import all rows, each in its own transaction: in _IMPORT_ORDER, and then in the order of their times.
 
-    The rows of a variance share a transaction. A file with a bad cell is refused as a whole. Rows that do not fit these
-    records are listed in `refused`, by default FILE.refused.csv, which can be imported later. Raises BinwatchError.
+    The rows of a variance share a transaction. An interrupted import can be repeated. A file with a bad cell is refused
+    as a whole. Rows that do not fit these records are listed in `refused`, by default FILE.refused.csv, which can be
+    imported later. Raises BinwatchError.
     """
     refused_file = refused or file.with_name(file.name + ".refused.csv")
     if refused_file.resolve() == file.resolve():
@@ -74,7 +75,7 @@ def import_audits(file: Path, database: Engine, refused: Path | None = None) -> 
         _write_refused(refused_file, sorted(refused_rows, key=lambda item: item[0].line))
         report.refused_file = refused_file
     else:
-        refused_file.unlink(missing_ok=True)  # of an earlier import: its rows are recorded by now
+        refused_file.unlink(missing_ok=True)  # left by an earlier import: its rows are recorded by now
     return report
 
 

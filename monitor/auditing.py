@@ -181,7 +181,7 @@ def save(records: WritableRecords, audit: NewAudit, writer: Writer, settings: Se
     details: dict[str, Any] = {"answer": audit.answer, "reason": audit.reason, "note": audit.note, "blind": blind}
     details["tolerance"] = settings.variance_tolerance
     saved = records.write(lambda engine: add_audit(engine, bucket, audit.bin, audit.quantity, auditor, seen, **details))
-    # An auditor who could not tell may still go and count blind.
+    # Hide them from an auditor who entered no number, and may still count the bin blind.
     is_hidden = saved.quantity is None
     return SavedAudit(
         id=saved.id,

@@ -28,11 +28,11 @@ class BackgroundReport(Generic[Report]):
 
     @property
     def report(self) -> Report | None:
-        """The latest report; None before the first, and while the records cannot be read, rather than a stale one."""
+        """The latest report. None before the first one and after a failed one, rather than a stale report."""
         return self._report
 
     def update(self) -> None:
-        """Make a report now. It is None if the records cannot be read."""
+        """Make a report now. Sets `report` to None if the records cannot be read."""
         try:
             self._report = self.make()
         except RecordsDown:

@@ -33,12 +33,12 @@ class Cards:
         self._folder_version: tuple[int, str] | None = None
         """Modification time of the card in `model_dir`, and its version."""
         self._attempted_at: dict[str, float] = {}
-        """Time of the last background task by name: the version of a card, or "" for the promoted model."""
+        """Background task (the version of a card, or "" for the promoted model) → when it was last started."""
         self._warned: set[str] = set()
         self._lock = threading.Lock()
 
     def get(self, version: str) -> Card | None:
-        """Return a model's card, fetching it if necessary; None if there is none.
+        """Return a model's card, fetching it if necessary; None if there is no readable one.
 
         Raises OutageError if it cannot be fetched at the moment.
         """
@@ -61,7 +61,7 @@ class Cards:
         return self._cards.get(version)
 
     def reference(self, version: str) -> Reference | None:
-        """Return a model's drift reference; None if its bundle has none.
+        """Return a model's drift reference; None without a readable card, or if it has none.
 
         Raises OutageError if the bundle cannot be fetched at the moment.
         """
@@ -94,7 +94,7 @@ class Cards:
             if now - self._attempted_at.get(name, -RETRY_INTERVAL_S) < RETRY_INTERVAL_S:
                 return
             self._attempted_at[name] = now
-        # A daemon, so that an object store that does not answer cannot keep the monitor from ending.
+        # A daemon, so that an object store that does not answer cannot keep the monitor from exiting.
         threading.Thread(target=task, name="cards", daemon=True).start()
 
     def _fetch(self, version: str) -> None:

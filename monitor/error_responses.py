@@ -161,7 +161,7 @@ INTERNAL_ERROR = ErrorMessage(
 
 
 def message_for_error(request: Request, error: BinwatchError) -> ErrorMessage | None:
-    """Return the message for an application error; None for internal errors."""
+    """Return the message for an application error; None if there is none, as for internal errors."""
     error_type = next((error_type for error_type in MESSAGES if isinstance(error, error_type)), None)
     if error_type is None:
         return None

@@ -2,15 +2,16 @@
 
 Bins are drawn independently, with replacement and with known probabilities (Hansen and Hurwitz 1943, Annals of
 Mathematical Statistics 14, 333). So a bin that is drawn twice counts twice, even if it is audited once: the contents of
-a bin are fixed, and only the draw is random. With unequal probabilities, bins are weighted by their reciprocals
-(Hájek's estimator), which makes the sample representative of all bins. The model's own predictions for all bins make
-the estimate more precise (prediction-powered inference, PPI++, Angelopoulos, Duchi and Zrnic 2023, arXiv 2311.01453;
-for unequal probabilities active inference, Zrnic and Candès 2024, arXiv 2403.03208): the audits then only have to
-correct the predictions. Bad predictions do no harm, because their weight decreases with their quality.
+a bin are fixed, and only the draw is random. With unequal probabilities, bins are weighted by the reciprocals of their
+probabilities (Hájek's estimator), which makes the sample representative of all bins. The model's own predictions for
+all bins make the estimate more precise (prediction-powered inference, PPI++, Angelopoulos, Duchi and Zrnic 2023, arXiv
+2311.01453; for unequal probabilities active inference, Zrnic and Candès 2024, arXiv 2403.03208): the audits then only
+have to correct the predictions. Bad predictions do no harm, because their weight decreases with their quality.
 
-The 95 % interval is that of Korn and Graubard (1998, Survey Methodology 24, 193): that of Clopper and Pearson, for as
-many audits of bins drawn with equal probability as have the same variance. The usual one, ± t standard errors, misses
-the truth far too often if nearly all bins are right and few have been audited (benchmarks/audits.py).
+The 95 % interval is that of Korn and Graubard (1998, Survey Methodology 24, 193): that of Clopper and Pearson, for the
+number of audits of bins drawn with equal probability that would give the same variance. The usual approximation, ± t
+standard errors, misses the truth far too often if nearly all bins are right and few have been audited
+(benchmarks/audits.py).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from monitor.quantiles import f_quantile
 from monitor.summary import Interval
 
 MIN_AUDITS = 30
-"""Minimum number of audits for an estimate. With fewer, the interval could be wider than a third of the whole range."""
+"""Minimum number of audits for an estimate. If all are equally probable, the interval is then at most 0.375 wide."""
 _MIN_EACH_ANSWER = 10
 """Minimum number of audits with each answer for predictions to be used. With fewer, their quality is unknown, and
 intervals would be too narrow."""
@@ -64,7 +65,7 @@ class Predictions:
 def estimate(
     answers: npt.ArrayLike, draw_probabilities: npt.ArrayLike, predictions: Predictions | None = None
 ) -> ShareEstimate:
-    """Estimate the share of all bins whose answer is yes (1, not 0).
+    """Estimate the share of all bins whose answer is yes (1; no is 0).
 
     `answers` are those of the drawn bins, shape (n,), n ≥ 3. `draw_probabilities`, of the same shape, may be scaled by
     any factor. Raises ValueError for probabilities that are not positive.

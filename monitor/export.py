@@ -45,7 +45,7 @@ class ExportReport:
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """Query for the rows of one kind. Its columns have the names of those of the file."""
+    """Query for the rows of one kind. Its columns are named like those of the file."""
 
     statement: Select[*tuple[Any, ...]]
     bucket: InstrumentedAttribute[str]
@@ -54,7 +54,7 @@ class _Source:
 
 
 def export_audits(records: Records, bucket: str, file: Path | None) -> ExportReport:
-    """Write everything that belongs to the audits of a bucket, and then the audits, each kind in the order of entry.
+    """Write everything that belongs to the audits of a bucket, and then the audits themselves.
 
     Writes to standard output if `file` is None. Raises BinwatchError.
     """
@@ -84,7 +84,7 @@ def _write(writer: SafeCsvWriter, records: Records, bucket: str, report: ExportR
 
 
 def _is_latest(row: dict[str, Any]) -> bool | None:
-    """Return whether the bin still has the photo; None if there is no photo, or it does not matter to this kind."""
+    """Return whether the photo is still its bin's latest; None without a photo, or if the kind does not need it."""
     if "key_now" not in row or row["key"] is None:
         return None
     return (row["key"], row["etag"]) == (row["key_now"], row["etag_now"])
@@ -118,7 +118,7 @@ def _sources() -> dict[RowKind, _Source]:
     """Return the queries in the order in which they are read.
 
     Audits are read last. Each read is a transaction of its own, and if a repeat or a variance is in the file, its audit
-    must be too, even if it was entered during the export: an import would refuse the file otherwise.
+    must be too, even if it was entered during the export: an import would refuse it otherwise.
     """
     answer_columns = (Audit.answer, Audit.quantity, Audit.reason, Audit.note, Audit.auditor, Audit.blind)
     return {

@@ -87,7 +87,7 @@ def auditors_document(records: Records) -> Document:
 
 
 def as_bytes(document: Document, suffix: str) -> bytes:
-    """Return the content of the file of a document with one sheet."""
+    """Return a document with one sheet as the bytes of a file."""
     with TemporaryDirectory() as folder:
         (file,) = write_document(document, Path(folder) / f"list{suffix}")
         return file.read_bytes()

@@ -18,7 +18,7 @@ MISSING = "–"
 _NARROW = "\N{NARROW NO-BREAK SPACE}"
 _UNITS = (("day", 86_400), ("hour", 3_600), ("minute", 60))
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
-_MIN_FOR_TENTHS = 1_000  # comparisons from which a tenth of a percent is more than noise
+_MIN_FOR_TENTHS = 1_000  # number from which a tenth of a percent is more than noise
 
 PUBLIC_ADDRESS_WARNING = (
     "listening beyond this machine: anyone who can reach this address can see all photos and figures;"
@@ -80,7 +80,7 @@ def minute(at: datetime) -> str:
 
 
 def hours_of_week(hours: Collection[int]) -> str:
-    """Format hours of the week (0: Monday, 0 to 1 o'clock) as ranges: "Mon 6–22, Tue 6–22"."""
+    """Format hours of the week (0: Monday, 00:00 to 01:00) as ranges: "Mon 6–22, Tue 6–22"."""
     ordered = sorted(hours)
     starts = [hour for hour in ordered if hour - 1 not in hours or hour % 24 == 0]
     ends = [hour + 1 for hour in ordered if hour + 1 not in hours or hour % 24 == 23]

@@ -1,7 +1,7 @@
 """Fields of the pages' forms, and the redirects after them.
 
-A form that fails redirects to its page with `problem=` and a `FormProblem`, which the page explains. Requests of
-scripts and of other sites get an error response instead (monitor.error_responses).
+A form that fails is redirected back to its page with `problem=` and a `FormProblem`, which the page explains. Requests
+of scripts and of other sites get an error response instead (monitor.error_responses).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class FormProblem(StrEnum):
     ANSWER = "answer"
     """An unknown answer, or a number with an answer that has none."""
     AT_LEAST = "at_least"
-    """At least 0, which means nothing."""
+    """The answer "at least 0", which says nothing."""
     NOTE = "note"
     """A note that is too long or not printable."""
     NAME = "name"
@@ -68,7 +68,7 @@ Fields = Annotated[dict[str, str], Depends(_read_fields)]
 
 
 def validate(model: type[Model], values: dict[str, Any], source: str = "body") -> Model:
-    """Validate values from `source`, body or query, which errors name. Raises RequestValidationError."""
+    """Validate values. Errors name their `source`, body or query. Raises RequestValidationError."""
     try:
         return model.model_validate(values)
     except ValidationError as error:
@@ -93,7 +93,7 @@ def local_path(path: str | None, default: str) -> str:
 
 
 def redirect(request: Request, path: str, **parameters: object) -> RedirectResponse:
-    """Redirect to a page of the monitor. `parameters` replace query parameters of the same names."""
+    """Redirect to a page of the monitor. `parameters` replace those of the same names, and an earlier form's result."""
     parts = urlsplit(path)
     replaced = {"problem", "saved", *parameters}
     kept = [(name, value) for name, value in parse_qsl(parts.query) if name not in replaced]

@@ -9,8 +9,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from monitor.access.proxies import relative_path
 
 SECURITY_HEADERS = {
-    # Only our own styles, photos and the script with keyboard shortcuts are loaded, so a key of the bucket cannot
-    # inject one.
+    # Only our own styles, photos and the script with keyboard shortcuts are loaded, so the key of a photo cannot
+    # inject others.
     "Content-Security-Policy": (
         "default-src 'none'; img-src 'self'; style-src 'self'; script-src 'self'; form-action 'self'; base-uri 'none';"
         " frame-ancestors 'none'"

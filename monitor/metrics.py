@@ -81,7 +81,7 @@ def registry_of(services: Services) -> CollectorRegistry:
 
 
 def flag_metrics(levels: Iterable[Level]) -> Iterator[Metric]:
-    """Yield the number of flagged bins at the level of the settings, and how many are expected by chance."""
+    """Yield the number of flagged bins at the level of the settings, and the most to expect by chance."""
     flagged = GaugeMetricFamily(
         "binwatch_flagged_bins", "Bins that are flagged now, by what for.", labels=("direction", "state")
     )
@@ -225,9 +225,10 @@ def _add_errors(errors: _Family, squared: _Family, labels: tuple[str, ...], row:
 
 
 def _audit_metrics(totals: Totals, models: list[str]) -> Iterator[Metric]:
-    """Yield counts and inventory compared with audits: the accuracy, where comparisons measure only the agreement.
+    """Yield the audits, and how counts and inventory compare with them: accuracy, where comparisons show agreement.
 
-    They are gauges because audits can be corrected: a counter would keep a number that was never true.
+    The comparisons with audits are gauges because audits can be corrected: a counter would keep a number that was never
+    true.
     """
     audits = CounterMetricFamily(
         "binwatch_audits", "Audits entered, by what was answered and how.", labels=("answer", "blind")

@@ -11,12 +11,13 @@ from binwatch.errors import ObjectsError
 MAX_CONCURRENT = 4
 """Maximum number of photos fetched and decoded at a time. Each may take `max_photo_bytes` and its pixels in memory."""
 MAX_WAITING = 64
-"""Maximum number of waiting photos; others are refused at once. While the object store hangs, requests for photos
-remain, even if their page was closed. Without a limit, the server would soon accept no requests, not even a scrape."""
+"""Maximum number of waiting photos; others are refused immediately. While the object store hangs, requests for photos
+stay open, even if their page was closed. Without a limit, the server would soon accept no requests, not even a
+scrape."""
 
 
 class PhotoLimiter:
-    """Runs functions in threads, for one event loop."""
+    """Runs functions in threads, a limited number at a time. Each event loop needs its own."""
 
     def __init__(self, max_concurrent: int = MAX_CONCURRENT, max_waiting: int = MAX_WAITING) -> None:
         self._limiter = CapacityLimiter(max_concurrent)

@@ -19,9 +19,9 @@ from binwatch.thumbnails import MAX_SIDE, make_thumbnail
 from monitor.records import Records
 
 LARGE_SIDE = 960
-"""Maximum length of the large photo's longer side: items can be distinguished, and decoding is still fast."""
+"""Maximum length of the large photo's longer side in pixels: items can be distinguished, and decoding is still fast."""
 MAX_CACHED_PHOTOS = 512
-"""Maximum number of small photos in the cache, about 15 kB each, so that going back to a list needs no requests."""
+"""Maximum number of small photos in the cache, about 15 kB each, so that going back to a list fetches nothing."""
 
 
 class Unavailable(StrEnum):
@@ -134,9 +134,9 @@ def _read_upload(connection: Connection, count_id: int) -> _Upload:
 
 
 def was_replaced(latest: FromClause) -> ColumnElement[bool]:
-    """Return whether another photo has replaced that of a row of `counts`; `latest` is the latest count of its bin.
+    """Return the condition that another photo has replaced that of a row of `counts`; `latest` is its bin's last count.
 
-    A photo that was uploaded again (A, then B, then A) is not replaced, although B was recorded after it.
+    A photo that was uploaded again (A, then B, then A) is not replaced, although B was stored after the first A.
     """
     later = Count.__table__.alias("later")
     replaced = exists().where(

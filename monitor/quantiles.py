@@ -1,4 +1,4 @@
-"""Quantiles of three distributions. SciPy has them too, but would be half of the monitor's image for these alone."""
+"""Quantiles of three distributions. SciPy has them too, but would make up half of the monitor's image."""
 
 from __future__ import annotations
 

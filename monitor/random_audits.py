@@ -39,11 +39,11 @@ class RandomAudits(BaseModel):
     draws: int
     """Number of the latest draws, at most 2,000, of counts by any model."""
     audited: int
-    """Draws whose photo was audited blind with a number of all items."""
+    """Draws whose photo was audited blind with an exact number."""
     photos: int
-    """Number of different photos among the audited draws. A photo that is drawn again counts again, with its answer."""
+    """Number of different photos among the audited draws. In the estimates, a photo counts as often as it is drawn."""
     no_number: int
-    """Draws whose photo was audited blind without a number of all items. They are left out of all estimates."""
+    """Draws whose photo was audited blind without an exact number. They are left out of all estimates."""
     left_out: float | None
     """Their share of all answered draws, 0 to 1; None if there are none."""
     counts_audited: int
@@ -58,13 +58,13 @@ class RandomAudits(BaseModel):
     inventory: ShareEstimate | None
     """Share of bins with an expected quantity whose quantity is exactly right; the others are wrong records."""
     inventory_bounds: Interval | None
-    """The same for the expected quantities."""
+    """The same as `accuracy_bounds`, for the expected quantities."""
     fewest: int = MIN_AUDITS
     """Minimum number of draws with a number for an estimate."""
 
 
 def read_random_audits(connection: Connection) -> RandomAudits:
-    """Read the latest draws and estimate. Takes a single query if nothing was drawn."""
+    """Read the latest draws and compute the estimates. A sample of all bins is read only if there are enough audits."""
     in_use = read_model_in_use(connection)
     model = in_use.version if in_use else None
     statement = (
@@ -120,7 +120,7 @@ def read_random_audits(connection: Connection) -> RandomAudits:
 
 
 def _verdicts(draws: Sequence[Draw], is_right: Callable[[Draw], bool]) -> list[bool | None]:
-    """Return whether each draw is right; None for a draw without a number of all items."""
+    """Return whether each draw is right; None for a draw without an exact number."""
     return [None if row.quantity is None else is_right(row) for row in draws]
 
 
@@ -134,7 +134,7 @@ def _estimate(
     prediction: Callable[[Draw], float | None],
     sample: list[float | None],
 ) -> ShareEstimate | None:
-    """Estimate a share. The predictions are used if all bins have one."""
+    """Estimate a share; None with too few audits. Predictions are used if all drawn and sampled bins have one."""
     answered = [(verdict, row) for verdict, row in zip(verdicts, draws, strict=True) if verdict is not None]
     if len(answered) < MIN_AUDITS:
         return None
@@ -148,7 +148,10 @@ def _estimate(
 
 
 def _bounds(verdicts: list[bool | None], draws: Sequence[Draw]) -> Interval | None:
-    """Return the interval from all draws without a number being wrong to all being right; None if there are none."""
+    """Return the interval from the case that all draws without a number are wrong to the case that all are right.
+
+    None if every draw has a number.
+    """
     if None not in verdicts:
         return None
     likelihoods = [row.likelihood for row in draws]

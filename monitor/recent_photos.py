@@ -44,7 +44,7 @@ class CountedPhoto:
     difference_in_words: str | None
     outcome: Outcome | None
     unread: str | None
-    """Why the bin's metadata file has no expected quantity; None if it has one."""
+    """Why the bin's metadata file has no expected quantity; None if it has one, or there is no file."""
     replaced: bool
     """Whether another photo has been stored under its key since."""
     can_be_shown: bool

@@ -70,7 +70,7 @@ class Records:
     def read(self, query: Callable[[Connection], T], *, probe: bool = False) -> T:
         """Run `query` in a transaction and return its result. Raises RecordsDown, at the latest after DEADLINE_S.
 
-        A `probe` does not queue behind other reads.
+        A `probe` does not queue behind the reads of pages.
         """
 
         def run() -> T:
@@ -130,7 +130,7 @@ class WritableRecords:
         self._engine = _connect(database_url, WRITING)
 
     def write(self, change: Callable[[Engine], T]) -> T:
-        """Run `change` and return its result. Has the timeouts of reads. Logs and raises RecordsDown."""
+        """Run `change` and return its result. Timeouts, but no deadline, as for reads. Logs and raises RecordsDown."""
         try:
             return change(self._engine)
         except SQLAlchemyError as error:

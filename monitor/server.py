@@ -56,7 +56,7 @@ class MonitorServer(uvicorn.Server):
 
 def serve(app: ASGIApp, listener: socket.socket, ready: Callable[[], None]) -> None:
     """Serve until SIGTERM or SIGINT. Calls `ready` once requests are accepted."""
-    # uvicorn finishes its requests and then raises the signal again, when there is nothing left to do.
+    # uvicorn finishes its requests and then raises the signal again. By then, nothing is left to do but exit.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
     MonitorServer(app, ready).run(sockets=[listener])

@@ -34,7 +34,7 @@ class Services:
     """Each report closes batches of photos, which only a running monitor may do; `stored_drift` only reads."""
     flags: BackgroundReport[FlagReport]
     random_audits: BackgroundReport[RandomAudits]
-    """Background reports are made once each has been started."""
+    """None of these reports is made before it is started."""
     cards: Cards
     writable: WritableRecords
     settings: Settings
@@ -69,7 +69,7 @@ class Services:
         return make_report(self.records, self.cards.reference, self.settings.drift_reference, self.settings.slicing)
 
     def cached_reference(self, version: str) -> Reference | None:
-        """Return a model's reference if its card is cached."""
+        """Return a model's reference if its card is cached; else fetch the card in the background, and return None."""
         card = self.cards.get_cached(version)
         return card.reference if card else None
 
@@ -82,7 +82,7 @@ class Services:
 
 
 def make_services(settings: Settings) -> Services:
-    """Create the services, without connecting. Raises SettingsError for a database URL that no monitor can use."""
+    """Create the services, without connecting. Raises SettingsError for a database URL that a monitor cannot use."""
     records = Records(settings.database_url.get_secret_value())
     writable = WritableRecords(settings.database_url.get_secret_value())
     if settings.photo_dir is None:
@@ -117,4 +117,4 @@ def _services(request: Request) -> Services:
 
 
 CurrentServices = Annotated[Services, Depends(_services)]
-"""Parameter type of routes that use the services."""
+"""Type of a route's parameter that receives the services."""

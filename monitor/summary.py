@@ -161,7 +161,10 @@ def check_known(model: str | None, models: Sequence[str]) -> None:
 
 
 def wilson(successes: int, trials: int) -> Interval | None:
-    """Return Wilson's 95 % interval of a share. Unlike the usual one, it is valid for few trials and near 0 and 1."""
+    """Return Wilson's 95 % interval of a share; None without trials.
+
+    Unlike the normal approximation, it is valid for few trials and near 0 and 1.
+    """
     if not trials:
         return None
     share = successes / trials

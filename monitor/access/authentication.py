@@ -117,7 +117,7 @@ class Access:
     sighted: bool
     """Whether, by the settings, auditors see the numbers before they answer."""
     has_approvers: bool
-    """Whether the settings allow approvers among users who authenticate as the reader does."""
+    """Whether there can be approvers: by the proxy's role header, or by an approver token that the reader may enter."""
 
     @property
     def name(self) -> str | None:
@@ -146,7 +146,8 @@ class Authenticator:
         tokens = [value for value in (self._token, self._approver_token) if value]
         if len(tokens) > len(set(tokens)):
             raise SettingsError("BINWATCH_MONITOR_APPROVER_TOKEN is BINWATCH_MONITOR_TOKEN; choose another secret")
-        # Without a token, only users named by a proxy write. Their forms need a secret for the life of this process.
+        # Without a token, only users named by a proxy can write. A random secret then signs their forms, for as long as
+        # this process lives.
         secret = b"\n".join(tokens) or secrets.token_bytes(32)
         self.sessions = SessionCookies(secret)
         self._user_header = settings.monitor_user_header
@@ -237,7 +238,7 @@ class Authenticator:
             raise NumbersHidden
 
     def check_form(self, writer: Writer, form_token: str) -> None:
-        """Raise ForeignForm unless the form was sent from a page of this monitor."""
+        """Raise ForeignForm unless the form was sent from a page of this monitor. Requests with a bearer token pass."""
         if writer.credential is not Credential.TOKEN and not self.sessions.is_form_token(writer.holder, form_token):
             raise ForeignForm
 
@@ -248,7 +249,7 @@ class Authenticator:
     def was_blind(
         self, request: Request, writer: Writer, token: str | None, bucket: str, bin_id: str, photo: int | None
     ) -> bool:
-        """Return whether an answer was given blind, by the token of its view.
+        """Return whether an answer was given blind, judging by the token of its view and by the numbers shown before.
 
         Raises ForeignForm if the token belongs to another view.
         """
@@ -284,7 +285,8 @@ class Authenticator:
         session = self.sessions.read(request.cookies.get(COOKIE)) if self._has_token else None
         if session is None:
             return None
-        # Without an approver token, whoever knows the other token knows the secret, and could forge such a session.
+        # Without an approver token, whoever knows the other token knows the secret, and could forge the session of an
+        # approver.
         return Writer(
             Credential.SESSION,
             session.name,
@@ -298,9 +300,10 @@ class Authenticator:
 
 
 def is_same_site(request: Request, *, require_origin: bool) -> bool:
-    """Return whether a page of this monitor sent the request, by headers that browsers set and pages cannot change.
+    """Return whether the request came from a page of this monitor or from the address bar.
 
-    Requests without these headers, as scripts send them, are accepted unless `require_origin` is set.
+    This is judged by headers that browsers set and pages cannot change. Requests without these headers, as scripts send
+    them, are accepted unless `require_origin` is set.
     """
     site = request.headers.get("sec-fetch-site")
     if site is not None:

@@ -11,8 +11,8 @@ from binwatch.web.requests import MAX_REQUESTS_PER_PROBE, RequestLimit
 from monitor.access.refusals import refuse
 
 MAX_REQUESTS: Final = 128
-"""Maximum number of concurrent requests, each with at most one thread. Further requests are answered 503 at once. The
-limit is far above what people need."""
+"""Maximum number of concurrent requests, each with at most one thread. Further requests are answered with 503
+immediately. The limit is far above what people need."""
 PROBE_PATHS: Final = ("/healthz", "/metrics")
 """Paths with reserved capacity."""
 MAX_TOTAL_REQUESTS: Final = MAX_REQUESTS + MAX_REQUESTS_PER_PROBE * len(PROBE_PATHS)

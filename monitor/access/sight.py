@@ -2,7 +2,7 @@
 
 Whether an audit is blind is decided here, and not by the client. An answer is blind if it has the token of a blind view
 of the same bin and photo that was issued to the same auditor, and if the browser has not been shown the numbers of the
-bin in the last twelve hours, signed in or not. Numbers that the same person has seen in another browser are not known.
+bin in the last twelve hours, signed in or not. What the same person has seen in another browser is not tracked.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ async def photo(
     try:
         jpeg = await limiter.run(lambda: services.photos.jpeg(count_id, size))
     except (NoPhoto, ObjectsError) as error:
-        # Browsers show an image of any status, so a placeholder can say why there is no photo.
+        # Browsers display an image whatever the status, so a placeholder can say why there is no photo.
         if "image/" not in request.headers.get("accept", ""):
             raise
         lost, status = (error.reason, 404) if isinstance(error, NoPhoto) else (Unavailable.OUTAGE, 503)

@@ -67,7 +67,8 @@ def discrepancies_csv(
             lambda connection: read_discrepancies(connection, filters, alpha, CHUNK_ROWS, after)
         )
 
-    # Read the first page before the response starts: a later outage can only cut off the file.
+    # Read the first page before the response starts, so that an outage now becomes an error response. A later one can
+    # only cut the file short.
     first_page = read_page(None)
 
     def text() -> Iterator[str]:

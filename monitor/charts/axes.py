@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 MAX_TICKS = 8
-"""Maximum number of ticks on a time axis. A phone shows every other one."""
+"""Maximum length of a time axis in steps between ticks. There is one tick more if both ends are round times. A phone
+shows every other tick."""
 
 _HOUR = timedelta(hours=1)
 _DAY = timedelta(days=1)
@@ -41,7 +42,7 @@ class Span:
         return 100 * ((time - self.start) / (self.end - self.start))
 
     def ticks(self) -> list[Tick]:
-        """Return at most MAX_TICKS round times in UTC."""
+        """Return ticks at round times in UTC. From end to end, the axis is at most MAX_TICKS steps long."""
         length = self.end - self.start
         step = next((step for step in _STEPS if length / step <= MAX_TICKS), length / MAX_TICKS)
         first, last = math.ceil((self.start - _ORIGIN) / step), math.floor((self.end - _ORIGIN) / step)

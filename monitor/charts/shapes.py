@@ -36,7 +36,7 @@ class PairedColumns:
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """Shares by interval of a continuous value: SVG paths of the reference, an area, and of the window, a line."""
+    """Shares by interval of a continuous value: SVG paths, an area for the reference and a line for the window."""
 
     reference: str
     window: str
@@ -101,7 +101,7 @@ class Shifts:
 
 
 def shifts(values: Sequence[float], full_scale: float = 1.0) -> Shifts:
-    """Draw the shifts along each axis. Half the height stands for `full_scale`, or for the largest shift if larger."""
+    """Draw the shifts along each axis. Half the height stands for `full_scale`, or for a larger shift."""
     top = max(full_scale, *(abs(value) for value in values))
     width = 100 / len(values)
     bars = []

@@ -36,7 +36,7 @@ class Dot:
 
 @dataclass(frozen=True, slots=True)
 class SeriesLine:
-    """A drawn series. SVG paths are in per cent × pixels."""
+    """A drawn series. SVG paths have x in per cent of the width and y in pixels."""
 
     name: str
     """Its CSS class."""
@@ -89,7 +89,7 @@ def timeline(
 
 
 def _line(span: Span, name: str, label: str, points: Sequence[Point]) -> SeriesLine:
-    # Lines and bands are interrupted at gaps: a band across days without photos would claim to know them.
+    # Lines and bands are interrupted at gaps: a band across days without photos would suggest that they are known.
     runs = [list(run) for has_value, run in groupby(points, lambda point: point.value is not None) if has_value]
     intervals = [[_interval(span, point) for point in run] for run in runs]
     return SeriesLine(

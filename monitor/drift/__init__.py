@@ -1,1 +1,1 @@
-"""Has what is photographed, or what the model makes of it, become different from the model's reference photos?"""
+"""Drift detection: do photos, counts and expected quantities still resemble the reference?"""

@@ -2,14 +2,14 @@
 
 Any single window is misjudged now and then, and a monitor runs for years, so one verdict is not an alarm. Photos are
 divided into disjoint batches in the order of their records. When a batch closes, windows of the last 1, 2, 3, … batches
-are judged, each at an equal part of the batch's level. That level is the batch's share, by the time since the previous
-batch, of FALSE_ALARM_BUDGET per QUARTER. So the levels of all tests in a quarter add up to FALSE_ALARM_BUDGET, at 10
-photos an hour as at 100,000, and that is an upper bound of the expected number of false alarms.
+(WINDOW_LENGTHS) are judged, each at an equal part of the batch's level. That level is FALSE_ALARM_BUDGET per QUARTER,
+times the time since the previous batch. So the levels of all tests in a quarter add up to at most FALSE_ALARM_BUDGET,
+whether 10 or 100,000 photos arrive in an hour, and their sum is an upper bound of the expected number of false alarms.
 
 This is a CUSUM in the form of a window-limited scan (Lai 1995, JRSS B 57, 613). It does not sum evidence or multiply
 e-values from batch to batch, as is common: the reference is a sample as well, and its error, which all batches share,
-would add up to an alarm in any sufficiently long run. A level accounts for both samples, the window and the reference,
-and expected numbers add up whether or not the tests are independent.
+would add up to an alarm in any sufficiently long run. Each test accounts for the errors of both samples, the window and
+the reference, and expected numbers add up whether or not the tests are independent.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ FALSE_ALARM_BUDGET = 1.0
 """Maximum expected number of false alarms per QUARTER without drift, all signals, windows and slices of a model
 together."""
 ALL_PHOTOS_SHARE = 0.5
-"""Share of the budget for the photos of all slices together, if there are slices. The slices divide the rest evenly: a
-slice with few photos has few chances to use its part, and costs the others nothing."""
+"""Share of the budget for the photos of all slices together, if there are slices. The slices divide the rest evenly. A
+slice with few photos may not use up its part, because the level of a batch is capped."""
 QUARTER = timedelta(days=91)
 WINDOW_LENGTHS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 """Lengths, in batches, of the windows that are judged when a batch closes. Short windows detect strong drift at once,
@@ -45,15 +45,15 @@ strong drift that recurs daily."""
 MIN_CALM_BATCHES = 4
 """Minimum length, in batches, of the window that ends an alarm."""
 MIN_EMBEDDINGS = 150
-"""Minimum number of embeddings that raise an alarm. The mean of fewer is not close enough to normal for such small
+"""Minimum number of embeddings that can raise an alarm. The mean of fewer is not close enough to normal for such small
 levels."""
 DISPERSION_MEMORY = 64
-"""Number of batches that the running mean of the dispersion reaches back."""
+"""Number of batches that the running mean of the dispersion goes back."""
 DISPERSION_PRIOR = 4
 """Weight, in batches, of the initial dispersion of 1 in the running mean."""
 MAX_SAME_HOURS_DISPERSION = 100.0
-"""Upper bound of the dispersion of a window and the same hours before. Days may differ far more than neighbouring
-windows, and a mean over weeks hardly absorbs a change that is detected soon."""
+"""Upper bound of the dispersion between a window and the same hours of previous weeks. Days may differ far more than
+neighbouring windows, and a mean over weeks hardly absorbs a change that is detected soon."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,30 +79,30 @@ class AlarmState:
     alarms: dict[Signal, Alarm] = field(default_factory=dict)
     """Raised alarms."""
     raised: dict[Signal, tuple[datetime, ...]] = field(default_factory=dict)
-    """When the last MAX_RECENT_ALARMS alarms of the last QUARTER were raised, including those that have ended."""
+    """When the alarms of the last QUARTER were raised, including those that have ended: the last MAX_RECENT_ALARMS."""
     first: dict[Signal, int] = field(default_factory=dict)
-    """For a signal whose alarm has ended: the first batch to judge from. What raised that alarm is not new."""
+    """For a signal whose alarm has ended: number of the first batch that a window may include to raise the next one."""
     dispersion: dict[Signal, dict[int, float]] = field(default_factory=dict)
     """Running mean of the dispersion (monitor.drift.dispersion) by the window's length in batches."""
     judged: int = 0
     """Number of batches judged since this state was last reset."""
     reference: DriftReference = DriftReference.TRAINING
-    """What batches are compared with. The next three fields are used with the same hours only."""
+    """What batches are compared with. The next three fields are only used with the same hours."""
     compared: int = 0
     """Number of batches with at least one window that could be compared."""
     compared_since: datetime | None = None
     """When the first of these batches was closed."""
     hours: frozenset[int] = frozenset()
-    """Hours of the week (0: Monday, 0 to 1 o'clock UTC) whose last batch could be compared."""
+    """Hours of the week (0: Monday, 00:00 to 01:00 UTC) whose last batch could be compared."""
 
     @property
     def alarms_from(self) -> datetime | None:
-        """When alarms can first be raised: the difference between days must be known first. None if not yet known."""
+        """When alarms can first be raised: a week after the first comparison, to learn how days differ; else None."""
         return self.compared_since + WEEK if self.compared_since else None
 
     @property
     def uses_same_hours(self) -> bool:
-        """Whether batches are compared with the same hours before."""
+        """Whether batches are compared with the same hours of previous weeks."""
         return self.reference is DriftReference.SAME_HOURS
 
     def is_collecting(self, now: datetime) -> bool:
@@ -118,12 +118,12 @@ class BatchWindow:
     first_batch: int
     """Number of its first batch."""
     start: datetime
-    """Its photos were recorded from here on."""
+    """When its first batch began."""
     sample: PhotoSample
     previous: PhotoSample | None
-    """The preceding window of the same length, or photos of the same hours before; None if there are too few."""
+    """The preceding window of the same length, if there is one, or photos of the same hours of previous weeks."""
     same_hours_reference: Reference | None = None
-    """Reference made of the photos of the same hours before."""
+    """Reference made from photos of the same hours of previous weeks, if they are used and there are enough."""
 
 
 def budget_share(slices: int, *, all_photos: bool) -> float:
@@ -137,7 +137,7 @@ def budget_share(slices: int, *, all_photos: bool) -> float:
 
 
 def batch_level(elapsed: timedelta | None, share: float = 1.0) -> float:
-    """Return the allowed false-alarm probability of a batch, from the time since the previous one; None for the first.
+    """Return the allowed probability of a false alarm in a batch, `elapsed` after the last one; None for the first.
 
     It never exceeds WINDOW_LEVEL: a monitor that was down for a month does not accumulate budget.
     """
@@ -149,7 +149,7 @@ def batch_level(elapsed: timedelta | None, share: float = 1.0) -> float:
 def next_state(
     state: AlarmState, windows: Sequence[BatchWindow], reference: Reference | None, level: float, now: datetime
 ) -> AlarmState:
-    """Return the state after a new batch. `windows` end with it, the shortest first; `level` is the batch's."""
+    """Return the state after a new batch. All `windows` end with it, the shortest is first; `level` is the batch's."""
     alarms = dict(state.alarms)
     recent = {
         signal: tuple(raised_at for raised_at in times if now - raised_at < QUARTER)
@@ -190,7 +190,7 @@ def _update_hours(state: AlarmState, windows: Sequence[BatchWindow], now: dateti
 
 
 def hours_of_week(start: datetime, end: datetime) -> frozenset[int]:
-    """Return the hours of the week between two times, counted from Monday, 0 o'clock UTC."""
+    """Return the hours of the week from `start` to `end`; 0 is Monday, 00:00 to 01:00 UTC."""
     first = start.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
     count = min(int((end - first) / timedelta(hours=1)) + 1, 7 * 24)
     return frozenset((first.weekday() * 24 + first.hour + hour) % (7 * 24) for hour in range(count))
@@ -235,8 +235,8 @@ def _find_calm_window(
 ) -> BatchWindow | None:
     """Return the window that ends an alarm: later than the one that raised it, at least as long, and not drifted.
 
-    Its level is WINDOW_LEVEL, whose threshold is lower than the one that raises alarms. So an alarm does not come and
-    go while a signal is close to either threshold.
+    It is judged at WINDOW_LEVEL, whose threshold is lower than the one that raises alarms. So an alarm does not come
+    and go while a signal is close to either threshold.
     """
     alarm = state.alarms[signal]
     length = min(max(alarm.batches, MIN_CALM_BATCHES), windows[-1].length)
@@ -245,7 +245,7 @@ def _find_calm_window(
     if window is None or _reference_for(window, reference, state) is None:
         return None
     verdicts = {result.signal: result.verdict for result in _judge_window(window, reference, state)}
-    # An alarm of a signal that the reference no longer has would otherwise never end.
+    # Without NO_REFERENCE, the alarm of a signal that the reference no longer has would never end.
     return window if verdicts[signal] in (Verdict.STEADY, Verdict.NO_REFERENCE) else None
 
 
@@ -276,13 +276,13 @@ def _update_dispersion(
         values = dispersion(window.sample, window.previous, window_reference, max_dispersion)
         for signal, value in values.items():
             if signal in state.alarms or first_batch < state.first.get(signal, 0):
-                continue  # a change does not mean that photos resemble each other
+                continue  # after a change, a difference does not mean that photos of a window resemble each other
             mean = means.setdefault(signal, {}).get(window.length, 1.0)
             means[signal][window.length] = mean + weight * (value - mean)
     return means
 
 
 def _same_hours_weight(state: AlarmState, now: datetime) -> float:
-    """Weight of a batch in the running mean, which reaches back WEEKS: batches of one day say nothing of other days."""
+    """Weight of a batch in the running mean, which goes back WEEKS: batches of one day say nothing about other days."""
     elapsed = now - state.compared_since if state.compared_since else timedelta(0)
     return max(elapsed / (WEEKS * WEEK) / max(state.compared, 1), 1 / (state.compared + DISPERSION_PRIOR + 1))

@@ -57,7 +57,7 @@ class DriftCheck:
 
     @property
     def can_judge(self) -> bool:
-        """Whether there is a reference to judge batches by. Until there is, photos wait for it."""
+        """Whether batches can be judged: with the same hours always, else once the reference is large enough."""
         if self.baseline is DriftReference.SAME_HOURS:
             return True
         return self.reference is not None and effective_sample_size(self.reference) >= MIN_REFERENCE_BINS
@@ -121,7 +121,7 @@ def read_last_batch(records: Records, model: str) -> LastBatch | None:
 
 
 def has_other_slices(records: Records, model: str, slices: Collection[int], since: datetime) -> bool:
-    """Return whether batches of slices that are not in `slices` were closed since then. Raises RecordsDown."""
+    """Return whether batches of slices that are not in `slices` were closed at `since` or later. Raises RecordsDown."""
     statement = (
         select(DriftBatch.number)
         .where(DriftBatch.model_version == model, DriftBatch.slice_id > 0, DriftBatch.slice_id.not_in(slices))
@@ -134,7 +134,7 @@ def has_other_slices(records: Records, model: str, slices: Collection[int], sinc
 def is_overdue(records: Records, check: DriftCheck) -> bool:
     """Return whether photos have been ready for a batch for MIN_BATCH_INTERVAL or longer. Raises RecordsDown.
 
-    A monitor checks more often than that, so none is running, or it cannot judge batches or write them.
+    A running monitor checks more often than that. So if they have, none is running, or it cannot judge or write them.
     """
     return records.read(lambda connection: _is_overdue(connection, check))
 
@@ -179,7 +179,7 @@ def _close_batch(
 def _add_same_hours(
     records: Records, check: DriftCheck, windows: Sequence[BatchWindow], slice_id: int
 ) -> list[BatchWindow]:
-    """Return the windows with the photos of the same hours before. Reads twice, because each read has a time limit."""
+    """Return the windows with photos of the same hours of previous weeks. Reads twice: each read has a time limit."""
     starts = [window.start for window in windows]
     ids = records.read(lambda connection: draw_same_hours(connection, check.model, starts, check.now, slice_id))
     samples = records.read(lambda connection: read_samples(connection, check.model, ids, hashed_id))
@@ -199,7 +199,7 @@ def _judge_batch(due: _DueBatch, reference: Reference | None, share: float) -> d
 
 def _insert(engine: Engine, row: dict[str, object]) -> None:
     with engine.begin() as connection:
-        # If another monitor has closed the batch of this number in the meantime, that one stays.
+        # If another monitor has closed the batch of this number in the meantime, that one is kept.
         connection.execute(insert_into(connection, DriftBatch).on_conflict_do_nothing(), row)
 
 

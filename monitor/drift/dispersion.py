@@ -1,8 +1,8 @@
 """Dispersion: how much more the photos of a window resemble each other than independent photos would.
 
 Photos of one day, shelf or camera resemble each other, so n of them carry the information of fewer independent ones.
-How many fewer is estimated from neighbouring windows: without drift their means differ by chance alone, and they
-differ more the more the photos within each window resemble each other.
+How many fewer is estimated from neighbouring windows: without drift their means differ by chance alone, and the
+more the photos within each window resemble each other, the larger these differences are.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def dispersion(
 def _features(signal: Signal, sample: PhotoSample, reference: Reference) -> Floats | None:
     """Return the features whose means the signal's distance compares, shape (photos, features).
 
-    None if the reference lacks the signal.
+    None if the reference lacks the signal, or has embeddings of another size.
     """
     if signal in (Signal.PREDICTED, Signal.EXPECTED):
         classes = sample.predicted if signal is Signal.PREDICTED else sample.expected

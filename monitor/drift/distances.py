@@ -32,7 +32,7 @@ def _relative_entropy(p: Floats, q: Floats) -> Floats:
 def kolmogorov_smirnov(values: Floats, quantiles: Floats) -> float:
     """Largest difference between the distribution functions of a window's values and of a reference.
 
-    `quantiles` are the reference's, evenly spaced from 0 to 100 %; it is taken as uniform between two of them.
+    `quantiles` are the reference's, evenly spaced from 0 to 100 %; the reference is taken as uniform between them.
     """
     ordered, distinct, n = np.sort(values), np.unique(values), len(values)
     reference_below, reference_up_to = levels_at(distinct, quantiles)

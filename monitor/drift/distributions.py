@@ -65,7 +65,7 @@ def _class_shares(reference_counts: list[int], classes: Ints) -> Distribution | 
 def _histogram(quantiles: Floats, values: Floats) -> Distribution | None:
     if not len(values) or len(quantiles) < 2:
         return None
-    # Without the outermost half per cent of the reference: a single outlier would squeeze everything else.
+    # Leave out half a per cent of the reference at each end: a single outlier would squeeze everything else.
     trimmed = quantiles[1:-1] if len(quantiles) > 4 else quantiles
     low = float(min(trimmed[0], np.quantile(values, 0.01)))
     high = float(max(trimmed[-1], np.quantile(values, 0.99)))

@@ -11,10 +11,10 @@ from monitor.drift.windows import PhotoSample
 def estimated_accuracy(sample: PhotoSample, reference: Reference | None) -> float | None:
     """Estimate the share of correct counts, 0 to 1. None without photos.
 
-    A calibrated probability of 0.7 is correct in 7 of 10 cases, so the mean probability of the counts estimates the
-    accuracy (CBPE of NannyML). If the bundle has the accuracy by confidence on its reference photos, that is used
-    instead, because int8 arithmetic shifts probabilities a little. The estimate holds while photos change; it cannot
-    notice that the same photo now stands for another quantity.
+    Counts with a calibrated probability of 0.7 are correct in 7 of 10 cases, so the mean probability of the counts
+    estimates the accuracy (CBPE of NannyML). If the bundle has the accuracy by confidence on its reference photos, that
+    is used instead, because int8 arithmetic shifts probabilities a little. The estimate holds even if other kinds of
+    photos become common; it cannot notice that the same photo now stands for another quantity.
     """
     if not sample.size:
         return None

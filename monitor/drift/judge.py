@@ -95,7 +95,7 @@ def _result(signal: Signal, measurement: _Measurement | Verdict, photos: int, le
 def _widen(signal: Signal, measurement: _Measurement | Verdict, dispersion: float) -> _Measurement | Verdict:
     """Scale the threshold by the dispersion of both samples.
 
-    Squared distances are proportional to the dispersion, and the Jensen–Shannon divergence behaves like one.
+    Squared distances are proportional to the dispersion, and so, nearly, is the Jensen–Shannon divergence.
     """
     if isinstance(measurement, Verdict):
         return measurement
@@ -119,7 +119,7 @@ def _measure(
         return Verdict.NO_REFERENCE
     reference_size = effective_sample_size(reference)
     if signal is Signal.EXPECTED:
-        # Not every photo in the records has an expected quantity.
+        # A reference made from the records may include photos without an expected quantity.
         reference_size = min(reference_size, sum(reference.labels))
     if reference_size < MIN_REFERENCE_BINS:
         return Verdict.SMALL_REFERENCE

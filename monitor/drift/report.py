@@ -34,7 +34,7 @@ from monitor.records import Records, RecordsDown, WritableRecords
 from monitor.totals import read_model_in_use, slice_names
 
 _SLICE_ACTIVITY_PERIOD = timedelta(days=1)
-"""A slice that closed no batch in this period before the last batch of all photos is no longer monitored."""
+"""A slice that closed no batch in this period before the last batch of all photos counts as no longer monitored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class DriftReport:
     closed_at: datetime | None = None
     """When the last batch of the stored alarms was closed; None before the first."""
     has_hidden_slices: bool = False
-    """Whether batches of slices were closed lately for which these settings have no rule."""
+    """Whether batches were recently closed for slices that these settings do not define."""
 
     @property
     def reference_bins(self) -> int | None:

@@ -1,4 +1,4 @@
-"""The same-hours baseline: photos of the same hours in previous weeks, so that time of day and weekday are no drift."""
+"""The same-hours baseline: photos of the same hours in previous weeks, so that the time of day and week is no drift."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def draw_same_hours(
     within_week = [start for start in starts if end - start <= WEEK]
     if not within_week:
         return [[] for _ in starts]
-    # The shortest window has a draw of its own: too few photos of the longest window's draw would be left for it.
+    # The shortest window has a draw of its own: too few photos of the longest window's draw would fall into it.
     shortest = _draw_photos(connection, model, within_week[0], end, slice_id)
     longest = _draw_photos(connection, model, within_week[-1], end, slice_id)
     return [
@@ -61,7 +61,7 @@ def _draw_photos(
 
 
 def hashed_id(row: RowMapping) -> int:
-    """Sort key that keeps a bin's photo of a random week. The latest photos would all be of the previous week."""
+    """Sort key that keeps, of a bin's photos, that of a random week. The latest ones are all of the previous week."""
     return zlib.crc32(str(row["id"]).encode())
 
 

@@ -1,7 +1,7 @@
 """Thresholds: how far a window without drift may be from the reference by chance alone, given its size.
 
 A fixed threshold is right for one window size only: it raises false alarms on smaller windows and misses real drift in
-larger ones. Window and reference are both samples, so both sizes count, as the number of photos of different bins.
+larger ones. Window and reference are both samples, so both sizes count. A size is a number of photos of different bins.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def jensen_shannon_threshold(reference_counts: tuple[int, ...], reference_size: 
 
 
 def round_down(size: int) -> int:
-    """Round a sample size down to two significant digits; from 50 on, to a multiple of 5 in these digits."""
+    """Round a sample size of 50 or more down to two significant digits, the second of which is then 0 or 5."""
     step = 5 * 10 ** (len(str(size)) - 2) if size >= 50 else 1
     return size - size % step
 

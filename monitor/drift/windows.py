@@ -25,7 +25,7 @@ MAX_WINDOW_PHOTOS = 2_000
 LATEST_PHOTOS = 1_000
 """Number of photos in Window.LATEST."""
 MAX_SLICE_IDS = 10_000
-"""Maximum number of a slice's photos to draw from. Beyond it, the latest photos of each of SLICE_PERIODS are used."""
+"""Maximum number of a slice's photos to draw from. If there are more, the latest of each of SLICE_PERIODS are used."""
 SLICE_PERIODS = 8
 """Number of equal id ranges that a busy slice is divided into."""
 _CHUNK_SIZE = 1_000  # SQLite accepts 32,766 parameters per statement
@@ -79,7 +79,7 @@ class PhotoSample:
 
 
 def read_window(connection: Connection, window: Window, model: str, now: datetime) -> PhotoSample:
-    """Read the photos that `model` counted in the window, or a random sample of MAX_WINDOW_PHOTOS of them."""
+    """Read photos of different bins that `model` counted in the window: all, or at most MAX_WINDOW_PHOTOS of them."""
     rows = _latest_per_bin(_window_rows(connection, window, now), model)[-MAX_WINDOW_PHOTOS:]
     return _make_sample(rows, _read_expected(connection, [row["id"] for row in rows]))
 
@@ -228,7 +228,7 @@ def _random_rows(
 
 
 def _is_valid(row: RowMapping) -> bool:
-    """Return whether the photo was counted and its probabilities are valid: a damaged row would turn figures to NaN."""
+    """Return whether the photo was counted and its probabilities are valid: a damaged row would make figures NaN."""
     probabilities = row["probabilities"]
     if row["predicted"] not in range(len(CLASSES)):
         return False

@@ -182,7 +182,7 @@ def draw_next(
 
 
 def _draw_bin(services: Services, writer: Writer, *, is_blind: bool, skipped: BinKey | None = None) -> str:
-    """Draw a bin other than `skipped` at random and return the path of its page. Raises NothingToDraw."""
+    """Choose a bin other than `skipped`, at random or as a test, and return its page's path. Raises NothingToDraw."""
     repeats = services.settings.audit_repeats if is_blind else 0.0
     drawn = services.writable.write(lambda engine: next_bin_to_audit(engine, writer.name, repeats, skipped=skipped))
     bin_ref = BinRef(bucket=drawn.bucket, bin_id=drawn.bin_id)

@@ -123,7 +123,7 @@ def _render(
 
 
 def _import(services: Services, file: _UploadedFile) -> Imported:
-    """Import a file. Raises BinwatchError, with a message that has the file's name without its temporary folder."""
+    """Import a file. Raises BinwatchError, with a message that names the file without its temporary folder."""
     bin_, quantity, article = (file.fields.get(name, "").strip() or None for name in _FIELDS[1:])
     columns = ColumnNames(bin_, quantity, article)
     with TemporaryDirectory(prefix="binwatch-") as folder:

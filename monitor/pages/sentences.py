@@ -21,11 +21,11 @@ _NARROW = "\N{NARROW NO-BREAK SPACE}"
 _MIN_SHOWN_PROBABILITY = 0.001
 """Smaller probabilities are shown as "less than 0.1 %"."""
 _MIN_WHOLE_PERCENT = 0.1
-"""Smaller probabilities are shown with one decimal of a percent."""
+"""Smaller probabilities are shown in percent with one decimal."""
 _MIN_ROUNDED = 100
-"""Larger axis labels are rounded to integers."""
+"""Axis labels from this value on are rounded to integers."""
 _MIN_ORDINARY_P_VALUE = 0.2
-"""Larger p-values are common among correctly recorded bins."""
+"""P-values from this one on are common among correctly recorded bins."""
 
 SIGNALS = {
     Signal.PREDICTED: ("Counts", "How many items the model sees. Points to other stock, or to the model."),
@@ -151,7 +151,7 @@ def level_text(level: Level, drift: DriftSummary) -> str:
     if level.flagged <= level.false_flags:
         return f"{by_chance}: these may all be chance.{_checked_text(level)}{_uncalibrated_text(level)}"
     look = "some of these are right, so look before you correct"
-    # The level assumes photos like those of the calibration. It does not depend on the distribution of the stock.
+    # The level assumes photos like those of the calibration. It holds for any distribution of quantities.
     drifted = [signal for signal in drift.signals if signal not in (Signal.PREDICTED, Signal.EXPECTED)]
     but = f" But photos have drifted ({_names(drifted)}): until audits say otherwise, expect more flags by chance."
     return f"{by_chance}: {look}.{_checked_text(level)}{but if drifted else ''}{_uncalibrated_text(level)}"

@@ -13,7 +13,7 @@ def trend_chart(trend: Trend) -> Timeline:
     """Return the chart, with a point in the middle of each bucket that has records."""
     estimated, agreement = [], []
     for bucket in trend.buckets:
-        # Interval of a share of this many photos. It leaves out the error of the estimate, which only audits can tell.
+        # Interval of a share of this many photos. It leaves out the error of the estimate, which only audits reveal.
         interval = wilson(round((bucket.estimated or 0) * bucket.photos), bucket.photos)
         text = f"estimated accuracy {share(bucket.estimated, bucket.photos)} of {many(bucket.photos, 'photo')}"
         estimated.append(_point(bucket, bucket.estimated, interval, text))

@@ -1,10 +1,10 @@
-// Comfort for auditing by keyboard. Every page works without it: links lead on, Enter saves, Tab moves.
+// Keyboard shortcuts for auditing. Every page works without them: links lead on, Enter saves, Tab moves.
 "use strict";
 
 const NEXT = ["j", "n"];
 const PREVIOUS = ["k", "p"];
 
-// A number field refuses letters, so they are free to lead on from there.
+// Number fields refuse letters, so letters remain shortcuts there.
 function types(element) {
   return element.matches("select, textarea, input:not([type=number], [type=checkbox], [type=radio])");
 }
@@ -31,7 +31,7 @@ function enter(digit) {
   return true;
 }
 
-// "a" for at least, and so on: the form says which. An answer without a number takes away what was typed.
+// "a" for at least, and so on: the form says which. An answer without a number clears what was typed.
 function choose(key) {
   const choice = document.querySelector(`input[name=answer][data-key="${key}"]`);
   if (!choice) {

@@ -44,7 +44,7 @@ def read_auditors(connection: Connection) -> Auditors:
 def _read_repeats(connection: Connection) -> list[Row[*tuple[object, ...]]]:
     """Return the photos given to two auditors, with both answers.
 
-    The second answer is None if it is a recount or a sighted audit.
+    The second answer is None if its auditor has not counted the photo blind since the first.
     """
     first, second = aliased(Audit), aliased(Audit)
     second_id = first_audit_of(

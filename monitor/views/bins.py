@@ -205,7 +205,7 @@ class BinDetail(BaseModel):
     variances: list[BinVariance]
 
     def was_answered_by(self, auditor: str | None) -> bool:
-        """Return whether `auditor` has entered a number for the latest photo, and so may see count and expectation."""
+        """Return whether `auditor` has entered a number for the latest photo, and so may see the numbers."""
         no_count = self.photo is None or self.photo.predicted is None
         return any(
             audit.auditor == auditor
@@ -265,7 +265,7 @@ def _read_newest(
     bin_id: str,
     latest_id: int | None = None,
 ) -> Sequence[RowMapping]:
-    """Return the MAX_HISTORY_ROWS rows of a bin recorded last; `latest_id` is included even if it is not one of them.
+    """Return the last MAX_HISTORY_ROWS rows of a bin, and the row `latest_id` even if it is not one of them.
 
     Rows may be recorded out of order, so the latest photo or quantity need not have the highest id.
     """

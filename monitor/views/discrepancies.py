@@ -52,7 +52,7 @@ MAX_PREFIX_LENGTH = 1024
 MAX_PAGE_SIZE = 200
 """Maximum number of rows on a page of an API response."""
 MAX_RECENT_AUDITS = 1_000
-"""Number of latest blind audits that measure how often flags are right: a current figure that is quick to read."""
+"""Maximum number of blind audits, the latest, that show how often flags are right: quick to read, and current."""
 MAX_SORTED_BINS = 20_000
 """Maximum number of bins that are filtered first and then sorted. More are read in ranking order and then filtered."""
 _HIGHEST_CHARACTER = "\U0010ffff"
@@ -332,7 +332,7 @@ def read_flags(connection: Connection, alpha: float, direction: Suspicion, *, by
 
 
 def _read_inventory_errors(connection: Connection, alpha: float, direction: Suspicion) -> list[bool]:
-    """Return whether the inventory was wrong, for each flagged bin among the latest audits.
+    """Return whether the inventory was wrong, for each of the latest audits of a bin that was flagged at the time.
 
     Reads the ledger of comparisons: a bin whose quantity was corrected after the audit is no longer flagged.
     """

@@ -31,9 +31,9 @@ class State(StrEnum):
     COLLECTING = "collecting"
     """Alarms cannot be raised yet, since too few photos of the same hours have been collected."""
     UNWRITABLE = "unwritable"
-    """The batches of photos that alarms are computed from cannot be read from or written to the records."""
+    """Alarms are out of date: batches of photos cannot be read, judged or written, or the bundle cannot be fetched."""
     UNKNOWN = "unknown"
-    """The monitor has just started, or its last drift report failed; it tries again within a minute."""
+    """The monitor has just started, or its last drift report failed; it tries again at the next interval."""
 
 
 class SignalView(BaseModel):
@@ -126,7 +126,7 @@ class DriftSummary(BaseModel):
 
 
 def view_drift(report: DriftReport | None) -> DriftView:
-    """Return the view of a drift report; `report` is None until the first report is made."""
+    """Return the view of a drift report; `report` is None before the first one, and after a failed one."""
     return DriftView(
         state=_state(report),
         reference=report.state.reference if report else None,
@@ -154,7 +154,7 @@ def view_drift(report: DriftReport | None) -> DriftView:
 
 
 def summarise_drift(report: DriftReport | None) -> DriftSummary:
-    """Return the summary of a drift report; `report` is None until the first report is made."""
+    """Return the summary of a drift report; `report` is None before the first one, and after a failed one."""
     windows = report.windows if report else []
     candidates = [window for window in windows if _drifted_signals(window)]
     candidates = candidates or [window for window in windows if _has_verdict(window)]

@@ -160,7 +160,7 @@ class Listing(Generic[Item]):
     item: type[Item]
     """Model of a row."""
     statement: Select[*tuple[Any, ...]]
-    """Query of the list. Its columns are named as the fields of `item`."""
+    """Query of the list. Its columns are named like the fields of `item`."""
     order: tuple[Column, ...]
     """Columns to sort by. Together they are unique."""
     bin_id: Column

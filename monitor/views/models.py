@@ -63,9 +63,9 @@ class ModelView(BaseModel):
 
     version: str
     in_use: bool
-    """Whether the model counted the most recent photo."""
+    """Whether the most recent record is of this model."""
     promoted_at: AwareDatetime | None
-    """When the model was promoted; None if another model is promoted."""
+    """When the model was promoted; None unless it is the promoted one."""
     first_at: datetime | None
     """When a worker first used the model."""
     last_at: datetime | None

@@ -76,14 +76,14 @@ class TimeBucket(BaseModel):
     estimated: float | None
     """Estimated accuracy of the counted photos."""
     model: str | None
-    """The model that counted most photos."""
+    """The model that counted the most photos."""
 
 
 class ModelChange(BaseModel):
     """A change of the model in use."""
 
     at: datetime
-    """Start of the bucket in which the new model began to count."""
+    """Start of the first bucket in which the new model counted the most photos."""
     model: str
     previous: str
 
@@ -107,7 +107,7 @@ class Backlog(BaseModel):
     photo_without_quantity: int
     quantity_without_photo: int
     failed_photos: int
-    """Photos that could not be counted, by all models and at all times."""
+    """Photos that could not be counted, by any model, at any time."""
     cannot_tell: int
     """Bins whose auditor could not tell the quantity from the photo."""
     go_and_count: int
@@ -191,7 +191,7 @@ def read_trend(
 def _read_bucket_totals(
     connection: Connection, start: datetime, end: datetime, layout: _Buckets
 ) -> list[_BucketTotals]:
-    """Return the totals of each bucket. The database adds them up: transferring 90 days of hourly rows takes longer."""
+    """Return the totals of each bucket. The database adds them up: reading 90 days of hourly rows would take longer."""
     totals = [_BucketTotals() for _ in range(layout.count)]
     select_outcomes = (
         select(_bucket_index(ComparisonHour.hour, start, layout), ComparisonHour.outcome)

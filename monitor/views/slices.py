@@ -52,7 +52,7 @@ def view_slices(
     in_use = read_model_in_use(connection) if model is None else None
     version = in_use.version if in_use else model
     views = [_view(totals, flags) for totals in read_slices(connection, slicing, version)]
-    # Sort by the upper bound of the interval, so that a slice with one wrong comparison of one is not the worst.
+    # Sort by the upper bound of the interval, so that a slice whose only comparison is wrong is not the worst.
     views.sort(key=lambda view: (view.interval.high if view.interval else 1.0, view.name))
     return SlicesView(rule=slicing.rule if slicing else None, model=version, slices=views)
 
