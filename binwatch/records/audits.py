@@ -103,12 +103,12 @@ class RecordedAudit:
 
     @property
     def of_count(self) -> Outcome | None:
-        """How the count compares with the answer; None without one, or if the answer is inconclusive."""
+        """How the count compares with the answer; None if there is no count, or the answer is inconclusive."""
         return verdict_on_count(self.answer, self.quantity, self.predicted)
 
     @property
     def of_inventory(self) -> Outcome | None:
-        """How the expected quantity compares with the answer; None without one, or if the answer is inconclusive."""
+        """How the expected quantity compares with the answer; None if there is none, or the answer is inconclusive."""
         return verdict_on_quantity(self.answer, self.quantity, self.expected)
 
 
