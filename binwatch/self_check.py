@@ -62,7 +62,7 @@ def describe_mismatch(expected: SelfCheck, probabilities: Floats, embeddings: Fl
 
 
 def _make_photo(grid: int, side: int) -> Photos:
-    """Interpolate `grid` × `grid` colours from a hash, in integers, since floats may round differently on another CPU."""
+    """Interpolate `grid` × `grid` colours from a hash, in integers: floats may round differently on other CPUs."""
     data = hashlib.shake_128(f"binwatch self-check {grid}".encode()).digest(grid * grid * 3)
     colours = np.frombuffer(data, np.uint8).reshape(grid, grid, 3).astype(np.int64)
     position = np.arange(side) * (grid - 1) * 256 // max(side - 1, 1)
