@@ -121,8 +121,9 @@ class Settlement:
 def settle(facts: BinFacts, calibration: CurrentCalibration | None) -> Settlement:
     """Compare the latest count with the latest quantity, unless one of them is missing.
 
-    `calibration` is the current one of the count's model; None if it has none. The row in `current_comparisons` stays as
-    it is if it has this count, quantity and calibration already. Otherwise it gets the current p-values. A pair that was compared before gets no new comparison: the ledger keeps its first p-values.
+    `calibration` is the current one of the count's model; None if it has none. A row of `current_comparisons` that
+    already has this count, quantity and calibration stays as it is; otherwise it gets the current p-values. A pair that
+    was compared before gets no new comparison: the ledger keeps its first p-values.
     """
     photo, quantity, states = facts.photo, facts.quantity, _states(facts)
     if photo is None or photo.predicted is None or quantity is None or quantity.quantity is None:
