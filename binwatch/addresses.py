@@ -1,6 +1,6 @@
 """Validates URLs and regions in settings before they are used. Messages never contain a part of a password.
 
-Without this check, an invalid URL has worse effects: a driver's traceback may print the password, and a client may
+Without this check, an invalid URL would do more harm: a driver's traceback may print the password, and a client may
 retry for ever.
 """
 
@@ -98,7 +98,7 @@ def split_url(url: str, schemes: Collection[str], example: str) -> SplitResult:
 def _check_host(host: str, parts: SplitResult, example: str) -> None:
     """Raise ValueError for an invalid host or port.
 
-    The message does not contain it, since it may be a part of a password whose `@` is missing.
+    The message contains neither, since they may be part of a password that is not followed by `@`.
     """
     try:
         port = parts.port

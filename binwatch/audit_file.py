@@ -53,7 +53,7 @@ class AuditFileRow:
     """Column → text."""
 
     def cell_error(self, column: str, expected: str) -> CellError:
-        """Return the error for a cell whose value is not as `expected`."""
+        """Return the error for a cell whose value is not what `expected` describes."""
         return CellError(
             f"{self.file}, line {self.line}, column {column}: {quote_value(self.cells[column])} is not {expected}"
         )

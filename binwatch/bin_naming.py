@@ -20,7 +20,7 @@ class BinNaming:
     """Maps keys to bins."""
 
     pattern: re.Pattern[str] | None = None
-    """Searched in the key; its group `bin` is the id. The bin of a key without a match is its file name."""
+    """Searched in the key; its group `bin` is the id. For a key without a match, the file name is the id."""
     listed: Mapping[str, str] = field(default_factory=dict)
     """Key, or name without folders → bin. Both are in Unicode form NFC."""
 

@@ -24,7 +24,7 @@ _EXTRA_OF_PACKAGE = {
     "sagemaker": "sagemaker",
     "xlsxwriter": "check",
 }
-"""Optional package → the extra that installs it, for packages outside of the command's own extra."""
+"""Optional package → the extra that installs it, for packages that the command's own extra may not include."""
 _MAX_ERROR_CHARS, _ERROR_HEAD_CHARS, _ERROR_TAIL_CHARS = 2_000, 1_400, 500
 """Maximum length of a printed error message. Of a longer one, the head (which names the file and the fault) and the
 tail (which says what to do) are printed."""

@@ -2,7 +2,7 @@
 
 A model gives a probability to each number of items. The lower the probability of the expected quantity or more, the
 stronger the evidence that items are missing; the lower the probability of the expected quantity or fewer, the stronger
-the evidence of a surplus. Both scores are compared with those of the calibration photos, which were not used for
+the evidence of a surplus. Each score is compared with the same score of the calibration photos, which were not used for
 training and whose bins contained the recorded quantity. The p-value of a bin is the share of these photos, including
 the bin's own, that look at least as odd. A correctly recorded bin is like the calibration photos, so its p-value is at
 most α with a probability of at most α, however good the model is: on average, at most that share of correctly recorded
@@ -39,7 +39,7 @@ class Judgement:
     chance: float | None = None
     """Probability of the expected quantity's class."""
     either: float | None = None
-    """P-value of EITHER, above 0 and at most 1. All p-values are None without a calibration."""
+    """P-value of EITHER, above 0 and at most 1. All p-values are None without a calibration for the quantity."""
     missing: float | None = None
     surplus: float | None = None
 
@@ -58,7 +58,7 @@ def oddness_scores(probabilities: Sequence[float], quantity: int) -> dict[Suspic
     MISSING: 1 − probability of `quantity` or more. SURPLUS: 1 − probability of `quantity` or fewer. EITHER: the larger
     of the two.
     """
-    # Rounded as workers do it. Otherwise a photo could look odder than the same photo in the calibration.
+    # Rounded as workers round them. Otherwise a photo could look odder than the same photo in the calibration.
     rounded = [round(probability, _SCORE_DIGITS) for probability in probabilities]
     expected = column_of(quantity, len(rounded))
     missing = _round_score(sum(rounded[:expected]))
@@ -71,7 +71,7 @@ def _round_score(score: float) -> float:
 
 
 class PValueTable:
-    """Looks up p-values in a model's calibration."""
+    """Computes p-values from the scores of a model's calibration."""
 
     def __init__(self, calibration: Calibration) -> None:
         self._categories = {column: category for category in calibration.categories for column in category.classes}
@@ -99,7 +99,10 @@ def judge(
     table: PValueTable | None,
     distribution: Sequence[float] | None = None,
 ) -> Judgement:
-    """Judge the expected quantity of a photo's bin. Without `table`, the judgement has no p-values.
+    """Judge the expected quantity of a photo's bin.
+
+    Without `table`, the judgement has no p-values. It is UNKNOWN_JUDGEMENT if the count has no probabilities, or
+    `table` has no category for the quantity.
 
     `probabilities` are those of the classes. `distribution` has the probabilities of 0, 1, … items and "more", if the
     model distinguishes more quantities.

@@ -45,7 +45,7 @@ def remark(text: object, *, to_stderr: bool = False) -> None:
 
 
 def printable_stdout() -> TextIO:
-    """Return standard output, which escapes invalid Unicode (for example of file names) instead of raising."""
+    """Make standard output escape invalid Unicode, as in some file names, instead of raising, and return it."""
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
     return sys.stdout

@@ -1,4 +1,4 @@
-"""The cores that this process may use, by its CPU mask and the CPU quota of its container."""
+"""Finds the cores that this process may use, as limited by its CPU mask and its container's CPU quota."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def usable_cores() -> int:
 
 
 def allowed_cores() -> list[int]:
-    """Return the ids of the cores in this process's CPU mask. macOS has no CPU masks."""
+    """Return the ids of the cores in this process's CPU mask; of all cores on macOS, which has no CPU masks."""
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))

@@ -24,7 +24,7 @@ CLASS_INDEXES: tuple[int, ...] = tuple(range(len(CLASSES)))
 """Indexes of all classes. A model can predict only the classes of its training photos."""
 
 _MEDIAN_THRESHOLD = 0.5 - 1e-6
-"""Cumulative probability of the median. Slightly below 0.5, since float32 sums are not exact."""
+"""Cumulative probability at which the median is reached: slightly below 0.5, since float32 sums are not exact."""
 
 
 class CountRule(StrEnum):
@@ -100,14 +100,15 @@ def median_counts(probabilities: npt.NDArray[np.floating]) -> npt.NDArray[np.int
 def class_error(predicted: int, quantity: int) -> int:
     """Return predicted class − class of `quantity`: a signed error in items, with "more than 5" taken as 6.
 
-    It is used for statistics, and is a lower bound if either side is beyond 5. Pages show `item_difference` instead.
+    It is used for statistics. Its absolute value is a lower bound if either side is beyond 5. Pages show
+    `item_difference` instead.
     """
     return predicted - class_of(quantity)
 
 
 @dataclass(frozen=True, slots=True)
 class LargeCount:
-    """Estimated number of items of a count of "more than 5", from a distribution with more columns."""
+    """Estimated number of items for a count of "more than 5", from a distribution with more columns."""
 
     low: int
     """Lower end of the central interval with 80 % of the probability above 5."""
@@ -119,7 +120,10 @@ class LargeCount:
 
 
 def estimate_large_count(predicted: int, distribution: Sequence[float] | None) -> LargeCount | None:
-    """Estimate the number of items beyond 5; None for any other class, and for a model that has only the classes."""
+    """Estimate the number of items for a count of "more than 5".
+
+    None for any other count, for a model that has only the classes, and if it gives no probability to more than 5.
+    """
     if predicted != MORE_THAN_5 or distribution is None or len(distribution) <= len(CLASSES):
         return None
     total, cumulative = sum(distribution[MORE_THAN_5:]), list(accumulate(distribution[MORE_THAN_5:]))
@@ -133,9 +137,9 @@ def estimate_large_count(predicted: int, distribution: Sequence[float] | None) -
 def item_difference(predicted: int, quantity: int, large: LargeCount | None = None) -> int:
     """Return counted − expected in items, where `quantity` is not capped: class 3 is 4 fewer than a quantity of 7.
 
-    Without `large`, "more than 5" counts as 6, so its difference is a lower bound, and it agrees with every quantity
-    above 5. With `large`, it agrees with quantities from `large.low` to `large.high`, and differs from others by its
-    median: a median of 17 is 23 fewer than 40.
+    Without `large`, "more than 5" counts as 6, so its absolute difference is a lower bound, and it agrees with every
+    quantity above 5. With `large`, it agrees with quantities from `large.low` to `large.high`, and differs from others
+    by its median: a median of 17 is 23 fewer than 40.
     """
     if large is None:
         return 0 if class_error(predicted, quantity) == 0 else predicted - quantity

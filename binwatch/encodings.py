@@ -37,14 +37,14 @@ def decode(data: bytes, encoding: str, max_bytes: int) -> bytes:
             data = _inflate(data, max_bytes)
         elif name not in _GZIP:
             raise EncodingError("is not supported: upload the file without it, or as gzip")
-        # The header may be wrong, or left by a proxy that has already decompressed the bytes.
+        # The header may be wrong, or left over from a proxy that has already decompressed the bytes.
         elif data.startswith(_GZIP_MAGIC):
             data = _gunzip(data, max_bytes)
     return data
 
 
 def _gunzip(data: bytes, max_bytes: int) -> bytes:
-    """Decompress all members of a gzip file. Bytes after the last member are padding."""
+    """Decompress all members of a gzip file. Bytes after the last member are padding, and are ignored."""
     members: list[bytes] = []
     size = position = 0
     while data.startswith(_GZIP_MAGIC, position):
@@ -63,7 +63,7 @@ def _inflate(data: bytes, max_bytes: int) -> bytes:
 
 
 def _decompress_stream(data: bytes, start: int, window_bits: int, max_bytes: int) -> tuple[bytes, int]:
-    """Decompress the stream at `start`; returns its bytes and its end position."""
+    """Decompress the stream that begins at `start`; returns the decompressed bytes and the stream's end position."""
     stream, view = zlib.decompressobj(window_bits), memoryview(data)
     output = bytearray()
     while not stream.eof:

@@ -1,4 +1,4 @@
-"""Parses S3 event messages, in all dialects, to the created objects.
+"""Parses S3 event messages, in all dialects, into the created objects.
 
 AWS, moto, versitygw, Ceph and MinIO send `Records`; SNS wraps such a message in its own; EventBridge has another
 format. The dialects differ in names, in the encoding of keys and in the fields that they omit. Sources: AWS' page on
@@ -77,7 +77,7 @@ _ANNOUNCING_PREFIXES = ("ObjectCreated:", "ObjectRestore:Completed")
 """Prefixes of the names of events for a new object, or for one that can be fetched again."""
 _ANNOUNCING_EVENTBRIDGE_NAMES = frozenset({"Object Created", "Object Restore Completed"})
 _VERSITYGW_PREFIX = "s3:"
-"""Prefix of versitygw's event names. AWS and moto omit it."""
+"""Prefix of event names from versitygw, MinIO and older releases of Ceph. AWS and moto omit it."""
 
 _AWS_SOURCE, _CEPH_SOURCE, _MINIO_SOURCE = "aws:s3", "ceph:s3", "minio:s3"
 """Values of `eventSource`. versitygw uses AWS' value."""
@@ -190,7 +190,8 @@ def _make_created(bucket: str, key: str, time: datetime | None, etag: object) ->
         _check_storable(name)
     if has_dot_segments(key):
         raise _MalformedRecord(f"key {key[:40]!r} has '.' or '..' as a path segment, which HTTP clients may remove")
-    # S3's own ETags are 32 hexadecimal digits and a number of parts. A strange one counts as missing.
+    # S3's own ETags are 32 hexadecimal digits, plus a number of parts for multipart uploads. An invalid
+    # one is ignored.
     if not isinstance(etag, str) or len(etag) > MAX_EVENT_NAME_CHARS or not (etag.isascii() and etag.isprintable()):
         etag = ""
     return ObjectCreated(bucket, key, time, bare_etag(etag))
@@ -214,7 +215,7 @@ def _event_time(record: object, name: str) -> datetime | None:
 
 
 def _check_storable(name: str) -> None:
-    """Raise _MalformedRecord if S3 or the database cannot store a bucket or key, as with lone surrogates."""
+    """Raise _MalformedRecord if S3 or the database cannot store a bucket or key, such as one with lone surrogates."""
     if not name:
         raise _MalformedRecord("the bucket's name or the key is empty")
     try:
@@ -233,7 +234,7 @@ def _decode_key(key: str) -> str:
 
 
 def _normalise_key(key: str) -> str:
-    """Normalise a versitygw key: its events have the key as sent, its listings the file's path, `a/b` for `/a//b`."""
+    """Normalise a versitygw key: events have the key as sent (`/a//b`), while listings have the file's path (`a/b`)."""
     path = normpath("/" + key).lstrip("/")
     return path + "/" if key.endswith("/") else path
 

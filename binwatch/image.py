@@ -26,7 +26,8 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 and some of its parsers have a history of bugs."""
 
 PILLOW_MAX_PIXELS = 89_478_485
-"""Image.MAX_IMAGE_PIXELS of Pillow: it warns of a decompression bomb above this limit, and refuses twice as many."""
+"""Pillow's Image.MAX_IMAGE_PIXELS. Above it, Pillow warns of a decompression bomb; above twice as many pixels, it
+refuses the image."""
 
 MAX_SIDE = 65_535
 """Maximum side of a photo in pixels, which is JPEG's limit. For longer sides, Pillow's resampling takes gigabytes."""
@@ -52,7 +53,7 @@ _MIN_SWAPPED_ORIENTATION = 5
 class ImageLimits:
     """Limits for a photo, checked before it is decoded.
 
-    A `max_pixels` above PILLOW_MAX_PIXELS has no effect, since Pillow refuses larger images itself.
+    `max_pixels` should not exceed PILLOW_MAX_PIXELS, above which Pillow has limits of its own.
     """
 
     max_bytes: int = 20 * 2**20
@@ -81,9 +82,9 @@ def load_photo(
     """Decode a photo, turn it upright and resize it to a `size` × `size` square.
 
     With `jpeg_quality`, the resized photo is also compressed as a JPEG of that quality and decoded again. This is for
-    models trained on such JPEGs, that is with their compression artefacts. Such a JPEG itself hardly changes.
+    models trained on such JPEGs, with their compression artefacts. A photo that is already such a JPEG hardly changes.
 
-    Raises PhotoError with the reason if the data are empty, too large, not an image, truncated or damaged.
+    Raises PhotoError with the reason if the data are empty, too large, in an unsupported format, truncated or damaged.
     """
     if not data:
         raise PhotoError(Reason.EMPTY, "the file is empty (0 bytes); upload the photo again")
@@ -136,7 +137,7 @@ def _squash(image: Image.Image, size: int) -> Image.Image:
     """Resize an image to an RGB square without keeping its aspect ratio.
 
     A large image in another mode is converted in strips, so that memory never holds it twice. The result is the same,
-    since Pillow resizes the width of all rows first, and then the height.
+    since Pillow itself resizes the width first, row by row, and then the height.
     """
     width, height = image.size
     rows = max(1, _STRIP_PIXELS // width)
@@ -153,8 +154,8 @@ def _squash(image: Image.Image, size: int) -> Image.Image:
 def _jpeg_round_trip(image: Image.Image, quality: int) -> Image.Image:
     """Compress an image as a JPEG and open the JPEG."""
     image.info = {}  # otherwise Pillow also writes the photo's metadata, such as a comment
-    # Pillow releases the interpreter lock while it encodes to a file descriptor, but not to a BytesIO: with many
-    # threads that load photos, all would wait for the one that encodes. macOS has no memfd_create.
+    # Pillow releases the interpreter lock while it encodes to a file descriptor, but not to a BytesIO: if many threads
+    # load photos, all would wait for the one that encodes. macOS has no memfd_create.
     has_memfd = hasattr(os, "memfd_create")
     with os.fdopen(os.memfd_create("photo"), "w+b", buffering=0) if has_memfd else io.BytesIO() as file:
         image.save(file, "JPEG", quality=quality)
@@ -168,11 +169,11 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         scaled = np.asarray(image) >> 8
         image = Image.fromarray(scaled.clip(0, 255).astype(np.uint8))
     if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")  # directly to RGB, Pillow would warn about lost transparent colours
+        image = image.convert("RGBA")  # Pillow warns if transparency is lost in a direct conversion to RGB
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-# Signatures of formats that are not decoded, for a helpful message.
+# Signatures of formats that are recognised but not decoded, so that the message can name them.
 _UNDECODED_FORMATS = {
     b"8BPS": "PSD",
     b"\x00\x00\x01\x00": "ICO",

@@ -91,8 +91,8 @@ def bin_of_key(key: str) -> str:
 def normalise_bin_id(text: str) -> str:
     """Normalise a bin's id to Unicode form NFC, without surrounding space.
 
-    Unicode has two encodings of "é", and macOS uses the other one (NFD) for file names. Otherwise, two different ids
-    could look the same.
+    Otherwise, two different ids could look the same: Unicode has two encodings of "é", and macOS uses the other one
+    (NFD) for file names.
     """
     return normalize("NFC", text).strip()
 

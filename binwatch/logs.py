@@ -2,7 +2,7 @@
 
 Log lines contain external text: keys, file names, queue messages. Therefore all lines of a process, including those of
 libraries and Python's warnings, pass through one formatter: external text cannot start a new line or send control codes
-to a terminal, and no line is longer than a few thousand characters.
+to a terminal, and messages, context values and tracebacks are truncated.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _CONTEXT_FIELDS = ("task", "bin", "key")
 """Names of the context values of a line, the same in both formats."""
 _VERBOSE_LIBRARIES = ("alembic", "botocore", "boto3", "urllib3", "amqp", "uvicorn")
 _MAX_WARNINGS_PER_LINE = 3
-"""Maximum number of logged warnings per line of code. One photo can cause 65,535 warnings in Pillow, one per tag."""
+"""Maximum number of warnings logged for a line of code. One photo can cause 65,535 warnings in Pillow, one per tag."""
 
 
 def configure(
@@ -128,7 +128,7 @@ def _truncate_traceback(traceback: str) -> str:
 
 
 class _RepeatedWarningFilter(logging.Filter):
-    """Passes only the first few warnings of each line of code."""
+    """Passes only the first few warnings from each line of code."""
 
     def __init__(self) -> None:
         super().__init__()

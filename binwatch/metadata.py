@@ -49,7 +49,7 @@ def expected_quantity(data: bytes) -> int:
 
 
 def parse_articles(data: bytes) -> list[Article] | None:
-    """Parse at most MAX_ARTICLES articles in the bin; None if the file has none or is invalid."""
+    """Parse at most MAX_ARTICLES articles in the bin; None if the file does not list articles or is invalid."""
     try:
         document = _load_json(data)
     except MetadataError:
@@ -94,7 +94,7 @@ def _describe_size(item: dict[str, object]) -> str | None:
 
 
 def clean_text(text: str) -> str:
-    """Replace line breaks, direction marks and characters that databases refuse by spaces, and truncate the text."""
+    """Replace unprintable characters, such as line breaks, direction marks and NUL, with spaces; truncate the text."""
     return "".join(character if character.isprintable() else " " for character in text[:MAX_TEXT_CHARS]).strip()
 
 

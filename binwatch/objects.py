@@ -1,4 +1,4 @@
-"""The object store: S3 or a server with the same protocol. Clients may be shared by threads."""
+"""The object store: S3 or a server with the same protocol. Threads may share a client."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 _MISSING_CODES = {"NoSuchKey", "NoSuchVersion", "404", "NotFound", "KeyTooLongError"}
 _INVALID_KEY_CODES = {"InvalidURI", "XMinioInvalidObjectName"}
 """Error codes of S3 and MinIO for invalid keys."""
-# AccessDenied concerns one object. A wrong or expired credential, which is also a 403, concerns all: an outage.
+# AccessDenied concerns one object. A wrong or expired credential, also a 403, concerns all objects: an outage.
 _FORBIDDEN_CODES = {
     "AccessDenied",
     "AllAccessDisabled",
@@ -52,7 +52,7 @@ _CREDENTIALS_ADVICE = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, log in t
 
 
 class ObjectRefused(BinwatchError):
-    """One object cannot be fetched, and a retry would not help."""
+    """One object cannot be fetched, and an immediate retry would not help."""
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class ObjectHead:
 
 @dataclass(frozen=True, slots=True)
 class FetchedObject:
-    """An object's bytes, without its Content-Encoding, and the metadata of the upload.
+    """An object's bytes, with any Content-Encoding undone, and the metadata of the upload.
 
     `etag` has no quotes; `modified` is by the store's clock.
     """
@@ -130,7 +130,7 @@ class Objects:
     def fetch(self, bucket: str, key: str, *, max_bytes: int, version_id: str | None = None) -> FetchedObject:
         """Fetch the current object, or an older version that the bucket has kept.
 
-        An object over `max_bytes` is refused before its body is read.
+        An object over `max_bytes` is refused before its body is read, or once its decoded bytes exceed the limit.
         """
         version = {"VersionId": version_id} if version_id else {}
         _check_key(bucket, key)
@@ -168,7 +168,7 @@ class Objects:
             raise _translate_error(error, bucket, key) from error
 
     def put_if_absent(self, bucket: str, key: str, data: bytes) -> bool:
-        """Write an object unless its key exists; returns whether it was written. One of several writers succeeds."""
+        """Write an object unless its key exists; returns whether it did so. Only one of several writers succeeds."""
         try:
             self._client.put_object(Bucket=bucket, Key=key, Body=data, IfNoneMatch="*")
         except _BOTO_ERRORS as error:
@@ -321,7 +321,7 @@ def _etag_or_substitute(header: str, size: int, modified: datetime) -> str:
     """Return the ETag, which distinguishes the uploads of a key, or a substitute if the object has none.
 
     versitygw has no ETag for a file that was copied into its folder. The substitute is made from size and time, which
-    are the same in a listing and a fetch, since S3 has whole seconds in both.
+    are the same in a listing and in a fetch, where both times are in whole seconds.
     """
     return bare_etag(header) or file_etag(size, modified)
 

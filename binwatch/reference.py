@@ -17,7 +17,8 @@ N_QUANTILES = 201
 MIN_REFERENCE_BINS = 100
 """Minimum number of bins in a usable reference. With fewer bins, differences may be due to chance."""
 MAX_AXES = 16
-"""Maximum number of principal axes of the embedding. Further axes have little variance and would need more photos."""
+"""Maximum number of principal axes of the embedding. Further axes have little variance, and estimating them would take
+more photos."""
 _RELIABILITY_DIGITS = 5
 _RELIABILITY_BINS = 10
 """Number of equally large groups, by confidence, of the reliability curve."""
@@ -77,14 +78,18 @@ def make_reference(data: ReferenceData) -> Reference:
 
 
 def effective_sample_size(reference: Reference) -> int:
-    """Effective sample size of a reference: its number of bins, since photos of the same bin are correlated."""
+    """Return the effective sample size of a reference.
+
+    It is the number of bins, since photos of the same bin are correlated; the number of photos if that is unknown.
+    """
     return min(reference.groups or reference.photos, reference.photos)
 
 
 def round_for_card(values: Floats) -> list[float]:
-    """Round to the card's precision of six digits.
+    """Round to the card's precision of six significant digits.
 
-    Values that are compared with the card's quantiles must be rounded as well: the rounded 1.33333 is below 4/3.
+    Values that are compared with the card's quantiles must be rounded as well: otherwise 4/3 would be above its own
+    quantile, which is stored as 1.33333.
     """
     return [float(f"{value:.6g}") for value in values]
 

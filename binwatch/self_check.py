@@ -1,4 +1,4 @@
-"""Self-check of a loaded model: compares its output for synthetic photos with its card, which has the output at export.
+"""Self-check of a loaded model: compares its output for synthetic photos with that at export, which is in its card.
 
 A file with the right SHA-256 may still give wrong results: on a CPU whose int8 products saturate, with a new release of
 ONNX Runtime, or on a GPU. Counts would then be slightly wrong everywhere, which looks like wrong stock.
@@ -62,7 +62,7 @@ def describe_mismatch(expected: SelfCheck, probabilities: Floats, embeddings: Fl
 
 
 def _make_photo(grid: int, side: int) -> Photos:
-    """Interpolate `grid` × `grid` colours from a hash, with integers, since floats may round differently elsewhere."""
+    """Interpolate `grid` × `grid` colours from a hash, in integers: floats may round differently on other CPUs."""
     data = hashlib.shake_128(f"binwatch self-check {grid}".encode()).digest(grid * grid * 3)
     colours = np.frombuffer(data, np.uint8).reshape(grid, grid, 3).astype(np.int64)
     position = np.arange(side) * (grid - 1) * 256 // max(side - 1, 1)

@@ -1,4 +1,4 @@
-"""All settings, with name, type, default and description in one place. They are read once and passed on as an object.
+"""All settings, each with its name, type, default and description. They are read once and passed on as an object.
 
 Each field is set by the environment variable BINWATCH_ plus its name in capitals. An unknown BINWATCH_ variable is an
 error, since a misspelt limit that is silently ignored is worse than a service that does not start.
@@ -443,7 +443,7 @@ def require_region(settings: Settings, *, on_aws: bool) -> None:
 def process_environment(settings: Settings) -> dict[str, str]:
     """Return the environment of this process, with `settings` as its BINWATCH_ variables and without AWS variables.
 
-    It is for child processes that must use exactly these settings and never the user's AWS account.
+    This is for child processes that must use exactly these settings and never the user's AWS account.
     """
     kept = {name: value for name, value in os.environ.items() if not name.upper().startswith((PREFIX, "AWS_"))}
     return kept | {variable: setting_text(value) for variable, value in settings.values().items() if value is not None}
@@ -518,7 +518,7 @@ def _read_settings(kind: type[S], errors: list[str], **nested: Any) -> S | None:
 def _reject_unknown_variables() -> None:
     known = set(Settings.variables())
     unknown = sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known)
-    # Compared without the common prefix, with which all names would be similar.
+    # Compared without the common prefix, which would make all names similar.
     names = [setting.removeprefix(PREFIX) for setting in known]
     lines = []
     for name in unknown:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from binwatch.errors import SettingsError
 
 OTHER_SLICE = "other"
-"""Slice of photos whose keys do not match, and of all values beyond the first MAX_SLICES."""
+"""Slice of photos whose keys do not match, whose value is too long, or whose value is beyond the first MAX_SLICES."""
 MAX_SLICES = 200
 """Maximum number of slices per rule, since each slice is a value of a metric's label."""
 MAX_SLICE_CHARS = 100

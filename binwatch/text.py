@@ -44,7 +44,7 @@ def is_valid_unicode(text: str) -> bool:
 
 
 def truncate(text: str, length: int) -> str:
-    """Cut a text to `length` characters, followed by its full number of characters if it is longer."""
+    """Cut a text to `length` characters; a text that is cut is followed by its full number of characters."""
     if len(text) <= length:
         return text
     return f"{text[:length]}… ({len(text):,} characters)"

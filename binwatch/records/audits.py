@@ -1,8 +1,8 @@
 """Audits: the number of items that a person found in a bin, which is the ground truth for counts and inventory.
 
-The ledger keeps every audit. The totals contain only the last audit of each count, and of each expected quantity per
-photo: a correction subtracts the audit that it replaces. An answer without a number subtracts only the same person's
-number. Blind and sighted audits have separate totals, since an auditor who saw the numbers may just have confirmed
+The ledger keeps every audit. The totals contain only the last exact number for each count, and for each expected
+quantity per photo: a correction subtracts the audit that it replaces. Any other answer subtracts only the same person's
+number. Blind and sighted audits have separate totals, since an auditor who saw the numbers may merely have confirmed
 them.
 """
 
@@ -89,7 +89,7 @@ class UnknownBin(BinwatchError):
 
 @dataclass(frozen=True, slots=True)
 class RecordedAudit:
-    """A recorded audit, with the count and the expected quantity that it judges; None for those that do not exist."""
+    """A recorded audit, with the count and the expected quantity that it judges, each None if it does not exist."""
 
     answer: AuditAnswer
     quantity: int | None
@@ -103,12 +103,12 @@ class RecordedAudit:
 
     @property
     def of_count(self) -> Outcome | None:
-        """How the count compares with the answer."""
+        """How the count compares with the answer; None if there is no count, or the answer is inconclusive."""
         return verdict_on_count(self.answer, self.quantity, self.predicted)
 
     @property
     def of_inventory(self) -> Outcome | None:
-        """How the expected quantity compares with the answer."""
+        """How the expected quantity compares with the answer; None if there is none, or the answer is inconclusive."""
         return verdict_on_quantity(self.answer, self.quantity, self.expected)
 
 
@@ -127,7 +127,10 @@ def verdict_on_quantity(answer: AuditAnswer, quantity: int | None, expected: int
 
 
 def _conclusive(answer: AuditAnswer, outcome: Outcome) -> Outcome | None:
-    """Return the outcome if the answer proves it. "At least 5" proves 4 too low, but neither 5 nor 7 right."""
+    """Return the outcome if the answer proves it, else None.
+
+    "At least 5" proves 4 too low, but neither 5 nor 7 right.
+    """
     return outcome if answer is AuditAnswer.COUNT or outcome is Outcome.UNDER else None
 
 
@@ -174,12 +177,12 @@ def add_audit(
     blind: bool = False,
     tolerance: VarianceTolerance = NO_TOLERANCE,
 ) -> RecordedAudit:
-    """Record an audit of a bin. Repeating the bin's last audit changes nothing.
+    """Record an audit of a bin. Repeating the bin's last audit changes nothing, unless only the repetition is blind.
 
     `seen_count_id` is the count whose photo the auditor saw, None if the bin had no photo. `blind` says that the
     auditor saw neither the count nor the expected quantity. Since the reply to a number shows both, the same person's
-    later audits of that photo are recorded as sighted. A number beyond the `tolerance` opens a variance of the bin, or
-    is a recount of it.
+    later audits of that photo are recorded as sighted. An exact number that differs from the expected quantity by more
+    than `tolerance` opens a variance; if the bin has an undecided one, the number may be a recount (`is_recount`).
 
     Raises UnknownBin; StaleAudit if a newer photo has arrived; ValueError for a quantity that does not fit the answer,
     or an invalid note.
@@ -213,7 +216,10 @@ def add_audit(
 def _check_photo_unchanged(
     connection: Connection, latest: RowMapping, bin_id: str, seen_count_id: int | SeenPhoto | None
 ) -> None:
-    """Raise StaleAudit unless the auditor saw the bin's latest photo. A newer model may have counted it meanwhile."""
+    """Raise StaleAudit unless the auditor saw the bin's latest photo.
+
+    It does not matter if a newer model has counted that photo since.
+    """
     if isinstance(seen_count_id, SeenPhoto) or seen_count_id == latest["count_id"]:
         return
     photo = select(Count.bucket, Count.key, Count.etag)
@@ -224,7 +230,7 @@ def _check_photo_unchanged(
 
 
 def _identical_last_audit(connection: Connection, row: Row) -> RowMapping | None:
-    """Return the bin's last audit if it equals `row`, as when a form is sent twice or a key is pressed twice."""
+    """Return the bin's last audit if it equals `row`, for example because a form was sent or a key pressed twice."""
     where = (Audit.bucket == row["bucket"], Audit.bin_id == row["bin_id"])
     statement = select(Audit.__table__).where(*where).order_by(Audit.id.desc()).limit(1)
     last = connection.execute(statement).mappings().one_or_none()
@@ -254,10 +260,11 @@ def append_audit(
     *,
     is_latest_photo: bool = True,
 ) -> int:
-    """Append an audit of a locked bin, and update comparison, variances and totals; returns the audit's id.
+    """Append an audit of a locked bin, and update its comparison, variances and totals; returns the audit's id.
 
     `audited` has the count and the expected quantity that the audit judges. A difference beyond `tolerance` opens a
-    variance; without a tolerance, variances stay as they are. `is_latest_photo`: the photo is the bin's latest.
+    variance; without a tolerance, variances stay as they are. `is_latest_photo`: whether the audited photo is the
+    bin's latest.
     """
     confusions = _confusion_changes(connection, row, audited)
     statement = insert_into(connection, Audit).values(**row, audited_at=audited_at).returning(Audit.id)
@@ -335,7 +342,7 @@ def _confusion_changes(connection: Connection, row: Row, audited: RowMapping | R
 
 
 def _last_valid_count(connection: Connection, row: Row, condition: ColumnElement[bool]) -> RowMapping | None:
-    """Return the last audit with a number that `row` corrects; None if there is none, or its auditor withdrew it."""
+    """Return the last exact number that `row` corrects; None if there is none, or its auditor has withdrawn it."""
     statement = (
         select(Audit.answer, Audit.quantity, Audit.auditor)
         .outerjoin(Count, Count.id == Audit.count_id)

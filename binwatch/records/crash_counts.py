@@ -1,4 +1,4 @@
-"""Crash counts: how often an object was started and not finished, which happens if it crashes its worker."""
+"""Crash counts: how often an object was started without being finished, which happens if it crashes its worker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random draws of bins for audits, each with a known likelihood, so that the audits hold for all bins.
+"""Random draws of bins for audits, each with a known likelihood, so that the audits allow estimates for all bins.
 
 Draws are from the bins whose latest photo was counted by the model in use. They are with replacement and independent of
 each other (monitor.estimates): a bin may be drawn again. If the drawn photo was already audited blind, the draw is
@@ -25,20 +25,20 @@ from binwatch.records.tables import Audit, AuditDraw, Bin, Count, Expectation
 from binwatch.records.upsert import insert_into
 
 MIN_LIKELIHOOD = 0.5
-"""Likelihood of drawing a bin whose count or quantity the model is certain of. A lower value would give few audits so
+"""Minimum relative likelihood of drawing a bin, however certain the model is. A lower value would give a few audits so
 much weight that intervals miss the truth too often when the model is certain and wrong (benchmarks/audits.py)."""
 _IDS_PER_QUERY = (32, 512, 4_096, 4_096, 4_096, 4_096)
 """Number of count ids in each successive query. Most counts are their bin's latest, so one query suffices for a draw
 from a million bins."""
 _MAX_DRAWS = 20
-"""Maximum number of draws in search of one without an answer."""
+"""Maximum number of new draws per request, in search of one that is unanswered."""
 REASSIGN_AFTER = timedelta(minutes=15)
 """Age at which an unanswered draw is given to the next auditor who asks, who may be the same one. If bins that are hard
-to count stayed unanswered, the estimates would be too good."""
+to count stayed unanswered, the estimates would be too optimistic."""
 _MAX_RECENT_DRAWS = 2_000
 """Number of the latest draws that are searched for unanswered ones."""
 LATEST_DRAW_FIRST = (AuditDraw.drawn_at.desc(), AuditDraw.id.desc())
-"""Order of draws. Ids alone do not suffice, since imported draws have higher ids."""
+"""Order of draws. Ids alone are not enough, since imported draws are older than their ids suggest."""
 
 
 class NothingToDraw(BinwatchError):
@@ -65,7 +65,7 @@ class CountedBin:
     confidence: float | None
     """Probability of the count; None if the count has no probabilities."""
     chance: float | None
-    """Probability of the expected quantity; None if the bin has no expected quantity."""
+    """Probability of the expected quantity; None if the bin has no expected quantity, or the count no probabilities."""
 
 
 def photo_key(engine: Engine, drawn: DrawnBin) -> str:
@@ -77,7 +77,8 @@ def photo_key(engine: Engine, drawn: DrawnBin) -> str:
 def draw_likelihood(chance: float | None) -> float:
     """Return the relative likelihood of drawing a bin by doubt, from MIN_LIKELIHOOD to 1.
 
-    `chance` is the model's probability of the expected quantity, or of its own count if there is no quantity.
+    `chance` is the model's probability of the expected quantity, or of its own count if there is no quantity; None, for
+    a count without probabilities, gives 1.
     """
     return 1.0 if chance is None else max(MIN_LIKELIHOOD, 1 - chance)
 
@@ -92,9 +93,10 @@ def draw(
 ) -> DrawnBin:
     """Return a bin to audit: one that was drawn some time ago and not answered, or else a new draw.
 
-    Bins are drawn with equal likelihood, or by `draw_likelihood` with `by_doubt`, until one has no number from a blind
-    audit. Bins for which this `auditor` has seen the numbers are left to other auditors. `skipped` is the bin that the
-    auditor was given and did not answer: it is not returned, and its draw stays open. Raises NothingToDraw.
+    Bins are drawn with equal likelihood or, with `by_doubt`, in proportion to `draw_likelihood`, until one has no exact
+    number from a blind audit. Bins for which this `auditor` has seen the numbers are left to other auditors. `skipped`
+    is the bin that the auditor was given and did not answer: it is not returned, and its draw stays open. Raises
+    NothingToDraw.
     """
     rng = rng or random.SystemRandom()
     with for_writing(engine).begin() as connection:
@@ -169,8 +171,9 @@ def sample_counted_bins(
 ) -> Iterator[CountedBin]:
     """Yield bins that can be drawn, uniformly at random and independent of each other, by the ids of their counts.
 
-    Each query looks up as many random ids as `ids_per_query` says, from the first count of the model in use on, so that
-    the counts of earlier models are skipped. If no id is a bin's latest count, all bins of the model are read once.
+    Each query looks up as many random ids as the next entry of `ids_per_query`. The ids start at the first count of the
+    model in use, which skips the counts of earlier models. If no id is a bin's latest count, all bins of the model are
+    read, once.
     """
     newest_count = select(Count.id, Count.model_version).order_by(Count.id.desc()).limit(1)
     newest = connection.execute(newest_count).one_or_none()

@@ -75,7 +75,7 @@ def for_writing(engine: Engine) -> Engine:
 
 
 def _to_driver_error(context: ExceptionContext) -> DriverError | None:
-    """Convert an exception of the driver that SQLAlchemy does not wrap."""
+    """Convert an exception of the driver that SQLAlchemy does not wrap; returns None for all others."""
     error = context.original_exception
     is_wrapped = context.sqlalchemy_exception is not None or isinstance(error, SQLAlchemyError)
     return None if is_wrapped or not isinstance(error, Exception) else DriverError(describe_error(error))
@@ -116,7 +116,8 @@ def _prepare_sqlite(connection: SqliteConnection, lock_timeout_s: float) -> None
 def _enable_wal(connection: SqliteConnection, lock_timeout_s: float) -> None:
     """Switch the file to WAL mode permanently, so that the monitor can read while a worker writes.
 
-    If two processes switch a new file at once, SQLite fails one of them despite its timeout, so this function retries.
+    If two processes switch a new file at the same time, one of them fails despite SQLite's timeout, so this function
+    retries.
     """
     deadline = time.monotonic() + lock_timeout_s
     while True:
@@ -131,7 +132,9 @@ def _enable_wal(connection: SqliteConnection, lock_timeout_s: float) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    """Begin a transaction. If it will write, take the lock at once: a transaction that reads before it writes could
-    fail with "database is locked", despite the timeout."""
+    """Begin a transaction. If it will write, take the lock immediately.
+
+    A transaction that reads before it writes could fail with "database is locked", despite the timeout.
+    """
     writes = connection.get_execution_options().get(_WRITES, False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

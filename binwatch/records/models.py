@@ -40,7 +40,7 @@ class CurrentCalibration(NamedTuple):
 
 
 class Calibrations:
-    """Cache of the calibrations in the records. All processes read them there, so that all use the same ones."""
+    """Cache of the calibrations in the records, from which all processes read them, so that all use the same ones."""
 
     def __init__(self) -> None:
         self._cache: dict[str, CurrentCalibration] = {}

@@ -1,6 +1,7 @@
-"""Imports audits, draws, repeats, variances and known answers from other records or a backup, each once, with its time.
+"""Imports audits, draws, repeats, variances and known answers from other records or a backup.
 
-Imported audits are appended like new ones, and update the totals. A known answer replaces an earlier one.
+Each is imported only once, and keeps its time. Imported audits are appended like new ones, and update the totals. A
+known answer replaces an earlier one.
 """
 
 from __future__ import annotations
@@ -102,7 +103,7 @@ class ImportOutcome(StrEnum):
 
     @property
     def is_refused(self) -> bool:
-        """Whether the event was not recorded, now or before."""
+        """Whether the event is missing from the records: it was recorded neither now nor before."""
         return self not in (ImportOutcome.IMPORTED, ImportOutcome.WITHOUT_EXPECTED, ImportOutcome.ALREADY_RECORDED)
 
 

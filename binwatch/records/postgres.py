@@ -1,4 +1,4 @@
-"""PostgreSQL engines that work behind pgbouncer, and whatever the defaults of the database or the role."""
+"""PostgreSQL engines that work behind pgbouncer, and with any defaults of the database or the role."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ _TRANSACTION_SETTINGS = {
 }
 """Settings that override the defaults of the database or the role.
 
-Two defaults stay: search_path, with which operators choose a schema for the tables, and default_transaction_read_only,
-with which they prevent writing. The encoding is set when connecting.
+Two defaults are kept: search_path, with which operators choose a schema for the tables, and
+default_transaction_read_only, with which they prevent writing. The encoding is set when connecting.
 """
 
 
@@ -73,7 +73,10 @@ def _set_mode(connection: Any, mode: TransactionMode) -> None:
 
 
 def _pop_prepare_threshold(url: URL) -> tuple[URL, int | None]:
-    """Split the URL into itself without prepare_threshold, which psycopg does not accept as text, and the value."""
+    """Return the URL without prepare_threshold, which psycopg does not accept as text, and its value.
+
+    None means that statements are never prepared.
+    """
     text = url.query.get("prepare_threshold", "none")
     if text == "none":
         threshold = None

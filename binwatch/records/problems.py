@@ -1,4 +1,4 @@
-"""Explains database errors to operators: a missing permission needs another remedy than a wrong address."""
+"""Explains database errors to operators: a missing permission needs a different remedy from a wrong address."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _GRANT_ADVICE = (
     f"{ROLES}, run by the tables' owner after each migrate, grants binwatch_worker and binwatch_monitor what they need"
     " (docs/servers.md); migrate itself needs the tables' owner"
 )
-# A refused connection has no SQLSTATE, only a message: each pattern comes with its remedy.
+# A refused connection has no SQLSTATE, only a message. Each pattern comes with its remedy.
 _REFUSED_CONNECTIONS = (
     (r"role .* does not exist", f"{ROLES} creates the roles binwatch_worker and binwatch_monitor (docs/servers.md)"),
     (r"is not permitted to log in", f"{ROLES} creates roles that are (docs/servers.md)"),

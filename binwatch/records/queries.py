@@ -19,8 +19,8 @@ _CHUNK_SIZE = 500
 """Number of objects per statement. SQLite allows 32,766 parameters in a statement."""
 _NEVER = datetime.max.replace(tzinfo=UTC)
 _MIN_RETRY_WAIT, _MAX_RETRY_WAIT = timedelta(minutes=10), timedelta(days=1)
-"""Bounds of the wait before an object that could not be fetched is tried again. Retries go by time, since granting a
-permission changes nothing in a listing."""
+"""Bounds of the wait before an object that could not be fetched is tried again. Retries depend on time, since granting
+a permission changes nothing in a listing."""
 _FailedFetches = tuple[datetime, datetime, str]
 """Times of the first and the last attempt to fetch an object, and the reason of the failure."""
 
@@ -33,9 +33,9 @@ def unrecorded_photos(
     *,
     retry_all: bool = False,
 ) -> list[ListedObject]:
-    """Return the listed photos whose present upload is not recorded by any model, or by version `model`.
+    """Return the listed photos whose current upload is not recorded by any model or, with `model`, by that version.
 
-    A photo that was replaced and then restored is included, since its bin has shown another photo meanwhile. A photo
+    A photo that was replaced and then restored is included, since its bin has had another photo meanwhile. A photo
     that could not be fetched is included after a wait as long as the time for which it has been failing, at least ten
     minutes and at most a day. With `retry_all`, there is no wait.
     """
@@ -57,7 +57,7 @@ def unread_metadata(
     *,
     retry_all: bool = False,
 ) -> list[ListedObject]:
-    """Return the listed metadata files whose present upload is not recorded. Retries are as in `unrecorded_photos`."""
+    """Return the listed metadata files whose current upload is not recorded. Retries are as in `unrecorded_photos`."""
     query = select(
         *(Expectation.source, Expectation.etag, Expectation.modified_at),
         *(Expectation.reason, Expectation.recorded_at, Expectation.tried_at),
@@ -69,7 +69,7 @@ def unread_metadata(
 
 
 class _RecordedUploads:
-    """Set of the uploads that are recorded and not due for another attempt to fetch them."""
+    """The set of uploads that are recorded and not due for another fetch."""
 
     def __init__(self, *, retry_all: bool) -> None:
         """With `retry_all`, uploads that could not be fetched are always due."""
@@ -110,9 +110,9 @@ def recorded_keys(
     model: str | None = None,
     naming: BinNaming = BY_FILE_NAME,
 ) -> dict[str, bool]:
-    """Find the photos and metadata files whose present upload is recorded: key → whether it was counted or read.
+    """Find the photos and metadata files whose current upload is recorded: key → whether it was counted or read.
 
-    With `model`, only this version's records of photos count.
+    With `model`, only this version's records of photos are considered.
     """
     succeeded: dict[str, bool] = {}
     for chunk in _chunks(list(objects)):
@@ -148,7 +148,7 @@ def crashed_metadata(
 def _is_of_bins(objects: Sequence[ListedObject | ObjectCreated], naming: BinNaming) -> ColumnElement[bool]:
     """Return a condition for the expected quantities of the objects' bins, since the table is indexed by bin.
 
-    Uses a single column, since PostgreSQL plans a list of 500 pairs for far longer than the lookup takes.
+    Uses a single column, since PostgreSQL takes far longer to plan a query with 500 pairs than to look them up.
     """
     return Expectation.bin_id.in_({naming(item.key) for item in objects})
 

@@ -1,4 +1,4 @@
-"""Updates the p-values by which bins are ranked after their model's calibration has changed."""
+"""After a change of a model's calibration, updates the p-values by which its bins are ranked."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def update_p_values(engine: Engine, models: Sequence[str] | None = None) -> int:
     """Update the p-values of bins that were not judged by their model's current calibration. Logs progress.
 
     Returns the number of bins. `models` restricts the update to these versions. After a lost connection, the next call
-    continues.
+    continues where this one stopped.
     """
     with engine.connect() as connection:
         calibrated = select(Model.model_version).where(Model.calibrations > 0).order_by(Model.model_version)

@@ -21,7 +21,7 @@ from binwatch.records.tables import Audit, AuditRepeat, Bin, Count, KnownAnswer
 from binwatch.records.upsert import insert_into
 
 _MAX_CANDIDATES = 2_000
-"""Number of the latest blind audits, and of known answers, from which a test is chosen."""
+"""Maximum number of the latest blind audits, and of known answers, from which a test is chosen."""
 
 _first_audit = aliased(Audit)
 _audited_count = aliased(Count)
@@ -51,8 +51,8 @@ def next_bin_to_audit(
     """Return the next bin for a blind audit: a test of the auditor with `test_probability`, or else a draw.
 
     A test is a photo that somebody else has audited blind, or one whose quantity is known, with equal probability as
-    long as there are both. The auditor has not audited it. An auditor without a name is never tested. `skipped` is the
-    bin that the auditor was given and did not answer: it is not returned. Raises NothingToDraw.
+    long as there are both. This auditor has not audited it before. An auditor without a name is never tested. `skipped`
+    is the bin that the auditor was given and did not answer: it is not returned. Raises NothingToDraw.
     """
     rng = rng or random.SystemRandom()
     if auditor is not None and rng.random() < test_probability:
@@ -84,7 +84,7 @@ def _choose_repeat(connection: Connection, auditor: str, rng: random.Random) -> 
         return None
     chosen = rng.choice(rows)
     row = {"audit_id": chosen.audit_id, "auditor": auditor, "given_at": datetime.now(UTC)}
-    # Another auditor may be given the same photo at this moment.
+    # Another auditor may have been given the same photo in the meantime.
     insert = insert_into(connection, AuditRepeat).values(**row).on_conflict_do_nothing()
     inserted = connection.execute(insert.returning(AuditRepeat.audit_id)).one_or_none()
     return _drawn_bin(chosen) if inserted else None
@@ -104,7 +104,10 @@ def _choose_known_answer(connection: Connection, auditor: str, rng: random.Rando
 
 
 def _audited_by_others(auditor: str) -> Select[*tuple[object, ...]]:
-    """Select the first blind audits of the bins' latest photos, if another person made them."""
+    """Select the first blind audit with an exact number of each bin's latest photo, if another person made it.
+
+    Photos with a known answer, and photos that this auditor has audited, are left out.
+    """
     return (
         select(_first_audit.id.label("audit_id"), Bin.bucket, Bin.bin_id, Bin.count_id)
         .join(_audited_count, _audited_count.id == _first_audit.count_id)

@@ -38,7 +38,7 @@ def check_schema(engine: Engine) -> None:
 
 
 def prepare_sqlite(engine: Engine) -> None:
-    """Bring the schema of a SQLite database up to date, as `migrate` does. A new database gets all tables at once.
+    """Bring the schema of a SQLite database up to date, as `migrate` does. A new database gets all tables in one step.
 
     Raises UnknownSchemaError.
     """

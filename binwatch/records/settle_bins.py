@@ -74,7 +74,7 @@ def settle_bins(
     """Set each bin's latest photo or quantity, and write the bin's new state.
 
     `latest` maps bins to values of `columns`: PHOTO_COLUMNS or QUANTITY_COLUMNS. Bins whose latest row stays the same
-    are settled too, since that row may have changed from a failure to a count.
+    are settled too, since that row may have changed from a failure to a success.
     """
     if not latest:
         return
@@ -99,8 +99,8 @@ def _lock_and_update(connection: Connection, latest: Mapping[BinKey, UploadOrder
     """Insert new bins, and update those whose latest row is older. Locks all of them.
 
     PostgreSQL also locks a row that the condition leaves unchanged. The lock lets a count and a quantity that arrive at
-    the same time see each other. It needs a separate statement: a SELECT … FOR UPDATE that had to wait would join the
-    bin's new row with an earlier state of the other tables.
+    the same time see each other. The states are read by a separate statement: a SELECT … FOR UPDATE that had to
+    wait would join the bin's new row with an earlier state of the other tables.
     """
     time_column, id_column = columns
     statement = insert_into(connection, Bin)

@@ -1,4 +1,4 @@
-"""Writes variances to the database. Every writer holds the lock of the bin, so that no step is lost."""
+"""Writes variances to the database. Every writer holds the bin's lock, so that no step is lost."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ class DecidedVariance:
 def update_variance(
     connection: Connection, audit: Row, expected: int | None, tolerance: VarianceTolerance, now: datetime
 ) -> list[Row]:
-    """Open a variance for an audit that found a number of items, or add a recount to it. The bin must be locked.
+    """Open a variance for an audit with an exact number, or add a recount to the bin's undecided one.
 
-    `audit` is a row with its `id`; `expected` is the quantity that the inventory expects. Returns the changes of
-    `variance_totals`.
+    `audit` is a row with its `id`; `expected` is the quantity that the inventory expects, None if there is none. The
+    bin must be locked. Returns the changes of `variance_totals`.
     """
     of_bin = (Variance.bucket == audit["bucket"], Variance.bin_id == audit["bin_id"])
     last = select(Variance.__table__).where(*of_bin).order_by(Variance.id.desc()).limit(1)
@@ -75,7 +75,7 @@ def _open(connection: Connection, row: Row) -> RowMapping:
 
 
 def _is_approved(last: RowMapping | None, audit: Row, expected: int) -> bool:
-    """Return whether this difference is already approved, and the inventory just has not been corrected yet."""
+    """Return whether this difference was approved before, and the inventory merely has not been corrected yet."""
     approved = (VarianceState.APPROVED, expected, audit["quantity"])
     return last is not None and (last["state"], last["expected"], last["quantity"]) == approved
 
@@ -108,12 +108,12 @@ class PastStep:
 
 
 def import_variance(connection: Connection, opened: Row, steps: Sequence[PastStep], expected_now: int | None) -> int:
-    """Record those steps of a variance that are missing here; returns how many. The bin must be locked.
+    """Record those steps of a variance that these records lack; returns how many. The bin must be locked.
 
-    `opened` has `bucket`, `bin_id`, `expected` and `opened_at`. `steps` are all steps of the variance, valid by
-    variances.check_trail. If the variance is undecided and `expected_now` is another quantity, it is superseded at
-    once. Raises VarianceConflict if it has other steps here, or if the bin has another variance here that is later or
-    undecided.
+    `opened` has `bucket`, `bin_id`, `expected` and `opened_at`. `steps` are all steps of the variance, which must have
+    passed variances.check_trail. If the variance is undecided and `expected_now` is another quantity, the variance is
+    also superseded. Raises VarianceConflict if it has other steps in these records, or if the bin has another variance
+    in them that is later or undecided.
     """
     of_bin = select(Variance.__table__).where(Variance.bucket == opened["bucket"], Variance.bin_id == opened["bin_id"])
     of_variance = of_bin.where(Variance.opened_at == opened["opened_at"])

@@ -1,7 +1,7 @@
 """Computes the new state of a bin from its previous state and its latest photo and quantity.
 
-Works without a database, which settle_bins reads and writes. Each pair of a count and a quantity is compared only once:
-an inventory that repeats a quantity every night adds no evidence.
+This module needs no database: settle_bins reads and writes it. Each pair of a count and a quantity is compared only
+once: an inventory that repeats a quantity every night adds no evidence.
 """
 
 from __future__ import annotations
@@ -119,10 +119,11 @@ class Settlement:
 
 
 def settle(facts: BinFacts, calibration: CurrentCalibration | None) -> Settlement:
-    """Compare the latest count with the latest quantity, unless one is missing or they were compared before.
+    """Compare the latest count with the latest quantity, unless one of them is missing.
 
-    `calibration` is the current one of the count's model. The ledger keeps a comparison's first p-values; the bin is
-    listed with the current ones.
+    `calibration` is the current one of the count's model; None if it has none. A row of `current_comparisons` that
+    already has this count, quantity and calibration stays as it is; otherwise it gets the current p-values. A pair that
+    was compared before gets no new comparison: the ledger keeps its first p-values.
     """
     photo, quantity, states = facts.photo, facts.quantity, _states(facts)
     if photo is None or photo.predicted is None or quantity is None or quantity.quantity is None:

@@ -1,8 +1,7 @@
 """Writes counts and expected quantities to the records.
 
-Every write is idempotent: a photo or metadata file that is delivered twice, late or out of order changes nothing the
-second time. New rows are appended to a ledger; then binwatch.records.settle_bins settles their bins. That module also
-defines the order of locks.
+Every write is idempotent: photos and metadata files may be delivered twice, late or out of order. New rows are appended
+to a ledger; then binwatch.records.settle_bins settles their bins. That module also defines the order of locks.
 """
 
 from __future__ import annotations
@@ -138,7 +137,7 @@ class Store:
         self._first_model_used_at: datetime | None = None
 
     def check(self) -> None:
-        """Raise unless the records can be written, and return a value of each type unchanged.
+        """Raise unless the records can be written, and give back a value of each type unchanged.
 
         A read-only database still answers queries, and so does one with settings that the driver or a proxy cannot
         handle.
@@ -174,7 +173,10 @@ class Store:
         return self._first_model_used_at
 
     def add_counts(self, counts: Iterable[NewCount]) -> int:
-        """Record counts and failures, and compare each that is its bin's latest. Returns the number of new rows."""
+        """Record counts and failures, and compare each that is its bin's latest.
+
+        Returns the number of rows that are new, or that replaced a failure.
+        """
         rows = [asdict(count) | {"bin_id": self._naming(count.key)} for count in counts]
         slice_ids = self._slices.ids(row["key"] for row in rows) if self._slices else {}
         rows = [row | {"slice_id": slice_ids.get(row["key"])} for row in rows]
@@ -195,7 +197,10 @@ class Store:
         return len(written)
 
     def add_expectations(self, expectations: Iterable[NewExpectation]) -> int:
-        """Record expected quantities, and compare each that is its bin's latest. Returns the number of new rows."""
+        """Record expected quantities, and compare each that is its bin's latest.
+
+        Returns the number of rows that are new, or that replaced a failure.
+        """
         unique = {(e.bucket, e.bin_id, e.source, e.etag, e.modified_at): asdict(e) for e in expectations}
         if not unique:
             return 0
@@ -273,7 +278,10 @@ def _update_tried_at(
     written: Sequence[Row],
     now: datetime,
 ) -> None:
-    """Set `tried_at` of recorded failures whose fetch has failed again. Reconcile computes the next attempt from it."""
+    """Set `tried_at` of recorded failures whose fetch has failed again.
+
+    Reconcile computes the time of the next attempt from it.
+    """
     new = {tuple(row[name] for name in identity) for row in written}
     failed_again = {tuple(row[name] for name in identity) for row in rows if row["reason"] in NOT_FETCHED} - new
     if failed_again:

@@ -3,7 +3,7 @@
 `counts`, `expectations`, `comparisons`, `audits`, `audit_draws`, `audit_repeats` and `variance_trail` are append-only
 ledgers. `bins` has the latest count and the latest expected quantity of each bin, and `current_comparisons` compares
 them. `*_totals` and `*_hours` are running totals, updated in the same transaction as the ledgers, so that a scrape or a
-page takes the same time with a thousand records or ten million.
+page takes as long with ten million records as with a thousand.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ class Count(Base):
     """Time of the last upload of this photo (or of its event, if it could not be fetched)."""
     recorded_at: Mapped[datetime]
     tried_at: Mapped[datetime | None]
-    """Time of the last failed attempt to fetch it again; NULL after a single attempt, and if it could be fetched."""
+    """Time of the last failed attempt to fetch it again; NULL if there was none."""
 
 
 class Expectation(Base):
@@ -156,7 +156,7 @@ class Expectation(Base):
     modified_at: Mapped[datetime]
     recorded_at: Mapped[datetime]
     tried_at: Mapped[datetime | None]
-    """Time of the last failed attempt to fetch it again; NULL after a single attempt, and if it could be fetched."""
+    """Time of the last failed attempt to fetch it again; NULL if there was none."""
 
 
 class Bin(Base):
@@ -189,7 +189,7 @@ class Bin(Base):
 class Comparison(Base):
     """A comparison of a count with the expected quantity of the same bin.
 
-    A corrected quantity appends another comparison. A repeated quantity, from the same file or another, does not.
+    A corrected quantity adds another comparison. A repeated quantity, from the same file or another, does not.
     """
 
     __tablename__ = "comparisons"
@@ -212,9 +212,10 @@ class Comparison(Base):
     """predicted − expected in items, both capped at "more than 5" (6)."""
     outcome: Mapped[str] = mapped_column(String(10))
     chance: Mapped[float | None]
-    """The model's probability of the expected quantity's class; NULL if the count has no probabilities."""
+    """The model's probability of the expected quantity's class; NULL if the count has no probabilities, or the model's
+    calibration does not cover the quantity."""
     p_value: Mapped[float | None]
-    """P-value of the expected quantity (binwatch.conformal) by the model's first calibration; NULL without calibration.
+    """P-value of the expected quantity (binwatch.conformal) by the first calibration that gave one; NULL if none has.
     `current_comparisons` has the p-value by the current calibration."""
     p_missing: Mapped[float | None]
     """P-value for missing items; NULL if `p_value` is NULL."""
@@ -267,7 +268,7 @@ class CurrentComparison(Base):
             for name, where in (("missing", _IS_MISSING), ("surplus", _IS_SURPLUS))
         ),
         Index("ix_current_model", "model_version", "doubt", "chance", "comparison_id"),
-        # For bins that were not judged by the present calibration.
+        # For bins that were not judged by the current calibration.
         Index("ix_current_calibration", "model_version", "calibration", "comparison_id"),
         # For bins that are rare or far down the ranking: large differences, and bins that agree.
         Index("ix_current_difference", "difference", "doubt", "chance", "comparison_id"),
@@ -331,7 +332,7 @@ class Model(Base):
     calibrated_at: Mapped[datetime | None]
     """Time of the last change of `calibration`."""
     calibrations: Mapped[int]
-    """Number of changes, which is also the number of the current calibration; 0 without calibration."""
+    """Number of calibrations so far, which is also the number of the current one; 0 without a calibration."""
 
 
 class PhotoTotal(Base):
@@ -358,8 +359,8 @@ class ExpectationTotal(Base):
 class ConfusionTotal(Base):
     """Number of comparisons by true and predicted class.
 
-    Rows for audits may decrease: of each count, and of each expected quantity per photo, only the last answer with a
-    number is included, and a corrected one is subtracted. Blind and sighted audits have separate rows, and correct only
+    Rows for audits may decrease: for each count, and for each expected quantity per photo, only the last exact number
+    is included, and a corrected one is subtracted. Blind and sighted audits have separate rows, and correct only
     their own kind. Rows for the inventory never decrease.
     """
 
@@ -479,9 +480,9 @@ class DriftBatch(Base):
     number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     """1, 2, 3, … for each model and each of its slices."""
     last_count_id: Mapped[int] = mapped_column(BigInteger)
-    """Id of the last photo in the batch's time span. Later batches have only later photos."""
+    """Id in `counts` of the last photo in the batch's time span. Later batches have only later photos."""
     count_ids: Mapped[list[int]]
-    """Ids of the batch's photos, each of a different bin."""
+    """Ids in `counts` of the batch's photos, each of a different bin."""
     began_at: Mapped[datetime]
     """Time at which the previous batch was closed; for the first batch, the time of its first photo."""
     closed_at: Mapped[datetime]
@@ -513,7 +514,7 @@ class Audit(Base):
     """Whether the auditor had seen neither the count nor the expected quantity."""
     auditor: Mapped[str | None]
     count_id: Mapped[int | None] = mapped_column(BigId, ForeignKey("counts.id"))
-    """The count that the audit judges; NULL if the bin's latest photo was not counted."""
+    """The count that the audit judges; NULL if the bin's latest photo was not counted, or there is none."""
     expectation_id: Mapped[int | None] = mapped_column(BigId, ForeignKey("expectations.id"))
     """The expected quantity that the audit judges; NULL if the bin had none."""
     audited_at: Mapped[datetime]
@@ -522,7 +523,7 @@ class Audit(Base):
 class AuditDraw(Base):
     """A random draw of a bin for an audit. This table is a ledger.
 
-    All audits of the drawn photo answer the draw, even those by people who did not know of it.
+    Any blind audit of the drawn photo answers the draw, even by someone who does not know of it.
     """
 
     __tablename__ = "audit_draws"

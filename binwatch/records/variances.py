@@ -1,6 +1,7 @@
 """Variances: differences between a person's count and the quantity that the inventory expects, until they are decided.
 
-The state of a variance follows from its trail alone. Works without a database, which settle_variances reads and writes.
+The state of a variance follows from its trail alone. This module needs no database: settle_variances reads and writes
+it.
 """
 
 from __future__ import annotations
@@ -118,7 +119,7 @@ def is_recount(trail: Sequence[TrailEntry], person: str | None, *, blind: bool) 
 
 
 def check_trail(trail: Sequence[TrailEntry], expected: int) -> None:
-    """Raise OwnCount or VarianceConflict unless the trail begins with a count and its steps are in a valid order."""
+    """Raise OwnCount or VarianceConflict unless the trail begins with a count and each further step was allowed."""
     if not trail or trail[0].step is not VarianceStep.COUNTED:
         raise VarianceConflict("a variance begins with a count")
     for index, entry in enumerate(trail[1:], 1):

@@ -21,7 +21,8 @@ from binwatch.errors import OutageError
 from binwatch.settings import advice
 
 _MAX_ATTEMPTS = 10
-"""Maximum number of attempts of a throttled request, with a backoff that doubles up to 20 seconds."""
+"""Maximum number of attempts at a request that is throttled or fails transiently. The backoff doubles up to
+20 seconds."""
 _THROTTLED_CODES = frozenset({"Throttling", "ThrottlingException", "TooManyRequestsException", "RequestLimitExceeded"})
 _QUOTA_CODES = frozenset({"ResourceLimitExceeded", "LimitExceededException", "ServiceQuotaExceededException"})
 _LOGIN_CODES = frozenset(

@@ -1,7 +1,8 @@
 """HTTP connections with time limits for receiving a request's head and body, and for sending the response.
 
 uvicorn has no such limits, so silent or slow clients could occupy all connections. When a new connection exceeds
-`ConnectionLimits.connections`, the connection that has been waiting longest for a request is closed.
+`ConnectionLimits.connections`, the connection that has been waiting longest for a request is closed; if none is
+waiting, the new one.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ class ConnectionLimits:
     """Limits for clients. Timeouts are in seconds."""
 
     connections: int
-    """Maximum number of open connections. It must exceed the limit of requests in flight, so that some connections can
-    be closed."""
+    """Maximum number of open connections. It must exceed the limit of requests in flight, so that some connections
+    are idle and can be closed."""
     head_s: float = 10.0
     """Timeout for a request's head, from its first byte or from the start of the connection."""
     silence_s: float = 10.0
@@ -42,7 +43,7 @@ class Connection(H11Protocol):
     """uvicorn's HTTP protocol, with limits for clients."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
-        """Start the timers; close another connection if there are too many."""
+        """Start the timers; close a connection if there are too many."""
         super().connection_made(transport)
         self._limits = cast(ServerConfig, self.config).limits
         # With this limit, pause_writing is called whenever the kernel does not accept all data at once.
@@ -89,7 +90,7 @@ class Connection(H11Protocol):
         return self.cycle is None or self.cycle.response_complete
 
     def _make_room(self) -> None:
-        """Close the connection that has been waiting longest, or this one if all others are processing requests."""
+        """Close the connection that has waited longest, or this one if all others are processing requests."""
         others = cast("set[Connection]", self.connections) - {self}
         waiting = (other for other in others if other.is_waiting and not other._dropped)
         longest = min(waiting, key=lambda other: other._waiting_since, default=self)

@@ -8,7 +8,7 @@ from binwatch.web.connections import Connection, ConnectionLimits, ServerConfig
 from binwatch.web.requests import App
 
 SPARE_CONNECTIONS = 128
-"""Number of connections without a request in flight: those of new clients, and those that clients keep open."""
+"""Number of connections beyond the requests in flight: those of new clients, and idle ones that clients keep open."""
 BACKLOG = 128
 """Maximum number of connections that asyncio accepts per iteration of its event loop. It closes none of them in the
 same iteration, and the number of open files is limited."""
