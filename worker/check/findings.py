@@ -171,10 +171,10 @@ def compare_counts(
                 )
             )
     findings.compared.sort(key=_sort_key)
-    for key, reason in folder.skipped:
+    for key, skip_reason in folder.skipped:
         is_photo = kind_of(key) is ObjectKind.PHOTO
-        remedy = _REMEDIES_FOR_SKIPPED.get(reason, "")
-        findings.failed.append(Failure(key, None, "skipped", f"a file {SKIP_REASONS[reason]}", remedy, is_photo))
+        remedy = _REMEDIES_FOR_SKIPPED.get(skip_reason, "")
+        findings.failed.append(Failure(key, None, "skipped", f"a file {SKIP_REASONS[skip_reason]}", remedy, is_photo))
     return findings
 
 
