@@ -100,7 +100,7 @@ def test_quiet_keeps_the_trainers_warnings(monkeypatch: pytest.MonkeyPatch, caps
     display = Display()
     display.say("trained")
     display.warn("too few photos")
-    assert list(display.follow([1, 2], 2, "photos")) == [1, 2]
+    assert list(display.track([1, 2], 2, "photos")) == [1, 2]
     assert capsys.readouterr() == ("", "warning: too few photos\n")
 
 

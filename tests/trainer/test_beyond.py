@@ -144,7 +144,7 @@ def index_of(data: Data, folder: Path, labels: dict[str, object]) -> DataConfig:
 
 def test_at_least_labels_are_read(data: Data, tmp_path: Path) -> None:
     config = index_of(data, tmp_path, {f"{number:05}": label for number, label in enumerate(LABELS)})
-    result = [(row.quantity, row.at_least_loss) for row in read_index(config)[: len(LABELS)]]
+    result = [(row.quantity, row.at_least) for row in read_index(config)[: len(LABELS)]]
     assert result == list(LABELS.values())
     assert [row.label for row in read_index(config)[: len(LABELS)]] == ["6+", "9+", "6+", "6+", "3+", "12"]
 

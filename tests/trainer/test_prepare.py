@@ -430,7 +430,7 @@ def test_requests_are_retried_during_an_outage(source: Path, tmp_path: Path) -> 
 def test_interrupted_run_continues(source: Path, tmp_path: Path) -> None:
     out = tmp_path / "data"
     with pytest.raises(PrepareError, match=r"the network is away; 20 photos are in .*data: the same command continues"):
-        prepare(FlakyStore(source, whole=20), options(jobs=1), out, Display())
+        prepare(FlakyStore(source, max_photos=20), options(jobs=1), out, Display())
     assert not (out / "manifest.csv").exists()
     present = {file.name for file in (out / "bin-images").iterdir()}
     assert len(present) == 20

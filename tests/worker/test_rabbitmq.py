@@ -198,7 +198,7 @@ def test_circulating_messages_are_throttled(rabbitmq, refusing, name, monkeypatc
         take_messages(refusing, 2), after_s=3600
     )  # "e" and "f", which push "a" and "b" to the back of the queue
     assert refusing.receive(1) == []
-    refusing._surplus_at = 0.0  # the pause is over
+    refusing._surplus_return_at = 0.0  # the pause is over
     assert receive_bodies(refusing, 2) == ["a", "b"]
 
 
