@@ -175,7 +175,9 @@ def test_a_compiled_run_gives_the_same_result_and_resumes(
     fit(config_of(data, **options), tmp_path / "plain", Display(), cache=cache)
     plain = weights(tmp_path / "plain")
     assert one.keys() == plain.keys()
-    torch.testing.assert_close(one["head.embed.0.weight"], plain["head.embed.0.weight"], rtol=1e-3, atol=1e-4)
+    # Not element by element: Adam divides by the gradient's size, so where that is near 0, rounding moves an element.
+    difference = torch.linalg.norm(one["head.embed.0.weight"] - plain["head.embed.0.weight"])
+    assert difference < 1e-3 * torch.linalg.norm(plain["head.embed.0.weight"])
     assert checkpoint.load(tmp_path / "one" / BEST_CHECKPOINT).model()
 
 

@@ -213,7 +213,7 @@ class Rabbit:
         with Connection(self.settings.broker_url.get_secret_value()) as connection:
             for raw in (*UNREADABLE_HEADER, struct.pack(">H", 0)):
                 message = amqp.Message(b"x")
-                message._serialise_properties = lambda raw=raw: raw
+                message._serialize_properties = lambda raw=raw: raw
                 connection.default_channel.basic_publish(message, exchange="", routing_key=self.settings.task_queue)
         return ["properties cannot be read", "properties cannot be read", "no task"]
 
@@ -308,7 +308,7 @@ def test_event_messages_with_unreadable_properties_are_received(rabbitmq: Rabbit
     with Connection(rabbitmq.url) as connection:
         for raw in (*UNREADABLE_HEADER, struct.pack(">H", 0)):
             message = amqp.Message(b"x")
-            message._serialise_properties = lambda raw=raw: raw
+            message._serialize_properties = lambda raw=raw: raw
             connection.default_channel.basic_publish(message, exchange="", routing_key=name)
     received: list[EventMessage] = []
     wait_for(lambda: received.extend(events.receive(1)) or len(received) == 3)
