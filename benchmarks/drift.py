@@ -309,6 +309,7 @@ def read_disturbed(arrays: Arrays) -> Iterator[DisturbedPhotos]:
     reference = reference_of(select_photos(arrays, "none", validation))
     undisturbed = values_of(select_photos(arrays, "none", test))
     limits = quarters.Thresholds(reference, typical_counts(arrays))
+    limits.simulate()
     for name in [f"{kind} {strength}" for strength in reversed(STRENGTHS) for kind in DISTURBANCES]:
         if f"{name}/stats" in arrays:  # depends on the --strengths of benchmarks.held_out
             photos = quarters.concatenate(undisturbed, values_of(select_photos(arrays, name, test)))

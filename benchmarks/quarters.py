@@ -298,6 +298,11 @@ class Thresholds:
         self._reference_size, self._counts = effective_sample_size(reference), counts
         self._axes = len(reference.embedding.axes) if reference.embedding else 0
 
+    def simulate(self) -> None:
+        """Fill the cache of this process, so that its forks do not each simulate the thresholds of counts."""
+        for counts in self._counts.values():
+            _jensen_shannon_by_size(counts, self._reference_size)
+
     def threshold(self, signal: Signal, photos: Floats, level: float) -> Floats:
         """Return the thresholds of windows with these numbers of photos, at the level of one signal."""
         if signal in CATEGORICAL_SIGNALS:
