@@ -95,7 +95,7 @@ def test_onnx_file_differs_from_the_card(tmp_path: Path) -> None:
     [
         ({"input_name": "images"}, r"'photos' as tensor\(uint8\) .*nothing of that name"),
         ({"side": 192}, r"'photos' as tensor\(uint8\) \(batch, 224, 224, 3\).*192, 192, 3"),
-        ({"number": TensorProto.FLOAT}, r"'photos' as tensor\(uint8\).*tensor\(float\)"),
+        ({"input_type": TensorProto.FLOAT}, r"'photos' as tensor\(uint8\).*tensor\(float\)"),
     ],
 )
 def test_input_differs_from_the_card(tmp_path: Path, options: dict[str, object], message: str) -> None:
