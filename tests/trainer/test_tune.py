@@ -33,10 +33,10 @@ def scores(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[list[float]]]:
     planned: list[list[float]] = []
     configs: list[Config] = []
 
-    def fit(config: Config, *_: object, after: Callable[[dict[str, float]], None], **__: object) -> None:
+    def fit(config: Config, *_: object, on_epoch_end: Callable[[dict[str, float]], None], **__: object) -> None:
         configs.append(config)
         for epoch, accuracy in enumerate(planned.pop(0), start=1):
-            after({"epoch": epoch, "val_accuracy": accuracy})
+            on_epoch_end({"epoch": epoch, "val_accuracy": accuracy})
 
     monkeypatch.setattr(tune, "fit", fit)
     yield planned
@@ -118,8 +118,8 @@ def test_best_options_include_the_configuration_file(
 def test_a_diverged_trial_is_pruned(
     data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fit(*_: object, after: Callable[[dict[str, float]], None], **__: object) -> None:
-        after({"epoch": 1, "val_accuracy": 0.3})
+    def fit(*_: object, on_epoch_end: Callable[[dict[str, float]], None], **__: object) -> None:
+        on_epoch_end({"epoch": 1, "val_accuracy": 0.3})
         if len(diverged) == 0:
             diverged.append(True)
             raise DivergedError("epoch 2: the loss is no longer a number")
