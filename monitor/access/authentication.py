@@ -285,8 +285,7 @@ class Authenticator:
         session = self.sessions.read(request.cookies.get(COOKIE)) if self._has_token else None
         if session is None:
             return None
-        # Without an approver token, whoever knows the other token knows the secret, and could forge the session of an
-        # approver.
+        # Without an approver token, sessions are signed with the other token: its holders could forge an approver's.
         return Writer(
             Credential.SESSION,
             session.name,

@@ -474,7 +474,7 @@ def _variance_conditions(filters: Filters) -> Iterator[ColumnElement[bool]]:
         counted = (VarianceEntry.variance_id == Variance.id, VarianceEntry.person == filters.recount_by)
         is_open = Variance.state == VarianceState.OPEN.value
         yield bin_columns.in_(variances.where(is_open, ~exists().where(*counted)))
-        # Whoever has entered a number for this photo has been shown count and expected quantity, and is not blind.
+        # A person who entered a number for this photo was then shown the count and the expected quantity: not blind.
         numbers = (Audit.quantity.is_not(None), Audit.auditor == filters.recount_by)
         yield first_audit_of(CurrentComparison.count_id, *numbers).is_(None)
 
